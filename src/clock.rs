@@ -1,0 +1,113 @@
+//! Where the time comes from.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+
+/// A monotonic clock.
+///
+/// Implemented for [`SystemClock`], for [`ManualClock`], and for any `Fn() -> Instant`, so that a runtime's own time is
+/// one closure away: `.clock(|| tokio::time::Instant::now().into_std())`.
+///
+/// A pool reads it outside its lock and only if the call's path has a deadline (P8). A clock that runs back is not an
+/// error: a pool goes on with the latest instant that it has seen. A clock that panics does so in the caller of the pool,
+/// before anything has changed.
+pub trait Clock: Send + Sync {
+    /// The present instant.
+    fn now(&self) -> Instant;
+}
+
+impl<F: Fn() -> Instant + Send + Sync> Clock for F {
+    fn now(&self) -> Instant {
+        self()
+    }
+}
+
+/// [`Instant::now`]: the clock of every pool and budget that is not given another.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// A clock shared by all that read it. The system's needs no virtual call.
+#[derive(Clone, Default)]
+pub(crate) struct SharedClock(Option<Arc<dyn Clock>>);
+
+impl SharedClock {
+    pub(crate) fn new(clock: impl Clock + 'static) -> SharedClock {
+        SharedClock(Some(Arc::new(clock)))
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        match &self.0 {
+            Some(clock) => clock.now(),
+            None => SystemClock.now(),
+        }
+    }
+}
+
+impl fmt::Debug for SharedClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Clock(given)" } else { "Clock(system)" })
+    }
+}
+
+/// A clock for tests: it stands still until [`advance`](ManualClock::advance)d, and only moves forward. Clones are the
+/// same clock.
+///
+/// Time that only passes changes nothing by itself: after `advance`, touch the pool.
+///
+/// ```
+/// use std::time::Duration;
+/// use budget_pool::{Amount, BudgetPool, ManualClock};
+///
+/// let clock = ManualClock::new();
+/// let pool = BudgetPool::builder().deadline(Duration::from_secs(1)).clock(clock.clone()).build();
+///
+/// assert!(pool.record(Amount::new().requests(1)).is_ok());
+/// clock.advance(Duration::from_secs(1));
+/// assert!(pool.record(Amount::new().requests(1)).is_err());
+/// ```
+#[derive(Clone)]
+pub struct ManualClock {
+    now: Arc<Mutex<Instant>>,
+}
+
+impl ManualClock {
+    /// A clock that stands at the present instant.
+    #[must_use]
+    pub fn new() -> ManualClock {
+        ManualClock { now: Arc::new(Mutex::new(Instant::now())) }
+    }
+
+    /// Moves this clock and all its clones forward. An advance past what an [`Instant`] can hold leaves it where it is.
+    pub fn advance(&self, by: Duration) {
+        let mut now = self.now.lock();
+        *now = now.checked_add(by).unwrap_or(*now);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Instant {
+        *self.now.lock()
+    }
+}
+
+impl Default for ManualClock {
+    fn default() -> ManualClock {
+        ManualClock::new()
+    }
+}
+
+impl fmt::Debug for ManualClock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ManualClock").field(&self.now()).finish()
+    }
+}

@@ -1,0 +1,201 @@
+//! Refusals: which axis of which pool, what was asked, what there was, and whether it may fit later (P7).
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::axis::{Axis, Quantity};
+
+/// Why a call was refused. Nothing has changed (P7).
+///
+/// The order of refusal is: closed, deadline, capacity.
+///
+/// ```
+/// use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Outlook};
+///
+/// let pool = BudgetPool::builder().name("run-17").tokens(1_000).build();
+/// let error = pool.record(Amount::new().tokens(1_200)).unwrap_err();
+///
+/// assert_eq!(error.to_string(), "tokens of `run-17` exceeded: 1200 asked, 1000 available of 1000, will never fit");
+/// assert_eq!(error.axis(), Some(Axis::Tokens));
+/// assert_eq!(error.scope(), "run-17");
+/// assert_eq!(error.outlook(), Outlook::Never);
+/// let BudgetError::Exceeded(exceeded) = error else { unreachable!() };
+/// assert_eq!(exceeded.requested().units(), 1_200);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BudgetError {
+    /// It does not fit under a cap.
+    #[error(transparent)]
+    Exceeded(#[from] BudgetExceeded),
+    /// It came after the deadline.
+    #[error(transparent)]
+    DeadlineExceeded(#[from] DeadlineExceeded),
+    /// The pool, or one above it, was closed.
+    #[error("`{scope}` is closed")]
+    Closed {
+        /// The name of the pool on which [`close`](crate::BudgetPool::close) was called.
+        scope: Arc<str>,
+    },
+}
+
+impl BudgetError {
+    /// The axis that refused; `None` for a closed pool, which refuses all of them.
+    #[must_use]
+    pub fn axis(&self) -> Option<Axis> {
+        match self {
+            BudgetError::Exceeded(exceeded) => Some(exceeded.axis()),
+            BudgetError::DeadlineExceeded(_) => Some(Axis::Deadline),
+            BudgetError::Closed { .. } => None,
+        }
+    }
+
+    /// The name of the pool that refused: the one that was called, or one above it.
+    #[must_use]
+    pub fn scope(&self) -> &str {
+        match self {
+            BudgetError::Exceeded(exceeded) => exceeded.scope(),
+            BudgetError::DeadlineExceeded(late) => late.scope().unwrap_or_default(),
+            BudgetError::Closed { scope } => scope,
+        }
+    }
+
+    /// Whether the same call may fit later. What is late or closed never does.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        match self {
+            BudgetError::Exceeded(exceeded) => exceeded.outlook(),
+            BudgetError::DeadlineExceeded(_) | BudgetError::Closed { .. } => Outlook::Never,
+        }
+    }
+}
+
+/// Whether a refused call may fit later, the caps and the deadline being what they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Outlook {
+    /// It fits once enough of what is reserved now has been given back.
+    AfterRelease,
+    /// No release can make it fit: more is asked than the cap leaves beside what is used.
+    Never,
+}
+
+impl fmt::Display for Outlook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Outlook::AfterRelease => "may fit after a release",
+            Outlook::Never => "will never fit",
+        })
+    }
+}
+
+/// A refusal for lack of capacity.
+///
+/// Axis and scope are those of the first refusal, from the called pool upward, axes in declared order. The outlook is the
+/// worst over all that refuse. The figures are exact, of one instant (P5).
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{axis} of `{scope}` exceeded: {} asked, {} available{}, {outlook}",
+    self.requested().number(), self.available().number(), self.of_cap())]
+pub struct BudgetExceeded {
+    pub(crate) axis: Axis,
+    pub(crate) requested: u64,
+    pub(crate) available: u64,
+    pub(crate) cap: Option<u64>,
+    pub(crate) scope: Arc<str>,
+    pub(crate) outlook: Outlook,
+}
+
+impl BudgetExceeded {
+    /// The axis that refused.
+    #[must_use]
+    pub fn axis(&self) -> Axis {
+        self.axis
+    }
+
+    /// What was asked of that axis.
+    #[must_use]
+    pub fn requested(&self) -> Quantity {
+        Quantity::new(self.axis, self.requested)
+    }
+
+    /// What was available in the pool that refused.
+    #[must_use]
+    pub fn available(&self) -> Quantity {
+        Quantity::new(self.axis, self.available)
+    }
+
+    /// The cap of the pool that refused. `None` on an axis without one, which refuses only what no longer fits into a
+    /// `u64` beside what it has counted.
+    #[must_use]
+    pub fn cap(&self) -> Option<Quantity> {
+        self.cap.map(|cap| Quantity::new(self.axis, cap))
+    }
+
+    /// The name of the pool that refused.
+    #[must_use]
+    pub fn scope(&self) -> &str {
+        &self.scope
+    }
+
+    /// Whether the same call may fit later.
+    #[must_use]
+    pub fn outlook(&self) -> Outlook {
+        self.outlook
+    }
+
+    fn of_cap(&self) -> String {
+        self.cap().map(|cap| format!(" of {}", cap.number())).unwrap_or_default()
+    }
+}
+
+/// A refusal for lack of time: the deadline has passed, or what was asked for cannot be done before it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeadlineExceeded {
+    pub(crate) scope: Option<Arc<str>>,
+    pub(crate) budget: Duration,
+    pub(crate) elapsed: Duration,
+    pub(crate) needed: Duration,
+}
+
+impl DeadlineExceeded {
+    /// The name of the pool whose deadline this is; `None` for a budget of time without a pool.
+    #[must_use]
+    pub fn scope(&self) -> Option<&str> {
+        self.scope.as_deref()
+    }
+
+    /// The whole time there was, from the start to the deadline.
+    #[must_use]
+    pub fn budget(&self) -> Duration {
+        self.budget
+    }
+
+    /// The time since the start.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.elapsed
+    }
+
+    /// The time that was asked for; zero where the question was only whether the deadline has passed.
+    #[must_use]
+    pub fn needed(&self) -> Duration {
+        self.needed
+    }
+}
+
+impl fmt::Display for DeadlineExceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("deadline")?;
+        if let Some(scope) = &self.scope {
+            write!(f, " of `{scope}`")?;
+        }
+        write!(f, " exceeded: ")?;
+        if self.needed > Duration::ZERO {
+            write!(f, "{:?} needed after ", self.needed)?;
+        }
+        write!(f, "{:?} of {:?}", self.elapsed, self.budget)
+    }
+}
+
+impl std::error::Error for DeadlineExceeded {}

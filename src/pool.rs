@@ -1,0 +1,358 @@
+//! The pool, and how one is built.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::Usd;
+use crate::amount::{Amount, Caps};
+use crate::clock::{Clock, SharedClock};
+use crate::error::BudgetError;
+use crate::reservation::{Receipt, Reservation};
+use crate::shared::Handle;
+use crate::snapshot::{Holder, Snapshot, TreeSnapshot};
+use crate::sync::Arc;
+use crate::tree::{Deadline, Spec, Tree};
+
+/// One budget shared by many tasks or threads.
+///
+/// A handle, one pointer wide: a clone is the same pool. The pool lives as long as a handle, a [`Reservation`] or a child of
+/// it does.
+///
+/// *Asking* ([`record`](BudgetPool::record), [`reserve`](BudgetPool::reserve)) may be refused. *Telling*
+/// ([`debit`](BudgetPool::debit), [`Reservation::commit`]) never is: it happened.
+///
+/// ```
+/// use budget_pool::{Amount, BudgetPool, Usd};
+///
+/// let pool = BudgetPool::builder().name("run-17").tokens(10_000).usd("1.00".parse()?).build();
+///
+/// // Known beforehand: ask and spend in one step.
+/// pool.record(Amount::new().tokens(1_200).usd(Usd::from_micros(3_600)))?;
+///
+/// // Known afterwards: hold an estimate, then settle the real figures.
+/// let hold = pool.reserve(Amount::new().input_tokens(1_500).output_tokens(500))?;
+/// hold.commit(Amount::new().input_tokens(1_480).output_tokens(212));
+///
+/// assert_eq!(pool.snapshot().tokens.used, 1_200 + 1_480 + 212);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct BudgetPool {
+    handle: Arc<Handle>,
+}
+
+impl BudgetPool {
+    fn new(handle: Handle) -> BudgetPool {
+        BudgetPool { handle: Arc::new(handle) }
+    }
+
+    #[inline]
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    /// Starts a pool. Every cap is optional.
+    pub fn builder() -> Builder<Root> {
+        Builder::new(Root { clock: SharedClock::default() })
+    }
+
+    /// A pool without caps: it just counts.
+    #[must_use]
+    pub fn unlimited() -> BudgetPool {
+        BudgetPool::builder().build()
+    }
+
+    /// Starts a pool below this one, whose every spend is also one of this pool's: both admit it, or neither changes.
+    ///
+    /// The caps of children may add up to more than the parent's: they compete. A child's deadline never outlives its
+    /// parent's. A child of a closed pool is born closed. What a child that is gone has used stays booked above.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let run = BudgetPool::builder().name("run").tokens(1_000).build();
+    /// let agent = run.child().name("agent").tokens(600).build();
+    ///
+    /// agent.record(Amount::new().tokens(500))?;
+    /// assert_eq!(run.snapshot().tokens.used, 500);
+    /// assert_eq!(agent.record(Amount::new().tokens(200)).unwrap_err().scope(), "agent");
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    pub fn child(&self) -> Builder<Child> {
+        Builder::new(Child { parent: self.clone() })
+    }
+
+    /// Asks and spends in one step: all of the amount, in this pool and all above it, or nothing (P1). Never waits.
+    ///
+    /// # Errors
+    /// [`Closed`](BudgetError::Closed), [`DeadlineExceeded`](BudgetError::DeadlineExceeded) or
+    /// [`Exceeded`](BudgetError::Exceeded), looked for in this order. Nothing has changed then (P7). What fits is never
+    /// refused (P4).
+    #[inline]
+    pub fn record(&self, amount: Amount) -> Result<(), BudgetError> {
+        self.handle.ask(|tree, at, now| tree.record(at, amount.quantities(), now))
+    }
+
+    /// Asks for a hold on the amount, and one in flight. Never waits.
+    ///
+    /// # Errors
+    /// As [`record`](BudgetPool::record).
+    #[inline]
+    pub fn reserve(&self, amount: Amount) -> Result<Reservation, BudgetError> {
+        let key = self.handle.ask(|tree, at, now| tree.reserve(at, amount.quantities(), now))?;
+        Ok(Reservation::new(self.clone(), key))
+    }
+
+    /// The answer that [`record`](BudgetPool::record) would give now; nothing is spent or counted. By the time it is read,
+    /// it may have changed: to be sure of a spend, ask for it.
+    ///
+    /// # Errors
+    /// As [`record`](BudgetPool::record).
+    pub fn check(&self, amount: Amount) -> Result<(), BudgetError> {
+        self.handle.ask(|tree, at, now| tree.check(at, amount.quantities(), now))
+    }
+
+    /// Tells of a spend that happened without a hold. Always booked (P2), also after the deadline, also when closed; what
+    /// does not fit is overage.
+    pub fn debit(&self, amount: Amount) -> Receipt {
+        Receipt(self.handle.tell(|tree, at| tree.debit(at, amount.quantities())))
+    }
+
+    /// This pool at one instant (P5).
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.handle.tell(|tree, at| tree.snapshot(at))
+    }
+
+    /// This pool and all those below it, at one and the same instant (P5). It takes time in proportion to their number,
+    /// under the lock.
+    #[must_use]
+    pub fn snapshot_tree(&self) -> TreeSnapshot {
+        TreeSnapshot::new(self.handle.tell(|tree, at| tree.snapshot_tree(at)))
+    }
+
+    /// Who holds what now: every live reservation of this pool and of those below it, the largest first (by tokens, then
+    /// by the other axes in declared order). It takes time in proportion to all the reservations of the tree, under the
+    /// lock.
+    #[must_use]
+    pub fn holders(&self) -> Vec<Holder> {
+        let mut holders = self.handle.tell(|tree, at| tree.holders(at));
+        holders.sort_by(|a, b| b.amount.quantities().units().cmp(a.amount.quantities().units()));
+        holders
+    }
+
+    /// Starts a new period of this pool alone, and returns the old one as it was in the same instant.
+    ///
+    /// `used` and `overage` go to zero, and peaks restart; `spent` and the counts stay. Live holds stay, and settle into
+    /// the new period. On a carved pool it creates no budget: its caps become what is left of them.
+    pub fn reset(&self) -> Snapshot {
+        self.handle.tell(Tree::reset)
+    }
+
+    /// Raises the caps; new room pays overage first (P2). An axis without a cap stays unlimited. On a carved pool the
+    /// budget moves here from the parent, in one transition.
+    ///
+    /// # Errors
+    /// [`Exceeded`](BudgetError::Exceeded) if a cap would no longer fit into a `u64` (then `available` is how far it can
+    /// rise); [`Closed`](BudgetError::Closed); on a carved pool all that the parent's
+    /// [`record`](BudgetPool::record) can answer. Nothing has changed then.
+    pub fn add(&self, caps: Caps) -> Result<(), BudgetError> {
+        self.handle.ask(|tree, at, now| tree.add(at, &caps, now))
+    }
+
+    /// Lowers the caps by what is free; on a carved pool it goes back to the parent. An axis without a cap stays unlimited.
+    ///
+    /// # Errors
+    /// [`Exceeded`](BudgetError::Exceeded) if less is free in this pool. Nothing has changed then.
+    pub fn remove(&self, caps: Caps) -> Result<(), BudgetError> {
+        self.handle.tell(|tree, at| tree.remove_caps(at, &caps))
+    }
+
+    /// The kill switch, for good: from now on everything that asks of this pool or of one below it is refused with
+    /// [`Closed`](BudgetError::Closed). Facts are still booked, live reservations can still be settled. A carved pool
+    /// gives back what it neither used nor holds.
+    pub fn close(&self) {
+        self.handle.tell(Tree::close);
+    }
+
+    /// Whether this pool, or one above it, was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.handle.tell(|tree, at| tree.is_closed(at))
+    }
+
+    /// The name that refusals give as their scope; `pool` if it was not given one.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.handle.name()
+    }
+
+    /// The time until the earliest deadline on the way up, zero once it has passed; `None` without one. Reads the clock if
+    /// there is a deadline (P8), and no lock.
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        let deadline = self.handle.deadline()?;
+        Some(deadline.at.saturating_duration_since(self.handle.now()))
+    }
+}
+
+impl fmt::Debug for BudgetPool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BudgetPool").field("name", &self.name()).finish_non_exhaustive()
+    }
+}
+
+/// Builds a pool: [`Root`] for one that stands alone, [`Child`] and [`Carved`] for one below another.
+///
+/// A setter that is called again replaces what it set. A cap of zero admits nothing but zero on its axis.
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder<Kind> {
+    name: Option<std::sync::Arc<str>>,
+    caps: Caps,
+    deadline: Option<Duration>,
+    kind: Kind,
+}
+
+/// A pool that stands alone.
+#[derive(Debug)]
+pub struct Root {
+    clock: SharedClock,
+}
+
+/// A pool that shares its parent's budget with its siblings.
+#[derive(Debug)]
+pub struct Child {
+    parent: BudgetPool,
+}
+
+/// A pool whose caps are reserved in its parent.
+#[derive(Debug)]
+pub struct Carved {
+    parent: BudgetPool,
+}
+
+impl<Kind> Builder<Kind> {
+    fn new(kind: Kind) -> Builder<Kind> {
+        Builder { name: None, caps: Caps::new(), deadline: None, kind }
+    }
+
+    /// The name, for refusals and snapshots. Need not be unique.
+    pub fn name(mut self, name: impl Into<std::sync::Arc<str>>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Caps all tokens.
+    pub fn tokens(self, tokens: u64) -> Self {
+        self.caps(Caps::new().tokens(tokens))
+    }
+
+    /// Caps the input tokens.
+    pub fn input_tokens(self, tokens: u64) -> Self {
+        self.caps(Caps::new().input_tokens(tokens))
+    }
+
+    /// Caps the output tokens.
+    pub fn output_tokens(self, tokens: u64) -> Self {
+        self.caps(Caps::new().output_tokens(tokens))
+    }
+
+    /// Caps the requests.
+    pub fn requests(self, requests: u64) -> Self {
+        self.caps(Caps::new().requests(requests))
+    }
+
+    /// Caps the money.
+    pub fn usd(self, usd: Usd) -> Self {
+        self.caps(Caps::new().usd(usd))
+    }
+
+    /// Caps the reservations that live at the same time.
+    pub fn in_flight(self, reservations: u64) -> Self {
+        self.caps(Caps::new().in_flight(reservations))
+    }
+
+    /// Sets the caps that are named here, beside those set already.
+    pub fn caps(mut self, caps: Caps) -> Self {
+        self.caps = self.caps.overlaid(caps);
+        self
+    }
+
+    /// How long the pool may be asked, from `build` on. Zero is a pool that is late from the start; more than an
+    /// [`Instant`](std::time::Instant) can hold is no deadline.
+    pub fn deadline(mut self, after: Duration) -> Self {
+        self.deadline = Some(after);
+        self
+    }
+
+    fn spec(&self, now: impl FnOnce() -> std::time::Instant) -> Spec {
+        let deadline = self.deadline.and_then(|total| Some(Deadline { at: now().checked_add(total)?, total }));
+        Spec { name: self.name.clone().unwrap_or_else(|| "pool".into()), caps: self.caps, deadline }
+    }
+}
+
+impl Builder<Root> {
+    /// Where this pool, and all that will be below it, take the time from; the system's if not set.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.kind.clock = SharedClock::new(clock);
+        self
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn build(self) -> BudgetPool {
+        let spec = self.spec(|| self.kind.clock.now());
+        BudgetPool::new(Handle::root(spec, self.kind.clock))
+    }
+}
+
+impl Builder<Child> {
+    /// Makes the caps a share that nobody else can touch: they are reserved in the parent, and all the way up, when the
+    /// pool is built. On the axes that it caps, the pools above are not asked again. Closing or dropping it returns what is
+    /// neither used nor held.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let run = BudgetPool::builder().tokens(1_000).build();
+    /// let last_call = run.child().tokens(200).carved().build()?;
+    ///
+    /// assert!(run.record(Amount::new().tokens(801)).is_err());
+    /// run.record(Amount::new().tokens(800))?;
+    /// last_call.record(Amount::new().tokens(200))?;
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    pub fn carved(self) -> Builder<Carved> {
+        let Builder { name, caps, deadline, kind } = self;
+        Builder { name, caps, deadline, kind: Carved { parent: kind.parent } }
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn build(self) -> BudgetPool {
+        let parent = self.kind.parent.handle();
+        BudgetPool::new(parent.child(self.spec(|| parent.now())))
+    }
+}
+
+impl Builder<Carved> {
+    /// The pool, if its caps fit into the parent.
+    ///
+    /// # Errors
+    /// As the parent's [`record`](BudgetPool::record).
+    pub fn build(self) -> Result<BudgetPool, BudgetError> {
+        let parent = self.kind.parent.handle();
+        parent.carved(self.spec(|| parent.now())).map(BudgetPool::new)
+    }
+}
+
+impl<Kind: fmt::Debug> fmt::Debug for Builder<Kind> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("name", &self.name)
+            .field("caps", &self.caps)
+            .field("deadline", &self.deadline)
+            .field("kind", &self.kind)
+            .finish()
+    }
+}

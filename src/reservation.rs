@@ -1,0 +1,279 @@
+//! A hold on a budget, and what became of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::{BudgetError, BudgetExceeded};
+use crate::tree::{Booked, HoldKey, Tree};
+use crate::{Amount, BudgetPool};
+
+/// Budget that is promised to one owner (P3), from [`BudgetPool::reserve`]. It keeps its pool alive.
+///
+/// Whatever happens to it, its units go back once, or are spent once:
+///
+/// | event | held part | already settled part |
+/// | --- | --- | --- |
+/// | [`commit`](Reservation::commit) | replaced by the actual amount | stays |
+/// | drop, `?`, panic, cancelled task | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
+/// | [`std::mem::forget`] | held for ever | stays |
+/// | [`BudgetPool::reset`] | still held, settles into the new period | belongs to the old period |
+/// | [`BudgetPool::close`], or the deadline passes | can still be committed, debited, shrunk or released | stays |
+///
+/// # What a commit settles
+///
+/// An axis that is not named settles at what is still held of it; naming it with zero settles zero. Naming one token axis
+/// names all three. So a commit of tokens alone books the held money: a forgotten axis does not make money vanish.
+///
+/// ```
+/// use budget_pool::{Amount, BudgetPool, Usd};
+///
+/// let pool = BudgetPool::unlimited();
+/// let hold = pool.reserve(Amount::new().tokens(2_000).usd(Usd::from_cents(3)))?;
+/// hold.commit(Amount::new().tokens(1_200));
+///
+/// let snapshot = pool.snapshot();
+/// assert_eq!(snapshot.tokens.used, 1_200);
+/// assert_eq!(snapshot.usd.used, Usd::from_cents(3));
+/// # Ok::<(), budget_pool::BudgetError>(())
+/// ```
+#[must_use = "a reservation that is dropped is released"]
+pub struct Reservation {
+    pool: BudgetPool,
+    /// Taken by whatever ends the hold, so that a drop gives back only where nothing else did: once (P3).
+    key: Option<HoldKey>,
+}
+
+impl Reservation {
+    #[inline]
+    pub(crate) fn new(pool: BudgetPool, key: HoldKey) -> Reservation {
+        Reservation { pool, key: Some(key) }
+    }
+
+    #[inline]
+    fn key(&self) -> HoldKey {
+        self.key.expect("a reservation that can still be named has not ended")
+    }
+
+    /// Ends the hold by `transition`; the drop that follows finds nothing left to give back.
+    #[inline]
+    fn end<R>(mut self, transition: impl FnOnce(&mut Tree, HoldKey) -> R) -> R {
+        let key = self.key();
+        self.key = None;
+        self.pool.handle().tell(|tree, _| transition(tree, key))
+    }
+
+    /// Names this hold in [`BudgetPool::holders`].
+    pub fn label(self, label: &'static str) -> Reservation {
+        self.pool.handle().tell(|tree, _| tree.label(self.key(), label));
+        self
+    }
+
+    /// Settles the real figures. Cannot fail (P2): what is more than was held comes from what is free, and what does not
+    /// fit there is booked as overage. What is less goes back.
+    ///
+    /// Works after the deadline and on a closed pool, too: it happened.
+    pub fn commit(self, actual: Amount) -> Receipt {
+        Receipt(self.end(|tree, key| tree.commit(key, &actual)))
+    }
+
+    /// Settles what is held: it was exact.
+    pub fn commit_all(self) -> Receipt {
+        self.commit(Amount::new())
+    }
+
+    /// As [`commit`](Reservation::commit), with a total that includes what [`record`](Reservation::record) and
+    /// [`debit`](Reservation::debit) on this reservation have settled already: providers report totals. A total below what
+    /// has been settled settles nothing more; what has been settled stays.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let pool = BudgetPool::unlimited();
+    /// let mut hold = pool.reserve(Amount::new().tokens(2_000))?;
+    /// hold.record(Amount::new().tokens(300))?; // metered while it streamed
+    /// hold.commit_total(Amount::new().tokens(1_200)); // the provider's usage block
+    /// assert_eq!(pool.snapshot().tokens.used, 1_200);
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    pub fn commit_total(self, total: Amount) -> Receipt {
+        Receipt(self.end(|tree, key| tree.commit_total(key, &total)))
+    }
+
+    /// A strict commit: refused, with nothing changed, if it does not fit into what is held and free. It asks for capacity
+    /// alone, so that it works after the deadline and on a closed pool.
+    ///
+    /// # Errors
+    /// [`CommitRefused`] says what did not fit, and owns the reservation. **Dropping it releases the hold.**
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let pool = BudgetPool::builder().tokens(1_000).build();
+    /// let hold = pool.reserve(Amount::new().tokens(800))?;
+    /// let refused = hold.try_commit(Amount::new().tokens(1_500)).unwrap_err();
+    /// assert_eq!(refused.error().requested().units(), 700); // beyond the hold
+    ///
+    /// // It happened all the same: book it, with its overage.
+    /// let receipt = refused.into_reservation().commit(Amount::new().tokens(1_500));
+    /// assert_eq!(receipt.overage(), Amount::new().tokens(500));
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    pub fn try_commit(mut self, actual: Amount) -> Result<Receipt, CommitRefused> {
+        let key = self.key();
+        match self.pool.handle().tell(|tree, _| tree.try_commit(key, &actual)) {
+            Ok(booked) => {
+                self.key = None;
+                Ok(Receipt(booked))
+            }
+            Err(error) => Err(CommitRefused { reservation: self, error }),
+        }
+    }
+
+    /// Gives everything back, as a drop does, but said aloud; and after [`commit_on_drop`](Reservation::commit_on_drop),
+    /// too.
+    pub fn release(self) {
+        self.end(Tree::release);
+    }
+
+    /// Asks to settle part of the hold now: for a stream that meters as it goes. What is beyond the hold is taken from the
+    /// pool.
+    ///
+    /// # Errors
+    /// As [`BudgetPool::record`], for what is beyond the hold. Nothing has changed then.
+    pub fn record(&mut self, part: Amount) -> Result<(), BudgetError> {
+        let key = self.key();
+        self.pool.handle().ask(|tree, _, now| tree.record_part(key, part.quantities(), now))
+    }
+
+    /// Tells that part of the hold has been spent: the same for what has already been streamed. Always booked (P2).
+    pub fn debit(&mut self, part: Amount) -> Receipt {
+        let key = self.key();
+        Receipt(self.pool.handle().tell(|tree, _| tree.debit_part(key, part.quantities())))
+    }
+
+    /// From now on a drop settles what is still held, instead of releasing it: for a call that the provider bills even if
+    /// we stop listening. Everything else works as before.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let pool = BudgetPool::unlimited();
+    /// drop(pool.reserve(Amount::new().tokens(500))?.commit_on_drop());
+    /// assert_eq!(pool.snapshot().tokens.used, 500);
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    pub fn commit_on_drop(self) -> Reservation {
+        self.pool.handle().tell(|tree, _| tree.commit_on_drop(self.key()));
+        self
+    }
+
+    /// Asks to hold `extra` more.
+    ///
+    /// # Errors
+    /// As [`BudgetPool::reserve`]. The hold is then as it was.
+    pub fn grow(&mut self, extra: Amount) -> Result<(), BudgetError> {
+        let key = self.key();
+        self.pool.handle().ask(|tree, _, now| tree.grow(key, extra.quantities(), now))
+    }
+
+    /// Gives part of the hold back. Works after the deadline and on a closed pool, too.
+    ///
+    /// # Errors
+    /// [`BudgetError::Exceeded`] if that is more than is held: the hold is then what was available, and the cap, and it is
+    /// as it was.
+    pub fn shrink(&mut self, by: Amount) -> Result<(), BudgetError> {
+        let key = self.key();
+        self.pool.handle().tell(|tree, _| tree.shrink(key, by.quantities()))
+    }
+
+    /// Moves part of the hold into a reservation of its own, with the same label and the same
+    /// [`commit_on_drop`](Reservation::commit_on_drop). What has been settled stays with this one.
+    ///
+    /// # Errors
+    /// [`BudgetError::Exceeded`] if that is more than is held, as [`shrink`](Reservation::shrink); else as
+    /// [`BudgetPool::reserve`], for the one in flight that the new reservation counts. Nothing has changed then.
+    pub fn split(&mut self, part: Amount) -> Result<Reservation, BudgetError> {
+        let key = self.key();
+        let half = self.pool.handle().ask(|tree, _, now| tree.split(key, part.quantities(), now))?;
+        Ok(Reservation::new(self.pool.clone(), half))
+    }
+
+    /// What is still held.
+    #[must_use]
+    pub fn amount(&self) -> Amount {
+        self.pool.handle().tell(|tree, _| Amount::from(tree.held(self.key())))
+    }
+
+    /// The time until the earliest deadline on the pool's path, zero once it has passed; `None` without one. Reads the
+    /// clock if there is a deadline (P8).
+    #[must_use]
+    pub fn time_left(&self) -> Option<Duration> {
+        self.pool.time_left()
+    }
+
+    /// The pool that this was reserved on.
+    #[must_use]
+    pub fn pool(&self) -> &BudgetPool {
+        &self.pool
+    }
+}
+
+impl Drop for Reservation {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(key) = self.key.take() {
+            self.pool.handle().tell(|tree, _| tree.abandon(key));
+        }
+    }
+}
+
+impl fmt::Debug for Reservation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Reservation").field("pool", &self.pool.name()).field("amount", &self.amount()).finish()
+    }
+}
+
+/// What a settlement booked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Receipt(pub(crate) Booked);
+
+impl Receipt {
+    /// What was settled by this call, on every axis that it touched.
+    #[must_use]
+    pub fn settled(&self) -> Amount {
+        Amount::from(self.0.settled)
+    }
+
+    /// What of it did not fit: on each axis the greatest overage on the path, zero where all fitted.
+    #[must_use]
+    pub fn overage(&self) -> Amount {
+        Amount::from(self.0.overage)
+    }
+}
+
+/// A strict commit that did not fit: nothing was settled, and the reservation is in here, as it was.
+///
+/// **Dropping this error drops the reservation, which releases what it holds** (or settles it, after
+/// [`commit_on_drop`](Reservation::commit_on_drop)). A spend that really happened must not be lost that way: take the
+/// reservation back with [`into_reservation`](CommitRefused::into_reservation) and `commit` it.
+#[derive(Debug, thiserror::Error)]
+#[error("strict commit refused: {error}")]
+#[must_use = "dropping this drops the reservation, which releases what it holds"]
+pub struct CommitRefused {
+    pub(crate) reservation: Reservation,
+    #[source]
+    pub(crate) error: BudgetExceeded,
+}
+
+impl CommitRefused {
+    /// What did not fit.
+    #[must_use]
+    pub fn error(&self) -> &BudgetExceeded {
+        &self.error
+    }
+
+    /// The reservation, as it was before the strict commit.
+    pub fn into_reservation(self) -> Reservation {
+        self.reservation
+    }
+}

@@ -1,0 +1,232 @@
+//! What is seen of a pool from outside.
+
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use crate::axis::{Axis, Quantity};
+use crate::{Amount, Usd};
+
+/// One axis of a pool at one instant. `used + reserved` is never above `cap` (P1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AxisSnapshot<T> {
+    /// The most that may be used plus reserved; `None` = unlimited.
+    pub cap: Option<T>,
+    /// Settled spend of this period that fits under the cap.
+    pub used: T,
+    /// Promised to live owners (P3).
+    pub reserved: T,
+    /// Real spend of this period that did not fit under the cap. The true spend is `used + overage` (P2).
+    pub overage: T,
+    /// What can really be spent now: the least that is free in this pool and in those above it, up to the nearest carve.
+    /// `None` = unlimited. It is a matter of balances alone: a closed or late pool refuses all the same.
+    pub available: Option<T>,
+    /// All true spend since the pool was built. Never falls.
+    pub spent: T,
+    /// The most that `used + reserved` has been in this period.
+    pub peak: T,
+}
+
+impl<T: Copy> AxisSnapshot<T> {
+    fn map<U>(self, f: impl Fn(T) -> U) -> AxisSnapshot<U> {
+        AxisSnapshot {
+            cap: self.cap.map(&f),
+            used: f(self.used),
+            reserved: f(self.reserved),
+            overage: f(self.overage),
+            available: self.available.map(&f),
+            spent: f(self.spent),
+            peak: f(self.peak),
+        }
+    }
+}
+
+/// A pool at one instant that really existed (P5).
+///
+/// It is not promised to be the present one: by the time it is read, others may have spent. What must hold when you act,
+/// ask for with [`record`](crate::BudgetPool::record) or [`reserve`](crate::BudgetPool::reserve).
+///
+/// `Display` is a small table of the axes that have a cap or were used:
+///
+/// ```
+/// use budget_pool::{Amount, BudgetPool};
+///
+/// let pool = BudgetPool::builder().name("run-17").tokens(1_000).build();
+/// let hold = pool.reserve(Amount::new().tokens(300)).unwrap();
+/// pool.record(Amount::new().tokens(500)).unwrap();
+///
+/// assert_eq!(
+///     pool.snapshot().to_string(),
+///     "run-17: 2 admitted, 0 refused, 1 reservation\n\
+///      axis       used  reserved  available   cap  peak  overage  spent\n\
+///      tokens      500       300        200  1000   800        0    500\n\
+///      in flight     0         1          -     -     1        0      0\n"
+/// );
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// The pool's name.
+    pub name: Arc<str>,
+    /// How many levels it is below the pool that the snapshot was taken of.
+    pub depth: usize,
+    /// All tokens.
+    pub tokens: AxisSnapshot<u64>,
+    /// Input tokens.
+    pub input_tokens: AxisSnapshot<u64>,
+    /// Output tokens.
+    pub output_tokens: AxisSnapshot<u64>,
+    /// Requests.
+    pub requests: AxisSnapshot<u64>,
+    /// Money.
+    pub usd: AxisSnapshot<Usd>,
+    /// Live reservations, and the in-flight caps that are carved out for children.
+    pub in_flight: AxisSnapshot<u64>,
+    /// What asked and was admitted, on this pool and on those below it.
+    pub admitted: u64,
+    /// What asked and was refused, on this pool and on those below it.
+    pub refused: u64,
+    /// Live reservations, on this pool and on those below it.
+    pub reservations: u64,
+    /// Whether this pool, or one above it, was closed.
+    pub closed: bool,
+}
+
+impl Snapshot {
+    pub(crate) fn new(
+        name: Arc<str>,
+        depth: usize,
+        closed: bool,
+        [admitted, refused, reservations]: [u64; 3],
+        axis: impl Fn(Axis) -> AxisSnapshot<u64>,
+    ) -> Snapshot {
+        Snapshot {
+            name,
+            depth,
+            tokens: axis(Axis::Tokens),
+            input_tokens: axis(Axis::InputTokens),
+            output_tokens: axis(Axis::OutputTokens),
+            requests: axis(Axis::Requests),
+            usd: axis(Axis::Usd).map(Usd::from_nanos),
+            in_flight: axis(Axis::InFlight),
+            admitted,
+            refused,
+            reservations,
+            closed,
+        }
+    }
+
+    /// One axis, for code that loops over them; `None` for [`Axis::Deadline`], which is not counted.
+    #[must_use]
+    pub fn axis(&self, axis: Axis) -> Option<AxisSnapshot<Quantity>> {
+        let count = |snapshot: AxisSnapshot<u64>| Some(snapshot.map(|units| Quantity::new(axis, units)));
+        match axis {
+            Axis::Tokens => count(self.tokens),
+            Axis::InputTokens => count(self.input_tokens),
+            Axis::OutputTokens => count(self.output_tokens),
+            Axis::Requests => count(self.requests),
+            Axis::Usd => count(self.usd.map(Usd::as_nanos)),
+            Axis::InFlight => count(self.in_flight),
+            Axis::Deadline => None,
+        }
+    }
+
+    /// All counted axes, in declared order.
+    pub fn axes(&self) -> impl Iterator<Item = (Axis, AxisSnapshot<Quantity>)> {
+        Axis::ALL_COUNTED.into_iter().filter_map(|axis| Some((axis, self.axis(axis)?)))
+    }
+}
+
+const COLUMNS: [&str; 8] = ["axis", "used", "reserved", "available", "cap", "peak", "overage", "spent"];
+
+fn row(axis: Axis, snapshot: AxisSnapshot<Quantity>) -> [String; COLUMNS.len()] {
+    let optional = |quantity: Option<Quantity>| quantity.map_or_else(|| "-".to_owned(), Quantity::number);
+    [
+        axis.to_string(),
+        snapshot.used.number(),
+        snapshot.reserved.number(),
+        optional(snapshot.available),
+        optional(snapshot.cap),
+        snapshot.peak.number(),
+        snapshot.overage.number(),
+        snapshot.spent.number(),
+    ]
+}
+
+fn is_in_play(snapshot: &AxisSnapshot<Quantity>) -> bool {
+    snapshot.cap.is_some() || snapshot.peak.units() > 0 || snapshot.spent.units() > 0
+}
+
+impl fmt::Display for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let closed = if self.closed { " (closed)" } else { "" };
+        let plural = if self.reservations == 1 { "" } else { "s" };
+        let Snapshot { name, admitted, refused, reservations, .. } = self;
+        let indent = "  ".repeat(self.depth.min(20));
+        writeln!(
+            f,
+            "{indent}{name}{closed}: {admitted} admitted, {refused} refused, {reservations} reservation{plural}"
+        )?;
+
+        let header = COLUMNS.map(str::to_owned);
+        let rows = self.axes().filter(|(_, snapshot)| is_in_play(snapshot)).map(|(axis, snapshot)| row(axis, snapshot));
+        let table: Vec<_> = std::iter::once(header).chain(rows).collect();
+        let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or_default();
+        let widths: [usize; COLUMNS.len()] = std::array::from_fn(width);
+        for row in table.iter().filter(|_| table.len() > 1) {
+            write!(f, "{indent}{:<width$}", row[0], width = widths[0])?;
+            for (cell, width) in row.iter().zip(widths).skip(1) {
+                write!(f, "  {cell:>width$}")?;
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// A pool and all those below it, at one and the same instant (P5): parents before their children, as a slice of
+/// [`Snapshot`]s, each with its depth. The order among children is not promised.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeSnapshot {
+    pools: Vec<Snapshot>,
+}
+
+impl TreeSnapshot {
+    pub(crate) fn new(pools: Vec<Snapshot>) -> TreeSnapshot {
+        TreeSnapshot { pools }
+    }
+
+    /// The pools, the one that was asked first.
+    #[must_use]
+    pub fn pools(&self) -> &[Snapshot] {
+        &self.pools
+    }
+}
+
+impl Deref for TreeSnapshot {
+    type Target = [Snapshot];
+
+    fn deref(&self) -> &[Snapshot] {
+        &self.pools
+    }
+}
+
+/// One table a pool, indented by depth.
+impl fmt::Display for TreeSnapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pools.iter().try_for_each(|pool| pool.fmt(f))
+    }
+}
+
+/// Who holds what: one live reservation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Holder {
+    /// The name of the pool that it was made on.
+    pub pool: Arc<str>,
+    /// What it was labelled, if it was.
+    pub label: Option<&'static str>,
+    /// What it still holds.
+    pub amount: Amount,
+}

@@ -1,0 +1,26 @@
+//! The lock and the reference count: parking_lot's and the standard library's, or loom's when models run.
+
+#[cfg(not(all(test, budget_pool_loom)))]
+pub(crate) use {parking_lot::Mutex, std::sync::Arc};
+
+#[cfg(all(test, budget_pool_loom))]
+pub(crate) use self::loom_mutex::Mutex;
+#[cfg(all(test, budget_pool_loom))]
+pub(crate) use loom::sync::Arc;
+
+/// Loom's mutex with parking_lot's signature.
+#[cfg(all(test, budget_pool_loom))]
+mod loom_mutex {
+    #[derive(Debug)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Mutex<T> {
+            Mutex(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+            self.0.lock().expect("no model panics under the lock")
+        }
+    }
+}

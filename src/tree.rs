@@ -1,0 +1,769 @@
+//! Pools under pools, and the holds on them: a call is charged to a whole path, or to none of it. Pure.
+//!
+//! A pool's every spend is also its parent's, and so on up. Only what is asked differs at a *carve*: a carved child's caps
+//! are reserved above, so that on those axes the pools above it are not asked again. They follow the child:
+//!
+//! > what is reserved above for a carve = the child's `cap - used`
+//!
+//! and so whatever the child books as used leaves the parent's `reserved`, and what was really spent enters its `used`.
+//!
+//! Nothing here recurses: a tree may be as deep as memory allows.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use slab::Slab;
+
+use crate::amount::{Amount, Caps};
+use crate::axis::{Axis, AxisSet, Quantities, Units};
+use crate::error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
+use crate::ledger::Ledger;
+use crate::snapshot::{AxisSnapshot, Holder, Snapshot};
+
+pub(crate) type NodeId = usize;
+
+/// A new pool, and the earliest deadline on its way up.
+pub(crate) type Born = (NodeId, Option<Deadline>);
+
+#[derive(Debug, Default)]
+pub(crate) struct Tree {
+    nodes: Slab<Node>,
+    holds: Slab<Hold>,
+    /// Of the last hold that was made.
+    serial: Option<Serial>,
+    /// The latest instant seen: time never runs back (P8).
+    latest: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Node {
+    parent: Option<NodeId>,
+    children: Option<NodeId>,
+    next: Option<NodeId>,
+    previous: Option<NodeId>,
+    /// Whether anything outside can still reach this pool.
+    handle: bool,
+    /// Closed, or below a closed pool.
+    closed: bool,
+    /// The axes on which this pool's caps are reserved in its parent.
+    carved: AxisSet,
+    admitted: u64,
+    refused: u64,
+    reservations: u64,
+    /// The earliest on the way up.
+    deadline: Option<Deadline>,
+    name: Arc<str>,
+    ledger: Ledger,
+}
+
+/// What a new pool is.
+#[derive(Debug)]
+pub(crate) struct Spec {
+    pub(crate) name: Arc<str>,
+    pub(crate) caps: Caps,
+    pub(crate) deadline: Option<Deadline>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Deadline {
+    pub(crate) at: Instant,
+    /// How long it was, from the start.
+    pub(crate) total: Duration,
+}
+
+/// Names one hold for ever: the slot is used again, the serial never.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct HoldKey {
+    slot: usize,
+    serial: Serial,
+}
+
+/// Counts up from one; not in a lifetime does it come round.
+type Serial = NonZeroU64;
+
+#[derive(Debug)]
+struct Hold {
+    serial: Serial,
+    node: NodeId,
+    /// What is reserved for it, one in flight included.
+    held: Quantities,
+    /// What `record` and `debit` have settled of it.
+    settled: Units,
+    label: Option<&'static str>,
+    on_drop: OnDrop,
+}
+
+/// What becomes of a hold whose owner goes away without a word.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnDrop {
+    Release,
+    Commit,
+}
+
+/// A fact that was booked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Booked {
+    pub(crate) settled: Quantities,
+    /// The greatest on the path.
+    pub(crate) overage: Quantities,
+}
+
+/// How a step counts on every pool of its path.
+#[derive(Debug, Clone, Copy, Default)]
+struct Tally {
+    admitted: u64,
+    begun: u64,
+    ended: u64,
+}
+
+impl Tally {
+    const FACT: Tally = Tally { admitted: 0, begun: 0, ended: 0 };
+    const ADMITTED: Tally = Tally { admitted: 1, ..Tally::FACT };
+    const BEGUN: Tally = Tally { begun: 1, ..Tally::ADMITTED };
+    const ENDED: Tally = Tally { ended: 1, ..Tally::FACT };
+}
+
+const ONE_IN_FLIGHT: Quantities = Quantities::NONE.with(Axis::InFlight, 1);
+const NOTHING: Units = [0; Axis::COUNTED];
+
+/// Pools: they come, are asked, and go.
+impl Tree {
+    pub(crate) fn add_root(&mut self, spec: Spec) -> Born {
+        self.insert(None, spec, AxisSet::EMPTY)
+    }
+
+    pub(crate) fn add_child(&mut self, parent: NodeId, spec: Spec) -> Born {
+        self.insert(Some(parent), spec, AxisSet::EMPTY)
+    }
+
+    /// A child whose caps are reserved above.
+    pub(crate) fn add_carved(&mut self, parent: NodeId, spec: Spec, now: Option<Instant>) -> Result<Born, BudgetError> {
+        let share = *spec.caps.quantities();
+        self.ask(parent, &share, now)?;
+        self.hold_path(parent, &share, Tally::ADMITTED);
+        Ok(self.insert(Some(parent), spec, share.axes()))
+    }
+
+    fn insert(&mut self, parent: Option<NodeId>, spec: Spec, carved: AxisSet) -> Born {
+        let above = parent.map(|parent| &self.nodes[parent]);
+        let node = Node {
+            parent,
+            children: None,
+            next: above.and_then(|above| above.children),
+            previous: None,
+            handle: true,
+            closed: above.is_some_and(|above| above.closed),
+            carved,
+            admitted: 0,
+            refused: 0,
+            reservations: 0,
+            deadline: above.and_then(|above| above.deadline).into_iter().chain(spec.deadline).min(),
+            name: spec.name,
+            ledger: Ledger::new(spec.caps.quantities()),
+        };
+        let (next, deadline) = (node.next, node.deadline);
+        let id = self.nodes.insert(node);
+        if let Some(next) = next {
+            self.nodes[next].previous = Some(id);
+        }
+        if let Some(parent) = parent {
+            self.nodes[parent].children = Some(id);
+        }
+        (id, deadline)
+    }
+
+    /// The last handle of a pool has gone, and with it the last hold: a hold keeps a handle. Frees the pool and those above
+    /// that nothing reaches any more.
+    pub(crate) fn drop_handle(&mut self, at: NodeId) {
+        self.nodes[at].handle = false;
+        let mut candidate = Some(at);
+        while let Some(id) = candidate {
+            let node = &self.nodes[id];
+            if node.handle || node.children.is_some() {
+                return;
+            }
+            candidate = node.parent;
+            self.return_share(id);
+            self.remove(id);
+        }
+    }
+
+    fn remove(&mut self, id: NodeId) {
+        let node = self.nodes.remove(id);
+        if let Some(next) = node.next {
+            self.nodes[next].previous = node.previous;
+        }
+        match (node.previous, node.parent) {
+            (Some(previous), _) => self.nodes[previous].next = node.next,
+            (None, Some(parent)) => self.nodes[parent].children = node.next,
+            (None, None) => {}
+        }
+    }
+
+    /// Gives back to the parent what a carved pool neither used nor holds.
+    fn return_share(&mut self, id: NodeId) {
+        let node = &mut self.nodes[id];
+        let Some(parent) = node.parent else { return };
+        let mut share = NOTHING;
+        for axis in node.carved {
+            share[axis] = node.ledger.line_mut(axis).surrender();
+        }
+        let carved = node.carved;
+        self.settle_path(parent, carved, &share, &NOTHING, Tally::FACT);
+    }
+
+    pub(crate) fn close(&mut self, at: NodeId) {
+        let mut below = Some((at, 0));
+        while let Some((id, depth)) = below {
+            self.nodes[id].closed = true;
+            self.return_share(id);
+            below = self.next_below(id, depth);
+        }
+    }
+
+    pub(crate) fn is_closed(&self, at: NodeId) -> bool {
+        self.nodes[at].closed
+    }
+
+    pub(crate) fn reset(&mut self, at: NodeId) -> Snapshot {
+        let snapshot = self.snapshot(at);
+        let node = &mut self.nodes[at];
+        for axis in AxisSet::ALL {
+            let line = node.ledger.line_mut(axis);
+            if node.carved.contains(axis) { line.reset_share() } else { line.reset() }
+        }
+        snapshot
+    }
+
+    pub(crate) fn add(&mut self, at: NodeId, caps: &Caps, now: Option<Instant>) -> Result<(), BudgetError> {
+        if let Some(scope) = self.closed_by(at) {
+            return Err(BudgetError::Closed { scope });
+        }
+        let node = &self.nodes[at];
+        let more = caps.quantities().only(node.ledger.capped());
+        let beyond = |axis: &usize| more.units()[*axis] > node.ledger.line(*axis).headroom();
+        if let Some(axis) = more.axes().find(beyond) {
+            let headroom = node.ledger.line(axis).headroom();
+            return Err(node.exceeded(axis, more.units()[axis], headroom, Outlook::Never).into());
+        }
+        let (carved, parent) = (node.carved, node.parent);
+        if let (false, Some(parent)) = (carved.is_empty(), parent) {
+            self.ask(parent, &more, now)?;
+            self.hold_path(parent, &more, Tally::ADMITTED);
+        }
+        let node = &mut self.nodes[at];
+        let mut paid = NOTHING;
+        for axis in more.axes() {
+            paid[axis] = node.ledger.line_mut(axis).raise(more.units()[axis]);
+        }
+        if let Some(parent) = parent {
+            self.settle_path(parent, carved.intersection(more.axes()), &paid, &NOTHING, Tally::FACT);
+        }
+        Ok(())
+    }
+
+    pub(crate) fn remove_caps(&mut self, at: NodeId, caps: &Caps) -> Result<(), BudgetError> {
+        let node = &mut self.nodes[at];
+        let less = caps.quantities().only(node.ledger.capped());
+        if let Some(axis) = node.short_of(less.axes(), less.units()) {
+            let line = node.ledger.line(axis);
+            let asked = less.units()[axis];
+            return Err(node.exceeded(axis, asked, line.free(), line.outlook(asked)).into());
+        }
+        for axis in less.axes() {
+            node.ledger.line_mut(axis).lower(less.units()[axis]);
+        }
+        let carved = node.carved.intersection(less.axes());
+        if let Some(parent) = node.parent {
+            self.settle_path(parent, carved, less.units(), &NOTHING, Tally::FACT);
+        }
+        Ok(())
+    }
+}
+
+/// Spending without a hold.
+impl Tree {
+    pub(crate) fn record(&mut self, at: NodeId, amount: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
+        self.ask(at, amount, now)?;
+        self.settle_path(at, amount.axes(), &NOTHING, amount.units(), Tally::ADMITTED);
+        Ok(())
+    }
+
+    pub(crate) fn check(&mut self, at: NodeId, amount: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
+        let now = self.not_before(now);
+        if self.admits(at, amount, now) { Ok(()) } else { Err(self.explain(at, amount, now)) }
+    }
+
+    pub(crate) fn debit(&mut self, at: NodeId, amount: &Quantities) -> Booked {
+        let overage = self.settle_path(at, amount.axes(), &NOTHING, amount.units(), Tally::FACT);
+        Booked { settled: *amount, overage: Quantities::each(amount.axes(), |axis| overage[axis]) }
+    }
+}
+
+/// Holds.
+impl Tree {
+    pub(crate) fn reserve(
+        &mut self,
+        at: NodeId,
+        amount: &Quantities,
+        now: Option<Instant>,
+    ) -> Result<HoldKey, BudgetError> {
+        let held = amount.with(Axis::InFlight, 1);
+        self.ask(at, &held, now)?;
+        self.hold_path(at, &held, Tally::BEGUN);
+        Ok(self.insert_hold(at, held, None, OnDrop::Release))
+    }
+
+    fn insert_hold(&mut self, node: NodeId, held: Quantities, label: Option<&'static str>, on_drop: OnDrop) -> HoldKey {
+        let serial = self.serial.map_or(Serial::MIN, |last| last.checked_add(1).expect("2^64 holds are never made"));
+        self.serial = Some(serial);
+        let slot = self.holds.insert(Hold { serial, node, held, settled: NOTHING, label, on_drop });
+        HoldKey { slot, serial }
+    }
+
+    fn hold(&self, key: HoldKey) -> &Hold {
+        let hold = &self.holds[key.slot];
+        assert_eq!(hold.serial, key.serial, "a reservation owns its hold");
+        hold
+    }
+
+    fn hold_mut(&mut self, key: HoldKey) -> &mut Hold {
+        let hold = &mut self.holds[key.slot];
+        assert_eq!(hold.serial, key.serial, "a reservation owns its hold");
+        hold
+    }
+
+    pub(crate) fn held(&self, key: HoldKey) -> Quantities {
+        self.hold(key).held
+    }
+
+    pub(crate) fn label(&mut self, key: HoldKey, label: &'static str) {
+        self.hold_mut(key).label = Some(label);
+    }
+
+    pub(crate) fn commit_on_drop(&mut self, key: HoldKey) {
+        self.hold_mut(key).on_drop = OnDrop::Commit;
+    }
+
+    pub(crate) fn commit(&mut self, key: HoldKey, actual: &Amount) -> Booked {
+        let bill = self.hold(key).bill(actual, &NOTHING);
+        self.end(key, &bill)
+    }
+
+    pub(crate) fn commit_total(&mut self, key: HoldKey, total: &Amount) -> Booked {
+        let hold = self.hold(key);
+        let bill = hold.bill(total, &hold.settled);
+        self.end(key, &bill)
+    }
+
+    /// Asks for capacity alone: a spend that happened before the close or the deadline may still be settled after it.
+    pub(crate) fn try_commit(&mut self, key: HoldKey, actual: &Amount) -> Result<Booked, BudgetExceeded> {
+        let hold = self.hold(key);
+        let bill = hold.bill(actual, &NOTHING);
+        let beyond = hold.beyond(&bill);
+        if let Some(refusal) = self.exceeded(hold.node, &beyond) {
+            return Err(refusal);
+        }
+        Ok(self.end(key, &bill))
+    }
+
+    pub(crate) fn release(&mut self, key: HoldKey) {
+        self.end(key, &Quantities::NONE);
+    }
+
+    /// The owner went away without a word.
+    pub(crate) fn abandon(&mut self, key: HoldKey) {
+        match self.hold(key).on_drop {
+            OnDrop::Release => self.release(key),
+            OnDrop::Commit => {
+                self.commit(key, &Amount::new());
+            }
+        }
+    }
+
+    fn end(&mut self, key: HoldKey, bill: &Quantities) -> Booked {
+        let (node, held) = {
+            let hold = self.hold(key);
+            (hold.node, hold.held)
+        };
+        self.holds.remove(key.slot);
+        let axes = held.axes().union(bill.axes());
+        let overage = self.settle_path(node, axes, held.units(), bill.units(), Tally::ENDED);
+        Booked { settled: *bill, overage: Quantities::each(bill.axes(), |axis| overage[axis]) }
+    }
+
+    /// Asks to settle part of a hold, and what is beyond it from the pool.
+    pub(crate) fn record_part(
+        &mut self,
+        key: HoldKey,
+        part: &Quantities,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
+        let hold = self.hold(key);
+        let (node, beyond) = (hold.node, hold.beyond(part));
+        self.ask(node, &beyond, now)?;
+        self.meter(key, part, Tally::ADMITTED);
+        Ok(())
+    }
+
+    pub(crate) fn debit_part(&mut self, key: HoldKey, part: &Quantities) -> Booked {
+        self.meter(key, part, Tally::FACT)
+    }
+
+    fn meter(&mut self, key: HoldKey, part: &Quantities, tally: Tally) -> Booked {
+        let hold = self.hold_mut(key);
+        let node = hold.node;
+        let covered = Quantities::each(part.axes(), |axis| part.units()[axis].min(hold.held.units()[axis]));
+        hold.take(&covered);
+        for axis in part.axes() {
+            hold.settled[axis] = hold.settled[axis].saturating_add(part.units()[axis]);
+        }
+        let overage = self.settle_path(node, part.axes(), covered.units(), part.units(), tally);
+        Booked { settled: *part, overage: Quantities::each(part.axes(), |axis| overage[axis]) }
+    }
+
+    pub(crate) fn grow(&mut self, key: HoldKey, extra: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
+        let node = self.hold(key).node;
+        self.ask(node, extra, now)?;
+        self.hold_path(node, extra, Tally::ADMITTED);
+        let hold = self.hold_mut(key);
+        let axes = hold.held.axes().union(extra.axes());
+        let (held, extra) = (*hold.held.units(), extra.units());
+        hold.held = Quantities::each(axes, |axis| held[axis] + extra[axis]);
+        Ok(())
+    }
+
+    pub(crate) fn shrink(&mut self, key: HoldKey, by: &Quantities) -> Result<(), BudgetError> {
+        self.within_hold(key, by)?;
+        let hold = self.hold_mut(key);
+        hold.take(by);
+        let node = hold.node;
+        self.settle_path(node, by.axes(), by.units(), &NOTHING, Tally::FACT);
+        Ok(())
+    }
+
+    pub(crate) fn split(
+        &mut self,
+        key: HoldKey,
+        part: &Quantities,
+        now: Option<Instant>,
+    ) -> Result<HoldKey, BudgetError> {
+        self.within_hold(key, part)?;
+        let node = self.hold(key).node;
+        self.ask(node, &ONE_IN_FLIGHT, now)?;
+        self.hold_path(node, &ONE_IN_FLIGHT, Tally::BEGUN);
+        let hold = self.hold_mut(key);
+        hold.take(part);
+        let held = part.with(Axis::InFlight, 1);
+        let (label, on_drop) = (hold.label, hold.on_drop);
+        Ok(self.insert_hold(node, held, label, on_drop))
+    }
+
+    /// Refuses what is more than the hold has: the hold is then what is available, and the cap.
+    fn within_hold(&self, key: HoldKey, part: &Quantities) -> Result<(), BudgetError> {
+        let hold = self.hold(key);
+        let Some(axis) = part.axes().find(|&axis| part.units()[axis] > hold.held.units()[axis]) else {
+            return Ok(());
+        };
+        let held = hold.held.units()[axis];
+        let refusal = self.nodes[hold.node].exceeded(axis, part.units()[axis], held, Outlook::Never);
+        Err(BudgetExceeded { cap: Some(held), ..refusal }.into())
+    }
+}
+
+impl Hold {
+    /// What a commit of `actual` settles: a named axis at its figure beyond `already`, the others at what is held.
+    fn bill(&self, actual: &Amount, already: &Units) -> Quantities {
+        let named = actual.named();
+        let figures = actual.quantities();
+        let axes = self.held.axes().union(figures.axes()).difference(AxisSet::of(Axis::InFlight));
+        Quantities::each(axes, |axis| {
+            if named.contains(axis) {
+                figures.units()[axis].saturating_sub(already[axis])
+            } else {
+                self.held.units()[axis]
+            }
+        })
+    }
+
+    /// What of `part` this hold does not cover.
+    fn beyond(&self, part: &Quantities) -> Quantities {
+        Quantities::each(part.axes(), |axis| part.units()[axis].saturating_sub(self.held.units()[axis]))
+    }
+
+    fn take(&mut self, part: &Quantities) {
+        let held = *self.held.units();
+        let left = |axis: usize| held[axis].checked_sub(part.units()[axis]);
+        self.held = Quantities::each(self.held.axes(), |axis| left(axis).expect("what is taken is held"));
+    }
+}
+
+/// One path, from a pool to the root: asked as a whole, then charged as a whole.
+impl Tree {
+    fn path(&self, at: NodeId) -> impl Iterator<Item = &Node> {
+        let above = |node: &&Node| node.parent.map(|parent| &self.nodes[parent]);
+        std::iter::successors(Some(&self.nodes[at]), above)
+    }
+
+    /// Refuses, and counts that, or lets pass. Whoever is let pass counts it while charging.
+    #[inline]
+    fn ask(&mut self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
+        let now = self.not_before(now);
+        if self.admits(at, asked, now) { Ok(()) } else { Err(self.refuse(at, asked, now)) }
+    }
+
+    #[inline]
+    fn not_before(&mut self, now: Option<Instant>) -> Option<Instant> {
+        if now.is_some() {
+            self.latest = self.latest.max(now);
+            return self.latest;
+        }
+        None
+    }
+
+    #[inline]
+    fn admits(&self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> bool {
+        let node = &self.nodes[at];
+        !node.closed && node.late(now).is_none() && self.fits(at, asked)
+    }
+
+    /// Up to the nearest carve, axis by axis.
+    #[inline]
+    fn fits(&self, at: NodeId, asked: &Quantities) -> bool {
+        let mut axes = asked.axes();
+        for node in self.path(at) {
+            if !node.ledger.fits(axes, asked.units()) {
+                return false;
+            }
+            axes = axes.difference(node.carved);
+        }
+        true
+    }
+
+    #[cold]
+    fn refuse(&mut self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> BudgetError {
+        let refusal = self.explain(at, asked, now);
+        let mut above = Some(at);
+        while let Some(id) = above {
+            let node = &mut self.nodes[id];
+            node.refused += 1;
+            above = node.parent;
+        }
+        refusal
+    }
+
+    /// Why it is refused: closed, deadline, capacity, in this order.
+    #[cold]
+    fn explain(&self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> BudgetError {
+        if let Some(scope) = self.closed_by(at) {
+            return BudgetError::Closed { scope };
+        }
+        if let Some((deadline, now)) = self.nodes[at].late(now) {
+            return self.deadline_exceeded(at, deadline, now).into();
+        }
+        self.exceeded(at, asked).expect("what is refused is closed, late or does not fit").into()
+    }
+
+    /// The outermost closed pool of a path.
+    fn closed_by(&self, at: NodeId) -> Option<Arc<str>> {
+        self.path(at).take_while(|node| node.closed).last().map(|node| Arc::clone(&node.name))
+    }
+
+    fn deadline_exceeded(&self, at: NodeId, deadline: Deadline, now: Instant) -> DeadlineExceeded {
+        // Each pool has the earliest on its way up, so that the one that set it is the last with the same.
+        let scope = self.path(at).take_while(|node| node.deadline == Some(deadline)).last();
+        DeadlineExceeded {
+            scope: scope.map(|node| Arc::clone(&node.name)),
+            budget: deadline.total,
+            elapsed: deadline.total.saturating_add(now.saturating_duration_since(deadline.at)),
+            needed: Duration::ZERO,
+        }
+    }
+
+    /// The first refusal for lack of capacity, with the worst outlook of all.
+    fn exceeded(&self, at: NodeId, asked: &Quantities) -> Option<BudgetExceeded> {
+        let mut axes = asked.axes();
+        let mut first: Option<BudgetExceeded> = None;
+        for node in self.path(at) {
+            for axis in axes {
+                let (line, units) = (node.ledger.line(axis), asked.units()[axis]);
+                if units <= line.free() {
+                    continue;
+                }
+                let outlook = line.outlook(units);
+                match &mut first {
+                    Some(first) => first.outlook = first.outlook.max(outlook),
+                    None => first = Some(node.exceeded(axis, units, line.free(), outlook)),
+                }
+            }
+            axes = axes.difference(node.carved);
+        }
+        first
+    }
+
+    /// Reserves what [`fits`](Tree::fits), up to the nearest carve, axis by axis.
+    #[inline]
+    fn hold_path(&mut self, at: NodeId, held: &Quantities, tally: Tally) {
+        let mut axes = held.axes();
+        let mut above = Some(at);
+        while let Some(id) = above {
+            let node = &mut self.nodes[id];
+            node.count(tally);
+            for axis in axes {
+                node.ledger.line_mut(axis).hold(held.units()[axis]);
+            }
+            axes = axes.difference(node.carved);
+            above = node.parent;
+        }
+    }
+
+    /// Replaces what is held by what was really spent, all the way up. Returns the greatest overage, axis by axis.
+    #[inline]
+    fn settle_path(&mut self, at: NodeId, axes: AxisSet, held: &Units, actual: &Units, tally: Tally) -> Units {
+        let mut held = *held;
+        let mut overage = NOTHING;
+        let mut above = Some(at);
+        while let Some(id) = above {
+            let node = &mut self.nodes[id];
+            node.count(tally);
+            for axis in axes {
+                let line = node.ledger.line_mut(axis);
+                let settled = line.settle(held[axis], actual[axis]);
+                overage[axis] = overage[axis].max(settled.overage);
+                if node.carved.contains(axis) {
+                    // Above, the share shrinks by what was used of it, and by what a closed pool has no use for.
+                    held[axis] = settled.used + if node.closed { line.surrender() } else { 0 };
+                }
+            }
+            above = node.parent;
+        }
+        overage
+    }
+}
+
+impl Node {
+    #[inline]
+    fn late(&self, now: Option<Instant>) -> Option<(Deadline, Instant)> {
+        let deadline = self.deadline?;
+        let now = now.expect("a path with a deadline reads the clock");
+        (now >= deadline.at).then_some((deadline, now))
+    }
+
+    #[inline]
+    fn count(&mut self, tally: Tally) {
+        self.admitted += tally.admitted;
+        self.reservations = self.reservations + tally.begun - tally.ended;
+    }
+
+    fn short_of(&self, mut axes: AxisSet, asked: &Units) -> Option<usize> {
+        axes.find(|&axis| asked[axis] > self.ledger.line(axis).free())
+    }
+
+    fn exceeded(&self, axis: usize, requested: u64, available: u64, outlook: Outlook) -> BudgetExceeded {
+        BudgetExceeded {
+            axis: Axis::at(axis),
+            requested,
+            available,
+            cap: self.ledger.cap(axis),
+            scope: Arc::clone(&self.name),
+            outlook,
+        }
+    }
+}
+
+/// What is seen from outside, of one instant (P5).
+impl Tree {
+    pub(crate) fn snapshot(&self, at: NodeId) -> Snapshot {
+        let available = std::array::from_fn(|axis| self.available(at, axis));
+        self.nodes[at].snapshot(0, &available)
+    }
+
+    /// The least that is free on the way up to the nearest carve; `None` if nothing there has a cap.
+    fn available(&self, at: NodeId, axis: usize) -> Option<u64> {
+        let mut least = None;
+        for node in self.path(at) {
+            least = node.available_below(axis, least);
+            if node.carved.contains(axis) {
+                break;
+            }
+        }
+        least
+    }
+
+    /// This pool and all below it, parents before their children.
+    pub(crate) fn snapshot_tree(&self, at: NodeId) -> Vec<Snapshot> {
+        // What is available in each pool on the way down to the present one.
+        let mut way = vec![std::array::from_fn(|axis| self.available(at, axis))];
+        let mut snapshots = vec![self.nodes[at].snapshot(0, &way[0])];
+        let mut below = self.next_below(at, 0);
+        while let Some((id, depth)) = below {
+            let node = &self.nodes[id];
+            way.truncate(depth);
+            let above: [Option<u64>; Axis::COUNTED] = way[depth - 1];
+            way.push(std::array::from_fn(|axis| {
+                node.available_below(axis, if node.carved.contains(axis) { None } else { above[axis] })
+            }));
+            snapshots.push(node.snapshot(depth, &way[depth]));
+            below = self.next_below(id, depth);
+        }
+        snapshots
+    }
+
+    /// The pool after this one in a walk from parents to children, with its depth below where the walk began at 0.
+    fn next_below(&self, at: NodeId, depth: usize) -> Option<(NodeId, usize)> {
+        if let Some(child) = self.nodes[at].children {
+            return Some((child, depth + 1));
+        }
+        let (mut at, mut depth) = (at, depth);
+        while depth > 0 {
+            let node = &self.nodes[at];
+            if let Some(next) = node.next {
+                return Some((next, depth));
+            }
+            at = node.parent.expect("a pool at a depth has a parent");
+            depth -= 1;
+        }
+        None
+    }
+
+    /// The holds on this pool and on those below it.
+    pub(crate) fn holders(&self, at: NodeId) -> Vec<Holder> {
+        let is_below = |hold: &&Hold| {
+            std::iter::successors(Some(hold.node), |&node| self.nodes[node].parent).any(|node| node == at)
+        };
+        let holds = self.holds.iter().map(|(_, hold)| hold);
+        holds
+            .filter(is_below)
+            .map(|hold| Holder {
+                pool: Arc::clone(&self.nodes[hold.node].name),
+                label: hold.label,
+                amount: Amount::from(hold.held),
+            })
+            .collect()
+    }
+}
+
+impl Node {
+    fn available_below(&self, axis: usize, above: Option<u64>) -> Option<u64> {
+        let own = self.ledger.cap(axis).map(|_| self.ledger.line(axis).free());
+        own.into_iter().chain(above).min()
+    }
+
+    fn snapshot(&self, depth: usize, available: &[Option<u64>; Axis::COUNTED]) -> Snapshot {
+        let counts = [self.admitted, self.refused, self.reservations];
+        Snapshot::new(Arc::clone(&self.name), depth, self.closed, counts, |axis| {
+            let axis = axis as usize;
+            let line = self.ledger.line(axis);
+            AxisSnapshot {
+                cap: self.ledger.cap(axis),
+                used: line.used(),
+                reserved: line.reserved(),
+                overage: line.overage(),
+                available: available[axis],
+                spent: line.spent(),
+                peak: line.peak(),
+            }
+        })
+    }
+}
