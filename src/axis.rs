@@ -150,7 +150,7 @@ impl Quantities {
 
     /// On each of `axes`, what `units` says of its index.
     #[must_use]
-    pub(crate) fn each(axes: AxisSet, units: impl Fn(usize) -> u64) -> Quantities {
+    pub(crate) fn each(axes: AxisSet, mut units: impl FnMut(usize) -> u64) -> Quantities {
         let mut all = Quantities { axes, ..Quantities::NONE };
         for axis in axes {
             all.units[axis] = units(axis);

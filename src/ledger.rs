@@ -9,182 +9,166 @@
 //!
 //! An axis without a cap has one of `u64::MAX`. What a fact adds beyond what a `u64` can count is not counted: `overage`
 //! and `spent` stay at `u64::MAX`.
+//!
+//! The hot functions go over all axes without a branch on which are named: an axis that is not named asks for zero, and
+//! that is cheaper than to ask whether it does.
+
+use std::array;
 
 use crate::axis::{Axis, AxisSet, Quantities, Units};
 use crate::error::Outlook;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
-    lines: [Line; Axis::COUNTED],
-    capped: AxisSet,
-}
-
-/// The balance of one axis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Line {
-    cap: u64,
-    free: u64,
-    reserved: u64,
-    overage: u64,
-    peak: u64,
+    free: Units,
+    reserved: Units,
+    cap: Units,
+    overage: Units,
+    /// The most that was used plus reserved before `free` last rose; see [`peak`](Ledger::peak).
+    peak: Units,
     /// Spent in earlier periods.
-    earlier: u64,
-}
-
-/// What a settlement did to one axis.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Settled {
-    /// By how much `used` grew: what was spent under the cap, and old overage that could be paid.
-    pub(crate) used: u64,
-    /// What did not fit.
-    pub(crate) overage: u64,
+    earlier: Units,
+    capped: AxisSet,
 }
 
 impl Ledger {
     pub(crate) fn new(caps: &Quantities) -> Ledger {
         let capped = caps.axes();
-        let line = |axis| Line::new(if capped.contains(axis) { caps.units()[axis] } else { u64::MAX });
-        Ledger { lines: std::array::from_fn(line), capped }
+        let cap = array::from_fn(|axis| if capped.contains(axis) { caps.units()[axis] } else { u64::MAX });
+        let none = [0; Axis::COUNTED];
+        Ledger { free: cap, reserved: none, cap, overage: none, peak: none, earlier: none, capped }
     }
 
-    /// **The cap rule.** Whether what is asked on `axes` is free.
+    /// **The cap rule.** Whether what is asked is free, on every axis.
     #[inline]
-    pub(crate) fn fits(&self, axes: AxisSet, asked: &Units) -> bool {
-        axes.into_iter().all(|axis| asked[axis] <= self.lines[axis].free)
+    pub(crate) fn fits(&self, asked: &Units) -> bool {
+        asked.iter().zip(&self.free).all(|(asked, free)| asked <= free)
     }
 
-    /// The cap of an axis, if it has one.
-    pub(crate) fn cap(&self, axis: usize) -> Option<u64> {
-        self.capped.contains(axis).then(|| self.lines[axis].cap)
-    }
-
-    pub(crate) fn capped(&self) -> AxisSet {
-        self.capped
-    }
-
+    /// Uses what [`fits`](Ledger::fits).
     #[inline]
-    pub(crate) fn line(&self, axis: usize) -> &Line {
-        &self.lines[axis]
-    }
-
-    #[inline]
-    pub(crate) fn line_mut(&mut self, axis: usize) -> &mut Line {
-        &mut self.lines[axis]
-    }
-}
-
-impl Line {
-    fn new(cap: u64) -> Line {
-        Line { cap, free: cap, reserved: 0, overage: 0, peak: 0, earlier: 0 }
-    }
-
-    pub(crate) fn free(&self) -> u64 {
-        self.free
-    }
-
-    pub(crate) fn reserved(&self) -> u64 {
-        self.reserved
-    }
-
-    pub(crate) fn overage(&self) -> u64 {
-        self.overage
-    }
-
-    pub(crate) fn peak(&self) -> u64 {
-        self.peak
-    }
-
-    pub(crate) fn used(&self) -> u64 {
-        self.cap - self.free - self.reserved
-    }
-
-    pub(crate) fn spent(&self) -> u64 {
-        self.earlier.saturating_add(self.used()).saturating_add(self.overage)
-    }
-
-    /// How far the cap can rise before it no longer fits into a `u64`.
-    pub(crate) fn headroom(&self) -> u64 {
-        u64::MAX - self.cap
-    }
-
-    /// What to expect of asking for more than is free: everything reserved may still be given back, and would pay the
-    /// overage first.
-    pub(crate) fn outlook(&self, asked: u64) -> Outlook {
-        let at_best = self.free.saturating_add(self.reserved).saturating_sub(self.overage);
-        if asked > at_best { Outlook::Never } else { Outlook::AfterRelease }
+    pub(crate) fn spend(&mut self, units: &Units) {
+        for (free, &units) in self.free.iter_mut().zip(units) {
+            *free = free.checked_sub(units).expect("what is spent fits");
+        }
     }
 
     /// Promises what [`fits`](Ledger::fits) to a live owner.
     #[inline]
-    pub(crate) fn hold(&mut self, units: u64) {
-        self.free = self.free.checked_sub(units).expect("what is held fits");
-        self.reserved += units;
-        self.mark_peak();
+    pub(crate) fn hold(&mut self, units: &Units) {
+        self.spend(units);
+        for (reserved, &units) in self.reserved.iter_mut().zip(units) {
+            *reserved = reserved.checked_add(units).expect("what is reserved is within the cap");
+        }
     }
 
-    /// Replaces what is held by what was really spent, which may be less or more. A fact: always booked (P2).
+    /// Replaces what is held by what was really spent, less or more. A fact: always booked (P2). Raises `overage` to what
+    /// did not fit.
     #[inline]
-    pub(crate) fn settle(&mut self, held: u64, actual: u64) -> Settled {
-        self.reserved = self.reserved.checked_sub(held).expect("what is settled was held");
-        let paid = self.give(held.saturating_sub(actual));
-        let beyond = actual.saturating_sub(held);
-        let taken = beyond.min(self.free);
-        self.free -= taken;
-        let overage = beyond - taken;
-        self.overage = self.overage.saturating_add(overage);
-        self.mark_peak();
-        Settled { used: actual - overage + paid, overage }
+    pub(crate) fn settle(&mut self, held: &Units, actual: &Units, overage: &mut Units) {
+        for axis in 0..Axis::COUNTED {
+            let (held, actual) = (held[axis], actual[axis]);
+            self.reserved[axis] = self.reserved[axis].checked_sub(held).expect("what is settled was held");
+            if actual < held {
+                self.give(axis, held - actual);
+            } else {
+                let beyond = actual - held;
+                let taken = beyond.min(self.free[axis]);
+                self.free[axis] -= taken;
+                self.overage[axis] = self.overage[axis].saturating_add(beyond - taken);
+                overage[axis] = overage[axis].max(beyond - taken);
+            }
+        }
     }
 
-    /// Takes back units that are no longer reserved, or new ones; they pay the overage first. Returns what they paid.
+    /// Takes back units that are no longer reserved, or new ones; they pay the overage first.
     #[inline]
-    fn give(&mut self, units: u64) -> u64 {
-        let paid = units.min(self.overage);
-        self.overage -= paid;
-        self.free += units - paid;
-        paid
+    fn give(&mut self, axis: usize, units: u64) {
+        self.peak[axis] = self.peak(axis);
+        let paid = units.min(self.overage[axis]);
+        self.overage[axis] -= paid;
+        self.free[axis] += units - paid;
     }
 
-    /// Raises the cap, at most by the [`headroom`](Line::headroom). Returns how much of it paid overage.
-    pub(crate) fn raise(&mut self, units: u64) -> u64 {
-        self.cap = self.cap.checked_add(units).expect("a cap is raised within its headroom");
-        let paid = self.give(units);
-        self.mark_peak();
-        paid
+    /// Raises the cap, at most by the [`headroom`](Ledger::headroom).
+    pub(crate) fn raise(&mut self, axis: usize, units: u64) {
+        self.give(axis, units);
+        self.cap[axis] = self.cap[axis].checked_add(units).expect("a cap is raised within its headroom");
     }
 
     /// Lowers the cap by what is free.
-    pub(crate) fn lower(&mut self, units: u64) {
-        self.free = self.free.checked_sub(units).expect("a cap is lowered by what is free");
-        self.cap -= units;
+    pub(crate) fn lower(&mut self, axis: usize, units: u64) {
+        self.free[axis] = self.free[axis].checked_sub(units).expect("a cap is lowered by what is free");
+        self.cap[axis] -= units;
     }
 
     /// Gives up all that is free. Returns it.
-    pub(crate) fn surrender(&mut self) -> u64 {
-        let free = self.free;
-        self.lower(free);
+    pub(crate) fn surrender(&mut self, axis: usize) -> u64 {
+        let free = self.free[axis];
+        self.lower(axis, free);
         free
     }
 
-    /// Starts a new period: nothing used, the cap as it was.
-    pub(crate) fn reset(&mut self) {
-        self.earlier = self.spent();
-        self.free = self.cap - self.reserved;
-        self.overage = 0;
-        self.peak = self.reserved;
+    /// Starts a new period: nothing is used. The caps stay, but those of `shares` become what is left of them, so that no
+    /// budget is created.
+    pub(crate) fn reset(&mut self, shares: AxisSet) {
+        for axis in 0..Axis::COUNTED {
+            self.earlier[axis] = self.spent(axis);
+            if shares.contains(axis) {
+                self.cap[axis] -= self.used(axis);
+            }
+            self.free[axis] = self.cap[axis] - self.reserved[axis];
+            self.overage[axis] = 0;
+            self.peak[axis] = 0;
+        }
     }
 
-    /// Starts a new period of a share: the cap becomes what is left of it, so that no budget is created.
-    pub(crate) fn reset_share(&mut self) {
-        self.earlier = self.spent();
-        self.cap = self.free + self.reserved;
-        self.overage = 0;
-        self.peak = self.reserved;
+    /// The axes that have a cap.
+    pub(crate) fn capped(&self) -> AxisSet {
+        self.capped
     }
 
-    /// The peak is taken from the values just written.
+    /// The cap of an axis, if it has one.
+    pub(crate) fn cap(&self, axis: usize) -> Option<u64> {
+        self.capped.contains(axis).then(|| self.cap[axis])
+    }
+
+    /// How far a cap can rise before it no longer fits into a `u64`.
+    pub(crate) fn headroom(&self, axis: usize) -> u64 {
+        u64::MAX - self.cap[axis]
+    }
+
     #[inline]
-    fn mark_peak(&mut self) {
-        self.peak = self.peak.max(self.cap - self.free);
+    pub(crate) fn free(&self, axis: usize) -> u64 {
+        self.free[axis]
+    }
+
+    pub(crate) fn reserved(&self, axis: usize) -> u64 {
+        self.reserved[axis]
+    }
+
+    pub(crate) fn overage(&self, axis: usize) -> u64 {
+        self.overage[axis]
+    }
+
+    pub(crate) fn used(&self, axis: usize) -> u64 {
+        self.cap[axis] - self.free[axis] - self.reserved[axis]
+    }
+
+    /// The most that was used plus reserved in this period. It only falls when `free` rises, and is marked just before, so
+    /// that what is spent or held need not look at it.
+    pub(crate) fn peak(&self, axis: usize) -> u64 {
+        self.peak[axis].max(self.cap[axis] - self.free[axis])
+    }
+
+    pub(crate) fn spent(&self, axis: usize) -> u64 {
+        self.earlier[axis].saturating_add(self.used(axis)).saturating_add(self.overage[axis])
+    }
+
+    /// What to expect of asking for more than is free: everything reserved may still be given back, and would pay the
+    /// overage first.
+    pub(crate) fn outlook(&self, axis: usize, asked: u64) -> Outlook {
+        let at_best = self.free[axis] + self.reserved[axis];
+        if asked > at_best.saturating_sub(self.overage[axis]) { Outlook::Never } else { Outlook::AfterRelease }
     }
 }

@@ -109,6 +109,12 @@ pub(crate) struct Booked {
     pub(crate) overage: Quantities,
 }
 
+impl Booked {
+    fn new(settled: &Quantities, overage: Units) -> Booked {
+        Booked { settled: *settled, overage: Quantities::each(settled.axes(), |axis| overage[axis]) }
+    }
+}
+
 /// How a step counts on every pool of its path.
 #[derive(Debug, Clone, Copy, Default)]
 struct Tally {
@@ -140,8 +146,8 @@ impl Tree {
     /// A child whose caps are reserved above.
     pub(crate) fn add_carved(&mut self, parent: NodeId, spec: Spec, now: Option<Instant>) -> Result<Born, BudgetError> {
         let share = *spec.caps.quantities();
-        self.ask(parent, &share, now)?;
-        self.hold_path(parent, &share, Tally::ADMITTED);
+        self.ask(parent, share.units(), now)?;
+        self.hold_path(parent, share.units(), Tally::ADMITTED);
         Ok(self.insert(Some(parent), spec, share.axes()))
     }
 
@@ -204,13 +210,12 @@ impl Tree {
     /// Gives back to the parent what a carved pool neither used nor holds.
     fn return_share(&mut self, id: NodeId) {
         let node = &mut self.nodes[id];
-        let Some(parent) = node.parent else { return };
+        let Some(parent) = node.share_of() else { return };
         let mut share = NOTHING;
         for axis in node.carved {
-            share[axis] = node.ledger.line_mut(axis).surrender();
+            share[axis] = node.ledger.surrender(axis);
         }
-        let carved = node.carved;
-        self.settle_path(parent, carved, &share, &NOTHING, Tally::FACT);
+        self.settle_path(parent, &share, &NOTHING, Tally::FACT);
     }
 
     pub(crate) fn close(&mut self, at: NodeId) {
@@ -229,10 +234,7 @@ impl Tree {
     pub(crate) fn reset(&mut self, at: NodeId) -> Snapshot {
         let snapshot = self.snapshot(at);
         let node = &mut self.nodes[at];
-        for axis in AxisSet::ALL {
-            let line = node.ledger.line_mut(axis);
-            if node.carved.contains(axis) { line.reset_share() } else { line.reset() }
-        }
+        node.ledger.reset(node.carved);
         snapshot
     }
 
@@ -242,23 +244,20 @@ impl Tree {
         }
         let node = &self.nodes[at];
         let more = caps.quantities().only(node.ledger.capped());
-        let beyond = |axis: &usize| more.units()[*axis] > node.ledger.line(*axis).headroom();
-        if let Some(axis) = more.axes().find(beyond) {
-            let headroom = node.ledger.line(axis).headroom();
+        if let Some(axis) = more.axes().find(|&axis| more.units()[axis] > node.ledger.headroom(axis)) {
+            let headroom = node.ledger.headroom(axis);
             return Err(node.exceeded(axis, more.units()[axis], headroom, Outlook::Never).into());
         }
-        let (carved, parent) = (node.carved, node.parent);
-        if let (false, Some(parent)) = (carved.is_empty(), parent) {
-            self.ask(parent, &more, now)?;
-            self.hold_path(parent, &more, Tally::ADMITTED);
+        if let Some(parent) = node.share_of() {
+            // What will pay overage here is spent already, and was booked above when it was.
+            let overage = |axis| node.ledger.overage(axis);
+            let share = Quantities::each(more.axes(), |axis| more.units()[axis].saturating_sub(overage(axis)));
+            self.ask(parent, share.units(), now)?;
+            self.hold_path(parent, share.units(), Tally::ADMITTED);
         }
-        let node = &mut self.nodes[at];
-        let mut paid = NOTHING;
+        let ledger = &mut self.nodes[at].ledger;
         for axis in more.axes() {
-            paid[axis] = node.ledger.line_mut(axis).raise(more.units()[axis]);
-        }
-        if let Some(parent) = parent {
-            self.settle_path(parent, carved.intersection(more.axes()), &paid, &NOTHING, Tally::FACT);
+            ledger.raise(axis, more.units()[axis]);
         }
         Ok(())
     }
@@ -266,17 +265,15 @@ impl Tree {
     pub(crate) fn remove_caps(&mut self, at: NodeId, caps: &Caps) -> Result<(), BudgetError> {
         let node = &mut self.nodes[at];
         let less = caps.quantities().only(node.ledger.capped());
-        if let Some(axis) = node.short_of(less.axes(), less.units()) {
-            let line = node.ledger.line(axis);
-            let asked = less.units()[axis];
-            return Err(node.exceeded(axis, asked, line.free(), line.outlook(asked)).into());
+        let exceeds = |axis: &usize| less.units()[*axis] > node.ledger.free(*axis);
+        if let Some(axis) = less.axes().find(exceeds) {
+            return Err(node.exceeded_by_asking(axis, less.units()[axis]).into());
         }
         for axis in less.axes() {
-            node.ledger.line_mut(axis).lower(less.units()[axis]);
+            node.ledger.lower(axis, less.units()[axis]);
         }
-        let carved = node.carved.intersection(less.axes());
-        if let Some(parent) = node.parent {
-            self.settle_path(parent, carved, less.units(), &NOTHING, Tally::FACT);
+        if let Some(parent) = node.share_of() {
+            self.settle_path(parent, less.units(), &NOTHING, Tally::FACT);
         }
         Ok(())
     }
@@ -285,19 +282,18 @@ impl Tree {
 /// Spending without a hold.
 impl Tree {
     pub(crate) fn record(&mut self, at: NodeId, amount: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
-        self.ask(at, amount, now)?;
-        self.settle_path(at, amount.axes(), &NOTHING, amount.units(), Tally::ADMITTED);
+        self.ask(at, amount.units(), now)?;
+        self.spend_path(at, amount.units());
         Ok(())
     }
 
     pub(crate) fn check(&mut self, at: NodeId, amount: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
         let now = self.not_before(now);
-        if self.admits(at, amount, now) { Ok(()) } else { Err(self.explain(at, amount, now)) }
+        if self.admits(at, amount.units(), now) { Ok(()) } else { Err(self.explain(at, amount.units(), now)) }
     }
 
     pub(crate) fn debit(&mut self, at: NodeId, amount: &Quantities) -> Booked {
-        let overage = self.settle_path(at, amount.axes(), &NOTHING, amount.units(), Tally::FACT);
-        Booked { settled: *amount, overage: Quantities::each(amount.axes(), |axis| overage[axis]) }
+        Booked::new(amount, self.settle_path(at, &NOTHING, amount.units(), Tally::FACT))
     }
 }
 
@@ -310,8 +306,8 @@ impl Tree {
         now: Option<Instant>,
     ) -> Result<HoldKey, BudgetError> {
         let held = amount.with(Axis::InFlight, 1);
-        self.ask(at, &held, now)?;
-        self.hold_path(at, &held, Tally::BEGUN);
+        self.ask(at, held.units(), now)?;
+        self.hold_path(at, held.units(), Tally::BEGUN);
         Ok(self.insert_hold(at, held, None, OnDrop::Release))
     }
 
@@ -362,7 +358,7 @@ impl Tree {
         let hold = self.hold(key);
         let bill = hold.bill(actual, &NOTHING);
         let beyond = hold.beyond(&bill);
-        if let Some(refusal) = self.exceeded(hold.node, &beyond) {
+        if let Some(refusal) = self.exceeded(hold.node, beyond.units()) {
             return Err(refusal);
         }
         Ok(self.end(key, &bill))
@@ -388,9 +384,7 @@ impl Tree {
             (hold.node, hold.held)
         };
         self.holds.remove(key.slot);
-        let axes = held.axes().union(bill.axes());
-        let overage = self.settle_path(node, axes, held.units(), bill.units(), Tally::ENDED);
-        Booked { settled: *bill, overage: Quantities::each(bill.axes(), |axis| overage[axis]) }
+        Booked::new(bill, self.settle_path(node, held.units(), bill.units(), Tally::ENDED))
     }
 
     /// Asks to settle part of a hold, and what is beyond it from the pool.
@@ -402,7 +396,7 @@ impl Tree {
     ) -> Result<(), BudgetError> {
         let hold = self.hold(key);
         let (node, beyond) = (hold.node, hold.beyond(part));
-        self.ask(node, &beyond, now)?;
+        self.ask(node, beyond.units(), now)?;
         self.meter(key, part, Tally::ADMITTED);
         Ok(())
     }
@@ -419,14 +413,13 @@ impl Tree {
         for axis in part.axes() {
             hold.settled[axis] = hold.settled[axis].saturating_add(part.units()[axis]);
         }
-        let overage = self.settle_path(node, part.axes(), covered.units(), part.units(), tally);
-        Booked { settled: *part, overage: Quantities::each(part.axes(), |axis| overage[axis]) }
+        Booked::new(part, self.settle_path(node, covered.units(), part.units(), tally))
     }
 
     pub(crate) fn grow(&mut self, key: HoldKey, extra: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
         let node = self.hold(key).node;
-        self.ask(node, extra, now)?;
-        self.hold_path(node, extra, Tally::ADMITTED);
+        self.ask(node, extra.units(), now)?;
+        self.hold_path(node, extra.units(), Tally::ADMITTED);
         let hold = self.hold_mut(key);
         let axes = hold.held.axes().union(extra.axes());
         let (held, extra) = (*hold.held.units(), extra.units());
@@ -439,7 +432,7 @@ impl Tree {
         let hold = self.hold_mut(key);
         hold.take(by);
         let node = hold.node;
-        self.settle_path(node, by.axes(), by.units(), &NOTHING, Tally::FACT);
+        self.settle_path(node, by.units(), &NOTHING, Tally::FACT);
         Ok(())
     }
 
@@ -451,8 +444,8 @@ impl Tree {
     ) -> Result<HoldKey, BudgetError> {
         self.within_hold(key, part)?;
         let node = self.hold(key).node;
-        self.ask(node, &ONE_IN_FLIGHT, now)?;
-        self.hold_path(node, &ONE_IN_FLIGHT, Tally::BEGUN);
+        self.ask(node, ONE_IN_FLIGHT.units(), now)?;
+        self.hold_path(node, ONE_IN_FLIGHT.units(), Tally::BEGUN);
         let hold = self.hold_mut(key);
         hold.take(part);
         let held = part.with(Axis::InFlight, 1);
@@ -508,7 +501,7 @@ impl Tree {
 
     /// Refuses, and counts that, or lets pass. Whoever is let pass counts it while charging.
     #[inline]
-    fn ask(&mut self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
+    fn ask(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
         let now = self.not_before(now);
         if self.admits(at, asked, now) { Ok(()) } else { Err(self.refuse(at, asked, now)) }
     }
@@ -523,26 +516,26 @@ impl Tree {
     }
 
     #[inline]
-    fn admits(&self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> bool {
+    fn admits(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> bool {
         let node = &self.nodes[at];
         !node.closed && node.late(now).is_none() && self.fits(at, asked)
     }
 
     /// Up to the nearest carve, axis by axis.
     #[inline]
-    fn fits(&self, at: NodeId, asked: &Quantities) -> bool {
-        let mut axes = asked.axes();
+    fn fits(&self, at: NodeId, asked: &Units) -> bool {
+        let mut asked = *asked;
         for node in self.path(at) {
-            if !node.ledger.fits(axes, asked.units()) {
+            if !node.ledger.fits(&asked) {
                 return false;
             }
-            axes = axes.difference(node.carved);
+            node.carve(&mut asked);
         }
         true
     }
 
     #[cold]
-    fn refuse(&mut self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> BudgetError {
+    fn refuse(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
         let refusal = self.explain(at, asked, now);
         let mut above = Some(at);
         while let Some(id) = above {
@@ -555,7 +548,7 @@ impl Tree {
 
     /// Why it is refused: closed, deadline, capacity, in this order.
     #[cold]
-    fn explain(&self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> BudgetError {
+    fn explain(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
         if let Some(scope) = self.closed_by(at) {
             return BudgetError::Closed { scope };
         }
@@ -582,59 +575,64 @@ impl Tree {
     }
 
     /// The first refusal for lack of capacity, with the worst outlook of all.
-    fn exceeded(&self, at: NodeId, asked: &Quantities) -> Option<BudgetExceeded> {
-        let mut axes = asked.axes();
+    fn exceeded(&self, at: NodeId, asked: &Units) -> Option<BudgetExceeded> {
+        let mut asked = *asked;
         let mut first: Option<BudgetExceeded> = None;
         for node in self.path(at) {
-            for axis in axes {
-                let (line, units) = (node.ledger.line(axis), asked.units()[axis]);
-                if units <= line.free() {
-                    continue;
-                }
-                let outlook = line.outlook(units);
+            for (axis, &units) in asked.iter().enumerate().filter(|&(axis, &units)| units > node.ledger.free(axis)) {
                 match &mut first {
-                    Some(first) => first.outlook = first.outlook.max(outlook),
-                    None => first = Some(node.exceeded(axis, units, line.free(), outlook)),
+                    Some(first) => first.outlook = first.outlook.max(node.ledger.outlook(axis, units)),
+                    None => first = Some(node.exceeded_by_asking(axis, units)),
                 }
             }
-            axes = axes.difference(node.carved);
+            node.carve(&mut asked);
         }
         first
     }
 
+    /// Spends what [`fits`](Tree::fits).
+    #[inline]
+    fn spend_path(&mut self, at: NodeId, spent: &Units) {
+        let mut above = Some(at);
+        while let Some(id) = above {
+            let node = &mut self.nodes[id];
+            if !node.carved.is_empty() {
+                self.settle_path(id, &NOTHING, spent, Tally::ADMITTED);
+                return;
+            }
+            node.count(Tally::ADMITTED);
+            node.ledger.spend(spent);
+            above = node.parent;
+        }
+    }
+
     /// Reserves what [`fits`](Tree::fits), up to the nearest carve, axis by axis.
     #[inline]
-    fn hold_path(&mut self, at: NodeId, held: &Quantities, tally: Tally) {
-        let mut axes = held.axes();
+    fn hold_path(&mut self, at: NodeId, held: &Units, tally: Tally) {
+        let mut held = *held;
         let mut above = Some(at);
         while let Some(id) = above {
             let node = &mut self.nodes[id];
             node.count(tally);
-            for axis in axes {
-                node.ledger.line_mut(axis).hold(held.units()[axis]);
-            }
-            axes = axes.difference(node.carved);
+            node.ledger.hold(&held);
+            node.carve(&mut held);
             above = node.parent;
         }
     }
 
     /// Replaces what is held by what was really spent, all the way up. Returns the greatest overage, axis by axis.
     #[inline]
-    fn settle_path(&mut self, at: NodeId, axes: AxisSet, held: &Units, actual: &Units, tally: Tally) -> Units {
+    fn settle_path(&mut self, at: NodeId, held: &Units, actual: &Units, tally: Tally) -> Units {
         let mut held = *held;
         let mut overage = NOTHING;
         let mut above = Some(at);
         while let Some(id) = above {
             let node = &mut self.nodes[id];
             node.count(tally);
-            for axis in axes {
-                let line = node.ledger.line_mut(axis);
-                let settled = line.settle(held[axis], actual[axis]);
-                overage[axis] = overage[axis].max(settled.overage);
-                if node.carved.contains(axis) {
-                    // Above, the share shrinks by what was used of it, and by what a closed pool has no use for.
-                    held[axis] = settled.used + if node.closed { line.surrender() } else { 0 };
-                }
+            if node.carved.is_empty() {
+                node.ledger.settle(&held, actual, &mut overage);
+            } else {
+                node.settle_share(&mut held, actual, &mut overage);
             }
             above = node.parent;
         }
@@ -656,8 +654,33 @@ impl Node {
         self.reservations = self.reservations + tally.begun - tally.ended;
     }
 
-    fn short_of(&self, mut axes: AxisSet, asked: &Units) -> Option<usize> {
-        axes.find(|&axis| asked[axis] > self.ledger.line(axis).free())
+    /// The parent, if it keeps a share for this pool.
+    fn share_of(&self) -> Option<NodeId> {
+        self.parent.filter(|_| !self.carved.is_empty())
+    }
+
+    /// What is reserved above for this pool is not asked there again.
+    #[inline]
+    fn carve(&self, asked: &mut Units) {
+        for axis in self.carved {
+            asked[axis] = 0;
+        }
+    }
+
+    /// Settles in a carved pool, and turns `held` into what the pools above can let go: the share shrinks by what was used
+    /// of it, and by what a closed pool has no use for.
+    fn settle_share(&mut self, held: &mut Units, actual: &Units, overage: &mut Units) {
+        let used: Units = std::array::from_fn(|axis| self.ledger.used(axis));
+        self.ledger.settle(held, actual, overage);
+        for axis in self.carved {
+            let unused = if self.closed { self.ledger.surrender(axis) } else { 0 };
+            held[axis] = self.ledger.used(axis) - used[axis] + unused;
+        }
+    }
+
+    /// The refusal of what is asked beyond what is free.
+    fn exceeded_by_asking(&self, axis: usize, asked: u64) -> BudgetExceeded {
+        self.exceeded(axis, asked, self.ledger.free(axis), self.ledger.outlook(axis, asked))
     }
 
     fn exceeded(&self, axis: usize, requested: u64, available: u64, outlook: Outlook) -> BudgetExceeded {
@@ -746,7 +769,7 @@ impl Tree {
 
 impl Node {
     fn available_below(&self, axis: usize, above: Option<u64>) -> Option<u64> {
-        let own = self.ledger.cap(axis).map(|_| self.ledger.line(axis).free());
+        let own = self.ledger.cap(axis).map(|_| self.ledger.free(axis));
         own.into_iter().chain(above).min()
     }
 
@@ -754,15 +777,14 @@ impl Node {
         let counts = [self.admitted, self.refused, self.reservations];
         Snapshot::new(Arc::clone(&self.name), depth, self.closed, counts, |axis| {
             let axis = axis as usize;
-            let line = self.ledger.line(axis);
             AxisSnapshot {
                 cap: self.ledger.cap(axis),
-                used: line.used(),
-                reserved: line.reserved(),
-                overage: line.overage(),
+                used: self.ledger.used(axis),
+                reserved: self.ledger.reserved(axis),
+                overage: self.ledger.overage(axis),
                 available: available[axis],
-                spent: line.spent(),
-                peak: line.peak(),
+                spent: self.ledger.spent(axis),
+                peak: self.ledger.peak(axis),
             }
         })
     }
