@@ -75,7 +75,8 @@ impl BudgetError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Outlook {
-    /// It fits once enough of what is reserved now has been given back.
+    /// It fits once enough of what is reserved now has been given back. To a reservation that asks for more, what it holds
+    /// itself counts as reserved, too.
     AfterRelease,
     /// No release can make it fit: more is asked than the cap leaves beside what is used.
     Never,

@@ -172,3 +172,166 @@ impl Ledger {
         if asked > at_best.saturating_sub(self.overage[axis]) { Outlook::Never } else { Outlook::AfterRelease }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOKENS: usize = Axis::Tokens as usize;
+    const USD: usize = Axis::Usd as usize;
+
+    fn ledger(tokens: u64) -> Ledger {
+        Ledger::new(&Quantities::NONE.with(Axis::Tokens, tokens))
+    }
+
+    fn tokens(units: u64) -> Units {
+        *Quantities::NONE.with(Axis::Tokens, units).units()
+    }
+
+    /// Settles tokens; returns what did not fit.
+    fn settle(ledger: &mut Ledger, held: u64, actual: u64) -> u64 {
+        let mut overage = [0; Axis::COUNTED];
+        ledger.settle(&tokens(held), &tokens(actual), &mut overage);
+        overage[TOKENS]
+    }
+
+    /// Used, reserved, free, overage.
+    fn balance(ledger: &Ledger) -> [u64; 4] {
+        let [used, reserved, free, overage] =
+            [ledger.used(TOKENS), ledger.reserved(TOKENS), ledger.free(TOKENS), ledger.overage(TOKENS)];
+        assert_eq!(Some(used + reserved + free), ledger.cap(TOKENS), "P1");
+        assert!(overage == 0 || free == 0, "P2");
+        [used, reserved, free, overage]
+    }
+
+    #[test]
+    fn p1_the_check_is_exact_at_the_cap_and_cannot_wrap() {
+        let mut ledger = ledger(100);
+        ledger.hold(&tokens(60));
+        for (asked, fits) in [(0, true), (40, true), (41, false), (u64::MAX, false), (u64::MAX - 59, false)] {
+            assert_eq!(ledger.fits(&tokens(asked)), fits, "{asked}");
+        }
+    }
+
+    #[test]
+    fn p1_one_axis_that_does_not_fit_refuses_the_whole() {
+        let ledger = ledger(100);
+        let mut asked = tokens(101);
+        asked[USD] = 1;
+        assert!(!ledger.fits(&asked));
+        asked[TOKENS] = 100;
+        assert!(ledger.fits(&asked));
+    }
+
+    #[test]
+    fn p2_a_settlement_of_less_gives_back_and_of_more_takes_what_is_free() {
+        let mut ledger = ledger(100);
+        ledger.hold(&tokens(60));
+        assert_eq!(settle(&mut ledger, 10, 4), 0);
+        assert_eq!(balance(&ledger), [4, 50, 46, 0]);
+        assert_eq!(settle(&mut ledger, 50, 90), 0);
+        assert_eq!(balance(&ledger), [94, 0, 6, 0]);
+        assert_eq!(settle(&mut ledger, 0, 10), 4);
+        assert_eq!(balance(&ledger), [100, 0, 0, 4]);
+        assert_eq!(ledger.spent(TOKENS), 104);
+    }
+
+    #[test]
+    fn p2_what_is_freed_or_added_pays_the_overage_first() {
+        let mut ledger = ledger(100);
+        ledger.hold(&tokens(50));
+        settle(&mut ledger, 0, 70);
+        assert_eq!(balance(&ledger), [50, 50, 0, 20]);
+        settle(&mut ledger, 15, 0);
+        assert_eq!(balance(&ledger), [65, 35, 0, 5]);
+        ledger.raise(TOKENS, 15);
+        assert_eq!(balance(&ledger), [70, 35, 10, 0]);
+        assert_eq!(ledger.spent(TOKENS), 70);
+    }
+
+    #[test]
+    fn p2_facts_beyond_a_u64_stay_at_its_most_and_the_cap_holds() {
+        let mut ledger = ledger(100);
+        for _ in 0..3 {
+            assert_eq!(settle(&mut ledger, 0, u64::MAX).min(u64::MAX - 100), u64::MAX - 100);
+        }
+        assert_eq!(balance(&ledger), [100, 0, 0, u64::MAX]);
+        assert_eq!(ledger.spent(TOKENS), u64::MAX);
+        assert_eq!(ledger.outlook(TOKENS, 1), Outlook::Never);
+    }
+
+    #[test]
+    fn an_axis_without_a_cap_counts_and_refuses_only_what_a_u64_cannot_hold() {
+        let mut ledger = Ledger::new(&Quantities::NONE);
+        assert_eq!(ledger.cap(TOKENS), None);
+        assert!(ledger.fits(&tokens(u64::MAX)));
+        ledger.spend(&tokens(1));
+        assert!(!ledger.fits(&tokens(u64::MAX)));
+        assert!(ledger.fits(&tokens(u64::MAX - 1)));
+    }
+
+    #[test]
+    fn caps_move_by_what_is_free_and_within_a_u64() {
+        let mut ledger = ledger(100);
+        ledger.hold(&tokens(30));
+        ledger.lower(TOKENS, 60);
+        assert_eq!(balance(&ledger), [0, 30, 10, 0]);
+        assert_eq!(ledger.surrender(TOKENS), 10);
+        assert_eq!(balance(&ledger), [0, 30, 0, 0]);
+        assert_eq!(ledger.headroom(TOKENS), u64::MAX - 30);
+        ledger.raise(TOKENS, u64::MAX - 30);
+        assert_eq!(ledger.headroom(TOKENS), 0);
+        assert_eq!(balance(&ledger), [0, 30, u64::MAX - 30, 0]);
+    }
+
+    #[test]
+    fn the_peak_is_the_most_that_was_used_plus_reserved_in_the_period() {
+        let mut ledger = ledger(100);
+        ledger.hold(&tokens(60));
+        assert_eq!(ledger.peak(TOKENS), 60);
+        settle(&mut ledger, 60, 10);
+        assert_eq!(ledger.peak(TOKENS), 60);
+        ledger.spend(&tokens(20));
+        assert_eq!(ledger.peak(TOKENS), 60);
+        ledger.lower(TOKENS, 70);
+        assert_eq!(ledger.peak(TOKENS), 60, "above the cap of today");
+        ledger.hold(&tokens(0));
+        ledger.reset(AxisSet::EMPTY);
+        assert_eq!(ledger.peak(TOKENS), 0);
+    }
+
+    #[test]
+    fn a_reset_starts_a_period_with_what_is_held() {
+        let mut ledger = ledger(100);
+        ledger.hold(&tokens(30));
+        settle(&mut ledger, 0, 90);
+        assert_eq!(balance(&ledger), [70, 30, 0, 20]);
+        ledger.reset(AxisSet::EMPTY);
+        assert_eq!(balance(&ledger), [0, 30, 70, 0]);
+        assert_eq!((ledger.spent(TOKENS), ledger.peak(TOKENS)), (90, 30));
+        settle(&mut ledger, 30, 30);
+        assert_eq!(ledger.spent(TOKENS), 120);
+    }
+
+    #[test]
+    fn a_reset_of_a_share_creates_no_budget() {
+        let mut ledger = ledger(100);
+        ledger.hold(&tokens(30));
+        ledger.spend(&tokens(50));
+        ledger.reset(AxisSet::of(Axis::Tokens));
+        assert_eq!(ledger.cap(TOKENS), Some(50));
+        assert_eq!(balance(&ledger), [0, 30, 20, 0]);
+    }
+
+    #[test]
+    fn p7_the_outlook_counts_what_is_reserved_and_takes_off_what_is_owed() {
+        let mut ledger = ledger(100);
+        ledger.hold(&tokens(60));
+        assert_eq!(ledger.outlook(TOKENS, 100), Outlook::AfterRelease);
+        assert_eq!(ledger.outlook(TOKENS, 101), Outlook::Never);
+        settle(&mut ledger, 0, 60);
+        assert_eq!(balance(&ledger), [40, 60, 0, 20]);
+        assert_eq!(ledger.outlook(TOKENS, 40), Outlook::AfterRelease);
+        assert_eq!(ledger.outlook(TOKENS, 41), Outlook::Never);
+    }
+}
