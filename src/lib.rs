@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations)]
+// An `expect` states the invariant that makes it impossible.
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
 mod amount;
 mod axis;

@@ -375,7 +375,6 @@ impl<'a> Sum<&'a Usd> for Usd {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "a test may")]
 mod tests {
     use proptest::prelude::*;
 
