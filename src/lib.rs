@@ -1,4 +1,137 @@
-//! One budget shared by many tasks or threads.
+//! One budget shared by many tasks or threads: several axes at once (tokens, USD, requests, in-flight, time), never over its
+//! caps, never losing a spend that happened.
+//!
+//! ```
+//! use std::time::Duration;
+//! use budget_pool::{Amount, BudgetPool, Usd};
+//!
+//! # struct Reply { input: u64, output: u64, cost: Usd }
+//! # fn call_llm(_: &str, _: Option<Duration>) -> Result<Reply, std::io::Error> {
+//! #     Ok(Reply { input: 1_480, output: 212, cost: Usd::from_micros(7_620) })
+//! # }
+//! let pool = BudgetPool::builder()
+//!     .name("run-17")
+//!     .tokens(1_000_000)
+//!     .usd("10.00".parse()?)
+//!     .deadline(Duration::from_secs(60))
+//!     .build();
+//!
+//! // Known beforehand: ask and spend in one step.
+//! pool.record(Amount::new().tokens(1_200).usd(Usd::from_micros(3_600)))?;
+//!
+//! // Known afterwards: hold an estimate, then settle the real figures.
+//! let estimate = Usd::from_cents(1);
+//! let hold = pool.reserve(Amount::new().input_tokens(1_500).output_tokens(500).usd(estimate))?;
+//! let reply = call_llm("...", hold.time_left())?; // `?` here gives the hold back
+//! hold.commit(Amount::new().input_tokens(reply.input).output_tokens(reply.output).usd(reply.cost));
+//!
+//! let snap = pool.snapshot();
+//! assert_eq!(snap.usd.used.to_string(), "0.01122");
+//! println!("{} of {:?} used", snap.usd.used, snap.usd.cap);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A [`BudgetPool`] is a handle: clone it into every task. Pools stand [under pools](BudgetPool::child): a run under a
+//! tenant, an agent under a run; each spend is charged to the whole path or to none of it.
+//!
+//! # What is promised
+//!
+//! One distinction runs through all of it. **Admission** may be refused: may I spend? A **fact** never is: this was spent.
+//! [`record`](BudgetPool::record) and [`reserve`](BudgetPool::reserve) ask; [`commit`](Reservation::commit) and
+//! [`debit`](BudgetPool::debit) tell.
+//!
+//! | | promise |
+//! | --- | --- |
+//! | **P1** | *Cap.* On every counted axis of every pool, at every instant, `used + reserved <= cap`: whatever the interleaving, the arithmetic or the order of calls. One call spends on all its axes, in all the pools it charges, or on none. |
+//! | **P2** | *Nothing lost.* A fact is always booked; what does not fit is `overage`. The true spend of a period is `used + overage`. Freed or added capacity pays the overage first. |
+//! | **P3** | *No leak.* Every reserved unit has exactly one live owner. Drop, panic, early return, cancelled future: it goes back, once. |
+//! | **P4** | *No false refusal.* A call that fits, by the state at its one instant under the lock, is admitted. |
+//! | **P5** | *One instant.* A snapshot, of one pool or of a whole tree, is one state that really existed. |
+//! | **P7** | *Clear refusals.* A refusal changes nothing, and says which axis of which pool refused, what was asked, what was available, what the cap is, and whether it may fit later. |
+//! | **P8** | *Time only when asked.* A call reads the clock only if its path has a deadline, or if the call itself takes a time. Time never runs back. |
+//!
+//! (P6 is kept for fair waiting, which is not here yet.)
+//!
+//! # The words
+//!
+//! | word | meaning |
+//! | --- | --- |
+//! | axis | one kind of thing that is limited: [`Axis`] |
+//! | amount | how much of each counted axis one call names: [`Amount`] |
+//! | caps | the most that a pool may have used plus reserved, by axis: [`Caps`] |
+//! | used | settled spend of this period that fits under the cap |
+//! | reserved | promised to live owners |
+//! | available | what can really be spent now, in this pool and those above it |
+//! | overage | real spend that did not fit under the cap |
+//! | spent | all true spend since the pool was built; never falls |
+//! | period | from build or [`reset`](BudgetPool::reset) to the next one |
+//! | scope | the pool that refused, by name: it may be one above |
+//! | carve | a share of a pool's caps that is [reserved](Builder::carved) for one child |
+//!
+//! # What becomes of a hold
+//!
+//! | event | held part | already settled part |
+//! | --- | --- | --- |
+//! | [`commit`](Reservation::commit) | replaced by the actual amount, however large | stays |
+//! | drop, `?`, panic, cancelled task | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
+//! | [`std::mem::forget`] | held for ever | stays |
+//! | pool [reset](BudgetPool::reset) | still held, settles into the new period | belongs to the old period |
+//! | pool [closed](BudgetPool::close), deadline passed | can still be committed, debited, shrunk or released | stays |
+//!
+//! # Consistency
+//!
+//! There is one lock for each tree of pools, held for nanoseconds and never while code of yours runs: no clock is read and
+//! nothing of yours is dropped under it. Each call is one transition under that lock. Whatever happened before a call that
+//! changed a pool is visible to whoever sees that change, in a later call on the same tree, as with any mutex.
+//!
+//! A snapshot is a state that existed, not one that still does. An answer of [`check`](BudgetPool::check) is not a promise.
+//! Calls that race are ordered by the lock; who comes first is not promised.
+//!
+//! # Deadlines
+//!
+//! After its [deadline](Builder::deadline) a pool refuses what asks; it does not stop what runs. Give
+//! [`Reservation::time_left`] to the call as its timeout.
+//!
+//! # What is not here
+//!
+//! - **Other processes.** A pool lives in one process. For a budget in Redis see Python's `escrowmint`.
+//! - **Tokenizers and price lists.** Amounts are yours to reckon; [`Usd::for_tokens`] does the arithmetic.
+//! - **One axis, no money, no tree.** `tokio::sync::Semaphore` waits for permits; an atomic counts.
+//! - **Rates.** For requests per second alone there is `governor`.
+//!
+//! # Features and versions
+//!
+//! There are no features. The minimum supported Rust version is 1.85; a rise is a minor release.
+//!
+//! # Counting beyond a `u64`
+//!
+//! Balances are `u64` (USD in nano-dollars, up to 18.4 billion dollars) and checked. Facts that add up to more than that
+//! leave `overage` and `spent` at `u64::MAX`; the caps hold all the same.
+//!
+//! # What does not compile
+//!
+//! A reservation is settled once:
+//!
+//! ```
+//! # use budget_pool::{Amount, BudgetPool};
+//! let hold = BudgetPool::unlimited().reserve(Amount::new().tokens(5)).unwrap();
+//! hold.commit_all();
+//! ```
+//!
+//! ```compile_fail,E0382
+//! # use budget_pool::{Amount, BudgetPool};
+//! let hold = BudgetPool::unlimited().reserve(Amount::new().tokens(5)).unwrap();
+//! hold.commit_all();
+//! hold.commit_all();
+//! ```
+//!
+//! It has one owner:
+//!
+//! ```compile_fail,E0599
+//! # use budget_pool::{Amount, BudgetPool};
+//! let hold = BudgetPool::unlimited().reserve(Amount::new().tokens(5)).unwrap();
+//! hold.clone().commit_all();
+//! ```
 
 #![forbid(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations)]
