@@ -40,6 +40,12 @@ impl Clock for SystemClock {
 pub(crate) struct SharedClock(Option<Arc<dyn Clock>>);
 
 impl SharedClock {
+    pub(crate) const SYSTEM: SharedClock = SharedClock(None);
+
+    pub(crate) fn is_system(&self) -> bool {
+        self.0.is_none()
+    }
+
     pub(crate) fn new(clock: impl Clock + 'static) -> SharedClock {
         SharedClock(Some(Arc::new(clock)))
     }

@@ -141,6 +141,7 @@
 mod amount;
 mod axis;
 mod clock;
+mod deadline;
 mod error;
 mod ledger;
 mod pool;
@@ -154,8 +155,9 @@ mod usd;
 pub use amount::{Amount, Caps};
 pub use axis::{Axis, Quantity};
 pub use clock::{Clock, ManualClock, SystemClock};
+pub use deadline::{Call, DeadlineBudget, DeadlineBuilder, InvalidDeadline, ParseGrpcTimeoutError};
 pub use error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
-pub use pool::{BudgetPool, Builder, Carved, Child, Root};
+pub use pool::{BudgetPool, Builder, Carved, Child, PoolDeadline, Root};
 pub use reservation::{CommitRefused, Receipt, Reservation};
 pub use snapshot::{AxisSnapshot, Holder, Snapshot, TreeSnapshot};
 pub use usd::{ParseUsdError, TryFromF64Error, Usd};

@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::Usd;
 use crate::amount::{Amount, Caps};
 use crate::clock::{Clock, SharedClock};
+use crate::deadline::DeadlineBudget;
 use crate::error::BudgetError;
 use crate::reservation::{Receipt, Reservation};
 use crate::shared::Handle;
@@ -188,11 +189,34 @@ impl BudgetPool {
     }
 
     /// The time until the earliest deadline on the way up, zero once it has passed; `None` without one. Reads the clock if
-    /// there is a deadline (P8), and no lock.
+    /// there is a deadline (P8), and takes no lock.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
-        let deadline = self.handle.deadline()?;
-        Some(deadline.at.saturating_duration_since(self.handle.now()))
+        let budget = self.handle.deadline().filter(|budget| budget.deadline().is_some())?;
+        Some(budget.remaining())
+    }
+
+    /// The budget of time that this pool has, to ask it for timeouts: what was given to
+    /// [`Builder::deadline`], or else the parent's, over at the earliest deadline on the way up and read by the pool's
+    /// clock. `None` without one.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use budget_pool::{BudgetPool, DeadlineBudget};
+    ///
+    /// let request = DeadlineBudget::builder()
+    ///     .total(Duration::from_secs(10))
+    ///     .call_caps([("search", Duration::from_secs(2))])
+    ///     .build()?;
+    /// let pool = BudgetPool::builder().deadline(request).build();
+    ///
+    /// let timeout = pool.deadline().expect("it was given one").timeout_for("search")?;
+    /// assert_eq!(timeout, Duration::from_secs(2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn deadline(&self) -> Option<DeadlineBudget> {
+        self.handle.deadline().cloned()
     }
 }
 
@@ -209,8 +233,46 @@ impl fmt::Debug for BudgetPool {
 pub struct Builder<Kind> {
     name: Option<std::sync::Arc<str>>,
     caps: Caps,
-    deadline: Option<Duration>,
+    deadline: Option<PoolDeadline>,
     kind: Kind,
+}
+
+/// What [`Builder::deadline`] takes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum PoolDeadline {
+    /// So long from [`build`](Builder::build) on, by the pool's clock. Zero is a pool that is late from the start; more
+    /// than an [`Instant`](std::time::Instant) can hold is no deadline.
+    After(Duration),
+    /// At this budget's instant, read by the pool's clock.
+    Budget(DeadlineBudget),
+}
+
+impl From<Duration> for PoolDeadline {
+    fn from(after: Duration) -> PoolDeadline {
+        PoolDeadline::After(after)
+    }
+}
+
+impl From<DeadlineBudget> for PoolDeadline {
+    fn from(budget: DeadlineBudget) -> PoolDeadline {
+        PoolDeadline::Budget(budget)
+    }
+}
+
+impl From<&DeadlineBudget> for PoolDeadline {
+    fn from(budget: &DeadlineBudget) -> PoolDeadline {
+        PoolDeadline::Budget(budget.clone())
+    }
+}
+
+impl PoolDeadline {
+    fn start(self, clock: &SharedClock) -> DeadlineBudget {
+        match self {
+            PoolDeadline::After(total) => DeadlineBudget::starting(clock.now(), total, clock.clone()),
+            PoolDeadline::Budget(budget) => budget.with_clock(clock.clone()),
+        }
+    }
 }
 
 /// A pool that stands alone.
@@ -278,16 +340,20 @@ impl<Kind> Builder<Kind> {
         self
     }
 
-    /// How long the pool may be asked, from `build` on. Zero is a pool that is late from the start; more than an
-    /// [`Instant`](std::time::Instant) can hold is no deadline.
-    pub fn deadline(mut self, after: Duration) -> Self {
-        self.deadline = Some(after);
+    /// Until when the pool may be asked: a [`Duration`] from `build` on, or the instant of a [`DeadlineBudget`], which
+    /// [`BudgetPool::deadline`] gives back. The earliest on the way up counts.
+    pub fn deadline(mut self, deadline: impl Into<PoolDeadline>) -> Self {
+        self.deadline = Some(deadline.into());
         self
     }
 
-    fn spec(&self, now: impl FnOnce() -> std::time::Instant) -> Spec {
-        let deadline = self.deadline.and_then(|total| Some(Deadline { at: now().checked_add(total)?, total }));
-        Spec { name: self.name.clone().unwrap_or_else(|| "pool".into()), caps: self.caps, deadline }
+    /// What is built, and its time, which starts now.
+    fn start(self, clock: &SharedClock) -> (Spec, Option<DeadlineBudget>) {
+        let budget = self.deadline.map(|deadline| deadline.start(clock));
+        let deadline =
+            budget.as_ref().and_then(|budget| Some(Deadline { at: budget.deadline()?, total: budget.total() }));
+        let name = self.name.unwrap_or_else(|| "pool".into());
+        (Spec { name, caps: self.caps, deadline }, budget)
     }
 }
 
@@ -301,8 +367,9 @@ impl Builder<Root> {
     /// The pool.
     #[must_use]
     pub fn build(self) -> BudgetPool {
-        let spec = self.spec(|| self.kind.clock.now());
-        BudgetPool::new(Handle::root(spec, self.kind.clock))
+        let clock = self.kind.clock.clone();
+        let (spec, deadline) = self.start(&clock);
+        BudgetPool::new(Handle::root(spec, deadline, clock))
     }
 }
 
@@ -330,8 +397,9 @@ impl Builder<Child> {
     /// The pool.
     #[must_use]
     pub fn build(self) -> BudgetPool {
-        let parent = self.kind.parent.handle();
-        BudgetPool::new(parent.child(self.spec(|| parent.now())))
+        let parent = self.kind.parent.clone();
+        let (spec, deadline) = self.start(parent.handle().clock());
+        BudgetPool::new(parent.handle().child(spec, deadline))
     }
 }
 
@@ -341,8 +409,9 @@ impl Builder<Carved> {
     /// # Errors
     /// As the parent's [`record`](BudgetPool::record).
     pub fn build(self) -> Result<BudgetPool, BudgetError> {
-        let parent = self.kind.parent.handle();
-        parent.carved(self.spec(|| parent.now())).map(BudgetPool::new)
+        let parent = self.kind.parent.clone();
+        let (spec, deadline) = self.start(parent.handle().clock());
+        parent.handle().carved(spec, deadline).map(BudgetPool::new)
     }
 }
 

@@ -6,9 +6,10 @@ use std::fmt;
 use std::time::Instant;
 
 use crate::clock::SharedClock;
+use crate::deadline::DeadlineBudget;
 use crate::error::BudgetError;
 use crate::sync::{Arc, Mutex};
-use crate::tree::{Deadline, NodeId, Spec, Tree};
+use crate::tree::{NodeId, Spec, Tree};
 
 /// One tree of pools.
 struct Shared {
@@ -22,31 +23,40 @@ pub(crate) struct Handle {
     shared: Arc<Shared>,
     node: NodeId,
     name: std::sync::Arc<str>,
-    /// The earliest on the way up. It never changes, so that it is known without the lock whether a call must read the
-    /// clock (P8).
-    deadline: Option<Deadline>,
+    /// Over at the earliest on the way up. It never changes, so that it is known without the lock whether a call must
+    /// read the clock (P8).
+    deadline: Option<DeadlineBudget>,
 }
 
 impl Handle {
-    pub(crate) fn root(spec: Spec, clock: SharedClock) -> Handle {
+    pub(crate) fn root(spec: Spec, deadline: Option<DeadlineBudget>, clock: SharedClock) -> Handle {
         let name = spec.name.clone();
         let mut tree = Tree::default();
-        let (node, deadline) = tree.add_root(spec);
+        let node = tree.add_root(spec);
         Handle { shared: Arc::new(Shared { tree: Mutex::new(tree), clock }), node, name, deadline }
     }
 
     /// A pool below this one.
-    pub(crate) fn child(&self, spec: Spec) -> Handle {
+    pub(crate) fn child(&self, spec: Spec, deadline: Option<DeadlineBudget>) -> Handle {
         let name = spec.name.clone();
-        let (node, deadline) = self.tell(|tree, parent| tree.add_child(parent, spec));
-        Handle { shared: Arc::clone(&self.shared), node, name, deadline }
+        let node = self.tell(|tree, parent| tree.add_child(parent, spec));
+        self.handle(node, name, deadline)
     }
 
     /// A pool below this one, its caps reserved in this one.
-    pub(crate) fn carved(&self, spec: Spec) -> Result<Handle, BudgetError> {
+    pub(crate) fn carved(&self, spec: Spec, deadline: Option<DeadlineBudget>) -> Result<Handle, BudgetError> {
         let name = spec.name.clone();
-        let (node, deadline) = self.ask(|tree, parent, now| tree.add_carved(parent, spec, now))?;
-        Ok(Handle { shared: Arc::clone(&self.shared), node, name, deadline })
+        let node = self.ask(|tree, parent, now| tree.add_carved(parent, spec, now))?;
+        Ok(self.handle(node, name, deadline))
+    }
+
+    fn handle(&self, node: NodeId, name: std::sync::Arc<str>, own: Option<DeadlineBudget>) -> Handle {
+        let above = self.deadline.as_ref();
+        let deadline = match (own, above) {
+            (Some(own), Some(above)) => Some(own.within(above)),
+            (own, above) => own.or_else(|| above.cloned()),
+        };
+        Handle { shared: Arc::clone(&self.shared), node, name, deadline }
     }
 
     /// A transition that needs no time.
@@ -58,20 +68,21 @@ impl Handle {
     /// A transition that asks: it is told the time if the path has a deadline (P8).
     #[inline]
     pub(crate) fn ask<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R) -> R {
-        let now = self.deadline.map(|_| self.now());
+        let timed = self.deadline.as_ref().is_some_and(|budget| budget.deadline().is_some());
+        let now = timed.then(|| self.shared.clock.now());
         transition(&mut self.shared.tree.lock(), self.node, now)
     }
 
-    pub(crate) fn now(&self) -> Instant {
-        self.shared.clock.now()
+    pub(crate) fn clock(&self) -> &SharedClock {
+        &self.shared.clock
     }
 
     pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
-    pub(crate) fn deadline(&self) -> Option<Deadline> {
-        self.deadline
+    pub(crate) fn deadline(&self) -> Option<&DeadlineBudget> {
+        self.deadline.as_ref()
     }
 }
 

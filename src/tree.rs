@@ -23,9 +23,6 @@ use crate::snapshot::{AxisSnapshot, Holder, Snapshot};
 
 pub(crate) type NodeId = usize;
 
-/// A new pool, and the earliest deadline on its way up.
-pub(crate) type Born = (NodeId, Option<Deadline>);
-
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     nodes: Slab<Node>,
@@ -68,7 +65,7 @@ pub(crate) struct Spec {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Deadline {
     pub(crate) at: Instant,
-    /// How long it was, from the start.
+    /// How long it was from the start.
     pub(crate) total: Duration,
 }
 
@@ -135,23 +132,28 @@ const NOTHING: Units = [0; Axis::COUNTED];
 
 /// Pools: they come, are asked, and go.
 impl Tree {
-    pub(crate) fn add_root(&mut self, spec: Spec) -> Born {
+    pub(crate) fn add_root(&mut self, spec: Spec) -> NodeId {
         self.insert(None, spec, AxisSet::EMPTY)
     }
 
-    pub(crate) fn add_child(&mut self, parent: NodeId, spec: Spec) -> Born {
+    pub(crate) fn add_child(&mut self, parent: NodeId, spec: Spec) -> NodeId {
         self.insert(Some(parent), spec, AxisSet::EMPTY)
     }
 
     /// A child whose caps are reserved above.
-    pub(crate) fn add_carved(&mut self, parent: NodeId, spec: Spec, now: Option<Instant>) -> Result<Born, BudgetError> {
+    pub(crate) fn add_carved(
+        &mut self,
+        parent: NodeId,
+        spec: Spec,
+        now: Option<Instant>,
+    ) -> Result<NodeId, BudgetError> {
         let share = *spec.caps.quantities();
         self.ask(parent, share.units(), now)?;
         self.hold_path(parent, share.units(), Tally::ADMITTED);
         Ok(self.insert(Some(parent), spec, share.axes()))
     }
 
-    fn insert(&mut self, parent: Option<NodeId>, spec: Spec, carved: AxisSet) -> Born {
+    fn insert(&mut self, parent: Option<NodeId>, spec: Spec, carved: AxisSet) -> NodeId {
         let above = parent.map(|parent| &self.nodes[parent]);
         let node = Node {
             parent,
@@ -168,7 +170,7 @@ impl Tree {
             name: spec.name,
             ledger: Ledger::new(spec.caps.quantities()),
         };
-        let (next, deadline) = (node.next, node.deadline);
+        let next = node.next;
         let id = self.nodes.insert(node);
         if let Some(next) = next {
             self.nodes[next].previous = Some(id);
@@ -176,7 +178,7 @@ impl Tree {
         if let Some(parent) = parent {
             self.nodes[parent].children = Some(id);
         }
-        (id, deadline)
+        id
     }
 
     /// The last handle of a pool has gone, and with it the last hold: a hold keeps a handle. Frees the pool and those above
