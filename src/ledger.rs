@@ -10,8 +10,8 @@
 //! An axis without a cap has one of `u64::MAX`. What a fact adds beyond what a `u64` can count is not counted: `overage`
 //! and `spent` stay at `u64::MAX`.
 //!
-//! The hot functions go over all axes without a branch on which are named: an axis that is not named asks for zero, and
-//! that is cheaper than to ask whether it does.
+//! What asks goes over all axes without a branch on which are named: an axis that is not named asks for zero, and to
+//! compare with zero is cheaper than to ask whether to. What settles has more to do on an axis, and passes over the others.
 
 use std::array;
 
@@ -68,6 +68,9 @@ impl Ledger {
     pub(crate) fn settle(&mut self, held: &Units, actual: &Units, overage: &mut Units) {
         for axis in 0..Axis::COUNTED {
             let (held, actual) = (held[axis], actual[axis]);
+            if held == 0 && actual == 0 {
+                continue;
+            }
             self.reserved[axis] = self.reserved[axis].checked_sub(held).expect("what is settled was held");
             if actual < held {
                 self.give(axis, held - actual);

@@ -791,3 +791,14 @@ impl Node {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Many pools are cheap: one is ten cache lines at most.
+    #[test]
+    fn a_pools_place_is_small() {
+        assert!(size_of::<Node>() <= 640, "{}", size_of::<Node>());
+    }
+}
