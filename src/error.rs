@@ -1,10 +1,10 @@
 //! Refusals: which axis of which pool, what was asked, what there was, and whether it may fit later (P7).
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::axis::{Axis, Quantity};
+use crate::name::Name;
 
 /// Why a call was refused. Nothing has changed (P7).
 ///
@@ -36,7 +36,7 @@ pub enum BudgetError {
     #[error("`{scope}` is closed")]
     Closed {
         /// The name of the pool on which [`close`](crate::BudgetPool::close) was called.
-        scope: Arc<str>,
+        scope: Name,
     },
 }
 
@@ -103,7 +103,7 @@ pub struct BudgetExceeded {
     pub(crate) requested: u64,
     pub(crate) available: u64,
     pub(crate) cap: Option<u64>,
-    pub(crate) scope: Arc<str>,
+    pub(crate) scope: Name,
     pub(crate) outlook: Outlook,
 }
 
@@ -153,7 +153,7 @@ impl BudgetExceeded {
 /// A refusal for lack of time: the deadline has passed, or what was asked for cannot be done before it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadlineExceeded {
-    pub(crate) scope: Option<Arc<str>>,
+    pub(crate) scope: Option<Name>,
     pub(crate) budget: Duration,
     pub(crate) elapsed: Duration,
     pub(crate) needed: Duration,

@@ -8,6 +8,7 @@ use crate::amount::{Amount, Caps};
 use crate::clock::{Clock, SharedClock};
 use crate::deadline::DeadlineBudget;
 use crate::error::BudgetError;
+use crate::name::Name;
 use crate::reservation::{Receipt, Reservation};
 use crate::shared::Handle;
 use crate::snapshot::{Holder, Snapshot, TreeSnapshot};
@@ -231,7 +232,7 @@ impl fmt::Debug for BudgetPool {
 /// A setter that is called again replaces what it set. A cap of zero admits nothing but zero on its axis.
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder<Kind> {
-    name: Option<std::sync::Arc<str>>,
+    name: Option<Name>,
     caps: Caps,
     deadline: Option<PoolDeadline>,
     kind: Kind,
@@ -299,7 +300,7 @@ impl<Kind> Builder<Kind> {
     }
 
     /// The name, for refusals and snapshots. Need not be unique.
-    pub fn name(mut self, name: impl Into<std::sync::Arc<str>>) -> Self {
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
         self.name = Some(name.into());
         self
     }
@@ -352,7 +353,7 @@ impl<Kind> Builder<Kind> {
         let budget = self.deadline.map(|deadline| deadline.start(clock));
         let deadline =
             budget.as_ref().and_then(|budget| Some(Deadline { at: budget.deadline()?, total: budget.total() }));
-        let name = self.name.unwrap_or_else(|| "pool".into());
+        let name = self.name.unwrap_or(Name::DEFAULT);
         (Spec { name, caps: self.caps, deadline }, budget)
     }
 }

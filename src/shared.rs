@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::clock::SharedClock;
 use crate::deadline::DeadlineBudget;
 use crate::error::BudgetError;
+use crate::name::Name;
 use crate::sync::{Arc, Mutex};
 use crate::tree::{NodeId, Spec, Tree};
 
@@ -22,7 +23,7 @@ struct Shared {
 pub(crate) struct Handle {
     shared: Arc<Shared>,
     node: NodeId,
-    name: std::sync::Arc<str>,
+    name: Name,
     /// Over at the earliest on the way up. It never changes, so that it is known without the lock whether a call must
     /// read the clock (P8).
     deadline: Option<DeadlineBudget>,
@@ -50,7 +51,7 @@ impl Handle {
         Ok(self.handle(node, name, deadline))
     }
 
-    fn handle(&self, node: NodeId, name: std::sync::Arc<str>, own: Option<DeadlineBudget>) -> Handle {
+    fn handle(&self, node: NodeId, name: Name, own: Option<DeadlineBudget>) -> Handle {
         let above = self.deadline.as_ref();
         let deadline = match (own, above) {
             (Some(own), Some(above)) => Some(own.within(above)),

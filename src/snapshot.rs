@@ -2,9 +2,9 @@
 
 use std::fmt;
 use std::ops::Deref;
-use std::sync::Arc;
 
 use crate::axis::{Axis, Quantity};
+use crate::name::Name;
 use crate::{Amount, Usd};
 
 /// One axis of a pool at one instant. `used + reserved` is never above `cap` (P1).
@@ -68,7 +68,7 @@ impl<T: Copy> AxisSnapshot<T> {
 #[non_exhaustive]
 pub struct Snapshot {
     /// The pool's name.
-    pub name: Arc<str>,
+    pub name: Name,
     /// How many levels it is below the pool that the snapshot was taken of.
     pub depth: usize,
     /// All tokens.
@@ -95,7 +95,7 @@ pub struct Snapshot {
 
 impl Snapshot {
     pub(crate) fn new(
-        name: Arc<str>,
+        name: Name,
         depth: usize,
         closed: bool,
         [admitted, refused, reservations]: [u64; 3],
@@ -224,7 +224,7 @@ impl fmt::Display for TreeSnapshot {
 #[non_exhaustive]
 pub struct Holder {
     /// The name of the pool that it was made on.
-    pub pool: Arc<str>,
+    pub pool: Name,
     /// What it was labelled, if it was.
     pub label: Option<&'static str>,
     /// What it still holds.

@@ -10,7 +10,6 @@
 //! Nothing here recurses: a tree may be as deep as memory allows.
 
 use std::num::NonZeroU64;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use slab::Slab;
@@ -19,6 +18,7 @@ use crate::amount::{Amount, Caps};
 use crate::axis::{Axis, AxisSet, Quantities, Units};
 use crate::error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
 use crate::ledger::Ledger;
+use crate::name::Name;
 use crate::snapshot::{AxisSnapshot, Holder, Snapshot};
 
 pub(crate) type NodeId = usize;
@@ -50,14 +50,14 @@ struct Node {
     reservations: u64,
     /// The earliest on the way up.
     deadline: Option<Deadline>,
-    name: Arc<str>,
+    name: Name,
     ledger: Ledger,
 }
 
 /// What a new pool is.
 #[derive(Debug)]
 pub(crate) struct Spec {
-    pub(crate) name: Arc<str>,
+    pub(crate) name: Name,
     pub(crate) caps: Caps,
     pub(crate) deadline: Option<Deadline>,
 }
@@ -561,15 +561,15 @@ impl Tree {
     }
 
     /// The outermost closed pool of a path.
-    fn closed_by(&self, at: NodeId) -> Option<Arc<str>> {
-        self.path(at).take_while(|node| node.closed).last().map(|node| Arc::clone(&node.name))
+    fn closed_by(&self, at: NodeId) -> Option<Name> {
+        self.path(at).take_while(|node| node.closed).last().map(|node| node.name.clone())
     }
 
     fn deadline_exceeded(&self, at: NodeId, deadline: Deadline, now: Instant) -> DeadlineExceeded {
         // Each pool has the earliest on its way up, so that the one that set it is the last with the same.
         let scope = self.path(at).take_while(|node| node.deadline == Some(deadline)).last();
         DeadlineExceeded {
-            scope: scope.map(|node| Arc::clone(&node.name)),
+            scope: scope.map(|node| node.name.clone()),
             budget: deadline.total,
             elapsed: deadline.total.saturating_add(now.saturating_duration_since(deadline.at)),
             needed: Duration::ZERO,
@@ -691,7 +691,7 @@ impl Node {
             requested,
             available,
             cap: self.ledger.cap(axis),
-            scope: Arc::clone(&self.name),
+            scope: self.name.clone(),
             outlook,
         }
     }
@@ -761,7 +761,7 @@ impl Tree {
         holds
             .filter(is_below)
             .map(|hold| Holder {
-                pool: Arc::clone(&self.nodes[hold.node].name),
+                pool: self.nodes[hold.node].name.clone(),
                 label: hold.label,
                 amount: Amount::from(hold.held),
             })
@@ -777,7 +777,7 @@ impl Node {
 
     fn snapshot(&self, depth: usize, available: &[Option<u64>; Axis::COUNTED]) -> Snapshot {
         let counts = [self.admitted, self.refused, self.reservations];
-        Snapshot::new(Arc::clone(&self.name), depth, self.closed, counts, |axis| {
+        Snapshot::new(self.name.clone(), depth, self.closed, counts, |axis| {
             let axis = axis as usize;
             AxisSnapshot {
                 cap: self.ledger.cap(axis),
