@@ -269,7 +269,8 @@ impl Tree {
         let less = caps.quantities().only(node.ledger.capped());
         let exceeds = |axis: &usize| less.units()[*axis] > node.ledger.free(*axis);
         if let Some(axis) = less.axes().find(exceeds) {
-            return Err(node.exceeded_by_asking(axis, less.units()[axis]).into());
+            let (asked, ledger) = (less.units()[axis], &node.ledger);
+            return Err(node.exceeded(axis, asked, ledger.free(axis), ledger.outlook(axis, asked)).into());
         }
         for axis in less.axes() {
             node.ledger.lower(axis, less.units()[axis]);
@@ -579,17 +580,18 @@ impl Tree {
     /// The first refusal for lack of capacity, with the worst outlook of all.
     fn exceeded(&self, at: NodeId, asked: &Units) -> Option<BudgetExceeded> {
         let mut asked = *asked;
-        let mut first: Option<BudgetExceeded> = None;
+        let (mut first, mut worst) = (None, Outlook::AfterRelease);
         for node in self.path(at) {
-            for (axis, &units) in asked.iter().enumerate().filter(|&(axis, &units)| units > node.ledger.free(axis)) {
-                match &mut first {
-                    Some(first) => first.outlook = first.outlook.max(node.ledger.outlook(axis, units)),
-                    None => first = Some(node.exceeded_by_asking(axis, units)),
+            for (axis, &units) in asked.iter().enumerate() {
+                if units > node.ledger.free(axis) {
+                    first = first.or(Some((node, axis, units)));
+                    worst = worst.max(node.ledger.outlook(axis, units));
                 }
             }
             node.carve(&mut asked);
         }
-        first
+        let (node, axis, units) = first?;
+        Some(node.exceeded(axis, units, node.ledger.free(axis), worst))
     }
 
     /// Spends what [`fits`](Tree::fits).
@@ -678,11 +680,6 @@ impl Node {
             let unused = if self.closed { self.ledger.surrender(axis) } else { 0 };
             held[axis] = self.ledger.used(axis) - used[axis] + unused;
         }
-    }
-
-    /// The refusal of what is asked beyond what is free.
-    fn exceeded_by_asking(&self, axis: usize, asked: u64) -> BudgetExceeded {
-        self.exceeded(axis, asked, self.ledger.free(axis), self.ledger.outlook(axis, asked))
     }
 
     fn exceeded(&self, axis: usize, requested: u64, available: u64, outlook: Outlook) -> BudgetExceeded {
