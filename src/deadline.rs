@@ -614,7 +614,7 @@ pub enum ParseGrpcTimeoutError {
     TooManyDigits,
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(budget_pool_loom)))]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 

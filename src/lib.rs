@@ -144,6 +144,8 @@ mod clock;
 mod deadline;
 mod error;
 mod ledger;
+#[cfg(all(test, budget_pool_loom))]
+mod models;
 mod name;
 mod pool;
 mod reservation;
