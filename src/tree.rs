@@ -62,7 +62,7 @@ pub(crate) struct Spec {
     pub(crate) deadline: Option<Deadline>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline {
     pub(crate) at: Instant,
     /// How long it was from the start.
@@ -166,7 +166,11 @@ impl Tree {
             admitted: 0,
             refused: 0,
             reservations: 0,
-            deadline: above.and_then(|above| above.deadline).into_iter().chain(spec.deadline).min(),
+            deadline: above
+                .and_then(|above| above.deadline)
+                .into_iter()
+                .chain(spec.deadline)
+                .min_by_key(|deadline| deadline.at),
             name: spec.name,
             ledger: Ledger::new(spec.caps.quantities()),
         };
@@ -267,10 +271,8 @@ impl Tree {
     pub(crate) fn remove_caps(&mut self, at: NodeId, caps: &Caps) -> Result<(), BudgetError> {
         let node = &mut self.nodes[at];
         let less = caps.quantities().only(node.ledger.capped());
-        let exceeds = |axis: &usize| less.units()[*axis] > node.ledger.free(*axis);
-        if let Some(axis) = less.axes().find(exceeds) {
-            let (asked, ledger) = (less.units()[axis], &node.ledger);
-            return Err(node.exceeded(axis, asked, ledger.free(axis), ledger.outlook(axis, asked)).into());
+        if let Some(refusal) = first_refusal(std::iter::once(&*node), less.units()) {
+            return Err(refusal.into());
         }
         for axis in less.axes() {
             node.ledger.lower(axis, less.units()[axis]);
@@ -577,21 +579,8 @@ impl Tree {
         }
     }
 
-    /// The first refusal for lack of capacity, with the worst outlook of all.
     fn exceeded(&self, at: NodeId, asked: &Units) -> Option<BudgetExceeded> {
-        let mut asked = *asked;
-        let (mut first, mut worst) = (None, Outlook::AfterRelease);
-        for node in self.path(at) {
-            for (axis, &units) in asked.iter().enumerate() {
-                if units > node.ledger.free(axis) {
-                    first = first.or(Some((node, axis, units)));
-                    worst = worst.max(node.ledger.outlook(axis, units));
-                }
-            }
-            node.carve(&mut asked);
-        }
-        let (node, axis, units) = first?;
-        Some(node.exceeded(axis, units, node.ledger.free(axis), worst))
+        first_refusal(self.path(at), asked)
     }
 
     /// Spends what [`fits`](Tree::fits).
@@ -642,6 +631,23 @@ impl Tree {
         }
         overage
     }
+}
+
+/// The first refusal for lack of capacity, with the worst outlook of all.
+fn first_refusal<'a>(path: impl Iterator<Item = &'a Node>, asked: &Units) -> Option<BudgetExceeded> {
+    let mut asked = *asked;
+    let (mut first, mut worst) = (None, Outlook::AfterRelease);
+    for node in path {
+        for (axis, &units) in asked.iter().enumerate() {
+            if units > node.ledger.free(axis) {
+                first = first.or(Some((node, axis, units)));
+                worst = worst.max(node.ledger.outlook(axis, units));
+            }
+        }
+        node.carve(&mut asked);
+    }
+    let (node, axis, units) = first?;
+    Some(node.exceeded(axis, units, node.ledger.free(axis), worst))
 }
 
 impl Node {
