@@ -1,6 +1,7 @@
 //! What a call names, and the most that a pool may have.
 
 use std::fmt;
+use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 
 use crate::Usd;
@@ -96,15 +97,15 @@ impl Amount {
         named.then(|| Quantity::new(axis, self.quantities.of(axis)))
     }
 
-    /// What is named, axis by axis in declared order.
+    /// What is named and not zero, axis by axis in declared order.
     pub fn iter(&self) -> impl Iterator<Item = Quantity> + use<> {
-        self.quantities.iter()
+        self.quantities.iter().filter(|quantity| quantity.units() > 0)
     }
 
     /// Whether every axis is zero or not named.
     #[must_use]
     pub fn is_zero(&self) -> bool {
-        self.iter().all(|quantity| quantity.units() == 0)
+        self.iter().next().is_none()
     }
 
     /// What is charged: what was set, and the token total that follows from it.
@@ -123,7 +124,8 @@ impl Amount {
     }
 }
 
-/// The same axes are named, with the same figures.
+/// The same axes are named, with the same figures: the same to a pool. (Setters called afterwards may still tell a total
+/// that was named from one that followed from its parts.)
 impl PartialEq for Amount {
     fn eq(&self, other: &Amount) -> bool {
         self.named() == other.named() && self.quantities.units() == other.quantities.units()
@@ -156,10 +158,18 @@ impl From<Quantities> for Amount {
     }
 }
 
-/// As a person reads it: `1200 tokens, 0.0036 USD`, or `nothing`.
+/// Whole amounts add up, saturating.
+impl Sum for Amount {
+    fn sum<I: Iterator<Item = Amount>>(amounts: I) -> Amount {
+        amounts.fold(Amount::new(), Add::add)
+    }
+}
+
+/// What is not zero, as a person reads it: `1200 tokens, 0.0036 USD`, or `nothing`.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.quantities.fmt(f)
+        let nonzero = self.iter().fold(Quantities::NONE, |all, quantity| all.with(quantity.axis(), quantity.units()));
+        nonzero.fmt(f)
     }
 }
 

@@ -12,7 +12,7 @@ use crate::sync::Mutex;
 /// one closure away: `.clock(|| tokio::time::Instant::now().into_std())`.
 ///
 /// A pool reads it outside its lock and only if the call's path has a deadline (P8). A clock that runs back is not an
-/// error: a pool goes on with the latest instant that it has seen. A clock that panics does so in the caller of the pool,
+/// error: to what asks, it is the latest instant that the pool has seen. A clock that panics does so in the caller of the pool,
 /// before anything has changed.
 pub trait Clock: Send + Sync {
     /// The present instant.

@@ -324,6 +324,11 @@ impl DeadlineBudget {
         DeadlineBudget { started: now, deadline: now.checked_add(total), rules }
     }
 
+    /// The clock that it was given.
+    pub(crate) fn clock(&self) -> &SharedClock {
+        &self.rules().clock
+    }
+
     /// The same deadline, floor and caps, read by another clock: the same start too, unless by that clock it is yet to
     /// come. Copies the caps.
     pub(crate) fn with_clock(&self, clock: SharedClock) -> DeadlineBudget {
@@ -338,7 +343,8 @@ impl DeadlineBudget {
         DeadlineBudget { deadline, ..self }
     }
 
-    fn narrowed_to(&self, total: Duration) -> DeadlineBudget {
+    /// As [`child`](DeadlineBudget::child), but a total of zero has expired.
+    pub(crate) fn narrowed_to(&self, total: Duration) -> DeadlineBudget {
         let now = self.now();
         let deadline = [now.checked_add(total), self.deadline].into_iter().flatten().min();
         DeadlineBudget { started: now, deadline, rules: self.rules.clone() }
@@ -552,6 +558,12 @@ impl<'a> Call<'a> {
 
 impl<'a> From<&'a str> for Call<'a> {
     fn from(name: &'a str) -> Call<'a> {
+        Call::named(name)
+    }
+}
+
+impl<'a> From<&'a String> for Call<'a> {
+    fn from(name: &'a String) -> Call<'a> {
         Call::named(name)
     }
 }

@@ -51,7 +51,8 @@ impl BudgetError {
         }
     }
 
-    /// The name of the pool that refused: the one that was called, or one above it.
+    /// The name of the pool that refused: the one that was called, or one above it. Empty for a
+    /// [`DeadlineBudget`](crate::DeadlineBudget) without a pool.
     #[must_use]
     pub fn scope(&self) -> &str {
         match self {
@@ -71,7 +72,8 @@ impl BudgetError {
     }
 }
 
-/// Whether a refused call may fit later, the caps and the deadline being what they are.
+/// Whether a refused call may fit later in this period, the caps and the deadline being what they are: a
+/// [`reset`](crate::BudgetPool::reset) or an [`add`](crate::BudgetPool::add) is not foreseen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Outlook {
@@ -120,13 +122,14 @@ impl BudgetExceeded {
         Quantity::new(self.axis, self.requested)
     }
 
-    /// What was available in the pool that refused.
+    /// What was available in the pool that refused: of a call that names a reservation's part, what is held; of
+    /// [`add`](crate::BudgetPool::add) to a cap near `u64::MAX`, how far the cap can rise.
     #[must_use]
     pub fn available(&self) -> Quantity {
         Quantity::new(self.axis, self.available)
     }
 
-    /// The cap of the pool that refused. `None` on an axis without one, which refuses only what no longer fits into a
+    /// The cap of the pool that refused (or what is held, where a reservation's part is more than that). `None` on an axis without one, which refuses only what no longer fits into a
     /// `u64` beside what it has counted.
     #[must_use]
     pub fn cap(&self) -> Option<Quantity> {

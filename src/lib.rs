@@ -48,7 +48,7 @@
 //! | **P4** | *No false refusal.* A call that fits, by the state at its one instant under the lock, is admitted. |
 //! | **P5** | *One instant.* A snapshot, of one pool or of a whole tree, is one state that really existed. |
 //! | **P7** | *Clear refusals.* A refusal changes nothing, and says which axis of which pool refused, what was asked, what was available, what the cap is, and whether it may fit later. |
-//! | **P8** | *Time only when asked.* A call reads the clock only if its path has a deadline, or if the call itself takes a time. Time never runs back. |
+//! | **P8** | *Time only when asked.* A call reads the clock only if its path has a deadline, or if the call itself takes a time. To what asks, time never runs back. |
 //!
 //! (P6 is kept for fair waiting, which is not here yet.)
 //!
@@ -80,8 +80,11 @@
 //!
 //! # Consistency
 //!
-//! There is one lock for each tree of pools, held for nanoseconds and never while code of yours runs: no clock is read and
-//! nothing of yours is dropped under it. Each call is one transition under that lock. Whatever happened before a call that
+//! There is one lock for each tree of pools, never held while code of yours runs: no clock is read and nothing of yours is
+//! dropped under it. A call holds it for nanoseconds, in proportion to how deep its pool stands; what looks at a whole tree
+//! ([`snapshot_tree`](BudgetPool::snapshot_tree), [`holders`](BudgetPool::holders), [`close`](BudgetPool::close)) in
+//! proportion to the tree. Pools and holds that are gone leave their place to new ones; their memory goes with the last pool
+//! of the tree. Each call is one transition under that lock. Whatever happened before a call that
 //! changed a pool is visible to whoever sees that change, in a later call on the same tree, as with any mutex.
 //!
 //! A snapshot is a state that existed, not one that still does. An answer of [`check`](BudgetPool::check) is not a promise.
@@ -105,8 +108,8 @@
 //!
 //! # Counting beyond a `u64`
 //!
-//! Balances are `u64` (USD in nano-dollars, up to 18.4 billion dollars) and checked. Facts that add up to more than that
-//! leave `overage` and `spent` at `u64::MAX`; the caps hold all the same.
+//! Balances are `u64` (USD in nano-dollars, up to 18.4 billion dollars) and checked. Where facts add up to more than that,
+//! `overage` and `spent` saturate at `u64::MAX`; the caps hold all the same.
 //!
 //! # What does not compile
 //!
@@ -165,3 +168,8 @@ pub use pool::{BudgetPool, Builder, Carved, Child, PoolDeadline, Root};
 pub use reservation::{CommitRefused, Receipt, Reservation};
 pub use snapshot::{AxisSnapshot, Holder, Snapshot, TreeSnapshot};
 pub use usd::{ParseUsdError, TryFromF64Error, Usd};
+
+/// The README's example runs, too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

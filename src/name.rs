@@ -3,11 +3,11 @@
 use std::fmt;
 use std::ops::Deref;
 
-use smol_str::SmolStr;
+use ecow::EcoString;
 
 /// The name of a pool: a `str`, shared and never changed.
 ///
-/// A copy costs next to nothing, up to 23 bytes not even an atomic operation, so that a refusal can carry it.
+/// A copy costs next to nothing, up to 15 bytes not even an atomic operation, so that a refusal can carry it.
 ///
 /// ```
 /// use budget_pool::BudgetPool;
@@ -16,11 +16,11 @@ use smol_str::SmolStr;
 /// assert_eq!(pool.snapshot().name, "run-17");
 /// ```
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(SmolStr);
+pub struct Name(EcoString);
 
 impl Name {
     /// Of a pool that was not given one.
-    pub(crate) const DEFAULT: Name = Name(SmolStr::new_static("pool"));
+    pub(crate) const DEFAULT: Name = Name(EcoString::inline("pool"));
 
     /// The name as text.
     #[must_use]
@@ -49,15 +49,33 @@ impl From<&str> for Name {
     }
 }
 
+impl From<&String> for Name {
+    fn from(name: &String) -> Name {
+        Name(name.into())
+    }
+}
+
 impl From<String> for Name {
     fn from(name: String) -> Name {
         Name(name.into())
     }
 }
 
+impl From<Name> for String {
+    fn from(name: Name) -> String {
+        name.0.into()
+    }
+}
+
 impl PartialEq<str> for Name {
     fn eq(&self, other: &str) -> bool {
         **self == *other
+    }
+}
+
+impl PartialEq<String> for Name {
+    fn eq(&self, other: &String) -> bool {
+        **self == **other
     }
 }
 

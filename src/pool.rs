@@ -134,8 +134,8 @@ impl BudgetPool {
     }
 
     /// Who holds what now: every live reservation of this pool and of those below it, the largest first (by tokens, then
-    /// by the other axes in declared order). It takes time in proportion to all the reservations of the tree, under the
-    /// lock.
+    /// by the other axes in declared order). It takes time in proportion to all the reservations of the tree and their
+    /// depth, under the lock.
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
         let mut holders = self.handle.tell(|tree, at| tree.holders(at));
@@ -268,10 +268,12 @@ impl From<&DeadlineBudget> for PoolDeadline {
 }
 
 impl PoolDeadline {
-    fn start(self, clock: &SharedClock) -> DeadlineBudget {
-        match self {
-            PoolDeadline::After(total) => DeadlineBudget::starting(clock.now(), total, clock.clone()),
-            PoolDeadline::Budget(budget) => budget.with_clock(clock.clone()),
+    /// Starts the time by the pool's clock. What lasts for a while keeps the floor and the named caps of the budget above.
+    fn start(self, clock: &SharedClock, above: Option<&DeadlineBudget>) -> DeadlineBudget {
+        match (self, above) {
+            (PoolDeadline::Budget(budget), _) => budget.with_clock(clock.clone()),
+            (PoolDeadline::After(total), Some(above)) => above.narrowed_to(total),
+            (PoolDeadline::After(total), None) => DeadlineBudget::starting(clock.now(), total, clock.clone()),
         }
     }
 }
@@ -343,14 +345,17 @@ impl<Kind> Builder<Kind> {
 
     /// Until when the pool may be asked: a [`Duration`] from `build` on, or the instant of a [`DeadlineBudget`], which
     /// [`BudgetPool::deadline`] gives back. The earliest on the way up counts.
+    ///
+    /// A pool reads the clock of its tree. One that stands alone and is not given a [`clock`](Builder::clock) takes that of
+    /// the budget; any other budget given here should go by the tree's clock, too.
     pub fn deadline(mut self, deadline: impl Into<PoolDeadline>) -> Self {
         self.deadline = Some(deadline.into());
         self
     }
 
     /// What is built, and its time, which starts now.
-    fn start(self, clock: &SharedClock) -> (Spec, Option<DeadlineBudget>) {
-        let budget = self.deadline.map(|deadline| deadline.start(clock));
+    fn start(self, clock: &SharedClock, above: Option<&DeadlineBudget>) -> (Spec, Option<DeadlineBudget>) {
+        let budget = self.deadline.map(|deadline| deadline.start(clock, above));
         let deadline =
             budget.as_ref().and_then(|budget| Some(Deadline { at: budget.deadline()?, total: budget.total() }));
         let name = self.name.unwrap_or(Name::DEFAULT);
@@ -359,7 +364,8 @@ impl<Kind> Builder<Kind> {
 }
 
 impl Builder<Root> {
-    /// Where this pool, and all that will be below it, take the time from; the system's if not set.
+    /// Where this pool, and all that will be below it, take the time from; the system's if not set. An `Arc<dyn Clock>` is
+    /// one by closure: `.clock(move || clock.now())`.
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.kind.clock = SharedClock::new(clock);
         self
@@ -368,8 +374,11 @@ impl Builder<Root> {
     /// The pool.
     #[must_use]
     pub fn build(self) -> BudgetPool {
-        let clock = self.kind.clock.clone();
-        let (spec, deadline) = self.start(&clock);
+        let clock = match &self.deadline {
+            Some(PoolDeadline::Budget(budget)) if self.kind.clock.is_system() => budget.clock().clone(),
+            _ => self.kind.clock.clone(),
+        };
+        let (spec, deadline) = self.start(&clock, None);
         BudgetPool::new(Handle::root(spec, deadline, clock))
     }
 }
@@ -399,7 +408,7 @@ impl Builder<Child> {
     #[must_use]
     pub fn build(self) -> BudgetPool {
         let parent = self.kind.parent.clone();
-        let (spec, deadline) = self.start(parent.handle().clock());
+        let (spec, deadline) = self.start(parent.handle().clock(), parent.handle().deadline());
         BudgetPool::new(parent.handle().child(spec, deadline))
     }
 }
@@ -411,7 +420,7 @@ impl Builder<Carved> {
     /// As the parent's [`record`](BudgetPool::record).
     pub fn build(self) -> Result<BudgetPool, BudgetError> {
         let parent = self.kind.parent.clone();
-        let (spec, deadline) = self.start(parent.handle().clock());
+        let (spec, deadline) = self.start(parent.handle().clock(), parent.handle().deadline());
         parent.handle().carved(spec, deadline).map(BudgetPool::new)
     }
 }

@@ -176,7 +176,8 @@ impl Reservation {
         self.pool.handle().ask(|tree, _, now| tree.grow(key, extra.quantities(), now))
     }
 
-    /// Gives part of the hold back. Works after the deadline and on a closed pool, too.
+    /// Gives part of the hold back. Works after the deadline and on a closed pool, too. Each axis stands for itself: to
+    /// shrink input and output, name them (their total then follows); to name the total alone leaves them as they are.
     ///
     /// # Errors
     /// [`BudgetError::Exceeded`] if that is more than is held: the hold is then what was available, and the cap, and it is
@@ -188,6 +189,7 @@ impl Reservation {
 
     /// Moves part of the hold into a reservation of its own, with the same label and the same
     /// [`commit_on_drop`](Reservation::commit_on_drop). What has been settled stays with this one.
+    /// Each axis stands for itself, as in [`shrink`](Reservation::shrink).
     ///
     /// # Errors
     /// [`BudgetError::Exceeded`] if that is more than is held, as [`shrink`](Reservation::shrink); else as
@@ -253,11 +255,11 @@ impl Receipt {
 
 /// A strict commit that did not fit: nothing was settled, and the reservation is in here, as it was.
 ///
-/// **Dropping this error drops the reservation, which releases what it holds** (or settles it, after
+/// As long as the error is kept, so is the hold. **Dropping this error drops the reservation, which releases what it holds** (or settles it, after
 /// [`commit_on_drop`](Reservation::commit_on_drop)). A spend that really happened must not be lost that way: take the
 /// reservation back with [`into_reservation`](CommitRefused::into_reservation) and `commit` it.
 #[derive(Debug, thiserror::Error)]
-#[error("strict commit refused: {error}")]
+#[error("strict commit refused")]
 #[must_use = "dropping this drops the reservation, which releases what it holds"]
 pub struct CommitRefused {
     pub(crate) reservation: Reservation,

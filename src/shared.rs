@@ -3,6 +3,7 @@
 //! The clock is read before the lock is taken, and whatever is the user's is dropped after it was let go.
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Instant;
 
 use crate::clock::SharedClock;
@@ -92,6 +93,10 @@ impl Drop for Handle {
         self.tell(Tree::drop_handle);
     }
 }
+
+// The lock has no poison and needs none: nothing of the user's runs under it, and a clock that panics does so before it.
+impl UnwindSafe for Handle {}
+impl RefUnwindSafe for Handle {}
 
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

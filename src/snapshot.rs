@@ -83,9 +83,11 @@ pub struct Snapshot {
     pub usd: AxisSnapshot<Usd>,
     /// Live reservations, and the in-flight caps that are carved out for children.
     pub in_flight: AxisSnapshot<u64>,
-    /// What asked and was admitted, on this pool and on those below it.
+    /// What asked for capacity and was admitted, on this pool and on those below it: `record`, `reserve`, a reservation's
+    /// `record`, `grow` and `split`, and what a carved child asks when it is built or added to.
     pub admitted: u64,
-    /// What asked and was refused, on this pool and on those below it.
+    /// What of that was refused. (Not counted: a strict commit, and what is refused for being more than a reservation
+    /// holds, a cap can rise by, or is free to be removed.)
     pub refused: u64,
     /// Live reservations, on this pool and on those below it.
     pub reservations: u64,
@@ -196,12 +198,6 @@ impl TreeSnapshot {
     pub(crate) fn new(pools: Vec<Snapshot>) -> TreeSnapshot {
         TreeSnapshot { pools }
     }
-
-    /// The pools, the one that was asked first.
-    #[must_use]
-    pub fn pools(&self) -> &[Snapshot] {
-        &self.pools
-    }
 }
 
 impl Deref for TreeSnapshot {
@@ -209,6 +205,15 @@ impl Deref for TreeSnapshot {
 
     fn deref(&self) -> &[Snapshot] {
         &self.pools
+    }
+}
+
+impl<'a> IntoIterator for &'a TreeSnapshot {
+    type Item = &'a Snapshot;
+    type IntoIter = std::slice::Iter<'a, Snapshot>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.pools.iter()
     }
 }
 

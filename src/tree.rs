@@ -221,15 +221,32 @@ impl Tree {
         for axis in node.carved {
             share[axis] = node.ledger.surrender(axis);
         }
-        self.settle_path(parent, &share, &NOTHING, Tally::FACT);
+        self.give_back(parent, &share);
+    }
+
+    /// What was not spent goes back up to where the nearest carve keeps it: to the root, for each pool of a deep tree, would
+    /// be too far.
+    fn give_back(&mut self, at: NodeId, share: &Units) {
+        let (mut share, mut overage) = (*share, NOTHING);
+        let mut above = Some(at);
+        while let Some(id) = above.filter(|_| share != NOTHING) {
+            let node = &mut self.nodes[id];
+            node.settle_share(&mut share, &NOTHING, &mut overage);
+            above = node.parent;
+        }
     }
 
     pub(crate) fn close(&mut self, at: NodeId) {
+        let mut closing = Vec::new();
         let mut below = Some((at, 0));
         while let Some((id, depth)) = below {
+            closing.push(id);
+            below = self.next_below(id, depth);
+        }
+        // Children first: what they return is then returned with their parent's own.
+        for id in closing.into_iter().rev() {
             self.nodes[id].closed = true;
             self.return_share(id);
-            below = self.next_below(id, depth);
         }
     }
 

@@ -243,8 +243,8 @@ impl fmt::Debug for Usd {
     }
 }
 
-/// Exact decimal dollars: digits, and optionally a point and up to nine more digits. No sign, no exponent, no spaces, no
-/// currency mark.
+/// Exact decimal dollars: digits, with at most one point among them and at most nine of them after it (`12`, `0.30`, `.5`).
+/// No sign, no exponent, no spaces, no currency mark.
 ///
 /// ```
 /// use budget_pool::Usd;

@@ -15,6 +15,9 @@ fn caps(n: u64) -> Caps {
 #[test]
 fn the_largest_amount_fits_no_smaller_cap_on_any_axis() {
     let pool = BudgetPool::builder().caps(caps(u64::MAX - 1)).build();
+    let full = BudgetPool::builder().caps(caps(u64::MAX)).build();
+    full.reserve(all(u64::MAX)).unwrap().commit_all();
+    assert!(full.record(Amount::new().requests(1)).is_err());
     for amount in [
         Amount::new().tokens(u64::MAX),
         Amount::new().input_tokens(u64::MAX),
@@ -138,6 +141,7 @@ fn a_child_of_a_closed_pool_is_born_closed() {
     assert_eq!(child.record(Amount::new()).unwrap_err().to_string(), "`run` is closed");
     child.debit(Amount::new().tokens(7));
     assert_eq!(pool.snapshot().tokens.used, 7);
+    assert!(matches!(pool.child().tokens(5).carved().build(), Err(BudgetError::Closed { .. })));
 }
 
 #[test]
@@ -180,6 +184,22 @@ fn a_tree_a_hundred_thousand_deep_is_no_trouble() {
     root.close();
     drop((hold, leaf));
     assert_eq!(root.snapshot_tree().len(), 1);
+}
+
+#[test]
+fn a_deep_chain_of_shares_ends_at_once() {
+    for end in [BudgetPool::close, |_: &BudgetPool| {}] {
+        let root = BudgetPool::builder().tokens(100_000).build();
+        let mut chain = vec![root.child().tokens(100_000).carved().build().unwrap()];
+        for tokens in (0..2_000).rev() {
+            let share = chain[chain.len() - 1].child().tokens(tokens).carved().build().unwrap();
+            chain.push(share);
+        }
+        chain[2_000].debit(Amount::new().tokens(7));
+        end(&chain[0]);
+        drop(chain);
+        assert_eq!((root.snapshot().tokens.reserved, root.snapshot().tokens.used), (0, 7));
+    }
 }
 
 #[test]

@@ -62,6 +62,19 @@ fn a_childs_deadline_never_outlives_its_parents() {
 }
 
 #[test]
+fn a_part_keeps_the_floor_and_the_caps_and_a_lone_pool_the_clock() {
+    let clock = ManualClock::new();
+    let request = DeadlineBudget::builder().total(secs(10)).call_cap("search", secs(2)).clock(clock.clone()).build();
+    let pool = BudgetPool::builder().deadline(request.unwrap()).build();
+    let part = pool.child().deadline(secs(5)).build();
+    assert_eq!(part.deadline().unwrap().timeout_for("search"), Ok(secs(2)));
+    let late = pool.child().deadline(secs(0)).build();
+    assert!(late.record(one()).is_err());
+    clock.advance(secs(5));
+    assert!(part.record(one()).is_err() && pool.record(one()).is_ok());
+}
+
+#[test]
 fn without_an_end_there_is_no_deadline() {
     let none = BudgetPool::unlimited();
     assert!(none.deadline().is_none());

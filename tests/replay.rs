@@ -243,21 +243,21 @@ fn the_audit_finds_a_nano_usd() {
         pool
     });
     let mut told = agents.map(|(name, usage)| (name.to_owned(), usage));
-    assert_eq!(audit::audit(budget.snapshot_tree().pools(), &told), Ok(()));
+    assert_eq!(audit::audit(&budget.snapshot_tree(), &told), Ok(()));
 
     // Held by nobody who could still spend it.
     let hold = pools[0].reserve(spend(0, 0, 3).amount()).unwrap();
-    let wrong = audit::audit(budget.snapshot_tree().pools(), &told).unwrap_err();
+    let wrong = audit::audit(&budget.snapshot_tree(), &told).unwrap_err();
     assert!(wrong.contains(&"`agent-0`, nano-USD: 3 left reserved".to_owned()), "{wrong:?}");
     assert!(wrong.contains(&"`budget`, requests: 1 left reserved".to_owned()), "{wrong:?}");
     drop(hold);
 
     told[1].1.usd = Usd::from_nanos(8);
-    let wrong = audit::audit(budget.snapshot_tree().pools(), &told).unwrap_err();
+    let wrong = audit::audit(&budget.snapshot_tree(), &told).unwrap_err();
     assert_eq!(wrong, ["`budget`, nano-USD: 16 booked, 15 spent", "`agent-1`, nano-USD: 9 booked, 8 spent"]);
 
     told[1].0 = "agent-2".to_owned();
-    let wrong = audit::audit(budget.snapshot_tree().pools(), &told).unwrap_err();
+    let wrong = audit::audit(&budget.snapshot_tree(), &told).unwrap_err();
     assert_eq!(wrong, ["`budget`, nano-USD: 16 booked, 15 spent", "`agent-2` has no pool"]);
     assert!(audit::audit(&[], &told).is_err());
 }

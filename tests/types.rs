@@ -5,6 +5,7 @@ use std::mem::size_of;
 use budget_pool::*;
 
 fn shared<T: Send + Sync + Unpin + 'static>() {}
+fn unwound<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
 fn printed<T: std::fmt::Debug>() {}
 fn error<T: std::error::Error + Send + Sync + 'static>() {}
 
@@ -21,6 +22,8 @@ fn what_is_handed_around_is_send_sync_static_and_debug() {
     shared::<Builder<Child>>();
     shared::<Builder<Carved>>();
     shared::<ManualClock>();
+    unwound::<BudgetPool>();
+    unwound::<Reservation>();
     printed::<BudgetPool>();
     printed::<Reservation>();
     printed::<Builder<Root>>();

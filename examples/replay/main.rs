@@ -284,7 +284,7 @@ fn run(strategy: Strategy, options: &Options, calls: &[Call]) -> Result<Run, Vec
 
     let spent: Vec<(String, Usage)> =
         pools.iter().zip(&tallies).map(|(pool, tally)| (pool.name().to_owned(), tally.spent)).collect();
-    audit::audit(budget.snapshot_tree().pools(), &spent)?;
+    audit::audit(&budget.snapshot_tree(), &spent)?;
 
     let mut tally = Tally::default();
     tallies.into_iter().for_each(|agent| tally.add(agent));

@@ -1350,7 +1350,7 @@ impl Both {
 
     fn check_tree(&self, id: PoolId, pool: &BudgetPool) -> Result<(), String> {
         let snapshot = pool.snapshot_tree();
-        let mut real: Vec<View> = snapshot.pools().iter().map(View::from).collect();
+        let mut real: Vec<View> = snapshot.iter().map(View::from).collect();
         for view in &real {
             for AxisView { cap, used, reserved, overage, .. } in &view.axes {
                 let (taken, cap) = (used + reserved, cap.unwrap_or(MAX));
