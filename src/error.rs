@@ -8,7 +8,7 @@ use crate::name::Name;
 
 /// Why a call was refused. Nothing has changed (P7).
 ///
-/// The order of refusal is: closed, deadline, capacity.
+/// The order of refusal is: closed, deadline, queue, capacity.
 ///
 /// ```
 /// use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Outlook};
@@ -32,6 +32,21 @@ pub enum BudgetError {
     /// It came after the deadline.
     #[error(transparent)]
     DeadlineExceeded(#[from] DeadlineExceeded),
+    /// Others wait for the same, and are served first (P6): ask with [`reserve_wait`](crate::BudgetPool::reserve_wait) to
+    /// stand behind them.
+    #[error("others wait in `{scope}`")]
+    Queued {
+        /// The name of the pool in which they wait.
+        scope: Name,
+    },
+    /// A wait was given up: the time that it was given is over.
+    #[error("waited in vain in `{scope}` for {waited:?}")]
+    Timeout {
+        /// The name of the pool that was called.
+        scope: Name,
+        /// The time that the wait was given.
+        waited: Duration,
+    },
     /// The pool, or one above it, was closed.
     #[error("`{scope}` is closed")]
     Closed {
@@ -41,13 +56,13 @@ pub enum BudgetError {
 }
 
 impl BudgetError {
-    /// The axis that refused; `None` for a closed pool, which refuses all of them.
+    /// The axis that refused; `None` where none did by itself: a closed pool, a queue, a wait in vain.
     #[must_use]
     pub fn axis(&self) -> Option<Axis> {
         match self {
             BudgetError::Exceeded(exceeded) => Some(exceeded.axis()),
             BudgetError::DeadlineExceeded(_) => Some(Axis::Deadline),
-            BudgetError::Closed { .. } => None,
+            BudgetError::Queued { .. } | BudgetError::Timeout { .. } | BudgetError::Closed { .. } => None,
         }
     }
 
@@ -58,7 +73,7 @@ impl BudgetError {
         match self {
             BudgetError::Exceeded(exceeded) => exceeded.scope(),
             BudgetError::DeadlineExceeded(late) => late.scope().unwrap_or_default(),
-            BudgetError::Closed { scope } => scope,
+            BudgetError::Queued { scope } | BudgetError::Timeout { scope, .. } | BudgetError::Closed { scope } => scope,
         }
     }
 
@@ -67,6 +82,7 @@ impl BudgetError {
     pub fn outlook(&self) -> Outlook {
         match self {
             BudgetError::Exceeded(exceeded) => exceeded.outlook(),
+            BudgetError::Queued { .. } | BudgetError::Timeout { .. } => Outlook::AfterRelease,
             BudgetError::DeadlineExceeded(_) | BudgetError::Closed { .. } => Outlook::Never,
         }
     }

@@ -168,6 +168,11 @@ impl Ledger {
         self.earlier[axis].saturating_add(self.used(axis)).saturating_add(self.overage[axis])
     }
 
+    /// Whether what is asked would fit, on every axis, if all that is reserved were given back.
+    pub(crate) fn can_ever_fit(&self, asked: &Units) -> bool {
+        (0..Axis::COUNTED).all(|axis| self.outlook(axis, asked[axis]) != Outlook::Never)
+    }
+
     /// What to expect of asking for more than is free: everything reserved may still be given back, and would pay the
     /// overage first.
     pub(crate) fn outlook(&self, axis: usize, asked: u64) -> Outlook {

@@ -44,13 +44,12 @@
 //! | --- | --- |
 //! | **P1** | *Cap.* On every counted axis of every pool, at every instant, `used + reserved <= cap`: whatever the interleaving, the arithmetic or the order of calls. One call spends on all its axes, in all the pools it charges, or on none. |
 //! | **P2** | *Nothing lost.* A fact is always booked; what does not fit is `overage`. The true spend of a period is `used + overage`. Freed or added capacity pays the overage first. |
-//! | **P3** | *No leak.* Every reserved unit has exactly one live owner. Drop, panic, early return, cancelled future: it goes back, once. |
-//! | **P4** | *No false refusal.* A call that fits, by the state at its one instant under the lock, is admitted. |
+//! | **P3** | *No leak.* Every reserved unit has exactly one live owner: a reservation, a carved child, or a wait that was granted and not yet collected. Drop, panic, early return, cancelled future: it goes back, once. |
+//! | **P4** | *No false refusal.* A call that fits, by the state at its one instant under the lock, is admitted (except one that would jump a queue, which says so). |
 //! | **P5** | *One instant.* A snapshot, of one pool or of a whole tree, is one state that really existed. |
+//! | **P6** | *Fair waiting.* Waiting reservations are granted first come, first served among those that compete; a small one cannot starve a large one. One that can no longer be met is told at once, instead of sleeping for ever. |
 //! | **P7** | *Clear refusals.* A refusal changes nothing, and says which axis of which pool refused, what was asked, what was available, what the cap is, and whether it may fit later. |
 //! | **P8** | *Time only when asked.* A call reads the clock only if its path has a deadline, or if the call itself takes a time. To what asks, time never runs back. |
-//!
-//! (P6 is kept for fair waiting, which is not here yet.)
 //!
 //! # The words
 //!
@@ -80,8 +79,8 @@
 //!
 //! # Consistency
 //!
-//! There is one lock for each tree of pools, never held while code of yours runs: no clock is read and nothing of yours is
-//! dropped under it. A call holds it for nanoseconds, in proportion to how deep its pool stands; what looks at a whole tree
+//! There is one lock for each tree of pools, never held while code of yours runs: no clock is read, no waker woken and nothing
+//! of yours dropped under it. A call holds it for nanoseconds, in proportion to how deep its pool stands; what looks at a whole tree
 //! ([`snapshot_tree`](BudgetPool::snapshot_tree), [`holders`](BudgetPool::holders), [`close`](BudgetPool::close)) in
 //! proportion to the tree. Pools and holds that are gone leave their place to new ones; their memory goes with the last pool
 //! of the tree. Each call is one transition under that lock. Whatever happened before a call that
@@ -89,6 +88,17 @@
 //!
 //! A snapshot is a state that existed, not one that still does. An answer of [`check`](BudgetPool::check) is not a promise.
 //! Calls that race are ordered by the lock; who comes first is not promised.
+//!
+//! # Waiting
+//!
+//! [`reserve_wait`](BudgetPool::reserve_wait) is a future for any runtime;
+//! [`reserve_blocking`](BudgetPool::reserve_blocking) parks the thread. Both take a ticket. Those compete that ask for
+//! something that is capped in the same pool; one that is blocked in its own child does not hold up the others. While
+//! somebody waits for the same, [`reserve`](BudgetPool::reserve) says [`Queued`](BudgetError::Queued);
+//! [`record`](BudgetPool::record) and [`grow`](Reservation::grow), which belong to calls that run, pass, as facts do.
+//!
+//! Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any semaphore. Only time can
+//! help them: a deadline, or [`reserve_blocking_for`](BudgetPool::reserve_blocking_for).
 //!
 //! # Deadlines
 //!
@@ -99,7 +109,7 @@
 //!
 //! - **Other processes.** A pool lives in one process. For a budget in Redis see Python's `escrowmint`.
 //! - **Tokenizers and price lists.** Amounts are yours to reckon; [`Usd::for_tokens`] does the arithmetic.
-//! - **One axis, no money, no tree.** `tokio::sync::Semaphore` waits for permits; an atomic counts.
+//! - **One axis, no money, no tree.** `tokio::sync::Semaphore` has permits; an atomic counts.
 //! - **Rates.** For requests per second alone there is `governor`.
 //!
 //! # Features and versions
@@ -151,12 +161,14 @@ mod ledger;
 mod models;
 mod name;
 mod pool;
+mod queue;
 mod reservation;
 mod shared;
 mod snapshot;
 mod sync;
 mod tree;
 mod usd;
+mod wait;
 
 pub use amount::{Amount, Caps};
 pub use axis::{Axis, Quantity};
@@ -168,6 +180,7 @@ pub use pool::{BudgetPool, Builder, Carved, Child, PoolDeadline, Root};
 pub use reservation::{CommitRefused, Receipt, Reservation};
 pub use snapshot::{AxisSnapshot, Holder, Snapshot, TreeSnapshot};
 pub use usd::{ParseUsdError, TryFromF64Error, Usd};
+pub use wait::{Closed, Wait};
 
 /// The README's example runs, too.
 #[cfg(doctest)]

@@ -1,7 +1,8 @@
 //! The pool, and how one is built.
 
 use std::fmt;
-use std::time::Duration;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use crate::Usd;
 use crate::amount::{Amount, Caps};
@@ -10,10 +11,11 @@ use crate::deadline::DeadlineBudget;
 use crate::error::BudgetError;
 use crate::name::Name;
 use crate::reservation::{Receipt, Reservation};
-use crate::shared::Handle;
+use crate::shared::{Handle, Runtime};
 use crate::snapshot::{Holder, Snapshot, TreeSnapshot};
 use crate::sync::Arc;
 use crate::tree::{Deadline, Spec, Tree};
+use crate::wait::{Closed, Wait};
 
 /// One budget shared by many tasks or threads.
 ///
@@ -55,7 +57,7 @@ impl BudgetPool {
 
     /// Starts a pool. Every cap is optional.
     pub fn builder() -> Builder<Root> {
-        Builder::new(Root { clock: SharedClock::default() })
+        Builder::new(Root { runtime: Runtime::default() })
     }
 
     /// A pool without caps: it just counts.
@@ -98,11 +100,53 @@ impl BudgetPool {
     /// Asks for a hold on the amount, and one in flight. Never waits.
     ///
     /// # Errors
-    /// As [`record`](BudgetPool::record).
+    /// As [`record`](BudgetPool::record), and [`Queued`](BudgetError::Queued) before capacity is looked at, if others wait
+    /// for the same (P6).
     #[inline]
     pub fn reserve(&self, amount: Amount) -> Result<Reservation, BudgetError> {
         let key = self.handle.ask(|tree, at, now| tree.reserve(at, amount.quantities(), now))?;
         Ok(Reservation::new(self.clone(), key))
+    }
+
+    /// Asks for a hold on the amount, and waits until it is granted: first come, first served among those that compete
+    /// (P6), so that a stream of small ones cannot starve a large one. Nothing is asked before the first poll. See [`Wait`].
+    ///
+    /// The future ends with an error as soon as there is nothing to wait for: the amount can never fit, the pool is closed,
+    /// the deadline has passed (told in time by [`Builder::timer`], or else at the next call on the pool that asks).
+    ///
+    /// Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any semaphore.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let pool = BudgetPool::builder().in_flight(1).build();
+    /// let first = pool.reserve(Amount::new())?;
+    /// let second = pool.reserve_wait(Amount::new());
+    /// drop(first);
+    /// second.await?.commit_all();
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// # }).unwrap();
+    /// ```
+    pub fn reserve_wait(&self, amount: Amount) -> Wait {
+        Wait::new(self.clone(), amount)
+    }
+
+    /// [`reserve_wait`](BudgetPool::reserve_wait), by parking the thread. Not for async code: it blocks the executor.
+    ///
+    /// # Errors
+    /// As [`reserve_wait`](BudgetPool::reserve_wait).
+    pub fn reserve_blocking(&self, amount: Amount) -> Result<Reservation, BudgetError> {
+        self.reserve_wait(amount).block(None)
+    }
+
+    /// [`reserve_blocking`](BudgetPool::reserve_blocking), for at most so long (by the system's clock).
+    ///
+    /// # Errors
+    /// As [`reserve_wait`](BudgetPool::reserve_wait), and [`Timeout`](BudgetError::Timeout). What is granted in the last
+    /// moment is not lost: it is returned.
+    pub fn reserve_blocking_for(&self, amount: Amount, timeout: Duration) -> Result<Reservation, BudgetError> {
+        self.reserve_wait(amount).block(Some(timeout))
     }
 
     /// The answer that [`record`](BudgetPool::record) would give now; nothing is spent or counted. By the time it is read,
@@ -177,6 +221,11 @@ impl BudgetPool {
         self.handle.tell(Tree::close);
     }
 
+    /// A future that resolves when this pool, or one above it, is closed: for a fan-out that must stop at once.
+    pub fn closed(&self) -> Closed {
+        Closed::new(self.clone())
+    }
+
     /// Whether this pool, or one above it, was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -243,7 +292,7 @@ pub struct Builder<Kind> {
 #[non_exhaustive]
 pub enum PoolDeadline {
     /// So long from [`build`](Builder::build) on, by the pool's clock. Zero is a pool that is late from the start; more
-    /// than an [`Instant`](std::time::Instant) can hold is no deadline.
+    /// than an [`Instant`] can hold is no deadline.
     After(Duration),
     /// At this budget's instant, read by the pool's clock.
     Budget(DeadlineBudget),
@@ -281,7 +330,7 @@ impl PoolDeadline {
 /// A pool that stands alone.
 #[derive(Debug)]
 pub struct Root {
-    clock: SharedClock,
+    runtime: Runtime,
 }
 
 /// A pool that shares its parent's budget with its siblings.
@@ -367,19 +416,38 @@ impl Builder<Root> {
     /// Where this pool, and all that will be below it, take the time from; the system's if not set. An `Arc<dyn Clock>` is
     /// one by closure: `.clock(move || clock.now())`.
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
-        self.kind.clock = SharedClock::new(clock);
+        self.kind.runtime.clock = SharedClock::new(clock);
+        self
+    }
+
+    /// How async waits of this pool, and of all that will be below it, sleep: an instant of the pool's clock in, a sleep of
+    /// the caller's runtime until then out. Without it a wait that only time can end is told at the next call on the pool
+    /// that asks. Blocking waits need none.
+    ///
+    /// ```
+    /// use budget_pool::BudgetPool;
+    ///
+    /// let pool = BudgetPool::builder()
+    ///     .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+    ///     .build();
+    /// ```
+    pub fn timer<F>(mut self, timer: F) -> Self
+    where
+        F: Fn(Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
+    {
+        self.kind.runtime.timer = Some(std::sync::Arc::new(timer));
         self
     }
 
     /// The pool.
     #[must_use]
     pub fn build(self) -> BudgetPool {
-        let clock = match &self.deadline {
-            Some(PoolDeadline::Budget(budget)) if self.kind.clock.is_system() => budget.clock().clone(),
-            _ => self.kind.clock.clone(),
-        };
-        let (spec, deadline) = self.start(&clock, None);
-        BudgetPool::new(Handle::root(spec, deadline, clock))
+        let mut runtime = self.kind.runtime.clone();
+        if let (Some(PoolDeadline::Budget(budget)), true) = (&self.deadline, runtime.clock.is_system()) {
+            runtime.clock = budget.clock().clone();
+        }
+        let (spec, deadline) = self.start(&runtime.clock, None);
+        BudgetPool::new(Handle::root(spec, deadline, runtime))
     }
 }
 
@@ -417,7 +485,7 @@ impl Builder<Carved> {
     /// The pool, if its caps fit into the parent.
     ///
     /// # Errors
-    /// As the parent's [`record`](BudgetPool::record).
+    /// As the parent's [`reserve`](BudgetPool::reserve).
     pub fn build(self) -> Result<BudgetPool, BudgetError> {
         let parent = self.kind.parent.clone();
         let (spec, deadline) = self.start(parent.handle().clock(), parent.handle().deadline());

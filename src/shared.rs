@@ -3,7 +3,9 @@
 //! The clock is read before the lock is taken, and whatever is the user's is dropped after it was let go.
 
 use std::fmt;
-use std::panic::{RefUnwindSafe, UnwindSafe};
+use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::Waker;
 use std::time::Instant;
 
 use crate::clock::SharedClock;
@@ -13,11 +15,51 @@ use crate::name::Name;
 use crate::sync::{Arc, Mutex};
 use crate::tree::{NodeId, Spec, Tree};
 
+/// A sleep of the caller's runtime.
+pub(crate) type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// How such a sleep is had.
+pub(crate) type Timer = std::sync::Arc<dyn Fn(Instant) -> Sleep + Send + Sync>;
+
+/// What all pools of a tree go by.
+#[derive(Clone, Default)]
+pub(crate) struct Runtime {
+    pub(crate) clock: SharedClock,
+    pub(crate) timer: Option<Timer>,
+}
+
 /// One tree of pools.
 struct Shared {
     tree: Mutex<Tree>,
-    /// Of the whole tree.
     clock: SharedClock,
+    timer: Option<Timer>,
+}
+
+/// How many are woken between two locks.
+const WAKE_BATCH: usize = 32;
+
+impl Shared {
+    /// Wakes all that were granted or told, without the lock: a waker may come back here.
+    #[cold]
+    fn wake(&self) {
+        loop {
+            let mut batch: [Option<Waker>; WAKE_BATCH] = [const { None }; WAKE_BATCH];
+            let mut tree = self.tree.lock();
+            for slot in &mut batch {
+                *slot = tree.waits.wakers.pop_front();
+            }
+            drop(tree);
+            if batch[0].is_none() {
+                return;
+            }
+            for waker in batch.into_iter().flatten() {
+                // One that panics must not keep the others asleep, nor hurt the caller, who only gave back what it held.
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+                    std::mem::forget(panic);
+                }
+            }
+        }
+    }
 }
 
 /// One pool of a tree. Its drop is the pool's end; every handle of the user's and every reservation shares it.
@@ -31,11 +73,11 @@ pub(crate) struct Handle {
 }
 
 impl Handle {
-    pub(crate) fn root(spec: Spec, deadline: Option<DeadlineBudget>, clock: SharedClock) -> Handle {
+    pub(crate) fn root(spec: Spec, deadline: Option<DeadlineBudget>, Runtime { clock, timer }: Runtime) -> Handle {
         let name = spec.name.clone();
         let mut tree = Tree::default();
         let node = tree.add_root(spec);
-        Handle { shared: Arc::new(Shared { tree: Mutex::new(tree), clock }), node, name, deadline }
+        Handle { shared: Arc::new(Shared { tree: Mutex::new(tree), clock, timer }), node, name, deadline }
     }
 
     /// A pool below this one.
@@ -64,7 +106,14 @@ impl Handle {
     /// A transition that needs no time.
     #[inline]
     pub(crate) fn tell<R>(&self, transition: impl FnOnce(&mut Tree, NodeId) -> R) -> R {
-        transition(&mut self.shared.tree.lock(), self.node)
+        let mut tree = self.shared.tree.lock();
+        let result = transition(&mut tree, self.node);
+        let woken = !tree.waits.wakers.is_empty();
+        drop(tree);
+        if woken {
+            self.shared.wake();
+        }
+        result
     }
 
     /// A transition that asks: it is told the time if the path has a deadline (P8).
@@ -72,14 +121,21 @@ impl Handle {
     pub(crate) fn ask<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R) -> R {
         let timed = self.deadline.as_ref().is_some_and(|budget| budget.deadline().is_some());
         let now = timed.then(|| self.shared.clock.now());
-        transition(&mut self.shared.tree.lock(), self.node, now)
+        self.tell(|tree, at| transition(tree, at, now))
+    }
+
+    /// The caller's sleep until its deadline, if there is one and a timer to sleep by.
+    pub(crate) fn sleep(&self) -> Option<Sleep> {
+        let timer = self.shared.timer.as_ref()?;
+        let deadline = self.deadline.as_ref()?.deadline()?;
+        Some(timer(deadline))
     }
 
     pub(crate) fn clock(&self) -> &SharedClock {
         &self.shared.clock
     }
 
-    pub(crate) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &Name {
         &self.name
     }
 
@@ -101,5 +157,12 @@ impl RefUnwindSafe for Handle {}
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Runtime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let timer = if self.timer.is_some() { "given" } else { "none" };
+        f.debug_struct("Runtime").field("clock", &self.clock).field("timer", &timer).finish()
     }
 }

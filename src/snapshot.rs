@@ -91,6 +91,8 @@ pub struct Snapshot {
     pub refused: u64,
     /// Live reservations, on this pool and on those below it.
     pub reservations: u64,
+    /// Those that wait for a reservation, on this pool and on those below it.
+    pub waiting: u64,
     /// Whether this pool, or one above it, was closed.
     pub closed: bool,
 }
@@ -100,7 +102,7 @@ impl Snapshot {
         name: Name,
         depth: usize,
         closed: bool,
-        [admitted, refused, reservations]: [u64; 3],
+        [admitted, refused, reservations, waiting]: [u64; 4],
         axis: impl Fn(Axis) -> AxisSnapshot<u64>,
     ) -> Snapshot {
         Snapshot {
@@ -115,6 +117,7 @@ impl Snapshot {
             admitted,
             refused,
             reservations,
+            waiting,
             closed,
         }
     }
@@ -164,11 +167,12 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let closed = if self.closed { " (closed)" } else { "" };
         let plural = if self.reservations == 1 { "" } else { "s" };
+        let waiting = if self.waiting > 0 { format!(", {} waiting", self.waiting) } else { String::new() };
         let Snapshot { name, admitted, refused, reservations, .. } = self;
         let indent = "  ".repeat(self.depth.min(20));
         writeln!(
             f,
-            "{indent}{name}{closed}: {admitted} admitted, {refused} refused, {reservations} reservation{plural}"
+            "{indent}{name}{closed}: {admitted} admitted, {refused} refused, {reservations} reservation{plural}{waiting}"
         )?;
 
         let header = COLUMNS.map(str::to_owned);

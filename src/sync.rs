@@ -8,6 +8,38 @@ pub(crate) use self::loom_mutex::Mutex;
 #[cfg(all(test, budget_pool_loom))]
 pub(crate) use loom::sync::Arc;
 
+/// A waker that unparks the present thread, and how to park it.
+pub(crate) mod thread {
+    use std::task::{Wake, Waker};
+    use std::time::Duration;
+
+    #[cfg(all(test, budget_pool_loom))]
+    use loom::thread::{self, Thread};
+    #[cfg(not(all(test, budget_pool_loom)))]
+    use std::thread::{self, Thread};
+
+    struct Unpark(Thread);
+
+    impl Wake for Unpark {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+
+    pub(crate) fn unparker() -> Waker {
+        Waker::from(std::sync::Arc::new(Unpark(thread::current())))
+    }
+
+    /// Until woken, or for so long; it may return early.
+    pub(crate) fn park(timeout: Option<Duration>) {
+        match timeout {
+            #[cfg(not(all(test, budget_pool_loom)))]
+            Some(timeout) => thread::park_timeout(timeout),
+            _ => thread::park(),
+        }
+    }
+}
+
 /// Loom's mutex with parking_lot's signature; there is no poison, either.
 #[cfg(all(test, budget_pool_loom))]
 mod loom_mutex {

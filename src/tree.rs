@@ -19,39 +19,42 @@ use crate::axis::{Axis, AxisSet, Quantities, Units};
 use crate::error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
 use crate::ledger::Ledger;
 use crate::name::Name;
+use crate::queue::{Queue, Waits};
 use crate::snapshot::{AxisSnapshot, Holder, Snapshot};
 
 pub(crate) type NodeId = usize;
 
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
-    nodes: Slab<Node>,
+    pub(crate) nodes: Slab<Node>,
     holds: Slab<Hold>,
+    pub(crate) waits: Waits,
     /// Of the last hold that was made.
     serial: Option<Serial>,
     /// The latest instant seen: time never runs back (P8).
-    latest: Option<Instant>,
+    pub(crate) latest: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Node {
-    parent: Option<NodeId>,
+pub(crate) struct Node {
+    pub(crate) parent: Option<NodeId>,
     children: Option<NodeId>,
     next: Option<NodeId>,
     previous: Option<NodeId>,
     /// Whether anything outside can still reach this pool.
     handle: bool,
     /// Closed, or below a closed pool.
-    closed: bool,
+    pub(crate) closed: bool,
     /// The axes on which this pool's caps are reserved in its parent.
     carved: AxisSet,
     admitted: u64,
     refused: u64,
     reservations: u64,
     /// The earliest on the way up.
-    deadline: Option<Deadline>,
+    pub(crate) deadline: Option<Deadline>,
     name: Name,
-    ledger: Ledger,
+    pub(crate) ledger: Ledger,
+    pub(crate) queue: Queue,
 }
 
 /// What a new pool is.
@@ -148,7 +151,7 @@ impl Tree {
         now: Option<Instant>,
     ) -> Result<NodeId, BudgetError> {
         let share = *spec.caps.quantities();
-        self.ask(parent, share.units(), now)?;
+        self.ask_in_turn(parent, share.units(), now)?;
         self.hold_path(parent, share.units(), Tally::ADMITTED);
         Ok(self.insert(Some(parent), spec, share.axes()))
     }
@@ -173,6 +176,7 @@ impl Tree {
                 .min_by_key(|deadline| deadline.at),
             name: spec.name,
             ledger: Ledger::new(spec.caps.quantities()),
+            queue: Queue::default(),
         };
         let next = node.next;
         let id = self.nodes.insert(node);
@@ -193,6 +197,7 @@ impl Tree {
         while let Some(id) = candidate {
             let node = &self.nodes[id];
             if node.handle || node.children.is_some() {
+                self.stir(id);
                 return;
             }
             candidate = node.parent;
@@ -244,10 +249,12 @@ impl Tree {
             below = self.next_below(id, depth);
         }
         // Children first: what they return is then returned with their parent's own.
-        for id in closing.into_iter().rev() {
+        for &id in closing.iter().rev() {
             self.nodes[id].closed = true;
             self.return_share(id);
         }
+        self.tell_closed(closing);
+        self.stir(at);
     }
 
     pub(crate) fn is_closed(&self, at: NodeId) -> bool {
@@ -258,6 +265,7 @@ impl Tree {
         let snapshot = self.snapshot(at);
         let node = &mut self.nodes[at];
         node.ledger.reset(node.carved);
+        self.stir(at);
         snapshot
     }
 
@@ -282,6 +290,7 @@ impl Tree {
         for axis in more.axes() {
             ledger.raise(axis, more.units()[axis]);
         }
+        self.stir(at);
         Ok(())
     }
 
@@ -294,7 +303,9 @@ impl Tree {
         for axis in less.axes() {
             node.ledger.lower(axis, less.units()[axis]);
         }
-        if let Some(parent) = node.share_of() {
+        let share_of = node.share_of();
+        self.stir(at);
+        if let Some(parent) = share_of {
             self.settle_path(parent, less.units(), &NOTHING, Tally::FACT);
         }
         Ok(())
@@ -328,9 +339,14 @@ impl Tree {
         now: Option<Instant>,
     ) -> Result<HoldKey, BudgetError> {
         let held = amount.with(Axis::InFlight, 1);
-        self.ask(at, held.units(), now)?;
+        self.ask_in_turn(at, held.units(), now)?;
+        Ok(self.begin(at, held))
+    }
+
+    /// Makes a hold of what [`fits`](Tree::fits).
+    pub(crate) fn begin(&mut self, at: NodeId, held: Quantities) -> HoldKey {
         self.hold_path(at, held.units(), Tally::BEGUN);
-        Ok(self.insert_hold(at, held, None, OnDrop::Release))
+        self.insert_hold(at, held, None, OnDrop::Release)
     }
 
     fn insert_hold(&mut self, node: NodeId, held: Quantities, label: Option<&'static str>, on_drop: OnDrop) -> HoldKey {
@@ -528,24 +544,48 @@ impl Tree {
         if self.admits(at, asked, now) { Ok(()) } else { Err(self.refuse(at, asked, now)) }
     }
 
+    /// The same, for what must not jump the queue (P6).
     #[inline]
-    fn not_before(&mut self, now: Option<Instant>) -> Option<Instant> {
-        if now.is_some() {
-            self.latest = self.latest.max(now);
-            return self.latest;
+    fn ask_in_turn(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
+        let now = self.not_before(now);
+        if let Some(pool) = self.queued_at(at, asked).filter(|_| self.is_open(at, now)) {
+            self.count_refused(at);
+            return Err(BudgetError::Queued { scope: self.nodes[pool].name.clone() });
         }
-        None
+        self.ask(at, asked, now)
+    }
+
+    /// The instant to go by. Whoever waits for a deadline that has come is told first.
+    #[inline]
+    pub(crate) fn not_before(&mut self, now: Option<Instant>) -> Option<Instant> {
+        self.latest = self.latest.max(Some(now?));
+        self.tell_late();
+        self.latest
+    }
+
+    #[inline]
+    pub(crate) fn is_open(&self, at: NodeId, now: Option<Instant>) -> bool {
+        let node = &self.nodes[at];
+        !node.closed && node.late(now).is_none()
     }
 
     #[inline]
     fn admits(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> bool {
-        let node = &self.nodes[at];
-        !node.closed && node.late(now).is_none() && self.fits(at, asked)
+        self.is_open(at, now) && self.fits(at, asked)
+    }
+
+    /// The pools on the way up, each with what is asked of it: above a carve nothing on its axes.
+    pub(crate) fn asked_on_path(&self, at: NodeId, asked: &Units) -> impl Iterator<Item = (NodeId, Units)> {
+        std::iter::successors(Some((at, *asked)), |&(id, mut asked)| {
+            let node = &self.nodes[id];
+            node.carve(&mut asked);
+            node.parent.map(|parent| (parent, asked))
+        })
     }
 
     /// Up to the nearest carve, axis by axis.
     #[inline]
-    fn fits(&self, at: NodeId, asked: &Units) -> bool {
+    pub(crate) fn fits(&self, at: NodeId, asked: &Units) -> bool {
         let mut asked = *asked;
         for node in self.path(at) {
             if !node.ledger.fits(&asked) {
@@ -557,20 +597,24 @@ impl Tree {
     }
 
     #[cold]
-    fn refuse(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
+    pub(crate) fn refuse(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
         let refusal = self.explain(at, asked, now);
+        self.count_refused(at);
+        refusal
+    }
+
+    pub(crate) fn count_refused(&mut self, at: NodeId) {
         let mut above = Some(at);
         while let Some(id) = above {
             let node = &mut self.nodes[id];
             node.refused += 1;
             above = node.parent;
         }
-        refusal
     }
 
     /// Why it is refused: closed, deadline, capacity, in this order.
     #[cold]
-    fn explain(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
+    pub(crate) fn explain(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
         if let Some(scope) = self.closed_by(at) {
             return BudgetError::Closed { scope };
         }
@@ -596,7 +640,8 @@ impl Tree {
         }
     }
 
-    fn exceeded(&self, at: NodeId, asked: &Units) -> Option<BudgetExceeded> {
+    /// The first refusal for lack of capacity, with the worst outlook of all.
+    pub(crate) fn exceeded(&self, at: NodeId, asked: &Units) -> Option<BudgetExceeded> {
         first_refusal(self.path(at), asked)
     }
 
@@ -608,12 +653,13 @@ impl Tree {
             let node = &mut self.nodes[id];
             if !node.carved.is_empty() {
                 self.settle_path(id, &NOTHING, spent, Tally::ADMITTED);
-                return;
+                break;
             }
             node.count(Tally::ADMITTED);
             node.ledger.spend(spent);
             above = node.parent;
         }
+        self.stir(at);
     }
 
     /// Reserves what [`fits`](Tree::fits), up to the nearest carve, axis by axis.
@@ -646,6 +692,7 @@ impl Tree {
             }
             above = node.parent;
         }
+        self.stir(at);
         overage
     }
 }
@@ -681,6 +728,11 @@ impl Node {
         self.reservations = self.reservations + tally.begun - tally.ended;
     }
 
+    /// Whether any of what is asked is capped here.
+    pub(crate) fn caps_any(&self, asked: &Units) -> bool {
+        self.ledger.capped().into_iter().any(|axis| asked[axis] > 0)
+    }
+
     /// The parent, if it keeps a share for this pool.
     fn share_of(&self) -> Option<NodeId> {
         self.parent.filter(|_| !self.carved.is_empty())
@@ -688,7 +740,7 @@ impl Node {
 
     /// What is reserved above for this pool is not asked there again.
     #[inline]
-    fn carve(&self, asked: &mut Units) {
+    pub(crate) fn carve(&self, asked: &mut Units) {
         for axis in self.carved {
             asked[axis] = 0;
         }
@@ -796,7 +848,7 @@ impl Node {
     }
 
     fn snapshot(&self, depth: usize, available: &[Option<u64>; Axis::COUNTED]) -> Snapshot {
-        let counts = [self.admitted, self.refused, self.reservations];
+        let counts = [self.admitted, self.refused, self.reservations, self.queue.waiting];
         Snapshot::new(self.name.clone(), depth, self.closed, counts, |axis| {
             let axis = axis as usize;
             AxisSnapshot {

@@ -1,0 +1,390 @@
+//! Who waits, in what order, blocked where. Pure: wakers are stored and handed out, never woken here.
+//!
+//! Each pool has one queue, first come, first served, by ticket. Only the head of a queue is a *candidate*. A candidate is
+//! *parked* at the first pool on its way up that refuses it, for lack of room or because an earlier candidate is parked
+//! there. A pool that gains room, or loses a candidate, tries those parked at it by ticket: one that is blocked elsewhere
+//! moves there, and the first that it cannot meet itself ends the round. So a small one cannot starve a large one, one that
+//! is blocked in a child does not hold up the others, and the cost is that of the grants and the moves.
+//!
+//! Pools compete where something is asked of an axis that is capped: on a carved axis nothing is asked above the carve.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::task::{Poll, Waker};
+use std::time::Instant;
+
+use slab::Slab;
+
+use crate::axis::{Axis, Quantities, Units};
+use crate::error::{BudgetError, Outlook};
+use crate::tree::{HoldKey, NodeId, Tree};
+
+/// The order of arrival; never given out twice.
+type Ticket = u64;
+
+/// Names one wait, until its owner collects or cancels it.
+pub(crate) type WaitKey = usize;
+
+/// What one that leaves makes room in: its own pool's queue, and where it was parked.
+type Place = (NodeId, Option<NodeId>);
+
+/// All that wait in a tree of pools.
+#[derive(Debug, Default)]
+pub(crate) struct Waits {
+    all: Slab<Wait>,
+    /// How many are neither granted nor refused.
+    waiting: usize,
+    last_ticket: Ticket,
+    /// Pools in which somebody waits for a deadline to come first.
+    due: BTreeSet<(Instant, NodeId)>,
+    /// Of those that were granted, refused or told; to be woken outside the lock, in this order.
+    pub(crate) wakers: VecDeque<Waker>,
+    closings: Slab<Closing>,
+}
+
+#[derive(Debug)]
+struct Wait {
+    ticket: Ticket,
+    home: NodeId,
+    asked: Quantities,
+    parked: Option<NodeId>,
+    outcome: Option<Result<HoldKey, BudgetError>>,
+    waker: Option<Waker>,
+}
+
+/// One that waits for a pool to be closed.
+#[derive(Debug)]
+struct Closing {
+    pool: NodeId,
+    waker: Option<Waker>,
+}
+
+/// The waits of one pool.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    /// Those of this pool, by ticket.
+    own: BTreeMap<Ticket, WaitKey>,
+    /// The candidates, of this pool and of those below, that this pool cannot meet now.
+    parked: BTreeMap<Ticket, WaitKey>,
+    /// How many wait, in this pool and in those below.
+    pub(crate) waiting: u64,
+    /// At least what any of them asks here. It falls only when it is looked at or nobody waits.
+    most_asked: Units,
+}
+
+impl Queue {
+    fn is_empty(&self) -> bool {
+        self.own.is_empty() && self.parked.is_empty()
+    }
+}
+
+/// Asking with patience.
+impl Tree {
+    /// Reserves now, or takes a ticket. Refused at once if it can never fit.
+    pub(crate) fn wait(
+        &mut self,
+        at: NodeId,
+        amount: &Quantities,
+        now: Option<Instant>,
+    ) -> Result<Result<HoldKey, WaitKey>, BudgetError> {
+        let asked = amount.with(Axis::InFlight, 1);
+        let now = self.not_before(now);
+        if !self.is_open(at, now) || self.is_hopeless(at, asked.units()) {
+            return Err(self.refuse(at, asked.units(), now));
+        }
+        if self.queued_at(at, asked.units()).is_none() && self.fits(at, asked.units()) {
+            return Ok(Ok(self.begin(at, asked)));
+        }
+        Ok(Err(self.enqueue(at, asked)))
+    }
+
+    fn is_hopeless(&self, at: NodeId, asked: &Units) -> bool {
+        self.exceeded(at, asked).is_some_and(|refusal| refusal.outlook == Outlook::Never)
+    }
+
+    /// The first pool on the way up where others wait for what is asked here, too.
+    #[inline]
+    pub(crate) fn queued_at(&self, at: NodeId, asked: &Units) -> Option<NodeId> {
+        if self.waits.waiting == 0 {
+            return None;
+        }
+        self.competing(at, asked).find(|&id| !self.nodes[id].queue.is_empty())
+    }
+
+    /// The pools on the way up that matter to what is asked: the called one, and those with a cap on any of it.
+    fn competing(&self, at: NodeId, asked: &Units) -> impl Iterator<Item = NodeId> {
+        let ways = self.asked_on_path(at, asked);
+        ways.filter(move |(id, asked)| *id == at || self.nodes[*id].caps_any(asked)).map(|(id, _)| id)
+    }
+
+    fn enqueue(&mut self, home: NodeId, asked: Quantities) -> WaitKey {
+        self.waits.last_ticket += 1;
+        let ticket = self.waits.last_ticket;
+        let key = self.waits.all.insert(Wait { ticket, home, asked, parked: None, outcome: None, waker: None });
+        self.waits.waiting += 1;
+        let node = &mut self.nodes[home];
+        node.queue.own.insert(ticket, key);
+        if let Some(deadline) = node.deadline {
+            self.waits.due.insert((deadline.at, home));
+        }
+        let mut asked = *asked.units();
+        let mut above = Some(home);
+        while let Some(id) = above {
+            let node = &mut self.nodes[id];
+            node.queue.waiting += 1;
+            for (most, &asked) in node.queue.most_asked.iter_mut().zip(&asked) {
+                *most = asked.max(*most);
+            }
+            node.carve(&mut asked);
+            above = node.parent;
+        }
+        self.call_next(home);
+        key
+    }
+
+    /// What became of a wait: collected once. Until then `waker` is kept; the one kept before is given back, to be dropped
+    /// outside the lock.
+    pub(crate) fn poll_wait(
+        &mut self,
+        key: WaitKey,
+        waker: Waker,
+        now: Option<Instant>,
+    ) -> (Poll<Result<HoldKey, BudgetError>>, Option<Waker>) {
+        self.not_before(now);
+        let wait = &mut self.waits.all[key];
+        match wait.outcome.take() {
+            None => (Poll::Pending, wait.waker.replace(waker)),
+            Some(outcome) => {
+                self.waits.all.remove(key);
+                (Poll::Ready(outcome), Some(waker))
+            }
+        }
+    }
+
+    /// The owner has gone: its place is given up, or what it was granted is given back. Returns what to drop outside the
+    /// lock.
+    pub(crate) fn cancel_wait(&mut self, key: WaitKey) -> Option<Waker> {
+        if self.waits.all[key].outcome.is_none() {
+            let place = self.unqueue(key);
+            self.fill(place);
+        }
+        let wait = self.waits.all.remove(key);
+        if let Some(Ok(granted)) = wait.outcome {
+            self.release(granted);
+        }
+        wait.waker
+    }
+}
+
+/// How the queue moves on.
+impl Tree {
+    /// After any change of the balances on a path: tells those who can never be met now, and serves those who can.
+    #[inline]
+    pub(crate) fn stir(&mut self, at: NodeId) {
+        if self.waits.waiting > 0 {
+            self.tell_hopeless(at);
+            self.serve_path(at);
+        }
+    }
+
+    fn serve_path(&mut self, at: NodeId) {
+        let mut above = Some(at);
+        while let Some(id) = above {
+            self.serve(id);
+            above = self.nodes[id].parent;
+        }
+    }
+
+    /// Tries those parked at a pool, by ticket, up to the first that it cannot meet itself.
+    fn serve(&mut self, at: NodeId) {
+        while let Some((_, &key)) = self.nodes[at].queue.parked.first_key_value() {
+            match self.blocked_at(key) {
+                Some(pool) if pool == at => return,
+                blocked => self.settle_candidate(key, blocked),
+            }
+        }
+    }
+
+    /// Makes candidates of the heads of a pool's queue, up to one that is parked.
+    fn call_next(&mut self, home: NodeId) {
+        while let Some((_, &key)) = self.nodes[home].queue.own.first_key_value() {
+            if self.waits.all[key].parked.is_some() {
+                return;
+            }
+            let blocked = self.blocked_at(key);
+            self.settle_candidate(key, blocked);
+        }
+    }
+
+    /// Parks a candidate where it is blocked, or grants it.
+    fn settle_candidate(&mut self, key: WaitKey, blocked: Option<NodeId>) {
+        match blocked {
+            Some(pool) => {
+                self.unpark(key);
+                let wait = &mut self.waits.all[key];
+                wait.parked = Some(pool);
+                self.nodes[pool].queue.parked.insert(wait.ticket, key);
+            }
+            None => self.grant(key),
+        }
+    }
+
+    /// The first pool on the way up that refuses a candidate, or that an earlier one waits for.
+    fn blocked_at(&self, key: WaitKey) -> Option<NodeId> {
+        let Wait { ticket, home, ref asked, .. } = self.waits.all[key];
+        let mut path = self.asked_on_path(home, asked.units());
+        let blocked = path.find(|(id, asked)| {
+            let node = &self.nodes[*id];
+            let earlier = || node.queue.parked.first_key_value().is_some_and(|(&first, _)| first < ticket);
+            !node.ledger.fits(asked) || ((*id == home || node.caps_any(asked)) && earlier())
+        });
+        blocked.map(|(id, _)| id)
+    }
+
+    /// Hands the units over in the transition that freed them: nobody can take them in between.
+    fn grant(&mut self, key: WaitKey) {
+        let (home, asked) = (self.waits.all[key].home, self.waits.all[key].asked);
+        self.unqueue(key);
+        let hold = self.begin(home, asked);
+        self.resolve(key, Ok(hold));
+        self.call_next(home);
+    }
+
+    /// All at once: when the first of those behind them is looked at, none of them is in the way any more, nor is served.
+    fn turn_away(&mut self, refusals: Vec<(WaitKey, BudgetError)>) {
+        let places: Vec<_> = refusals.iter().map(|(key, _)| self.unqueue(*key)).collect();
+        for ((key, refusal), (home, _)) in refusals.into_iter().zip(&places) {
+            self.count_refused(*home);
+            self.resolve(key, Err(refusal));
+        }
+        for place in places {
+            self.fill(place);
+        }
+    }
+
+    fn resolve(&mut self, key: WaitKey, outcome: Result<HoldKey, BudgetError>) {
+        let wait = &mut self.waits.all[key];
+        wait.outcome = Some(outcome);
+        self.waits.wakers.extend(wait.waker.take());
+    }
+
+    /// Lets those move on that were behind one that left.
+    fn fill(&mut self, (home, parked): Place) {
+        self.call_next(home);
+        if let Some(pool) = parked {
+            self.serve(pool);
+        }
+    }
+
+    fn unqueue(&mut self, key: WaitKey) -> Place {
+        let parked = self.unpark(key);
+        let Wait { ticket, home, .. } = self.waits.all[key];
+        self.waits.waiting -= 1;
+        let node = &mut self.nodes[home];
+        node.queue.own.remove(&ticket);
+        if let (true, Some(deadline)) = (node.queue.own.is_empty(), node.deadline) {
+            self.waits.due.remove(&(deadline.at, home));
+        }
+        let mut above = Some(home);
+        while let Some(id) = above {
+            let node = &mut self.nodes[id];
+            node.queue.waiting -= 1;
+            if node.queue.waiting == 0 {
+                node.queue.most_asked = Units::default();
+            }
+            above = node.parent;
+        }
+        (home, parked)
+    }
+
+    fn unpark(&mut self, key: WaitKey) -> Option<NodeId> {
+        let wait = &mut self.waits.all[key];
+        let pool = wait.parked.take()?;
+        self.nodes[pool].queue.parked.remove(&wait.ticket);
+        Some(pool)
+    }
+}
+
+/// Those for whom there is nothing to wait for any more.
+impl Tree {
+    /// Tells those that no release can meet now. A pool looks at all of them only where the most that is asked of it may be
+    /// more than it can ever give.
+    fn tell_hopeless(&mut self, at: NodeId) {
+        let mut above = Some(at);
+        while let Some(id) = above {
+            let node = &self.nodes[id];
+            above = node.parent;
+            if node.queue.waiting > 0 && !node.ledger.can_ever_fit(&node.queue.most_asked) {
+                self.tell_hopeless_of(id);
+            }
+        }
+    }
+
+    fn tell_hopeless_of(&mut self, pool: NodeId) {
+        let mut most_asked = Units::default();
+        let mut hopeless = Vec::new();
+        for (key, wait) in self.waits.all.iter().filter(|(_, wait)| wait.outcome.is_none()) {
+            let mut path = self.asked_on_path(wait.home, wait.asked.units());
+            let Some((_, asked)) = path.find(|(id, _)| *id == pool) else { continue };
+            if self.nodes[pool].ledger.can_ever_fit(&asked) {
+                most_asked = std::array::from_fn(|axis| asked[axis].max(most_asked[axis]));
+            } else {
+                let refusal = self.exceeded(wait.home, wait.asked.units());
+                hopeless.push((wait.ticket, key, refusal.expect("what can never fit does not fit now")));
+            }
+        }
+        self.nodes[pool].queue.most_asked = most_asked;
+        hopeless.sort_unstable_by_key(|(ticket, ..)| *ticket);
+        self.turn_away(hopeless.into_iter().map(|(_, key, refusal)| (key, refusal.into())).collect());
+    }
+
+    /// Tells those whose deadline has come by the latest instant seen.
+    #[inline]
+    pub(crate) fn tell_late(&mut self) {
+        let is_due = |(at, _): &&(Instant, NodeId)| Some(*at) <= self.latest;
+        if self.waits.due.first().is_some_and(|first| is_due(&first)) {
+            let due = self.waits.due.iter().take_while(is_due).map(|(_, pool)| *pool);
+            self.turn_all_away(due.collect(), self.latest);
+        }
+    }
+
+    /// Tells those that wait in pools that have just been closed, and those that wait for that.
+    pub(crate) fn tell_closed(&mut self, pools: Vec<NodeId>) {
+        self.turn_all_away(pools, None);
+        let nodes = &self.nodes;
+        let closed = self.waits.closings.iter_mut().filter(|(_, closing)| nodes[closing.pool].closed);
+        self.waits.wakers.extend(closed.filter_map(|(_, closing)| closing.waker.take()));
+    }
+
+    fn turn_all_away(&mut self, pools: Vec<NodeId>, now: Option<Instant>) {
+        let mut refusals = Vec::new();
+        for pool in pools {
+            for &key in self.nodes[pool].queue.own.values() {
+                refusals.push((key, self.explain(pool, self.waits.all[key].asked.units(), now)));
+            }
+        }
+        self.turn_away(refusals);
+    }
+}
+
+/// Waiting for the end.
+impl Tree {
+    /// Whether a pool is closed. If not, `waker` is kept under `key`, and the one kept before is given back, to be dropped
+    /// outside the lock.
+    pub(crate) fn poll_closed(
+        &mut self,
+        pool: NodeId,
+        key: &mut Option<usize>,
+        waker: Waker,
+    ) -> (Poll<()>, Option<Waker>) {
+        if self.nodes[pool].closed {
+            return (Poll::Ready(()), Some(waker));
+        }
+        let closings = &mut self.waits.closings;
+        let key = *key.get_or_insert_with(|| closings.insert(Closing { pool, waker: None }));
+        (Poll::Pending, closings[key].waker.replace(waker))
+    }
+
+    pub(crate) fn cancel_closing(&mut self, key: usize) -> Option<Waker> {
+        self.waits.closings.remove(key).waker
+    }
+}

@@ -1,0 +1,166 @@
+//! Waiting: one future, and a thread that parks to drive it.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use crate::error::BudgetError;
+use crate::queue::WaitKey;
+use crate::reservation::Reservation;
+use crate::shared::Sleep;
+use crate::sync::thread;
+use crate::{Amount, BudgetPool};
+
+/// A reservation to come, from [`BudgetPool::reserve_wait`].
+///
+/// It takes its place at the first poll. It works on any runtime, keeps its pool alive, and is cancel-safe: dropped at any
+/// point, it gives up its place, or gives back what it was granted (P3). Fused: polled again after its end, it is pending
+/// for ever.
+///
+/// What is granted is handed over in the transition that freed it, so that nobody can take it in between. No waker is
+/// woken under the lock; one that panics is passed over.
+#[must_use = "a wait does nothing unless it is awaited"]
+pub struct Wait {
+    pool: BudgetPool,
+    state: State,
+    sleep: Option<Sleep>,
+}
+
+enum State {
+    New(Amount),
+    Queued(WaitKey),
+    Ended,
+}
+
+impl Wait {
+    pub(crate) fn new(pool: BudgetPool, amount: Amount) -> Wait {
+        Wait { pool, state: State::New(amount), sleep: None }
+    }
+
+    /// Asks, or looks what became of having asked. If nothing has yet, `waker` is told.
+    fn poll_once(&mut self, waker: &Waker) -> Poll<Result<Reservation, BudgetError>> {
+        let handle = self.pool.handle();
+        if let State::New(amount) = self.state {
+            // Ended, should the clock panic.
+            self.state = State::Ended;
+            match handle.ask(|tree, at, now| tree.wait(at, amount.quantities(), now)) {
+                Ok(Err(place)) => self.state = State::Queued(place),
+                Ok(Ok(hold)) => return Poll::Ready(Ok(Reservation::new(self.pool.clone(), hold))),
+                Err(refusal) => return Poll::Ready(Err(refusal)),
+            }
+        }
+        let State::Queued(place) = self.state else { return Poll::Pending };
+        let waker = waker.clone();
+        let (poll, old) = handle.ask(|tree, _, now| tree.poll_wait(place, waker, now));
+        if poll.is_ready() {
+            self.state = State::Ended;
+        }
+        drop(old);
+        poll.map_ok(|hold| Reservation::new(self.pool.clone(), hold))
+    }
+
+    /// Sleeps towards the deadline by the caller's timer, if it has one; whether that sleep is over.
+    fn has_overslept(&mut self, context: &mut Context<'_>) -> bool {
+        if self.sleep.is_none() {
+            self.sleep = self.pool.handle().sleep();
+        }
+        let over = self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(context).is_ready());
+        if over {
+            self.sleep = None;
+        }
+        over
+    }
+
+    /// Drives the wait by parking this thread.
+    pub(crate) fn block(mut self, timeout: Option<Duration>) -> Result<Reservation, BudgetError> {
+        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let waker = thread::unparker();
+        loop {
+            if let Poll::Ready(outcome) = self.poll_once(&waker) {
+                return outcome;
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if let (Some(Duration::ZERO), Some(waited)) = (left, timeout) {
+                return Err(BudgetError::Timeout { scope: self.pool.handle().name().clone(), waited });
+            }
+            thread::park(left.into_iter().chain(self.pool.time_left()).min());
+        }
+    }
+}
+
+impl Future for Wait {
+    type Output = Result<Reservation, BudgetError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let poll = this.poll_once(context.waker());
+        if poll.is_ready() || matches!(this.state, State::Ended) || !this.has_overslept(context) {
+            return poll;
+        }
+        let poll = this.poll_once(context.waker());
+        if poll.is_pending() {
+            // The timer was early by the pool's clock: come back.
+            context.waker().wake_by_ref();
+        }
+        poll
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        if let State::Queued(place) = self.state {
+            drop(self.pool.handle().tell(|tree, _| tree.cancel_wait(place)));
+        }
+    }
+}
+
+impl fmt::Debug for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::New(_) => "new",
+            State::Queued(_) => "queued",
+            State::Ended => "ended",
+        };
+        f.debug_struct("Wait").field("pool", &self.pool.name()).field("state", &state).finish_non_exhaustive()
+    }
+}
+
+/// The end of a pool to come, from [`BudgetPool::closed`]. Cancel-safe; polled again after its end, it is ready again.
+#[must_use = "it does nothing unless it is awaited"]
+pub struct Closed {
+    pool: BudgetPool,
+    key: Option<usize>,
+}
+
+impl Closed {
+    pub(crate) fn new(pool: BudgetPool) -> Closed {
+        Closed { pool, key: None }
+    }
+}
+
+impl Future for Closed {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let Closed { pool, key } = self.get_mut();
+        let waker = context.waker().clone();
+        let (poll, old) = pool.handle().tell(|tree, at| tree.poll_closed(at, key, waker));
+        drop(old);
+        poll
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        if let Some(key) = self.key {
+            drop(self.pool.handle().tell(|tree, _| tree.cancel_closing(key)));
+        }
+    }
+}
+
+impl fmt::Debug for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Closed").field("pool", &self.pool.name()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,461 @@
+//! P6: fair waiting, cancel-safe, never for ever.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, ManualClock, Outlook, Reservation, Usd, Wait};
+
+fn tokens(n: u64) -> Amount {
+    Amount::new().tokens(n)
+}
+
+fn pool_of(cap: u64) -> BudgetPool {
+    BudgetPool::builder().name("run").tokens(cap).build()
+}
+
+/// A wait that is polled by hand, and counts its wakes.
+struct Waiter {
+    wait: Pin<Box<Wait>>,
+    wakes: Arc<Wakes>,
+}
+
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Waiter {
+    /// Takes its place.
+    fn queued(pool: &BudgetPool, amount: Amount) -> Waiter {
+        let mut waiter = Waiter { wait: Box::pin(pool.reserve_wait(amount)), wakes: Arc::default() };
+        assert!(waiter.poll().is_pending());
+        waiter
+    }
+
+    fn poll(&mut self) -> Poll<Result<Reservation, BudgetError>> {
+        let waker = Waker::from(Arc::clone(&self.wakes));
+        self.wait.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+
+    fn wakes(&self) -> usize {
+        self.wakes.0.load(Ordering::SeqCst)
+    }
+
+    /// Woken once, and has its reservation.
+    fn granted(&mut self) -> Reservation {
+        assert_eq!(self.wakes(), 1);
+        match self.poll() {
+            Poll::Ready(Ok(hold)) => hold,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Woken once, and told why not.
+    fn refused(&mut self) -> BudgetError {
+        assert_eq!(self.wakes(), 1);
+        match self.poll() {
+            Poll::Ready(Err(refusal)) => refusal,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn still_waits(&mut self) -> bool {
+        self.wakes() == 0 && self.poll().is_pending()
+    }
+}
+
+#[test]
+fn p6_first_come_first_served_and_a_small_one_does_not_pass_a_large_one() {
+    let pool = pool_of(100);
+    let held = pool.reserve(tokens(60)).unwrap();
+    let mut large = Waiter::queued(&pool, tokens(80));
+    let mut small = Waiter::queued(&pool, tokens(10));
+    assert_eq!(pool.snapshot().waiting, 2);
+    assert!(large.still_waits() && small.still_waits(), "40 are free, but the large one is first");
+    assert_eq!(pool.reserve(tokens(1)).unwrap_err().to_string(), "others wait in `run`");
+    pool.record(tokens(1)).unwrap();
+    drop(held);
+    let large = large.granted();
+    assert_eq!(small.granted().amount(), tokens(10));
+    assert_eq!(large.amount(), tokens(80));
+    assert_eq!(pool.snapshot().waiting, 0);
+}
+
+#[test]
+fn p6_a_large_one_is_not_starved_by_small_ones_that_arrive_for_ever() {
+    let pool = pool_of(10);
+    let mut running: Vec<_> = (0..10).map(|_| pool.reserve(tokens(1)).unwrap()).collect();
+    let mut large = Waiter::queued(&pool, tokens(10));
+    let mut waiting = Vec::new();
+    for _ in 0..10 {
+        waiting.push(Waiter::queued(&pool, tokens(1)));
+        assert!(pool.reserve(tokens(1)).is_err(), "jumps no queue");
+        drop(running.pop());
+    }
+    let large = large.granted();
+    assert!(waiting.iter_mut().all(Waiter::still_waits));
+    drop(large);
+    assert!(waiting.iter_mut().map(Waiter::granted).all(|hold| hold.amount() == tokens(1)));
+}
+
+#[test]
+fn p6_one_blocked_in_its_child_does_not_hold_up_another_child() {
+    let root = pool_of(100);
+    let (narrow, wide) = (root.child().tokens(10).build(), root.child().build());
+    let _narrow_hold = narrow.reserve(tokens(10)).unwrap();
+    let wide_hold = wide.reserve(tokens(90)).unwrap();
+    let mut blocked = Waiter::queued(&narrow, tokens(5));
+    let mut fits = Waiter::queued(&wide, tokens(50));
+    drop(wide_hold);
+    assert_eq!(fits.granted().amount(), tokens(50));
+    assert!(blocked.still_waits());
+    wide.reserve(tokens(1)).unwrap().release();
+    assert!(matches!(narrow.reserve(tokens(0)), Err(BudgetError::Queued { scope }) if scope == "pool"));
+}
+
+#[test]
+fn p6_those_who_compete_above_are_served_by_ticket() {
+    let root = pool_of(100);
+    let (a, b) = (root.child().build(), root.child().build());
+    let held = root.reserve(tokens(100)).unwrap();
+    let mut first = Waiter::queued(&a, tokens(60));
+    let mut second = Waiter::queued(&b, tokens(60));
+    let mut third = Waiter::queued(&a, tokens(10));
+    let mut fourth = Waiter::queued(&root, tokens(10));
+    held.commit(tokens(0));
+    let first = first.granted();
+    assert!(second.still_waits() && third.still_waits() && fourth.still_waits());
+    drop(first);
+    let _second = second.granted();
+    assert_eq!((third.granted().amount(), fourth.granted().amount()), (tokens(10), tokens(10)));
+}
+
+#[test]
+fn p6_what_only_another_axis_waits_for_is_not_held_up() {
+    let root = BudgetPool::builder().tokens(10).requests(10).build();
+    let (a, b) = (root.child().build(), root.child().build());
+    let _held = root.reserve(tokens(10)).unwrap();
+    let mut blocked = Waiter::queued(&a, tokens(1));
+    // The root has a cap on requests, and somebody waits there: first come, first served.
+    assert!(matches!(b.reserve(Amount::new().requests(1)), Err(BudgetError::Queued { .. })));
+    // It has none on USD, nor on what is in flight.
+    b.reserve(Amount::new().usd(Usd::from_cents(1))).unwrap().release();
+    assert!(blocked.still_waits());
+}
+
+#[test]
+fn p6_a_carved_share_is_not_held_up_by_those_who_wait_above() {
+    let root = pool_of(100);
+    let share = root.child().tokens(20).carved().build().unwrap();
+    let _held = root.reserve(tokens(80)).unwrap();
+    let mut above = Waiter::queued(&root, tokens(10));
+    share.reserve(tokens(20)).unwrap().release();
+    assert!(matches!(root.child().tokens(0).carved().build(), Err(BudgetError::Queued { .. })));
+    drop(share);
+    assert_eq!(above.granted().amount(), tokens(10));
+}
+
+#[test]
+fn p3_a_wait_that_is_dropped_gives_up_its_place_or_what_it_was_granted() {
+    let pool = pool_of(100);
+    drop(pool.reserve_wait(tokens(5)));
+    let held = pool.reserve(tokens(100)).unwrap();
+    let first = Waiter::queued(&pool, tokens(100));
+    let mut second = Waiter::queued(&pool, tokens(30));
+    let third = Waiter::queued(&pool, tokens(30));
+    drop(third);
+    drop(first);
+    assert!(second.still_waits());
+    drop(held);
+    assert_eq!((second.wakes(), pool.snapshot().tokens.reserved), (1, 30));
+    let mut fourth = Waiter::queued(&pool, tokens(90));
+    drop(second);
+    assert_eq!(fourth.granted().amount(), tokens(90));
+    let end = pool.snapshot();
+    assert_eq!((end.tokens.reserved, end.waiting, end.reservations), (0, 0, 0));
+}
+
+#[test]
+fn p6_a_head_that_leaves_lets_the_next_one_move_on() {
+    let pool = pool_of(100);
+    let _held = pool.reserve(tokens(60)).unwrap();
+    let large = Waiter::queued(&pool, tokens(100));
+    let mut small = Waiter::queued(&pool, tokens(40));
+    drop(large);
+    assert_eq!(small.granted().amount(), tokens(40));
+}
+
+#[test]
+fn p6_what_can_never_be_met_is_refused_at_once_and_as_soon_as_commits_make_it_so() {
+    let pool = pool_of(100);
+    let mut hopeless = pin!(pool.reserve_wait(tokens(101)));
+    let poll = hopeless.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(matches!(poll, Poll::Ready(Err(refusal)) if refusal.outlook() == Outlook::Never));
+
+    let held = pool.reserve(tokens(60)).unwrap();
+    let _other = pool.reserve(tokens(40)).unwrap();
+    let mut head = Waiter::queued(&pool, tokens(40));
+    let mut behind = Waiter::queued(&pool, tokens(41));
+    let mut last = Waiter::queued(&pool, tokens(1));
+    held.commit(tokens(60));
+    let refusal = behind.refused();
+    assert_eq!((refusal.outlook(), refusal.axis(), refusal.scope()), (Outlook::Never, Some(Axis::Tokens), "run"));
+    assert!(head.still_waits() && last.still_waits());
+    pool.debit(tokens(1));
+    assert_eq!(head.refused().outlook(), Outlook::Never);
+    assert!(last.still_waits());
+    pool.remove(Caps::new()).unwrap();
+    drop(_other);
+    assert_eq!(last.granted().amount(), tokens(1));
+}
+
+#[test]
+fn p6_every_kind_of_new_room_serves() {
+    type Room = fn(&BudgetPool, &mut Option<Reservation>);
+    let kinds: [(&str, Room); 7] = [
+        ("drop", |_, held| *held = None),
+        ("release", |_, held| held.take().unwrap().release()),
+        ("a commit of less", |_, held| _ = held.take().unwrap().commit(tokens(0))),
+        ("shrink", |_, held| held.as_mut().unwrap().shrink(tokens(50)).unwrap()),
+        ("add", |pool, _| pool.add(Caps::new().tokens(50)).unwrap()),
+        ("reset", |pool, _| _ = pool.reset()),
+        ("a fact that pays", |pool, held| {
+            pool.debit(tokens(10));
+            pool.add(Caps::new().tokens(60)).unwrap();
+            assert!(held.is_some());
+        }),
+    ];
+    for (kind, room) in kinds {
+        let pool = pool_of(100);
+        pool.record(tokens(50)).unwrap();
+        let mut held = Some(pool.reserve(tokens(50)).unwrap());
+        let mut waiter =
+            Waiter::queued(&pool.child().build(), tokens(if kind == "a fact that pays" { 40 } else { 50 }));
+        room(&pool, &mut held);
+        drop(waiter.granted());
+    }
+}
+
+#[test]
+fn p6_what_a_carved_child_gives_back_serves_its_parents_queue() {
+    type End = fn(BudgetPool);
+    let ends: [End; 3] =
+        [|share| drop(share), |share| share.close(), |share| share.remove(Caps::new().tokens(40)).unwrap()];
+    for end in ends {
+        let root = pool_of(100);
+        let share = root.child().tokens(100).carved().build().unwrap();
+        let mut waiter = Waiter::queued(&root, tokens(40));
+        end(share);
+        drop(waiter.granted());
+    }
+}
+
+#[test]
+fn closing_tells_every_waiter_below_and_grants_none() {
+    let root = BudgetPool::builder().name("root").tokens(10).build();
+    let (a, b) = (root.child().build(), root.child().tokens(5).carved().build().unwrap());
+    let held = root.reserve(tokens(5)).unwrap();
+    let held_below = b.reserve(tokens(5)).unwrap();
+    let mut waiters = [Waiter::queued(&root, tokens(5)), Waiter::queued(&a, tokens(1)), Waiter::queued(&b, tokens(1))];
+    root.close();
+    for waiter in &mut waiters {
+        assert_eq!(waiter.refused().to_string(), "`root` is closed");
+    }
+    drop((held, held_below));
+    assert_eq!((root.snapshot().waiting, root.snapshot().refused, root.snapshot().tokens.reserved), (0, 3, 0));
+}
+
+#[test]
+fn a_deadline_tells_every_waiter_at_the_next_touch() {
+    let clock = ManualClock::new();
+    let root = BudgetPool::builder().name("root").tokens(10).clock(clock.clone()).build();
+    let timed = root.child().name("timed").deadline(Duration::from_secs(1)).build();
+    let below = timed.child().build();
+    let held = root.reserve(tokens(10)).unwrap();
+    let mut waiters = [Waiter::queued(&timed, tokens(5)), Waiter::queued(&below, tokens(5))];
+    let mut patient = Waiter::queued(&root, tokens(5));
+    clock.advance(Duration::from_secs(1));
+    assert!(timed.record(tokens(0)).is_err());
+    for waiter in &mut waiters {
+        assert_eq!(waiter.refused().to_string(), "deadline of `timed` exceeded: 1s of 1s");
+    }
+    assert!(patient.still_waits());
+    drop(held);
+    assert_eq!(patient.granted().amount(), tokens(5));
+}
+
+#[test]
+fn closed_resolves_for_the_pool_and_all_below() {
+    let root = BudgetPool::unlimited();
+    let child = root.child().build();
+    let wakes = Arc::new(Wakes::default());
+    let waker = Waker::from(Arc::clone(&wakes));
+    let mut context = Context::from_waker(&waker);
+    let (mut of_root, mut of_child, dropped) = (pin!(root.closed()), pin!(child.closed()), root.closed());
+    assert!(of_root.as_mut().poll(&mut context).is_pending() && of_child.as_mut().poll(&mut context).is_pending());
+    drop(dropped);
+    child.close();
+    assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
+    assert!(of_child.as_mut().poll(&mut context).is_ready() && of_root.as_mut().poll(&mut context).is_pending());
+    root.close();
+    assert!(of_root.as_mut().poll(&mut context).is_ready() && of_root.as_mut().poll(&mut context).is_ready());
+}
+
+#[test]
+fn a_waker_that_panics_or_comes_back_harms_nobody() {
+    struct Panics;
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            std::panic::resume_unwind(Box::new("on purpose"));
+        }
+    }
+    struct ComesBack(BudgetPool);
+    impl Wake for ComesBack {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.reserve(tokens(1)));
+            drop(self.0.snapshot_tree());
+        }
+    }
+    let pool = pool_of(100);
+    let held = pool.reserve(tokens(100)).unwrap();
+    let mut first = Box::pin(pool.reserve_wait(tokens(10)));
+    assert!(first.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(Panics)))).is_pending());
+    let mut second = Box::pin(pool.reserve_wait(tokens(10)));
+    let waker = Waker::from(Arc::new(ComesBack(pool.clone())));
+    assert!(second.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    let mut third = Waiter::queued(&pool, tokens(10));
+    held.commit(tokens(50));
+    drop(third.granted());
+    drop((first, second));
+    assert_eq!((pool.snapshot().tokens.used, pool.snapshot().tokens.reserved), (50, 0));
+}
+
+#[test]
+fn a_wait_is_fused_send_unpin_and_debug() {
+    fn sent<T: Send + Unpin>(_: &T) {}
+    let pool = pool_of(1);
+    let mut wait = pool.reserve_wait(tokens(1));
+    sent(&wait);
+    sent(&pool.closed());
+    assert_eq!(format!("{wait:?}"), r#"Wait { pool: "run", state: "new", .. }"#);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut wait).poll(&mut context).is_ready());
+    assert!(Pin::new(&mut wait).poll(&mut context).is_pending());
+    assert_eq!(format!("{wait:?}"), r#"Wait { pool: "run", state: "ended", .. }"#);
+}
+
+mod blocking {
+    use super::*;
+
+    #[test]
+    fn a_thread_waits_for_another() {
+        let pool = pool_of(100);
+        let held = pool.reserve(tokens(100)).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| pool.reserve_blocking(tokens(70)).unwrap().amount());
+            while pool.snapshot().waiting == 0 {
+                std::thread::yield_now();
+            }
+            drop(held);
+            assert_eq!(waiting.join().unwrap(), tokens(70));
+        });
+    }
+
+    #[test]
+    fn a_wait_in_vain_ends_and_leaves_no_trace() {
+        let pool = pool_of(100);
+        let _held = pool.reserve(tokens(100)).unwrap();
+        let refusal = pool.reserve_blocking_for(tokens(1), Duration::from_millis(20)).unwrap_err();
+        assert_eq!(refusal.to_string(), "waited in vain in `run` for 20ms");
+        assert_eq!((refusal.scope(), refusal.axis(), refusal.outlook()), ("run", None, Outlook::AfterRelease));
+        assert_eq!(pool.snapshot().waiting, 0);
+        assert!(pool.reserve_blocking_for(tokens(1), Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn the_deadline_ends_it() {
+        let pool = BudgetPool::builder().tokens(1).deadline(Duration::from_millis(30)).build();
+        let _held = pool.reserve(tokens(1)).unwrap();
+        let refusal = pool.reserve_blocking(tokens(1)).unwrap_err();
+        assert_eq!(refusal.axis(), Some(Axis::Deadline));
+    }
+
+    #[test]
+    fn many_threads_share_and_nothing_leaks() {
+        let pool = BudgetPool::builder().in_flight(3).tokens(10).build();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let pool = &pool;
+                scope.spawn(move || {
+                    for step in 0..500 {
+                        let hold = pool.reserve_blocking(tokens((thread + step) % 11)).unwrap();
+                        hold.release();
+                    }
+                });
+            }
+        });
+        let end = pool.snapshot();
+        assert_eq!(
+            (end.admitted, end.refused, end.waiting, end.tokens.reserved, end.reservations),
+            (4_000, 0, 0, 0, 0)
+        );
+        assert!(end.in_flight.peak <= 3);
+    }
+}
+
+mod runtimes {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn tokio_and_its_timer_need_no_real_second() {
+        let pool = BudgetPool::builder()
+            .tokens(10)
+            .clock(|| tokio::time::Instant::now().into_std())
+            .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+            .deadline(Duration::from_secs(3_600))
+            .build();
+        let held = pool.reserve(tokens(10)).unwrap();
+        let (served, late) = (tokio::spawn(pool.reserve_wait(tokens(4))), tokio::spawn(pool.reserve_wait(tokens(8))));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        drop(held);
+        let hold = served.await.unwrap().unwrap();
+        assert_eq!(late.await.unwrap().unwrap_err().axis(), Some(Axis::Deadline));
+        hold.commit_all();
+    }
+
+    #[tokio::test]
+    async fn a_cancelled_task_gives_up_its_place() {
+        let pool = pool_of(10);
+        let held = pool.reserve(tokens(10)).unwrap();
+        let task = tokio::spawn(pool.reserve_wait(tokens(10)));
+        while pool.snapshot().waiting == 0 {
+            tokio::task::yield_now().await;
+        }
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert_eq!(pool.snapshot().waiting, 0);
+        drop(held);
+        assert_eq!(pool.snapshot().tokens.reserved, 0);
+    }
+
+    #[test]
+    fn smol_drives_it_too() {
+        let pool = pool_of(10);
+        let held = pool.reserve(tokens(10)).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| smol::block_on(pool.reserve_wait(tokens(10))).map(|hold| hold.amount()));
+            while pool.snapshot().waiting == 0 {
+                std::thread::yield_now();
+            }
+            drop(held);
+            assert_eq!(waiting.join().unwrap().unwrap(), tokens(10));
+        });
+    }
+}
