@@ -1,7 +1,12 @@
-//! In steady state no call on the hot paths allocates, at any depth, admitted or refused.
+//! In steady state no call on the hot paths allocates, at any depth, admitted or refused. Nor does a grant to one who
+//! waits; what little a long line costs is told at the end.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 
 use allocation_counter::{AllocationInfo, measure};
-use budget_pool::{Amount, BudgetPool, Usd};
+use budget_pool::{Amount, BudgetPool, Reservation, Usd, Wait};
 
 const PLENTY: u64 = u64::MAX / 2;
 
@@ -88,4 +93,139 @@ fn a_hold_that_changes_allocates_nothing() {
         let mut hold = pool.reserve(amount()).expect("it fits");
         hold.split(part).expect("it is held").commit_all();
     });
+}
+
+/// One slot, and a line of those who wait for it, each in one of the pools in turn. It is always as long.
+struct Line<'a> {
+    pools: &'a [BudgetPool],
+    held: Option<Reservation>,
+    line: VecDeque<Wait>,
+    joined: usize,
+}
+
+/// What each step of a turn has done to the heap, over many turns.
+#[derive(Debug, Default)]
+struct Turns {
+    release: AllocationInfo,
+    collect: AllocationInfo,
+    join: AllocationInfo,
+}
+
+fn poll(wait: &mut Wait) -> Option<Reservation> {
+    match Pin::new(wait).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(granted) => Some(granted.expect("it can be met")),
+        Poll::Pending => None,
+    }
+}
+
+impl Line<'_> {
+    fn new(pools: &[BudgetPool], length: usize) -> Line<'_> {
+        let held = Some(pools[0].reserve(amount()).expect("the slot is free"));
+        let mut line = Line { pools, held, line: VecDeque::with_capacity(length + 1), joined: 0 };
+        (0..length).for_each(|_| line.join());
+        line
+    }
+
+    fn join(&mut self) {
+        let mut wait = self.pools[self.joined % self.pools.len()].reserve_wait(amount());
+        self.joined += 1;
+        assert!(poll(&mut wait).is_none(), "the slot is taken");
+        self.line.push_back(wait);
+    }
+
+    /// Releases, which grants the first; that is collected; one more joins.
+    fn turn(&mut self) -> Turns {
+        let mut first = self.line.pop_front().expect("the line is not empty");
+        let release = measure(|| drop(self.held.take()));
+        let collect = measure(|| {
+            self.held = poll(&mut first);
+            drop(first);
+        });
+        assert!(self.held.is_some(), "the first was granted what was released");
+        Turns { release, collect, join: measure(|| self.join()) }
+    }
+
+    /// In steady state: as many turns as must have used every place again are not counted.
+    fn turns(&mut self, turns: usize) -> Turns {
+        for _ in 0..3 * self.line.len() + 100 {
+            self.turn();
+        }
+        let mut sum = Turns::default();
+        for _ in 0..turns {
+            let Turns { release, collect, join } = self.turn();
+            sum.release += release;
+            sum.collect += collect;
+            sum.join += join;
+        }
+        sum
+    }
+}
+
+fn below_one_slot(pools: usize) -> Vec<BudgetPool> {
+    let slot = BudgetPool::builder().in_flight(1).build();
+    (0..pools).map(|_| slot.child().tokens(PLENTY).build()).collect()
+}
+
+const TURNS: usize = 2_000;
+
+#[test]
+fn a_short_line_allocates_nothing() {
+    for depth in [1, 4] {
+        for length in [1, 2, 11] {
+            let pool = chain(depth).pop().expect("it is not empty").child().in_flight(1).build();
+            let Turns { release, collect, join } = Line::new(&[pool], length).turns(TURNS);
+            assert_eq!([release, collect, join], [AllocationInfo::default(); 3], "{length} at depth {depth}");
+        }
+    }
+    // A candidate in each of some pools, and one behind it.
+    let Turns { release, collect, join } = Line::new(&below_one_slot(11), 22).turns(TURNS);
+    assert_eq!([release, collect, join], [AllocationInfo::default(); 3], "in 11 pools");
+}
+
+/// A grant makes nothing, however long the line is. A line of more than eleven is kept in several nodes: once in a while a
+/// grant gives one back, and joining makes one. Both happen once in six times; at the worst length, where the line goes to
+/// and fro between one node and three, once each time.
+#[test]
+fn a_grant_in_a_long_line_allocates_nothing() {
+    for (length, at_most) in [(12, TURNS), (13, TURNS), (100, TURNS / 4), (10_000, TURNS / 4)] {
+        for depth in [1, 4] {
+            let pool = chain(depth).pop().expect("it is not empty").child().in_flight(1).build();
+            let Turns { release, collect, join } = Line::new(&[pool], length).turns(TURNS);
+            let freed = usize::try_from(-release.count_current).expect("it makes nothing that it keeps");
+            let what = format!("{length} at depth {depth}: {release:?}, {join:?}");
+            assert_eq!(release.count_total, 0, "{what}");
+            assert_eq!(collect, AllocationInfo::default(), "{what}");
+            assert!(freed <= at_most, "{what}");
+            assert!(join.count_total as usize <= at_most, "{what}");
+        }
+    }
+}
+
+/// What competes in many pools for one above them is a line there, too: of candidates, one of each pool. A grant takes one
+/// out and puts the next one in, so that here it may make a node as well, as seldom.
+#[test]
+fn a_grant_among_many_pools_allocates_seldom() {
+    for (pools, at_most) in [(12, TURNS), (100, TURNS / 4)] {
+        let Turns { release, collect, .. } = Line::new(&below_one_slot(pools), 2 * pools).turns(TURNS);
+        assert!(release.count_total as usize <= at_most, "{pools}: {release:?}");
+        assert!(release.count_current.unsigned_abs() <= 4, "{pools}: {release:?}");
+        assert_eq!(collect, AllocationInfo::default(), "{pools}");
+    }
+}
+
+/// One release that grants to a thousand.
+#[test]
+fn a_release_that_grants_many_allocates_nothing() {
+    let pool = BudgetPool::builder().tokens(1_000).build();
+    let round = || {
+        let held = pool.reserve(Amount::new().tokens(1_000)).expect("all of it is free");
+        let mut waits: Vec<Wait> = (0..1_000).map(|_| pool.reserve_wait(Amount::new().tokens(1))).collect();
+        assert!(waits.iter_mut().all(|wait| poll(wait).is_none()));
+        let seen = measure(|| drop(held));
+        assert!(waits.iter_mut().all(|wait| poll(wait).is_some()));
+        seen.count_total
+    };
+    // The first makes room for as many holds, and as many to be woken.
+    round();
+    assert_eq!((0..3).map(|_| round()).sum::<u64>(), 0);
 }

@@ -1,11 +1,17 @@
 //! One call in a loop, and nothing else, for `valgrind --tool=callgrind`: the instructions it counts, divided by the
 //! iterations, are those of one call. They are the same from run to run, also on a busy machine.
+//!
+//! `waitN` lets N wait at any time. One iteration releases, which grants the first, collects that, and lets one more wait. To
+//! make a line of them takes instructions, too: count two runs, and divide the difference.
 
+use std::collections::VecDeque;
 use std::env;
 use std::hint::black_box;
+use std::pin::Pin;
 use std::process::ExitCode;
+use std::task::{Context, Poll, Waker};
 
-use budget_pool::{Amount, BudgetPool, Usd};
+use budget_pool::{Amount, BudgetPool, Usd, Wait};
 
 const PLENTY: u64 = u64::MAX / 2;
 
@@ -26,6 +32,7 @@ fn main() -> ExitCode {
     let pool = match case.as_str() {
         "record4" => BudgetPool::builder().tokens(PLENTY).input_tokens(PLENTY).output_tokens(PLENTY).usd(nanos).build(),
         "refused" => BudgetPool::builder().tokens(PLENTY).usd(Usd::from_nanos(0)).build(),
+        "wait1" | "wait1000" | "wait100000" => BudgetPool::builder().in_flight(1).build(),
         "depth4" => (1..4).fold(BudgetPool::builder().tokens(PLENTY).usd(nanos).build(), |above, _| {
             above.child().tokens(PLENTY).usd(nanos).build()
         }),
@@ -51,12 +58,35 @@ fn main() -> ExitCode {
                 black_box(hold.commit(two()));
             }
         }
+        "wait1" => wait(&pool, 1, iterations),
+        "wait1000" => wait(&pool, 1_000, iterations),
+        "wait100000" => wait(&pool, 100_000, iterations),
         _ => return usage(),
     }
     ExitCode::SUCCESS
 }
 
+fn wait(pool: &BudgetPool, waiting: usize, iterations: u64) {
+    let poll = |wait: &mut Wait| Pin::new(wait).poll(&mut Context::from_waker(Waker::noop()));
+    let ask = || {
+        let mut wait = pool.reserve_wait(Amount::new());
+        let polled = poll(&mut wait);
+        (wait, polled)
+    };
+    let (_, Poll::Ready(first)) = ask() else { panic!("there is room for the first") };
+    let mut held = Some(first);
+    let mut line: VecDeque<Wait> = (0..waiting).map(|_| ask().0).collect();
+    for _ in 0..iterations {
+        drop(held.take());
+        let Some(Poll::Ready(granted)) = line.pop_front().map(|mut first| poll(&mut first)) else {
+            panic!("the first is granted what was released")
+        };
+        held = Some(granted);
+        line.push_back(ask().0);
+    }
+}
+
 fn usage() -> ExitCode {
-    eprintln!("usage: hot record2|record4|refused|reserve|depth4 ITERATIONS");
+    eprintln!("usage: hot record2|record4|refused|reserve|depth4|wait1|wait1000|wait100000 ITERATIONS");
     ExitCode::from(2)
 }

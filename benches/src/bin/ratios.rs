@@ -32,6 +32,11 @@ const ROWS: &[Row] = &[
     ("2 threads, 2 axes : tokio", "record, 2 threads/budget-pool/2 axes", "record, 2 threads/tokio/try_acquire_many+drop", "1"),
     ("2 threads, 2 axes : governor", "record, 2 threads/budget-pool/2 axes", "record, 2 threads/governor/check_n", "1"),
     ("2 threads, reserve + commit : tokio", "reserve, 2 threads/budget-pool/reserve+commit", "reserve, 2 threads/tokio/try_acquire_many_owned+drop", ""),
+    ("one waits, is granted : tokio", "wait, one by one/budget-pool/in flight", "wait, one by one/tokio/acquire_owned", ""),
+    ("grant, 1,000 waiting : tokio", "grant, so many waiting/budget-pool/in flight/1000", "grant, so many waiting/tokio/acquire_owned/1000", ""),
+    ("grant, 100,000 waiting : tokio", "grant, so many waiting/budget-pool/in flight/100000", "grant, so many waiting/tokio/acquire_owned/100000", ""),
+    ("grant, 100,000 waiting : 1,000", "grant, so many waiting/budget-pool/in flight/100000", "grant, so many waiting/budget-pool/in flight/1000", ""),
+    ("leave and join, 100,000 waiting : tokio", "leave and join, so many waiting/budget-pool/in flight/100000", "leave and join, so many waiting/tokio/acquire_owned/100000", ""),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
