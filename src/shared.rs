@@ -2,6 +2,7 @@
 //!
 //! The clock is read before the lock is taken, and whatever is the user's is dropped after it was let go.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -12,7 +13,7 @@ use crate::clock::SharedClock;
 use crate::deadline::DeadlineBudget;
 use crate::error::BudgetError;
 use crate::name::Name;
-use crate::sync::{Arc, Mutex};
+use crate::sync::{Arc, Mutex, MutexGuard};
 use crate::tree::{NodeId, Spec, Tree};
 
 /// A sleep of the caller's runtime.
@@ -35,29 +36,21 @@ struct Shared {
     timer: Option<Timer>,
 }
 
-/// How many are woken between two locks.
-const WAKE_BATCH: usize = 32;
+/// How many are woken without a change of the queue's memory.
+const FEW: usize = 8;
 
-impl Shared {
-    /// Wakes all that were granted or told, without the lock: a waker may come back here.
-    #[cold]
-    fn wake(&self) {
-        loop {
-            let mut batch: [Option<Waker>; WAKE_BATCH] = [const { None }; WAKE_BATCH];
-            let mut tree = self.tree.lock();
-            for slot in &mut batch {
-                *slot = tree.waits.wakers.pop_front();
-            }
-            drop(tree);
-            if batch[0].is_none() {
-                return;
-            }
-            for waker in batch.into_iter().flatten() {
-                // One that panics must not keep the others asleep, nor hurt the caller, who only gave back what it held.
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-                    std::mem::forget(panic);
-                }
-            }
+/// Wakes all that this transition granted or told, without the lock: a waker may come back here. No other thread wakes them
+/// for this one: it might hold a lock that they take.
+#[cold]
+fn wake(mut tree: MutexGuard<'_, Tree>) {
+    let wakers = &mut tree.waits.wakers;
+    let many = if wakers.len() > FEW { std::mem::take(wakers) } else { VecDeque::new() };
+    let few: [Option<Waker>; FEW] = std::array::from_fn(|_| wakers.pop_front());
+    drop(tree);
+    for waker in few.into_iter().flatten().chain(many) {
+        // One that panics must not keep the others asleep, nor hurt the caller, who only gave back what it held.
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+            std::mem::forget(panic);
         }
     }
 }
@@ -108,10 +101,8 @@ impl Handle {
     pub(crate) fn tell<R>(&self, transition: impl FnOnce(&mut Tree, NodeId) -> R) -> R {
         let mut tree = self.shared.tree.lock();
         let result = transition(&mut tree, self.node);
-        let woken = !tree.waits.wakers.is_empty();
-        drop(tree);
-        if woken {
-            self.shared.wake();
+        if !tree.waits.wakers.is_empty() {
+            wake(tree);
         }
         result
     }

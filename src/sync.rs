@@ -1,12 +1,15 @@
 //! The lock and the reference count: parking_lot's and the standard library's, or loom's when models run.
 
 #[cfg(not(all(test, budget_pool_loom)))]
-pub(crate) use {parking_lot::Mutex, std::sync::Arc};
+pub(crate) use {
+    parking_lot::{Mutex, MutexGuard},
+    std::sync::Arc,
+};
 
 #[cfg(all(test, budget_pool_loom))]
 pub(crate) use self::loom_mutex::Mutex;
 #[cfg(all(test, budget_pool_loom))]
-pub(crate) use loom::sync::Arc;
+pub(crate) use loom::sync::{Arc, MutexGuard};
 
 /// A waker that unparks the present thread, and how to park it.
 pub(crate) mod thread {

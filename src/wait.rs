@@ -18,8 +18,8 @@ use crate::{Amount, BudgetPool};
 /// point, it gives up its place, or gives back what it was granted (P3). Fused: polled again after its end, it is pending
 /// for ever.
 ///
-/// What is granted is handed over in the transition that freed it, so that nobody can take it in between. No waker is
-/// woken under the lock; one that panics is passed over.
+/// What is granted is handed over in the transition that freed it, so that nobody can take it in between. The
+/// waker is woken by the call that granted it, without the lock; one that panics is passed over.
 #[must_use = "a wait does nothing unless it is awaited"]
 pub struct Wait {
     pool: BudgetPool,
