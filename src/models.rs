@@ -13,6 +13,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod waiting;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex};

@@ -17,7 +17,7 @@ pub(crate) mod thread {
     use std::time::Duration;
 
     #[cfg(all(test, budget_pool_loom))]
-    use loom::thread::{self, Thread};
+    use super::loom_thread::{self as thread, Thread};
     #[cfg(not(all(test, budget_pool_loom)))]
     use std::thread::{self, Thread};
 
@@ -57,5 +57,34 @@ mod loom_mutex {
         pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
             self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
         }
+    }
+}
+
+/// Parks as the standard library does. Loom's own `park` forgets that it was told not to, should the thread meet a lock in
+/// between. It returns early now and then.
+#[cfg(all(test, budget_pool_loom))]
+mod loom_thread {
+    use std::sync::Arc;
+
+    use loom::sync::Notify;
+
+    loom::thread_local! {
+        static TOKEN: Arc<Notify> = Arc::new(Notify::new());
+    }
+
+    pub(crate) struct Thread(Arc<Notify>);
+
+    impl Thread {
+        pub(crate) fn unpark(&self) {
+            self.0.notify();
+        }
+    }
+
+    pub(crate) fn current() -> Thread {
+        Thread(TOKEN.with(Arc::clone))
+    }
+
+    pub(crate) fn park() {
+        TOKEN.with(|token| token.wait());
     }
 }
