@@ -213,9 +213,9 @@ fn a_grant_among_many_pools_allocates_seldom() {
     }
 }
 
-/// One release that grants to a thousand.
+/// One release that grants to a thousand: what is taken out from under the lock to be woken grows by doubling.
 #[test]
-fn a_release_that_grants_many_allocates_nothing() {
+fn a_release_that_grants_many_allocates_a_handful_of_times() {
     let pool = BudgetPool::builder().tokens(1_000).build();
     let round = || {
         let held = pool.reserve(Amount::new().tokens(1_000)).expect("all of it is free");
@@ -225,7 +225,10 @@ fn a_release_that_grants_many_allocates_nothing() {
         assert!(waits.iter_mut().all(|wait| poll(wait).is_some()));
         seen.count_total
     };
-    // The first makes room for as many holds, and as many to be woken.
+    // The first makes room for as many holds.
     round();
-    assert_eq!((0..3).map(|_| round()).sum::<u64>(), 0);
+    for _ in 0..3 {
+        let seen = round();
+        assert!(seen <= 10, "{seen} for a thousand");
+    }
 }
