@@ -111,6 +111,8 @@
 //! - **Tokenizers and price lists.** Amounts are yours to reckon; [`Usd::for_tokens`] does the arithmetic.
 //! - **One axis, no money, no tree.** `tokio::sync::Semaphore` has permits; an atomic counts.
 //! - **Rates.** For requests per second alone there is `governor`.
+//! - **Not yet:** holds that expire by themselves, periods that turn by themselves, calls that count once by their key, and
+//!   a worker's own share without the lock.
 //!
 //! # Features and versions
 //!

@@ -197,10 +197,13 @@ impl Tree {
     /// Tries those parked at a pool, by ticket, up to the first that it cannot meet itself.
     fn serve(&mut self, at: NodeId) {
         while let Some((_, &key)) = self.nodes[at].queue.parked.first_key_value() {
-            match self.blocked_at(key) {
-                Some(pool) if pool == at => return,
-                blocked => self.settle_candidate(key, blocked),
+            let blocked = self.blocked_at(key);
+            if blocked == Some(at) {
+                return;
             }
+            let home = self.waits.all[key].home;
+            self.settle_candidate(key, blocked);
+            self.call_next(home);
         }
     }
 
@@ -246,7 +249,6 @@ impl Tree {
         self.unqueue(key);
         let hold = self.begin(home, asked);
         self.resolve(key, Ok(hold));
-        self.call_next(home);
     }
 
     /// All at once: when the first of those behind them is looked at, none of them is in the way any more, nor is served.

@@ -193,6 +193,19 @@ fn p6_a_head_that_leaves_lets_the_next_one_move_on() {
 }
 
 #[test]
+fn p6_one_release_serves_a_hundred_thousand() {
+    let root = pool_of(100_000);
+    let held = root.reserve(tokens(100_000)).unwrap();
+    let pools = [root.clone(), root.child().build()];
+    let mut context = Context::from_waker(Waker::noop());
+    let mut waits: Vec<_> = (0..100_000).map(|n| pools[usize::from(n > 50_000)].reserve_wait(tokens(1))).collect();
+    assert!(waits.iter_mut().all(|wait| Pin::new(wait).poll(&mut context).is_pending()));
+    drop(held);
+    assert_eq!((root.snapshot().waiting, root.snapshot().reservations), (0, 100_000));
+    assert!(waits.iter_mut().all(|wait| Pin::new(wait).poll(&mut context).is_ready()));
+}
+
+#[test]
 fn p6_what_can_never_be_met_is_refused_at_once_and_as_soon_as_commits_make_it_so() {
     let pool = pool_of(100);
     let mut hopeless = pin!(pool.reserve_wait(tokens(101)));
