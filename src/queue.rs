@@ -8,7 +8,8 @@
 //!
 //! Pools compete where something is asked of an axis that is capped: on a carved axis nothing is asked above the carve.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
@@ -24,9 +25,6 @@ type Ticket = u64;
 /// Names one wait, until its owner collects or cancels it.
 pub(crate) type WaitKey = usize;
 
-/// What one that leaves makes room in: its own pool's queue, and where it was parked.
-type Place = (NodeId, Option<NodeId>);
-
 /// All that wait in a tree of pools.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
@@ -34,6 +32,8 @@ pub(crate) struct Waits {
     /// How many are neither granted nor refused.
     waiting: usize,
     last_ticket: Ticket,
+    /// Candidates that may no longer be held where they are parked, the earliest first. Empty between transitions.
+    called: BinaryHeap<Reverse<(Ticket, WaitKey)>>,
     /// Pools in which somebody waits for a deadline to come first.
     due: BTreeSet<(Instant, NodeId)>,
     /// Of those that were granted, refused or told; to be woken outside the lock, in this order.
@@ -138,6 +138,7 @@ impl Tree {
             above = node.parent;
         }
         self.call_next(home);
+        self.serve();
         key
     }
 
@@ -164,8 +165,8 @@ impl Tree {
     /// lock.
     pub(crate) fn cancel_wait(&mut self, key: WaitKey) -> Option<Waker> {
         if self.waits.all[key].outcome.is_none() {
-            let place = self.unqueue(key);
-            self.fill(place);
+            self.unqueue(key);
+            self.serve();
         }
         let wait = self.waits.all.remove(key);
         if let Some(Ok(granted)) = wait.outcome {
@@ -186,61 +187,72 @@ impl Tree {
         }
     }
 
-    fn serve_path(&mut self, at: NodeId) {
+    /// Serves all that were called, and those parked on a path.
+    pub(crate) fn serve_path(&mut self, at: NodeId) {
         let mut above = Some(at);
         while let Some(id) = above {
-            self.serve(id);
+            self.call_parked(id);
             above = self.nodes[id].parent;
         }
+        self.serve();
     }
 
-    /// Tries those parked at a pool, by ticket, up to the first that it cannot meet itself.
-    fn serve(&mut self, at: NodeId) {
-        while let Some((_, &key)) = self.nodes[at].queue.parked.first_key_value() {
-            let blocked = self.blocked_at(key);
-            if blocked == Some(at) {
-                return;
-            }
-            let home = self.waits.all[key].home;
-            self.settle_candidate(key, blocked);
-            self.call_next(home);
+    /// Calls the first of those parked at a pool, after the pool gained room or lost one of them.
+    fn call_parked(&mut self, at: NodeId) {
+        if let Some((&ticket, &key)) = self.nodes[at].queue.parked.first_key_value() {
+            self.waits.called.push(Reverse((ticket, key)));
         }
     }
 
-    /// Makes candidates of the heads of a pool's queue, up to one that is parked.
+    /// Calls the head of a pool's queue, if it is new there.
     fn call_next(&mut self, home: NodeId) {
-        while let Some((_, &key)) = self.nodes[home].queue.own.first_key_value() {
-            if self.waits.all[key].parked.is_some() {
-                return;
+        if let Some((&ticket, &key)) = self.nodes[home].queue.own.first_key_value() {
+            if self.waits.all[key].parked.is_none() {
+                self.waits.called.push(Reverse((ticket, key)));
+            }
+        }
+    }
+
+    /// Tries all that were called, and whoever moves up behind them, by ticket: each stays where it is still refused, or
+    /// is parked where it is blocked now, or is granted.
+    fn serve(&mut self) {
+        while let Some(Reverse((_, key))) = self.waits.called.pop() {
+            if self.waits.all[key].outcome.is_some() || self.stays(key) {
+                continue;
             }
             let blocked = self.blocked_at(key);
-            self.settle_candidate(key, blocked);
-        }
-    }
-
-    /// Parks a candidate where it is blocked, or grants it.
-    fn settle_candidate(&mut self, key: WaitKey, blocked: Option<NodeId>) {
-        match blocked {
-            Some(pool) => {
-                self.unpark(key);
-                let wait = &mut self.waits.all[key];
-                wait.parked = Some(pool);
-                self.nodes[pool].queue.parked.insert(wait.ticket, key);
+            self.unpark(key);
+            match blocked {
+                Some(pool) => {
+                    let wait = &mut self.waits.all[key];
+                    wait.parked = Some(pool);
+                    self.nodes[pool].queue.parked.insert(wait.ticket, key);
+                }
+                None => self.grant(key),
             }
-            None => self.grant(key),
         }
     }
 
-    /// The first pool on the way up that refuses a candidate, or that an earlier one waits for.
+    /// Whether the pool at which a candidate is parked refuses it still.
+    fn stays(&self, key: WaitKey) -> bool {
+        let wait = &self.waits.all[key];
+        let mut path = self.asked_on_path(wait.home, wait.asked.units());
+        let parked = path.find(|(id, _)| Some(*id) == wait.parked);
+        parked.is_some_and(|(pool, asked)| self.refuses(pool, &asked, wait))
+    }
+
+    /// The first pool on the way up that refuses a candidate.
     fn blocked_at(&self, key: WaitKey) -> Option<NodeId> {
-        let Wait { ticket, home, ref asked, .. } = self.waits.all[key];
-        let mut path = self.asked_on_path(home, asked.units());
-        let blocked = path.find(|(id, asked)| {
-            let node = &self.nodes[*id];
-            let earlier = || node.queue.parked.first_key_value().is_some_and(|(&first, _)| first < ticket);
-            !node.ledger.fits(asked) || ((*id == home || node.caps_any(asked)) && earlier())
-        });
-        blocked.map(|(id, _)| id)
+        let wait = &self.waits.all[key];
+        let mut path = self.asked_on_path(wait.home, wait.asked.units());
+        path.find(|(id, asked)| self.refuses(*id, asked, wait)).map(|(id, _)| id)
+    }
+
+    /// It does not fit there, or an earlier one waits there for the same.
+    fn refuses(&self, pool: NodeId, asked: &Units, wait: &Wait) -> bool {
+        let node = &self.nodes[pool];
+        let earlier = || node.queue.parked.first_key_value().is_some_and(|(&first, _)| first < wait.ticket);
+        !node.ledger.fits(asked) || ((pool == wait.home || node.caps_any(asked)) && earlier())
     }
 
     /// Hands the units over in the transition that freed them: nobody can take them in between.
@@ -251,15 +263,12 @@ impl Tree {
         self.resolve(key, Ok(hold));
     }
 
-    /// All at once: when the first of those behind them is looked at, none of them is in the way any more, nor is served.
+    /// All before any of those behind them is looked at: then none of them is in the way any more, nor is served.
     fn turn_away(&mut self, refusals: Vec<(WaitKey, BudgetError)>) {
-        let places: Vec<_> = refusals.iter().map(|(key, _)| self.unqueue(*key)).collect();
-        for ((key, refusal), (home, _)) in refusals.into_iter().zip(&places) {
-            self.count_refused(*home);
+        for (key, refusal) in refusals {
+            self.unqueue(key);
+            self.count_refused(self.waits.all[key].home);
             self.resolve(key, Err(refusal));
-        }
-        for place in places {
-            self.fill(place);
         }
     }
 
@@ -269,16 +278,9 @@ impl Tree {
         self.waits.wakers.extend(wait.waker.take());
     }
 
-    /// Lets those move on that were behind one that left.
-    fn fill(&mut self, (home, parked): Place) {
-        self.call_next(home);
-        if let Some(pool) = parked {
-            self.serve(pool);
-        }
-    }
-
-    fn unqueue(&mut self, key: WaitKey) -> Place {
-        let parked = self.unpark(key);
+    /// Its place is free: calls those that were behind it, in its own queue and where it was parked.
+    fn unqueue(&mut self, key: WaitKey) {
+        self.unpark(key);
         let Wait { ticket, home, .. } = self.waits.all[key];
         self.waits.waiting -= 1;
         let node = &mut self.nodes[home];
@@ -295,14 +297,15 @@ impl Tree {
             }
             above = node.parent;
         }
-        (home, parked)
+        self.call_next(home);
     }
 
-    fn unpark(&mut self, key: WaitKey) -> Option<NodeId> {
+    fn unpark(&mut self, key: WaitKey) {
         let wait = &mut self.waits.all[key];
-        let pool = wait.parked.take()?;
-        self.nodes[pool].queue.parked.remove(&wait.ticket);
-        Some(pool)
+        if let Some(pool) = wait.parked.take() {
+            self.nodes[pool].queue.parked.remove(&wait.ticket);
+            self.call_parked(pool);
+        }
     }
 }
 
@@ -346,6 +349,7 @@ impl Tree {
         if self.waits.due.first().is_some_and(|first| is_due(&first)) {
             let due = self.waits.due.iter().take_while(is_due).map(|(_, pool)| *pool);
             self.turn_all_away(due.collect(), self.latest);
+            self.serve();
         }
     }
 

@@ -254,7 +254,7 @@ impl Tree {
             self.return_share(id);
         }
         self.tell_closed(closing);
-        self.stir(at);
+        self.serve_path(at);
     }
 
     pub(crate) fn is_closed(&self, at: NodeId) -> bool {
@@ -270,6 +270,7 @@ impl Tree {
     }
 
     pub(crate) fn add(&mut self, at: NodeId, caps: &Caps, now: Option<Instant>) -> Result<(), BudgetError> {
+        let now = self.not_before(now);
         if let Some(scope) = self.closed_by(at) {
             return Err(BudgetError::Closed { scope });
         }
@@ -303,11 +304,10 @@ impl Tree {
         for axis in less.axes() {
             node.ledger.lower(axis, less.units()[axis]);
         }
-        let share_of = node.share_of();
-        self.stir(at);
-        if let Some(parent) = share_of {
+        if let Some(parent) = node.share_of() {
             self.settle_path(parent, less.units(), &NOTHING, Tally::FACT);
         }
+        self.stir(at);
         Ok(())
     }
 }
@@ -326,7 +326,7 @@ impl Tree {
     }
 
     pub(crate) fn debit(&mut self, at: NodeId, amount: &Quantities) -> Booked {
-        Booked::new(amount, self.settle_path(at, &NOTHING, amount.units(), Tally::FACT))
+        Booked::new(amount, self.settle(at, &NOTHING, amount.units(), Tally::FACT))
     }
 }
 
@@ -422,7 +422,7 @@ impl Tree {
             (hold.node, hold.held)
         };
         self.holds.remove(key.slot);
-        Booked::new(bill, self.settle_path(node, held.units(), bill.units(), Tally::ENDED))
+        Booked::new(bill, self.settle(node, held.units(), bill.units(), Tally::ENDED))
     }
 
     /// Asks to settle part of a hold, and what is beyond it from the pool.
@@ -451,7 +451,7 @@ impl Tree {
         for axis in part.axes() {
             hold.settled[axis] = hold.settled[axis].saturating_add(part.units()[axis]);
         }
-        Booked::new(part, self.settle_path(node, covered.units(), part.units(), tally))
+        Booked::new(part, self.settle(node, covered.units(), part.units(), tally))
     }
 
     pub(crate) fn grow(&mut self, key: HoldKey, extra: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
@@ -470,7 +470,7 @@ impl Tree {
         let hold = self.hold_mut(key);
         hold.take(by);
         let node = hold.node;
-        self.settle_path(node, by.units(), &NOTHING, Tally::FACT);
+        self.settle(node, by.units(), &NOTHING, Tally::FACT);
         Ok(())
     }
 
@@ -692,6 +692,13 @@ impl Tree {
             }
             above = node.parent;
         }
+        overage
+    }
+
+    /// The same, and serves those who wait for what came free.
+    #[inline]
+    fn settle(&mut self, at: NodeId, held: &Units, actual: &Units, tally: Tally) -> Units {
+        let overage = self.settle_path(at, held, actual, tally);
         self.stir(at);
         overage
     }

@@ -56,8 +56,10 @@ impl Wait {
         if poll.is_ready() {
             self.state = State::Ended;
         }
+        let poll = poll.map_ok(|hold| Reservation::new(self.pool.clone(), hold));
+        // Last: what is granted has its owner, should this panic.
         drop(old);
-        poll.map_ok(|hold| Reservation::new(self.pool.clone(), hold))
+        poll
     }
 
     /// Sleeps towards the deadline by the caller's timer, if it has one; whether that sleep is over.

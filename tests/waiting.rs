@@ -322,6 +322,109 @@ fn closed_resolves_for_the_pool_and_all_below() {
 }
 
 #[test]
+fn p6_one_release_serves_a_long_line() {
+    let pool = pool_of(100_000);
+    let held = pool.reserve(tokens(100_000)).unwrap();
+    let mut waiters: Vec<_> = (0..100_000).map(|_| Waiter::queued(&pool, tokens(1))).collect();
+    drop(held);
+    assert!(waiters.iter_mut().map(Waiter::granted).all(|hold| hold.amount() == tokens(1)));
+}
+
+#[test]
+fn p6_behind_those_who_leave_together_the_earlier_one_is_first() {
+    let root = pool_of(100);
+    let (a, b) = (root.child().build(), root.child().build());
+    let _held = root.reserve(tokens(90)).unwrap();
+    let mut leaving = [Waiter::queued(&a, tokens(100)), Waiter::queued(&b, tokens(100))];
+    let mut earlier = Waiter::queued(&b, tokens(5));
+    let mut later = Waiter::queued(&a, tokens(5));
+    root.record(tokens(1)).unwrap();
+    assert!(leaving.iter_mut().all(|waiter| waiter.refused().outlook() == Outlook::Never));
+    // 9 are free: enough for one.
+    assert_eq!(earlier.granted().amount(), tokens(5));
+    assert_eq!(later.granted().amount(), tokens(5));
+}
+
+#[test]
+fn p6_a_place_at_a_pool_is_kept_while_that_pool_refuses() {
+    let root = pool_of(100);
+    let narrow = root.child().tokens(60).build();
+    let other = root.reserve(tokens(50)).unwrap();
+    let mut held = narrow.reserve(tokens(10)).unwrap();
+    let mut first = Waiter::queued(&narrow, tokens(50));
+    let mut second = Waiter::queued(&root, tokens(10));
+    // Now its own pool has no room for it, either.
+    held.grow(tokens(1)).unwrap();
+    root.debit(tokens(0));
+    assert!(first.still_waits() && second.still_waits());
+    drop((other, held));
+    assert_eq!((first.granted().amount(), second.granted().amount()), (tokens(50), tokens(10)));
+}
+
+#[test]
+fn p6_a_record_below_a_carve_tells_those_whom_it_leaves_nothing() {
+    let root = pool_of(100);
+    let share = root.child().tokens(50).carved().build().unwrap();
+    let below = share.child().tokens(10).build();
+    let _held = below.reserve(tokens(5)).unwrap();
+    let mut waiter = Waiter::queued(&below, tokens(8));
+    below.record(tokens(5)).unwrap();
+    assert_eq!(waiter.refused().outlook(), Outlook::Never);
+}
+
+#[test]
+fn closing_grants_none_of_what_a_carved_child_gives_back() {
+    let root = pool_of(10);
+    let _share = root.child().tokens(10).carved().build().unwrap();
+    let mut waiter = Waiter::queued(&root, tokens(5));
+    root.close();
+    assert_eq!(waiter.refused().to_string(), "`run` is closed");
+}
+
+#[test]
+fn a_deadline_is_kept_when_one_of_those_who_wait_leaves() {
+    let clock = ManualClock::new();
+    let pool = BudgetPool::builder().tokens(10).deadline(Duration::from_secs(1)).clock(clock.clone()).build();
+    let _held = pool.reserve(tokens(10)).unwrap();
+    let leaves = Waiter::queued(&pool, tokens(5));
+    let mut stays = Waiter::queued(&pool, tokens(5));
+    drop(leaves);
+    clock.advance(Duration::from_secs(1));
+    assert!(pool.check(tokens(0)).is_err());
+    assert_eq!(stays.refused().axis(), Some(Axis::Deadline));
+}
+
+#[test]
+fn new_caps_grant_nothing_to_those_whose_deadline_has_come() {
+    let clock = ManualClock::new();
+    let pool = BudgetPool::builder().tokens(10).deadline(Duration::from_secs(1)).clock(clock.clone()).build();
+    let _held = pool.reserve(tokens(10)).unwrap();
+    let mut waiter = Waiter::queued(&pool, tokens(5));
+    clock.advance(Duration::from_secs(1));
+    pool.add(Caps::new().tokens(5)).unwrap();
+    assert_eq!(waiter.refused().axis(), Some(Axis::Deadline));
+}
+
+#[test]
+fn wakers_that_come_back_do_not_pile_up() {
+    struct ComesBack(BudgetPool);
+    impl Wake for ComesBack {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.is_closed();
+        }
+    }
+    let pool = BudgetPool::builder().in_flight(1).build();
+    let _held = pool.reserve(Amount::new()).unwrap();
+    let waker = Waker::from(Arc::new(ComesBack(pool.clone())));
+    let mut waits: Vec<_> = (0..100_000).map(|_| Box::pin(pool.reserve_wait(Amount::new()))).collect();
+    for wait in &mut waits {
+        assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    pool.close();
+    assert_eq!(pool.snapshot().waiting, 0);
+}
+
+#[test]
 fn a_waker_that_panics_or_comes_back_harms_nobody() {
     struct Panics;
     impl Wake for Panics {
