@@ -1,10 +1,12 @@
 //! Who waits, in what order, blocked where. Pure: wakers are stored and handed out, never woken here.
 //!
 //! Each pool has one queue, first come, first served, by ticket. Only the head of a queue is a *candidate*. A candidate is
-//! *parked* at the first pool on its way up that refuses it, for lack of room or because an earlier candidate is parked
-//! there. A pool that gains room, or loses a candidate, tries those parked at it by ticket: one that is blocked elsewhere
-//! moves there, and the first that it cannot meet itself ends the round. So a small one cannot starve a large one, one that
-//! is blocked in a child does not hold up the others, and the cost is that of the grants and the moves.
+//! *blocked* at the first pool on its way up that refuses it, for lack of room or because an earlier candidate is parked
+//! there. It is *parked* there, and at the pools on the way that it would have passed: it keeps its place in all of them, so
+//! that streams of small ones in two pools cannot take turns to starve a large one that needs both. A pool that gains room,
+//! or loses a candidate, tries the first that is parked at it: one that is still refused where it is blocked stays, one that
+//! is now blocked elsewhere moves there. So a small one cannot starve a large one, one that is blocked in a child does not
+//! hold up those outside of it, and the cost is that of the grants and the moves.
 //!
 //! Pools compete where something is asked of an axis that is capped: on a carved axis nothing is asked above the carve.
 
@@ -46,7 +48,8 @@ struct Wait {
     ticket: Ticket,
     home: NodeId,
     asked: Quantities,
-    parked: Option<NodeId>,
+    /// Where a candidate is blocked; it is parked from its own pool up to this one.
+    blocked: Option<NodeId>,
     outcome: Option<Result<HoldKey, BudgetError>>,
     waker: Option<Waker>,
 }
@@ -63,7 +66,7 @@ struct Closing {
 pub(crate) struct Queue {
     /// Those of this pool, by ticket.
     own: BTreeMap<Ticket, WaitKey>,
-    /// The candidates, of this pool and of those below, that this pool cannot meet now.
+    /// The candidates, of this pool and of those below, that wait for this pool or pass it on their way.
     parked: BTreeMap<Ticket, WaitKey>,
     /// How many wait, in this pool and in those below.
     pub(crate) waiting: u64,
@@ -119,7 +122,7 @@ impl Tree {
     fn enqueue(&mut self, home: NodeId, asked: Quantities) -> WaitKey {
         self.waits.last_ticket += 1;
         let ticket = self.waits.last_ticket;
-        let key = self.waits.all.insert(Wait { ticket, home, asked, parked: None, outcome: None, waker: None });
+        let key = self.waits.all.insert(Wait { ticket, home, asked, blocked: None, outcome: None, waker: None });
         self.waits.waiting += 1;
         let node = &mut self.nodes[home];
         node.queue.own.insert(ticket, key);
@@ -207,7 +210,7 @@ impl Tree {
     /// Calls the head of a pool's queue, if it is new there.
     fn call_next(&mut self, home: NodeId) {
         if let Some((&ticket, &key)) = self.nodes[home].queue.own.first_key_value() {
-            if self.waits.all[key].parked.is_none() {
+            if self.waits.all[key].blocked.is_none() {
                 self.waits.called.push(Reverse((ticket, key)));
             }
         }
@@ -220,25 +223,19 @@ impl Tree {
             if self.waits.all[key].outcome.is_some() || self.stays(key) {
                 continue;
             }
-            let blocked = self.blocked_at(key);
-            self.unpark(key);
-            match blocked {
-                Some(pool) => {
-                    let wait = &mut self.waits.all[key];
-                    wait.parked = Some(pool);
-                    self.nodes[pool].queue.parked.insert(wait.ticket, key);
-                }
+            match self.blocked_at(key) {
+                Some(pool) => self.park(key, pool),
                 None => self.grant(key),
             }
         }
     }
 
-    /// Whether the pool at which a candidate is parked refuses it still.
+    /// Whether the pool at which a candidate is blocked refuses it still.
     fn stays(&self, key: WaitKey) -> bool {
         let wait = &self.waits.all[key];
         let mut path = self.asked_on_path(wait.home, wait.asked.units());
-        let parked = path.find(|(id, _)| Some(*id) == wait.parked);
-        parked.is_some_and(|(pool, asked)| self.refuses(pool, &asked, wait))
+        let blocked = path.find(|(id, _)| Some(*id) == wait.blocked);
+        blocked.is_some_and(|(pool, asked)| self.refuses(pool, &asked, wait))
     }
 
     /// The first pool on the way up that refuses a candidate.
@@ -300,11 +297,36 @@ impl Tree {
         self.call_next(home);
     }
 
+    fn park(&mut self, key: WaitKey, blocked: NodeId) {
+        self.unpark(key);
+        self.waits.all[key].blocked = Some(blocked);
+        let ticket = self.waits.all[key].ticket;
+        self.visit_parked(key, |tree, pool| _ = tree.nodes[pool].queue.parked.insert(ticket, key));
+    }
+
     fn unpark(&mut self, key: WaitKey) {
-        let wait = &mut self.waits.all[key];
-        if let Some(pool) = wait.parked.take() {
-            self.nodes[pool].queue.parked.remove(&wait.ticket);
-            self.call_parked(pool);
+        let ticket = self.waits.all[key].ticket;
+        self.visit_parked(key, |tree, pool| {
+            tree.nodes[pool].queue.parked.remove(&ticket);
+            tree.call_parked(pool);
+        });
+        self.waits.all[key].blocked = None;
+    }
+
+    /// The pools at which a candidate is parked: from its own up to where it is blocked, as far as they matter to it.
+    fn visit_parked(&mut self, key: WaitKey, visit: impl Fn(&mut Tree, NodeId)) {
+        let wait = &self.waits.all[key];
+        let Some(blocked) = wait.blocked else { return };
+        let (home, mut asked) = (wait.home, *wait.asked.units());
+        let mut above = Some(home);
+        while let Some(id) = above {
+            let node = &self.nodes[id];
+            let matters = id == home || id == blocked || node.caps_any(&asked);
+            node.carve(&mut asked);
+            above = node.parent.filter(|_| id != blocked);
+            if matters {
+                visit(self, id);
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
 //! P6 and P3: the queue against a naive model, a list of all waits by ticket that is looked at as a whole after every step.
 //!
 //! What the model says: each pool has its own line, first come, first served. The first of each line is a candidate. It
-//! stays parked at the pool that refused it for as long as that pool refuses it (for lack of room, or because an earlier
-//! one is parked there); then it is tried again from its own pool upward. Whoever came first is tried first.
+//! stays blocked at the pool that refused it for as long as that pool refuses it (for lack of room, or because an earlier
+//! one is parked there), and is parked there and at the pools on the way there where it competes; then it is tried again
+//! from its own pool upward. Whoever came first is tried first.
 
 use std::fmt;
 use std::pin::Pin;
@@ -310,13 +311,25 @@ impl Model {
     fn queued(&self, at: PoolId, asked: Units) -> Option<Why> {
         let ways = self.asked_on_path(at, asked).into_iter();
         let mut competing = ways.filter(|&(id, asked)| self.competes(at, id, asked)).map(|(id, _)| id);
-        let has_queue = |id| self.waiting().any(|(_, wait, parked)| self.waits[wait].home == id || parked == Some(id));
+        let has_queue = |id| {
+            self.waiting().any(|(_, wait, blocked)| self.waits[wait].home == id || self.is_parked(wait, blocked, id))
+        };
         competing.find(|&id| has_queue(id)).map(|scope| Why::Queued { scope })
+    }
+
+    /// Whether a candidate keeps a place at a pool: where it is blocked, and on the way there where it competes.
+    fn is_parked(&self, wait: WaitId, blocked: Option<PoolId>, pool: PoolId) -> bool {
+        let Some(blocked) = blocked else { return false };
+        let WaitModel { home, asked, .. } = self.waits[wait];
+        let ways = self.asked_on_path(home, asked);
+        let up_to = ways.iter().position(|&(id, _)| id == blocked).expect("it is blocked on its way up");
+        let mut ways = ways.into_iter().take(up_to + 1);
+        ways.any(|(id, asked)| id == pool && (id == blocked || self.competes(home, id, asked)))
     }
 
     /// Whether a pool refuses a candidate: it does not fit, or an earlier one is parked there.
     fn refuses(&self, pool: PoolId, asked: Units, wait: WaitId, ticket: u64) -> bool {
-        let earlier = || self.waiting().any(|(other, _, parked)| parked == Some(pool) && other < ticket);
+        let earlier = || self.waiting().any(|(other, id, blocked)| other < ticket && self.is_parked(id, blocked, pool));
         !self.fits(pool, asked) || (self.competes(self.waits[wait].home, pool, asked) && earlier())
     }
 
@@ -819,7 +832,11 @@ impl World {
             if available(snapshot).into_iter().zip(asked).all(is_free) {
                 let ways = self.model.asked_on_path(home, asked).into_iter();
                 let competing = ways.filter(|&(id, asked)| self.model.competes(home, id, asked));
-                let is_parked = |id| heads.iter().any(|&(other, _, parked)| parked == Some(id) && other < ticket);
+                let is_parked = |id| {
+                    heads
+                        .iter()
+                        .any(|&(other, wait, blocked)| other < ticket && self.model.is_parked(wait, blocked, id))
+                };
                 assert!(competing.into_iter().any(|(id, _)| is_parked(id)), "forgotten: {wait} in {}", name(home));
             }
         }

@@ -346,6 +346,30 @@ fn p6_behind_those_who_leave_together_the_earlier_one_is_first() {
 }
 
 #[test]
+fn p6_a_large_one_is_not_starved_by_two_streams_that_take_turns() {
+    let root = BudgetPool::builder().tokens(10).build();
+    let middle = root.child().requests(10).build();
+    let (home, side) = (middle.child().build(), middle.child().build());
+    let (all_tokens, all_requests) = (tokens(10), Amount::new().requests(10));
+    let mut of_root = Some(root.reserve(all_tokens).unwrap());
+    let mut of_middle = Some(side.reserve(all_requests).unwrap());
+    let mut large = Waiter::queued(&home, all_tokens.requests(10));
+    for _ in 0..3 {
+        let mut next = Waiter::queued(&side, all_requests);
+        drop(of_middle.take());
+        of_middle = (next.wakes() == 1).then(|| next.granted());
+        let mut next = Waiter::queued(&root, all_tokens);
+        drop(of_root.take());
+        of_root = (next.wakes() == 1).then(|| next.granted());
+        if large.wakes() == 1 {
+            drop(large.granted());
+            return;
+        }
+    }
+    panic!("starved");
+}
+
+#[test]
 fn p6_a_place_at_a_pool_is_kept_while_that_pool_refuses() {
     let root = pool_of(100);
     let narrow = root.child().tokens(60).build();

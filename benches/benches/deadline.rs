@@ -4,7 +4,10 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use budget_pool::{Amount, BudgetPool, Call, DeadlineBudget};
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::Criterion;
+
+#[allow(dead_code, reason = "for its settings alone")]
+mod contenders;
 
 const NAMES: [&str; 10] =
     ["plan", "search", "fetch", "rank", "draft", "critique", "revise", "judge", "format", "translate"];
@@ -42,5 +45,9 @@ fn pools(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, readings, pools);
-criterion_main!(benches);
+fn main() {
+    let mut criterion = contenders::criterion();
+    readings(&mut criterion);
+    pools(&mut criterion);
+    criterion.final_summary();
+}

@@ -36,6 +36,10 @@ const ROWS: &[Row] = &[
     ("grant, 1,000 waiting : tokio", "grant, so many waiting/budget-pool/in flight/1000", "grant, so many waiting/tokio/acquire_owned/1000", ""),
     ("grant, 100,000 waiting : tokio", "grant, so many waiting/budget-pool/in flight/100000", "grant, so many waiting/tokio/acquire_owned/100000", ""),
     ("grant, 100,000 waiting : 1,000", "grant, so many waiting/budget-pool/in flight/100000", "grant, so many waiting/budget-pool/in flight/1000", ""),
+    ("remaining : Instant::now", "deadline/remaining", "deadline/Instant::now", ""),
+    ("remaining : the same by hand", "deadline/remaining", "deadline/std/deadline - Instant::now", ""),
+    ("timeout_for, fifth of ten : Instant::now", "deadline/timeout_for/draft", "deadline/Instant::now", ""),
+    ("record with a deadline : without", "record with a deadline/with", "record with a deadline/without", ""),
     ("leave and join, 100,000 waiting : tokio", "leave and join, so many waiting/budget-pool/in flight/100000", "leave and join, so many waiting/tokio/acquire_owned/100000", ""),
 ];
 
