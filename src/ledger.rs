@@ -45,18 +45,31 @@ impl Ledger {
         asked.iter().zip(&self.free).all(|(asked, free)| asked <= free)
     }
 
-    /// Uses what [`fits`](Ledger::fits).
+    /// Uses what is asked if it [`fits`](Ledger::fits), on every axis or on none; whether it did.
     #[inline]
-    pub(crate) fn spend(&mut self, units: &Units) {
+    pub(crate) fn try_spend(&mut self, asked: &Units) -> bool {
+        let mut left = self.free;
+        for (left, &asked) in left.iter_mut().zip(asked) {
+            match left.checked_sub(asked) {
+                Some(rest) => *left = rest,
+                None => return false,
+            }
+        }
+        self.free = left;
+        true
+    }
+
+    /// Takes back what has just been [spent](Ledger::try_spend): it was never seen, not even by the peak.
+    pub(crate) fn unspend(&mut self, units: &Units) {
         for (free, &units) in self.free.iter_mut().zip(units) {
-            *free = free.checked_sub(units).expect("what is spent fits");
+            *free = free.checked_add(units).expect("what is taken back was free before");
         }
     }
 
     /// Promises what [`fits`](Ledger::fits) to a live owner.
     #[inline]
     pub(crate) fn hold(&mut self, units: &Units) {
-        self.spend(units);
+        assert!(self.try_spend(units), "what is held fits");
         for (reserved, &units) in self.reserved.iter_mut().zip(units) {
             *reserved = reserved.checked_add(units).expect("what is reserved is within the cap");
         }
@@ -232,6 +245,19 @@ mod tests {
     }
 
     #[test]
+    fn p1_what_is_spent_and_taken_back_leaves_no_trace() {
+        let mut ledger = ledger(100);
+        let mut asked = tokens(60);
+        asked[USD] = 7;
+        assert!(ledger.try_spend(&asked));
+        ledger.unspend(&asked);
+        assert_eq!((balance(&ledger), ledger.peak(TOKENS), ledger.used(USD)), ([0, 0, 100, 0], 0, 0));
+        asked[TOKENS] = 101;
+        assert!(!ledger.try_spend(&asked));
+        assert_eq!((balance(&ledger), ledger.used(USD)), ([0, 0, 100, 0], 0));
+    }
+
+    #[test]
     fn p2_a_settlement_of_less_gives_back_and_of_more_takes_what_is_free() {
         let mut ledger = ledger(100);
         ledger.hold(&tokens(60));
@@ -273,7 +299,7 @@ mod tests {
         let mut ledger = Ledger::new(&Quantities::NONE);
         assert_eq!(ledger.cap(TOKENS), None);
         assert!(ledger.fits(&tokens(u64::MAX)));
-        ledger.spend(&tokens(1));
+        assert!(ledger.try_spend(&tokens(1)));
         assert!(!ledger.fits(&tokens(u64::MAX)));
         assert!(ledger.fits(&tokens(u64::MAX - 1)));
     }
@@ -299,7 +325,7 @@ mod tests {
         assert_eq!(ledger.peak(TOKENS), 60);
         settle(&mut ledger, 60, 10);
         assert_eq!(ledger.peak(TOKENS), 60);
-        ledger.spend(&tokens(20));
+        assert!(ledger.try_spend(&tokens(20)));
         assert_eq!(ledger.peak(TOKENS), 60);
         ledger.lower(TOKENS, 70);
         assert_eq!(ledger.peak(TOKENS), 60, "above the cap of today");
@@ -325,7 +351,7 @@ mod tests {
     fn a_reset_of_a_share_creates_no_budget() {
         let mut ledger = ledger(100);
         ledger.hold(&tokens(30));
-        ledger.spend(&tokens(50));
+        assert!(ledger.try_spend(&tokens(50)));
         ledger.reset(AxisSet::of(Axis::Tokens));
         assert_eq!(ledger.cap(TOKENS), Some(50));
         assert_eq!(balance(&ledger), [0, 30, 20, 0]);

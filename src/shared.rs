@@ -39,8 +39,26 @@ struct Shared {
 /// How many are woken without a change of the queue's memory.
 const FEW: usize = 8;
 
-/// Wakes all that this transition granted or told, without the lock: a waker may come back here. No other thread wakes them
-/// for this one: it might hold a lock that they take.
+/// The lock while a transition runs. Its end wakes all that the transition granted or told, without the lock: a waker may
+/// come back here. No other thread wakes them for this one: it might hold a lock that they take.
+struct Transition<'a>(Option<MutexGuard<'a, Tree>>);
+
+impl Transition<'_> {
+    #[inline]
+    fn tree(&mut self) -> &mut Tree {
+        self.0.as_mut().expect("it holds the lock until its end")
+    }
+}
+
+impl Drop for Transition<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(tree) = self.0.take().filter(|tree| !tree.waits.wakers.is_empty()) {
+            wake(tree);
+        }
+    }
+}
+
 #[cold]
 fn wake(mut tree: MutexGuard<'_, Tree>) {
     let wakers = &mut tree.waits.wakers;
@@ -99,12 +117,8 @@ impl Handle {
     /// A transition that needs no time.
     #[inline]
     pub(crate) fn tell<R>(&self, transition: impl FnOnce(&mut Tree, NodeId) -> R) -> R {
-        let mut tree = self.shared.tree.lock();
-        let result = transition(&mut tree, self.node);
-        if !tree.waits.wakers.is_empty() {
-            wake(tree);
-        }
-        result
+        // The result is written where the caller wants it, and not moved: that would cost as much as the rest.
+        transition(Transition(Some(self.shared.tree.lock())).tree(), self.node)
     }
 
     /// A transition that asks: it is told the time if the path has a deadline (P8).

@@ -315,8 +315,11 @@ impl Tree {
 /// Spending without a hold.
 impl Tree {
     pub(crate) fn record(&mut self, at: NodeId, amount: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
-        self.ask(at, amount.units(), now)?;
-        self.spend_path(at, amount.units());
+        let now = self.not_before(now);
+        if !self.is_open(at, now) || !self.spend_path(at, amount.units()) {
+            return Err(self.refuse(at, amount.units(), now));
+        }
+        self.stir(at);
         Ok(())
     }
 
@@ -645,21 +648,47 @@ impl Tree {
         first_refusal(self.path(at), asked)
     }
 
-    /// Spends what [`fits`](Tree::fits).
+    /// Spends on the whole path, or on none of it; whether it did. It goes up once, and takes back where it is refused:
+    /// most are not.
     #[inline]
-    fn spend_path(&mut self, at: NodeId, spent: &Units) {
+    fn spend_path(&mut self, at: NodeId, spent: &Units) -> bool {
         let mut above = Some(at);
         while let Some(id) = above {
             let node = &mut self.nodes[id];
             if !node.carved.is_empty() {
-                self.settle_path(id, &NOTHING, spent, Tally::ADMITTED);
-                break;
+                return self.spend_share(at, id, spent);
+            }
+            if !node.ledger.try_spend(spent) {
+                self.unspend_path(at, id, spent);
+                return false;
             }
             node.count(Tally::ADMITTED);
-            node.ledger.spend(spent);
             above = node.parent;
         }
-        self.stir(at);
+        true
+    }
+
+    /// From a carved pool upward, shares move from reserved to used.
+    fn spend_share(&mut self, at: NodeId, carved: NodeId, spent: &Units) -> bool {
+        let fits = self.fits(carved, spent);
+        if fits {
+            self.settle_path(carved, &NOTHING, spent, Tally::ADMITTED);
+        } else {
+            self.unspend_path(at, carved, spent);
+        }
+        fits
+    }
+
+    /// Takes back what was spent below the pool that refused.
+    #[cold]
+    fn unspend_path(&mut self, at: NodeId, refused: NodeId, spent: &Units) {
+        let mut below = Some(at).filter(|&at| at != refused);
+        while let Some(id) = below {
+            let node = &mut self.nodes[id];
+            node.admitted -= 1;
+            node.ledger.unspend(spent);
+            below = node.parent.filter(|&parent| parent != refused);
+        }
     }
 
     /// Reserves what [`fits`](Tree::fits), up to the nearest carve, axis by axis.
