@@ -601,9 +601,8 @@ impl Tree {
 
     #[cold]
     pub(crate) fn refuse(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
-        let refusal = self.explain(at, asked, now);
         self.count_refused(at);
-        refusal
+        self.explain(at, asked, now)
     }
 
     pub(crate) fn count_refused(&mut self, at: NodeId) {
