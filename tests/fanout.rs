@@ -4,25 +4,20 @@
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
 use std::collections::BTreeSet;
-use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use budget_pool::{Amount, BudgetPool};
 
+#[path = "support/example.rs"]
+mod example;
 #[path = "../examples/fanout/witness.rs"]
 #[allow(dead_code, reason = "the checks alone are tested here")]
 mod witness;
 
 use witness::{Claims, Witness, check_books, check_order};
 
-/// Cargo builds the examples for `cargo test`; they lie beside the tests' own folder. `cargo test --test fanout` builds this test
-/// alone.
 fn fanout(arguments: &[&str]) -> Output {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let example = profile.join("examples").join(format!("fanout{}", std::env::consts::EXE_SUFFIX));
-    assert!(example.exists(), "{} is missing, run `cargo build --example fanout`", example.display());
-    Command::new(example).args(arguments).output().unwrap()
+    example::run("fanout", arguments)
 }
 
 /// Runs to exit code 0, with nothing on stderr, and gives back what it printed.

@@ -5,8 +5,6 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::Path;
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -19,6 +17,8 @@ use serde_json::Value;
 mod app;
 #[path = "../examples/handler/downstream.rs"]
 mod downstream;
+#[path = "support/example.rs"]
+mod example;
 #[path = "../examples/handler/http.rs"]
 mod http;
 
@@ -362,15 +362,9 @@ async fn downstream_keeps_to_the_time_that_it_is_given() {
     assert_eq!(world.seen.lock().unwrap().billed, 0);
 }
 
-/// Cargo builds the examples for `cargo test`; they lie beside the tests' own folder. `cargo test --test handler` builds
-/// this test alone.
 #[test]
 fn the_example_shows_every_kind_of_outcome_and_leaves_nothing_held() {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let example = profile.join("examples").join(format!("handler{}", std::env::consts::EXE_SUFFIX));
-    assert!(example.exists(), "{} is missing, run `cargo build --example handler`", example.display());
-    let output = Command::new(example).output().unwrap();
+    let output = example::run("handler", &[]);
     let (report, message) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!((output.status.code(), message.as_str()), (Some(0), ""), "{report}");
     for told in [

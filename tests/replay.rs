@@ -3,13 +3,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::PathBuf;
+use std::process::Output;
 
 use budget_pool::{BudgetPool, Usd};
 
 #[path = "../examples/replay/audit.rs"]
 mod audit;
+#[path = "support/example.rs"]
+mod example;
 
 use audit::Usage;
 
@@ -22,14 +24,8 @@ TIMESTAMP,ContextTokens,GeneratedTokens
 2023-11-16 18:17:04.1206440,100,30
 ";
 
-/// Cargo builds the examples for `cargo test`; they lie beside the tests' own folder. `cargo test --test replay` builds this test
-/// alone.
 fn replay(arguments: &[&str]) -> Output {
-    let test = std::env::current_exe().unwrap();
-    let profile = test.parent().and_then(Path::parent).unwrap();
-    let example = profile.join("examples").join(format!("replay{}", std::env::consts::EXE_SUFFIX));
-    assert!(example.exists(), "{} is missing, run `cargo build --example replay`", example.display());
-    Command::new(example).args(arguments).output().unwrap()
+    example::run("replay", arguments)
 }
 
 fn file(name: &str, content: impl AsRef<[u8]>) -> String {
