@@ -242,8 +242,7 @@ impl BudgetPool {
     /// there is a deadline (P8), and takes no lock.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
-        let budget = self.handle.deadline().filter(|budget| budget.deadline().is_some())?;
-        Some(budget.remaining())
+        self.handle.bounded().map(DeadlineBudget::remaining)
     }
 
     /// The budget of time that this pool has, to ask it for timeouts: what was given to

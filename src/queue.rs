@@ -130,16 +130,13 @@ impl Tree {
             self.waits.due.insert((deadline.at, home));
         }
         let mut asked = *asked.units();
-        let mut above = Some(home);
-        while let Some(id) = above {
-            let node = &mut self.nodes[id];
+        self.visit_path(home, |node| {
             node.queue.waiting += 1;
             for (most, &asked) in node.queue.most_asked.iter_mut().zip(&asked) {
                 *most = asked.max(*most);
             }
             node.carve(&mut asked);
-            above = node.parent;
-        }
+        });
         self.call_next(home);
         self.serve();
         key
@@ -285,15 +282,12 @@ impl Tree {
         if let (true, Some(deadline)) = (node.queue.own.is_empty(), node.deadline) {
             self.waits.due.remove(&(deadline.at, home));
         }
-        let mut above = Some(home);
-        while let Some(id) = above {
-            let node = &mut self.nodes[id];
+        self.visit_path(home, |node| {
             node.queue.waiting -= 1;
             if node.queue.waiting == 0 {
                 node.queue.most_asked = Units::default();
             }
-            above = node.parent;
-        }
+        });
         self.call_next(home);
     }
 

@@ -124,8 +124,7 @@ impl Handle {
     /// A transition that asks: it is told the time if the path has a deadline (P8).
     #[inline]
     pub(crate) fn ask<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R) -> R {
-        let timed = self.deadline.as_ref().is_some_and(|budget| budget.deadline().is_some());
-        let now = timed.then(|| self.shared.clock.now());
+        let now = self.bounded().map(|_| self.shared.clock.now());
         self.tell(|tree, at| transition(tree, at, now))
     }
 
@@ -146,6 +145,12 @@ impl Handle {
 
     pub(crate) fn deadline(&self) -> Option<&DeadlineBudget> {
         self.deadline.as_ref()
+    }
+
+    /// The budget of time, if it has an end.
+    #[inline]
+    pub(crate) fn bounded(&self) -> Option<&DeadlineBudget> {
+        self.deadline().filter(|budget| budget.deadline().is_some())
     }
 }
 

@@ -464,7 +464,8 @@ impl Tree {
         let hold = self.hold_mut(key);
         let axes = hold.held.axes().union(extra.axes());
         let (held, extra) = (*hold.held.units(), extra.units());
-        hold.held = Quantities::each(axes, |axis| held[axis] + extra[axis]);
+        let sum = |axis: usize| held[axis].checked_add(extra[axis]);
+        hold.held = Quantities::each(axes, |axis| sum(axis).expect("what is held is within what is reserved"));
         Ok(())
     }
 
@@ -540,6 +541,17 @@ impl Tree {
         std::iter::successors(Some(&self.nodes[at]), above)
     }
 
+    /// Visits the pools on the way up, to change them.
+    #[inline]
+    pub(crate) fn visit_path(&mut self, at: NodeId, mut visit: impl FnMut(&mut Node)) {
+        let mut above = Some(at);
+        while let Some(id) = above {
+            let node = &mut self.nodes[id];
+            visit(node);
+            above = node.parent;
+        }
+    }
+
     /// Refuses, and counts that, or lets pass. Whoever is let pass counts it while charging.
     #[inline]
     fn ask(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
@@ -606,12 +618,7 @@ impl Tree {
     }
 
     pub(crate) fn count_refused(&mut self, at: NodeId) {
-        let mut above = Some(at);
-        while let Some(id) = above {
-            let node = &mut self.nodes[id];
-            node.refused += 1;
-            above = node.parent;
-        }
+        self.visit_path(at, |node| node.refused += 1);
     }
 
     /// Why it is refused: closed, deadline, capacity, in this order.
@@ -694,14 +701,11 @@ impl Tree {
     #[inline]
     fn hold_path(&mut self, at: NodeId, held: &Units, tally: Tally) {
         let mut held = *held;
-        let mut above = Some(at);
-        while let Some(id) = above {
-            let node = &mut self.nodes[id];
+        self.visit_path(at, |node| {
             node.count(tally);
             node.ledger.hold(&held);
             node.carve(&mut held);
-            above = node.parent;
-        }
+        });
     }
 
     /// Replaces what is held by what was really spent, all the way up. Returns the greatest overage, axis by axis.
@@ -709,17 +713,14 @@ impl Tree {
     fn settle_path(&mut self, at: NodeId, held: &Units, actual: &Units, tally: Tally) -> Units {
         let mut held = *held;
         let mut overage = NOTHING;
-        let mut above = Some(at);
-        while let Some(id) = above {
-            let node = &mut self.nodes[id];
+        self.visit_path(at, |node| {
             node.count(tally);
             if node.carved.is_empty() {
                 node.ledger.settle(&held, actual, &mut overage);
             } else {
                 node.settle_share(&mut held, actual, &mut overage);
             }
-            above = node.parent;
-        }
+        });
         overage
     }
 
