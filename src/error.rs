@@ -1,7 +1,7 @@
 //! Refusals: which axis of which pool, what was asked, what there was, and whether it may fit later (P7).
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::axis::{Axis, Quantity};
 use crate::name::Name;
@@ -53,16 +53,49 @@ pub enum BudgetError {
         /// The name of the pool on which [`close`](crate::BudgetPool::close) was called.
         scope: Name,
     },
+    /// The hold has [expired](crate::BudgetPool::reserve_for). A spend that happened all the same can still be told, by
+    /// [`commit`](crate::Reservation::commit) or [`debit`](crate::Reservation::debit).
+    #[error("the hold on `{scope}` has expired")]
+    Expired {
+        /// The name of the pool that was reserved on.
+        scope: Name,
+    },
+    /// Another amount was spent under the same [key](crate::BudgetPool::record_once).
+    #[error("key `{key}` of `{scope}` stands for another amount")]
+    KeyConflict {
+        /// The name of the pool that was called.
+        scope: Name,
+        /// The key.
+        key: Name,
+    },
+    /// The pool remembers as many [keys](crate::Builder::keys) as it may. To forget one before its time could spend twice.
+    #[error("`{scope}` remembers {most} keys, no more")]
+    KeysFull {
+        /// The name of the pool that was called.
+        scope: Name,
+        /// How many it remembers at most.
+        most: usize,
+        /// When the next will be forgotten.
+        outlook: Outlook,
+        /// How long from now.
+        retry_after: Option<Duration>,
+    },
+    /// A carved pool cannot have a [window](crate::Builder::window): each turn would make budget out of nothing.
+    #[error("`{scope}` is carved: a window would mint budget")]
+    CarvedWindow {
+        /// The name of the pool that was to be built.
+        scope: Name,
+    },
 }
 
 impl BudgetError {
-    /// The axis that refused; `None` where none did by itself: a closed pool, a queue, a wait in vain.
+    /// The axis that refused; `None` where none did by itself: a closed pool, a queue, a key.
     #[must_use]
     pub fn axis(&self) -> Option<Axis> {
         match self {
             BudgetError::Exceeded(exceeded) => Some(exceeded.axis()),
             BudgetError::DeadlineExceeded(_) => Some(Axis::Deadline),
-            BudgetError::Queued { .. } | BudgetError::Timeout { .. } | BudgetError::Closed { .. } => None,
+            _ => None,
         }
     }
 
@@ -73,36 +106,72 @@ impl BudgetError {
         match self {
             BudgetError::Exceeded(exceeded) => exceeded.scope(),
             BudgetError::DeadlineExceeded(late) => late.scope().unwrap_or_default(),
-            BudgetError::Queued { scope } | BudgetError::Timeout { scope, .. } | BudgetError::Closed { scope } => scope,
+            BudgetError::Queued { scope }
+            | BudgetError::Timeout { scope, .. }
+            | BudgetError::Closed { scope }
+            | BudgetError::Expired { scope }
+            | BudgetError::KeyConflict { scope, .. }
+            | BudgetError::KeysFull { scope, .. }
+            | BudgetError::CarvedWindow { scope } => scope,
         }
     }
 
-    /// Whether the same call may fit later. What is late or closed never does.
+    /// Whether the same call may fit later. What is late, closed or expired never does.
     #[must_use]
     pub fn outlook(&self) -> Outlook {
         match self {
             BudgetError::Exceeded(exceeded) => exceeded.outlook(),
+            BudgetError::KeysFull { outlook, .. } => *outlook,
             BudgetError::Queued { .. } | BudgetError::Timeout { .. } => Outlook::AfterRelease,
-            BudgetError::DeadlineExceeded(_) | BudgetError::Closed { .. } => Outlook::Never,
+            BudgetError::DeadlineExceeded(_)
+            | BudgetError::Closed { .. }
+            | BudgetError::Expired { .. }
+            | BudgetError::KeyConflict { .. }
+            | BudgetError::CarvedWindow { .. } => Outlook::Never,
+        }
+    }
+
+    /// How long from the refusal until the [`outlook`](BudgetError::outlook)'s instant; `None` if it names none.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            BudgetError::Exceeded(exceeded) => exceeded.retry_after(),
+            BudgetError::KeysFull { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 }
 
-/// Whether a refused call may fit later in this period, the caps and the deadline being what they are: a
-/// [`reset`](crate::BudgetPool::reset) or an [`add`](crate::BudgetPool::add) is not foreseen.
+/// Whether a refused call may fit later, the caps and the deadline being what they are: a
+/// [`reset`](crate::BudgetPool::reset) or an [`add`](crate::BudgetPool::add) is not foreseen. The worse is the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Outlook {
+    /// It fits from this instant of the pool's clock on, and not before: a [window](crate::Window) will have brought back
+    /// enough. This is exact if nobody else spends, and live holds stay held.
+    At(Instant),
     /// It fits once enough of what is reserved now has been given back. To a reservation that asks for more, what it holds
     /// itself counts as reserved, too.
     AfterRelease,
-    /// No release can make it fit: more is asked than the cap leaves beside what is used.
+    /// Neither time nor a release can make it fit: more is asked than the cap leaves beside what is used (under a
+    /// [window](crate::Window), more than the cap), or it would fit only after the deadline.
     Never,
+}
+
+impl Outlook {
+    /// How long after `now` it names.
+    pub(crate) fn after(self, now: Option<Instant>) -> Option<Duration> {
+        match self {
+            Outlook::At(at) => Some(at.saturating_duration_since(now?)),
+            _ => None,
+        }
+    }
 }
 
 impl fmt::Display for Outlook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
+            Outlook::At(_) => "will fit in time",
             Outlook::AfterRelease => "may fit after a release",
             Outlook::Never => "will never fit",
         })
@@ -114,8 +183,8 @@ impl fmt::Display for Outlook {
 /// Axis and scope are those of the first refusal, from the called pool upward, axes in declared order. The outlook is the
 /// worst over all that refuse. The figures are exact, of one instant (P5).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{axis} of `{scope}` exceeded: {} asked, {} available{}, {outlook}",
-    self.requested().number(), self.available().number(), self.of_cap())]
+#[error("{axis} of `{scope}` exceeded: {} asked, {} available{}, {outlook}{}",
+    self.requested().number(), self.available().number(), self.of_cap(), self.within())]
 pub struct BudgetExceeded {
     pub(crate) axis: Axis,
     pub(crate) requested: u64,
@@ -123,6 +192,7 @@ pub struct BudgetExceeded {
     pub(crate) cap: Option<u64>,
     pub(crate) scope: Name,
     pub(crate) outlook: Outlook,
+    pub(crate) retry_after: Option<Duration>,
 }
 
 impl BudgetExceeded {
@@ -162,6 +232,18 @@ impl BudgetExceeded {
     #[must_use]
     pub fn outlook(&self) -> Outlook {
         self.outlook
+    }
+
+    /// How long from the refusal until the [`outlook`](BudgetExceeded::outlook)'s instant, by the pool's clock: at that
+    /// instant it fits, and a nanosecond before it does not, if nobody else spends and live holds stay held. `None` if no
+    /// time is enough by itself.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
+    fn within(&self) -> String {
+        self.retry_after.map(|after| format!(": in {after:?}")).unwrap_or_default()
     }
 
     fn of_cap(&self) -> String {

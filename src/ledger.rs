@@ -16,7 +16,6 @@
 use std::array;
 
 use crate::axis::{Axis, AxisSet, Quantities, Units};
-use crate::error::Outlook;
 
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
@@ -181,16 +180,33 @@ impl Ledger {
         self.earlier[axis].saturating_add(self.used(axis)).saturating_add(self.overage[axis])
     }
 
-    /// Whether what is asked would fit, on every axis, if all that is reserved were given back.
-    pub(crate) fn can_ever_fit(&self, asked: &Units) -> bool {
-        (0..Axis::COUNTED).all(|axis| self.outlook(axis, asked[axis]) != Outlook::Never)
+    /// What time can bring back: all that was spent in this period and has not come back yet.
+    pub(crate) fn owed(&self, axis: usize) -> u128 {
+        u128::from(self.used(axis)) + u128::from(self.overage[axis])
     }
 
-    /// What to expect of asking for more than is free: everything reserved may still be given back, and would pay the
-    /// overage first.
-    pub(crate) fn outlook(&self, axis: usize, asked: u64) -> Outlook {
-        let at_best = self.free[axis] + self.reserved[axis];
-        if asked > at_best.saturating_sub(self.overage[axis]) { Outlook::Never } else { Outlook::AfterRelease }
+    /// Brings back what was spent, at most all that is [owed](Ledger::owed); it pays the overage first.
+    pub(crate) fn refill(&mut self, axis: usize, units: u128) {
+        let at_most = |units: u128, most: u64| u64::try_from(units).map_or(most, |units| units.min(most));
+        self.peak[axis] = self.peak(axis);
+        let paid = at_most(units, self.overage[axis]);
+        let freed = at_most(units - u128::from(paid), self.used(axis));
+        self.overage[axis] -= paid;
+        self.free[axis] += freed;
+        self.earlier[axis] = self.earlier[axis].saturating_add(paid).saturating_add(freed);
+    }
+
+    /// What must come free before what is asked fits. What comes free pays the overage first.
+    pub(crate) fn missing(&self, axis: usize, asked: u64) -> u128 {
+        match asked.checked_sub(self.free[axis]) {
+            None | Some(0) => 0,
+            Some(beyond) => u128::from(beyond) + u128::from(self.overage[axis]),
+        }
+    }
+
+    /// What of that is still missing once all that is reserved was given back.
+    pub(crate) fn missing_at_best(&self, axis: usize, asked: u64) -> u128 {
+        self.missing(axis, asked).saturating_sub(u128::from(self.reserved[axis]))
     }
 }
 
@@ -291,7 +307,7 @@ mod tests {
         }
         assert_eq!(balance(&ledger), [100, 0, 0, u64::MAX]);
         assert_eq!(ledger.spent(TOKENS), u64::MAX);
-        assert_eq!(ledger.outlook(TOKENS, 1), Outlook::Never);
+        assert_eq!(ledger.missing_at_best(TOKENS, 1), u128::from(u64::MAX) + 1);
     }
 
     #[test]
@@ -358,14 +374,30 @@ mod tests {
     }
 
     #[test]
-    fn p7_the_outlook_counts_what_is_reserved_and_takes_off_what_is_owed() {
+    fn p7_what_is_missing_counts_what_is_reserved_and_what_is_owed() {
         let mut ledger = ledger(100);
         ledger.hold(&tokens(60));
-        assert_eq!(ledger.outlook(TOKENS, 100), Outlook::AfterRelease);
-        assert_eq!(ledger.outlook(TOKENS, 101), Outlook::Never);
+        assert_eq!((ledger.missing(TOKENS, 100), ledger.missing_at_best(TOKENS, 100)), (60, 0));
+        assert_eq!(ledger.missing_at_best(TOKENS, 101), 1);
         settle(&mut ledger, 0, 60);
         assert_eq!(balance(&ledger), [40, 60, 0, 20]);
-        assert_eq!(ledger.outlook(TOKENS, 40), Outlook::AfterRelease);
-        assert_eq!(ledger.outlook(TOKENS, 41), Outlook::Never);
+        assert_eq!((ledger.missing(TOKENS, 40), ledger.missing_at_best(TOKENS, 40)), (60, 0));
+        assert_eq!(ledger.missing_at_best(TOKENS, 41), 1);
+        assert_eq!(ledger.missing(TOKENS, 0), 0, "nothing fits whatever is owed");
+    }
+
+    #[test]
+    fn p2_what_time_brings_back_pays_the_overage_first_and_stays_spent() {
+        let mut ledger = ledger(100);
+        ledger.hold(&tokens(30));
+        settle(&mut ledger, 0, 90);
+        assert_eq!((balance(&ledger), ledger.owed(TOKENS)), ([70, 30, 0, 20], 90));
+        ledger.refill(TOKENS, 15);
+        assert_eq!(balance(&ledger), [70, 30, 0, 5]);
+        ledger.refill(TOKENS, 15);
+        assert_eq!(balance(&ledger), [60, 30, 10, 0]);
+        ledger.refill(TOKENS, u128::MAX);
+        assert_eq!(balance(&ledger), [0, 30, 70, 0], "what is held does not come back");
+        assert_eq!((ledger.spent(TOKENS), ledger.peak(TOKENS)), (90, 100));
     }
 }

@@ -158,6 +158,7 @@ mod axis;
 mod clock;
 mod deadline;
 mod error;
+mod keys;
 mod ledger;
 #[cfg(all(test, budget_pool_loom))]
 mod models;
@@ -165,12 +166,14 @@ mod name;
 mod pool;
 mod queue;
 mod reservation;
+mod schedule;
 mod shared;
 mod snapshot;
 mod sync;
 mod tree;
 mod usd;
 mod wait;
+mod window;
 
 pub use amount::{Amount, Caps};
 pub use axis::{Axis, Quantity};
@@ -183,6 +186,7 @@ pub use reservation::{CommitRefused, Receipt, Reservation};
 pub use snapshot::{AxisSnapshot, Holder, Snapshot, TreeSnapshot};
 pub use usd::{ParseUsdError, TryFromF64Error, Usd};
 pub use wait::{Closed, Wait};
+pub use window::Window;
 
 /// The README's example runs, too.
 #[cfg(doctest)]

@@ -9,6 +9,7 @@ use crate::amount::{Amount, Caps};
 use crate::clock::{Clock, SharedClock};
 use crate::deadline::DeadlineBudget;
 use crate::error::BudgetError;
+use crate::keys::Memory;
 use crate::name::Name;
 use crate::reservation::{Receipt, Reservation};
 use crate::shared::{Handle, Runtime};
@@ -16,6 +17,7 @@ use crate::snapshot::{Holder, Snapshot, TreeSnapshot};
 use crate::sync::Arc;
 use crate::tree::{Deadline, Spec, Tree};
 use crate::wait::{Closed, Wait};
+use crate::window::{Turning, Window};
 
 /// One budget shared by many tasks or threads.
 ///
@@ -108,6 +110,68 @@ impl BudgetPool {
         Ok(Reservation::new(self.clone(), key))
     }
 
+    /// A [`reserve`](BudgetPool::reserve) for so long: a hold that is neither settled nor dropped in time, because its task
+    /// is stuck or its guard forgotten, *expires*. What it holds is then free again (or settled:
+    /// [`commit_on_drop`](Reservation::commit_on_drop)), from the instant `ttl` after now on.
+    ///
+    /// Nothing runs in the background: an expired hold is reclaimed by the next call on a pool of its tree, in time for
+    /// that call. Those are reclaimed in small batches, so that no call pays for all. What the owner of an expired hold can
+    /// still do is told at [`Reservation`]. A `ttl` too long for an [`Instant`] is none; zero has expired from the start.
+    ///
+    /// To wait for such a hold, [`renew`](Reservation::renew) the one that was waited for.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use budget_pool::{Amount, BudgetPool, ManualClock};
+    ///
+    /// let clock = ManualClock::new();
+    /// let pool = BudgetPool::builder().tokens(1_000).clock(clock.clone()).build();
+    ///
+    /// std::mem::forget(pool.reserve_for(Amount::new().tokens(1_000), Duration::from_secs(30))?);
+    /// assert!(pool.record(Amount::new().tokens(1)).is_err());
+    /// clock.advance(Duration::from_secs(30));
+    /// pool.record(Amount::new().tokens(1))?;
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`reserve`](BudgetPool::reserve).
+    pub fn reserve_for(&self, amount: Amount, ttl: Duration) -> Result<Reservation, BudgetError> {
+        let key = self.handle.ask_at(|tree, at, now| tree.reserve_for(at, amount.quantities(), ttl, now))?;
+        Ok(Reservation::new(self.clone(), key))
+    }
+
+    /// A [`record`](BudgetPool::record) that counts once for its key: a call that is retried, because nobody knows whether
+    /// it went through, spends once, and is answered as it was the first time. For two threads with the same key at once,
+    /// too.
+    ///
+    /// A call that was refused is not remembered: nothing happened, and a retry may succeed. Keys belong to the pool that is
+    /// called, stay through a [`reset`](BudgetPool::reset), and are forgotten after the time set by [`Builder::keys`]. One
+    /// that is known is answered also after the deadline, and when closed: it was spent.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetError, BudgetPool};
+    ///
+    /// let pool = BudgetPool::builder().tokens(1_000).build();
+    /// for _attempt in 0..3 {
+    ///     pool.record_once("job-17", Amount::new().tokens(600))?;
+    /// }
+    /// assert_eq!(pool.snapshot().tokens.used, 600);
+    ///
+    /// let other = pool.record_once("job-17", Amount::new().tokens(5));
+    /// assert!(matches!(other, Err(BudgetError::KeyConflict { .. })));
+    /// # Ok::<(), BudgetError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`KeyConflict`](BudgetError::KeyConflict) if the key stands for another amount. If it is not known: as
+    /// [`record`](BudgetPool::record), and before capacity is looked at [`KeysFull`](BudgetError::KeysFull), with the
+    /// instant at which there will be room for one.
+    pub fn record_once(&self, key: impl Into<Name>, amount: Amount) -> Result<(), BudgetError> {
+        let key = key.into();
+        self.handle.ask_at(|tree, at, now| tree.record_once(at, key, &amount, now))
+    }
+
     /// Asks for a hold on the amount, and waits until it is granted: first come, first served among those that compete
     /// (P6), so that a stream of small ones cannot starve a large one. Nothing is asked before the first poll. See [`Wait`].
     ///
@@ -161,20 +225,20 @@ impl BudgetPool {
     /// Tells of a spend that happened without a hold. Always booked (P2), also after the deadline, also when closed; what
     /// does not fit is overage.
     pub fn debit(&self, amount: Amount) -> Receipt {
-        Receipt(self.handle.tell(|tree, at| tree.debit(at, amount.quantities())))
+        Receipt(self.handle.tell(|tree, at, now| tree.debit(at, amount.quantities(), now)))
     }
 
     /// This pool at one instant (P5).
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.handle.tell(|tree, at| tree.snapshot(at))
+        self.handle.tell(Tree::snapshot)
     }
 
     /// This pool and all those below it, at one and the same instant (P5). It takes time in proportion to their number,
     /// under the lock.
     #[must_use]
     pub fn snapshot_tree(&self) -> TreeSnapshot {
-        TreeSnapshot::new(self.handle.tell(|tree, at| tree.snapshot_tree(at)))
+        TreeSnapshot::new(self.handle.survey(Tree::snapshot_tree))
     }
 
     /// Who holds what now: every live reservation of this pool and of those below it, the largest first (by tokens, then
@@ -182,7 +246,7 @@ impl BudgetPool {
     /// depth, under the lock.
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
-        let mut holders = self.handle.tell(|tree, at| tree.holders(at));
+        let mut holders = self.handle.tell(Tree::holders);
         holders.sort_by(|a, b| b.amount.quantities().units().cmp(a.amount.quantities().units()));
         holders
     }
@@ -211,14 +275,14 @@ impl BudgetPool {
     /// # Errors
     /// [`Exceeded`](BudgetError::Exceeded) if less is free in this pool. Nothing has changed then.
     pub fn remove(&self, caps: Caps) -> Result<(), BudgetError> {
-        self.handle.tell(|tree, at| tree.remove_caps(at, &caps))
+        self.handle.tell(|tree, at, now| tree.remove_caps(at, &caps, now))
     }
 
     /// The kill switch, for good: from now on everything that asks of this pool or of one below it is refused with
     /// [`Closed`](BudgetError::Closed). Facts are still booked, live reservations can still be settled. A carved pool
     /// gives back what it neither used nor holds.
     pub fn close(&self) {
-        self.handle.tell(Tree::close);
+        self.handle.enter(Tree::close);
     }
 
     /// A future that resolves when this pool, or one above it, is closed: for a fan-out that must stop at once.
@@ -229,7 +293,7 @@ impl BudgetPool {
     /// Whether this pool, or one above it, was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.handle.tell(|tree, at| tree.is_closed(at))
+        self.handle.enter(|tree, at| tree.is_closed(at))
     }
 
     /// The name that refusals give as their scope; `pool` if it was not given one.
@@ -283,6 +347,8 @@ pub struct Builder<Kind> {
     name: Option<Name>,
     caps: Caps,
     deadline: Option<PoolDeadline>,
+    window: Option<Window>,
+    memory: Option<Memory>,
     kind: Kind,
 }
 
@@ -346,7 +412,7 @@ pub struct Carved {
 
 impl<Kind> Builder<Kind> {
     fn new(kind: Kind) -> Builder<Kind> {
-        Builder { name: None, caps: Caps::new(), deadline: None, kind }
+        Builder { name: None, caps: Caps::new(), deadline: None, window: None, memory: None, kind }
     }
 
     /// The name, for refusals and snapshots. Need not be unique.
@@ -401,13 +467,41 @@ impl<Kind> Builder<Kind> {
         self
     }
 
+    /// Lets the caps come back by themselves: so much per minute, per day. A lifetime cap and several rates combine as pools
+    /// under pools, as every spend is charged to the whole path:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use budget_pool::{BudgetPool, Window};
+    ///
+    /// let month = BudgetPool::builder().name("month").usd("500".parse()?).build();
+    /// let day = month.child().usd("40".parse()?).window(Window::fixed(Duration::from_secs(86_400))).build();
+    /// let minute = day.child().tokens(90_000).requests(500).window(Window::sliding(Duration::from_secs(60))).build();
+    /// # Ok::<(), budget_pool::ParseUsdError>(())
+    /// ```
+    ///
+    /// Time is read by the pool's clock, at each call on it or below it. A [carved](Builder::carved) pool cannot have one:
+    /// [`CarvedWindow`](BudgetError::CarvedWindow).
+    pub fn window(mut self, window: Window) -> Self {
+        self.window = Some(window);
+        self
+    }
+
+    /// How many keys of [`record_once`](BudgetPool::record_once) are remembered at most, and each for how long. If not set:
+    /// 65,536, for an hour. A time too long for an [`Instant`] is for ever.
+    pub fn keys(mut self, most: usize, ttl: Duration) -> Self {
+        self.memory = Some(Memory { most, ttl });
+        self
+    }
+
     /// What is built, and its time, which starts now.
     fn start(self, clock: &SharedClock, above: Option<&DeadlineBudget>) -> (Spec, Option<DeadlineBudget>) {
         let budget = self.deadline.map(|deadline| deadline.start(clock, above));
         let deadline =
             budget.as_ref().and_then(|budget| Some(Deadline { at: budget.deadline()?, total: budget.total() }));
         let name = self.name.unwrap_or(Name::DEFAULT);
-        (Spec { name, caps: self.caps, deadline }, budget)
+        let window = self.window.map(|window| Turning::start(window, clock.now()));
+        (Spec { name, caps: self.caps, deadline, window, memory: self.memory }, budget)
     }
 }
 
@@ -467,8 +561,8 @@ impl Builder<Child> {
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
     pub fn carved(self) -> Builder<Carved> {
-        let Builder { name, caps, deadline, kind } = self;
-        Builder { name, caps, deadline, kind: Carved { parent: kind.parent } }
+        let Builder { name, caps, deadline, window, memory, kind } = self;
+        Builder { name, caps, deadline, window, memory, kind: Carved { parent: kind.parent } }
     }
 
     /// The pool.
@@ -484,8 +578,11 @@ impl Builder<Carved> {
     /// The pool, if its caps fit into the parent.
     ///
     /// # Errors
-    /// As the parent's [`reserve`](BudgetPool::reserve).
+    /// As the parent's [`reserve`](BudgetPool::reserve); and [`CarvedWindow`](BudgetError::CarvedWindow).
     pub fn build(self) -> Result<BudgetPool, BudgetError> {
+        if self.window.is_some() {
+            return Err(BudgetError::CarvedWindow { scope: self.name.unwrap_or(Name::DEFAULT) });
+        }
         let parent = self.kind.parent.clone();
         let (spec, deadline) = self.start(parent.handle().clock(), parent.handle().deadline());
         parent.handle().carved(spec, deadline).map(BudgetPool::new)
@@ -498,6 +595,8 @@ impl<Kind: fmt::Debug> fmt::Debug for Builder<Kind> {
             .field("name", &self.name)
             .field("caps", &self.caps)
             .field("deadline", &self.deadline)
+            .field("window", &self.window)
+            .field("keys", &self.memory)
             .field("kind", &self.kind)
             .finish()
     }

@@ -19,7 +19,7 @@ use slab::Slab;
 
 use crate::axis::{Axis, Quantities, Units};
 use crate::error::{BudgetError, Outlook};
-use crate::tree::{HoldKey, NodeId, Tree};
+use crate::tree::{HoldKey, NodeId, Tree, first_refusal};
 
 /// The order of arrival; never given out twice.
 type Ticket = u64;
@@ -32,15 +32,23 @@ pub(crate) type WaitKey = usize;
 pub(crate) struct Waits {
     all: Slab<Wait>,
     /// How many are neither granted nor refused.
-    waiting: usize,
+    pub(crate) waiting: usize,
     last_ticket: Ticket,
     /// Candidates that may no longer be held where they are parked, the earliest first. Empty between transitions.
     called: BinaryHeap<Reverse<(Ticket, WaitKey)>>,
     /// Pools in which somebody waits for a deadline to come first.
     due: BTreeSet<(Instant, NodeId)>,
-    /// Of those that were granted, refused or told; to be woken outside the lock, in this order.
+    /// Of those that were granted, refused, told or reminded; to be woken outside the lock, in this order.
     pub(crate) wakers: VecDeque<Waker>,
     closings: Slab<Closing>,
+    /// No candidate's alarm is later than this; `None` = one's may be.
+    alarmed_by: Option<Instant>,
+}
+
+impl Waits {
+    fn heed(&mut self, alarm: Option<Instant>) {
+        self.alarmed_by = self.alarmed_by.zip(alarm).map(|(by, alarm)| by.max(alarm));
+    }
 }
 
 #[derive(Debug)]
@@ -52,6 +60,8 @@ struct Wait {
     blocked: Option<NodeId>,
     outcome: Option<Result<HoldKey, BudgetError>>,
     waker: Option<Waker>,
+    /// When its owner will look again by itself, if ever.
+    alarm: Option<Instant>,
 }
 
 /// One that waits for a pool to be closed.
@@ -90,7 +100,7 @@ impl Tree {
         now: Option<Instant>,
     ) -> Result<Result<HoldKey, WaitKey>, BudgetError> {
         let asked = amount.with(Axis::InFlight, 1);
-        let now = self.not_before(now);
+        let now = self.touch(at, asked.units(), now);
         if !self.is_open(at, now) || self.is_hopeless(at, asked.units()) {
             return Err(self.refuse(at, asked.units(), now));
         }
@@ -122,7 +132,8 @@ impl Tree {
     fn enqueue(&mut self, home: NodeId, asked: Quantities) -> WaitKey {
         self.waits.last_ticket += 1;
         let ticket = self.waits.last_ticket;
-        let key = self.waits.all.insert(Wait { ticket, home, asked, blocked: None, outcome: None, waker: None });
+        let key =
+            self.waits.all.insert(Wait { ticket, home, asked, blocked: None, outcome: None, waker: None, alarm: None });
         self.waits.waiting += 1;
         let node = &mut self.nodes[home];
         node.queue.own.insert(ticket, key);
@@ -143,22 +154,24 @@ impl Tree {
     }
 
     /// What became of a wait: collected once. Until then `waker` is kept; the one kept before is given back, to be dropped
-    /// outside the lock.
+    /// outside the lock. The last is the instant at which its owner must look again, should it not be woken before.
     pub(crate) fn poll_wait(
         &mut self,
         key: WaitKey,
         waker: Waker,
         now: Option<Instant>,
-    ) -> (Poll<Result<HoldKey, BudgetError>>, Option<Waker>) {
-        self.not_before(now);
-        let wait = &mut self.waits.all[key];
-        match wait.outcome.take() {
-            None => (Poll::Pending, wait.waker.replace(waker)),
-            Some(outcome) => {
-                self.waits.all.remove(key);
-                (Poll::Ready(outcome), Some(waker))
-            }
+    ) -> (Poll<Result<HoldKey, BudgetError>>, Option<Waker>, Option<Instant>) {
+        let Wait { home, asked, .. } = self.waits.all[key];
+        self.touch(home, asked.units(), now);
+        if let Some(outcome) = self.waits.all[key].outcome.take() {
+            self.waits.all.remove(key);
+            return (Poll::Ready(outcome), Some(waker), None);
         }
+        let alarm = self.alarm(key);
+        self.waits.heed(alarm);
+        let wait = &mut self.waits.all[key];
+        wait.alarm = alarm;
+        (Poll::Pending, wait.waker.replace(waker), alarm)
     }
 
     /// The owner has gone: its place is given up, or what it was granted is given back. Returns what to drop outside the
@@ -170,7 +183,7 @@ impl Tree {
         }
         let wait = self.waits.all.remove(key);
         if let Some(Ok(granted)) = wait.outcome {
-            self.release(granted);
+            self.release(granted, None);
         }
         wait.waker
     }
@@ -217,13 +230,19 @@ impl Tree {
     /// is parked where it is blocked now, or is granted.
     fn serve(&mut self) {
         while let Some(Reverse((_, key))) = self.waits.called.pop() {
-            if self.waits.all[key].outcome.is_some() || self.stays(key) {
+            if self.waits.all[key].outcome.is_some() {
                 continue;
             }
-            match self.blocked_at(key) {
-                Some(pool) => self.park(key, pool),
-                None => self.grant(key),
+            if !self.stays(key) {
+                match self.blocked_at(key) {
+                    Some(pool) => self.park(key, pool),
+                    None => {
+                        self.grant(key);
+                        continue;
+                    }
+                }
             }
+            self.remind(key);
         }
     }
 
@@ -293,8 +312,10 @@ impl Tree {
 
     fn park(&mut self, key: WaitKey, blocked: NodeId) {
         self.unpark(key);
-        self.waits.all[key].blocked = Some(blocked);
-        let ticket = self.waits.all[key].ticket;
+        let wait = &mut self.waits.all[key];
+        wait.blocked = Some(blocked);
+        let (ticket, alarm) = (wait.ticket, wait.alarm);
+        self.waits.heed(alarm);
         self.visit_parked(key, |tree, pool| _ = tree.nodes[pool].queue.parked.insert(ticket, key));
     }
 
@@ -334,7 +355,7 @@ impl Tree {
         while let Some(id) = above {
             let node = &self.nodes[id];
             above = node.parent;
-            if node.queue.waiting > 0 && !node.ledger.can_ever_fit(&node.queue.most_asked) {
+            if node.queue.waiting > 0 && !node.can_ever_fit(&node.queue.most_asked) {
                 self.tell_hopeless_of(id);
             }
         }
@@ -346,7 +367,7 @@ impl Tree {
         for (key, wait) in self.waits.all.iter().filter(|(_, wait)| wait.outcome.is_none()) {
             let mut path = self.asked_on_path(wait.home, wait.asked.units());
             let Some((_, asked)) = path.find(|(id, _)| *id == pool) else { continue };
-            if self.nodes[pool].ledger.can_ever_fit(&asked) {
+            if self.nodes[pool].can_ever_fit(&asked) {
                 most_asked = std::array::from_fn(|axis| asked[axis].max(most_asked[axis]));
             } else {
                 let refusal = self.exceeded(wait.home, wait.asked.units());
@@ -385,6 +406,51 @@ impl Tree {
             }
         }
         self.turn_away(refusals);
+    }
+}
+
+/// Those for whom time is enough.
+impl Tree {
+    /// When time alone may change what becomes of a wait: its deadline comes; and for a candidate, enough will have come
+    /// back where it is blocked, or a hold expires.
+    fn alarm(&self, key: WaitKey) -> Option<Instant> {
+        let wait = &self.waits.all[key];
+        let deadline = self.nodes[wait.home].deadline.map(|deadline| deadline.at);
+        let expiry = wait.blocked.and(self.schedule.next_expiry());
+        deadline.into_iter().chain(expiry).chain(self.room_in_time(wait)).min()
+    }
+
+    fn room_in_time(&self, wait: &Wait) -> Option<Instant> {
+        let mut path = self.asked_on_path(wait.home, wait.asked.units());
+        let (pool, asked) = path.find(|(id, _)| Some(*id) == wait.blocked)?;
+        match first_refusal(std::iter::once(&self.nodes[pool]), &asked, None)?.outlook {
+            Outlook::At(at) => Some(at),
+            _ => None,
+        }
+    }
+
+    /// Wakes the owner of a candidate, to look again, if it must do so earlier than it knows.
+    fn remind(&mut self, key: WaitKey) {
+        if self.schedule.is_idle() || self.waits.all[key].waker.is_none() {
+            return;
+        }
+        let alarm = self.alarm(key);
+        let wait = &mut self.waits.all[key];
+        if alarm.is_some_and(|alarm| wait.alarm.is_none_or(|known| alarm < known)) {
+            self.waits.wakers.extend(wait.waker.take());
+        }
+    }
+
+    /// The same for all of them, when a hold came that expires before all others.
+    pub(crate) fn remind_all(&mut self, expiry: Instant) {
+        let is_first = self.schedule.next_expiry() == Some(expiry);
+        if self.waits.waiting == 0 || !is_first || self.waits.alarmed_by.is_some_and(|by| by <= expiry) {
+            return;
+        }
+        let later = |wait: &&mut Wait| wait.blocked.is_some() && wait.alarm.is_none_or(|alarm| expiry < alarm);
+        let reminded = self.waits.all.iter_mut().map(|(_, wait)| wait).filter(later);
+        self.waits.wakers.extend(reminded.filter_map(|wait| wait.waker.take()));
+        self.waits.alarmed_by = Some(expiry);
     }
 }
 

@@ -1,9 +1,9 @@
 //! A hold on a budget, and what became of it.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::error::{BudgetError, BudgetExceeded};
+use crate::error::BudgetError;
 use crate::tree::{Booked, HoldKey, Tree};
 use crate::{Amount, BudgetPool};
 
@@ -43,6 +43,8 @@ pub struct Reservation {
     key: Option<HoldKey>,
 }
 
+const NOT_ENDED: &str = "a reservation that can still be named has not ended";
+
 impl Reservation {
     #[inline]
     pub(crate) fn new(pool: BudgetPool, key: HoldKey) -> Reservation {
@@ -51,20 +53,20 @@ impl Reservation {
 
     #[inline]
     fn key(&self) -> HoldKey {
-        self.key.expect("a reservation that can still be named has not ended")
+        self.key.expect(NOT_ENDED)
     }
 
     /// Ends the hold by `transition`; the drop that follows finds nothing left to give back.
     #[inline]
-    fn end<R>(mut self, transition: impl FnOnce(&mut Tree, HoldKey) -> R) -> R {
-        let key = self.key();
-        self.key = None;
-        self.pool.handle().tell(|tree, _| transition(tree, key))
+    fn end<R>(mut self, transition: impl FnOnce(&mut Tree, HoldKey, Option<Instant>) -> R) -> R {
+        let Reservation { pool, key } = &mut self;
+        // Taken under the lock: should the clock panic before, the drop gives back.
+        pool.handle().tell(|tree, _, now| transition(tree, key.take().expect(NOT_ENDED), now))
     }
 
     /// Names this hold in [`BudgetPool::holders`].
     pub fn label(self, label: &'static str) -> Reservation {
-        self.pool.handle().tell(|tree, _| tree.label(self.key(), label));
+        self.pool.handle().enter(|tree, _| tree.label(self.key(), label));
         self
     }
 
@@ -73,7 +75,7 @@ impl Reservation {
     ///
     /// Works after the deadline and on a closed pool, too: it happened.
     pub fn commit(self, actual: Amount) -> Receipt {
-        Receipt(self.end(|tree, key| tree.commit(key, &actual)))
+        Receipt(self.end(|tree, key, now| tree.commit(key, &actual, now)))
     }
 
     /// Settles what is held: it was exact.
@@ -96,7 +98,7 @@ impl Reservation {
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
     pub fn commit_total(self, total: Amount) -> Receipt {
-        Receipt(self.end(|tree, key| tree.commit_total(key, &total)))
+        Receipt(self.end(|tree, key, now| tree.commit_total(key, &total, now)))
     }
 
     /// A strict commit: refused, with nothing changed, if it does not fit into what is held and free. It asks for capacity
@@ -111,7 +113,7 @@ impl Reservation {
     /// let pool = BudgetPool::builder().tokens(1_000).build();
     /// let hold = pool.reserve(Amount::new().tokens(800))?;
     /// let refused = hold.try_commit(Amount::new().tokens(1_500)).unwrap_err();
-    /// assert_eq!(refused.error().requested().units(), 700); // beyond the hold
+    /// assert_eq!(refused.error().to_string(), "tokens of `pool` exceeded: 700 asked, 200 available of 1000, may fit after a release");
     ///
     /// // It happened all the same: book it, with its overage.
     /// let receipt = refused.into_reservation().commit(Amount::new().tokens(1_500));
@@ -120,7 +122,7 @@ impl Reservation {
     /// ```
     pub fn try_commit(mut self, actual: Amount) -> Result<Receipt, CommitRefused> {
         let key = self.key();
-        match self.pool.handle().tell(|tree, _| tree.try_commit(key, &actual)) {
+        match self.pool.handle().tell(|tree, _, now| tree.try_commit(key, &actual, now)) {
             Ok(booked) => {
                 self.key = None;
                 Ok(Receipt(booked))
@@ -148,7 +150,7 @@ impl Reservation {
     /// Tells that part of the hold has been spent: the same for what has already been streamed. Always booked (P2).
     pub fn debit(&mut self, part: Amount) -> Receipt {
         let key = self.key();
-        Receipt(self.pool.handle().tell(|tree, _| tree.debit_part(key, part.quantities())))
+        Receipt(self.pool.handle().tell(|tree, _, now| tree.debit_part(key, part.quantities(), now)))
     }
 
     /// From now on a drop settles what is still held, instead of releasing it: for a call that the provider bills even if
@@ -163,7 +165,7 @@ impl Reservation {
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
     pub fn commit_on_drop(self) -> Reservation {
-        self.pool.handle().tell(|tree, _| tree.commit_on_drop(self.key()));
+        self.pool.handle().tell(|tree, _, now| tree.commit_on_drop(self.key(), now));
         self
     }
 
@@ -184,7 +186,7 @@ impl Reservation {
     /// as it was.
     pub fn shrink(&mut self, by: Amount) -> Result<(), BudgetError> {
         let key = self.key();
-        self.pool.handle().tell(|tree, _| tree.shrink(key, by.quantities()))
+        self.pool.handle().tell(|tree, _, now| tree.shrink(key, by.quantities(), now))
     }
 
     /// Moves part of the hold into a reservation of its own, with the same label and the same
@@ -200,17 +202,30 @@ impl Reservation {
         Ok(Reservation::new(self.pool.clone(), half))
     }
 
-    /// What is still held.
-    #[must_use]
-    pub fn amount(&self) -> Amount {
-        self.pool.handle().tell(|tree, _| Amount::from(tree.held(self.key())))
+    /// From now on the hold lives for so long, whether it had a [time](BudgetPool::reserve_for) before or not: longer, or
+    /// shorter. A `ttl` too long for an [`Instant`] is for ever. Works after the deadline and on a closed pool, too: it asks
+    /// for nothing more.
+    ///
+    /// # Errors
+    /// [`Expired`](BudgetError::Expired): it is too late.
+    pub fn renew(&mut self, ttl: Duration) -> Result<(), BudgetError> {
+        let key = self.key();
+        self.pool.handle().ask_at(|tree, _, now| tree.renew(key, ttl, now))
     }
 
-    /// The time until the earliest deadline on the pool's path, zero once it has passed; `None` without one. Reads the
-    /// clock if there is a deadline (P8).
+    /// What is still held; nothing once it has expired.
+    #[must_use]
+    pub fn amount(&self) -> Amount {
+        self.pool.handle().tell(|tree, _, now| Amount::from(tree.held(self.key(), now)))
+    }
+
+    /// The time until this hold [expires](BudgetPool::reserve_for) or the earliest deadline on the pool's path comes, zero
+    /// once it has; `None` without either. Reads the clock if there is one (P8).
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
-        self.pool.time_left()
+        let handle = self.pool.handle();
+        let end = handle.enter(|tree, _| tree.end_of(self.key()));
+        end.map(|end| end.saturating_duration_since(handle.now()))
     }
 
     /// The pool that this was reserved on.
@@ -224,7 +239,7 @@ impl Drop for Reservation {
     #[inline]
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            self.pool.handle().tell(|tree, _| tree.abandon(key));
+            self.pool.handle().give_back(|tree, now| tree.abandon(key, now));
         }
     }
 }
@@ -251,6 +266,12 @@ impl Receipt {
     pub fn overage(&self) -> Amount {
         Amount::from(self.0.overage)
     }
+
+    /// Whether the hold had [expired](BudgetPool::reserve_for) before: what was settled was not held any more.
+    #[must_use]
+    pub fn is_late(&self) -> bool {
+        self.0.late
+    }
 }
 
 /// A strict commit that did not fit: nothing was settled, and the reservation is in here, as it was.
@@ -264,13 +285,13 @@ impl Receipt {
 pub struct CommitRefused {
     pub(crate) reservation: Reservation,
     #[source]
-    pub(crate) error: BudgetExceeded,
+    pub(crate) error: BudgetError,
 }
 
 impl CommitRefused {
-    /// What did not fit.
+    /// Why: [`Exceeded`](BudgetError::Exceeded), with what did not fit, or [`Expired`](BudgetError::Expired).
     #[must_use]
-    pub fn error(&self) -> &BudgetExceeded {
+    pub fn error(&self) -> &BudgetError {
         &self.error
     }
 

@@ -1,19 +1,25 @@
 //! The lock around a tree of pools. The only file that locks: one call, one lock, one transition.
 //!
 //! The clock is read before the lock is taken, and whatever is the user's is dropped after it was let go.
+//!
+//! Whether a call must know the time depends on its path, which never changes, and on whether there is a hold that may
+//! expire. The second is told by a flag, so that the lock need not be taken for it. It is only a hint, which is why it needs
+//! no memory order: a call that finds such a hold under the lock, and has not read the clock, lets go of the lock and does.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 use std::time::Instant;
 
 use crate::clock::SharedClock;
 use crate::deadline::DeadlineBudget;
 use crate::error::BudgetError;
+use crate::keys::Keys;
 use crate::name::Name;
-use crate::sync::{Arc, Mutex, MutexGuard};
+use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard};
 use crate::tree::{NodeId, Spec, Tree};
 
 /// A sleep of the caller's runtime.
@@ -32,6 +38,8 @@ pub(crate) struct Runtime {
 /// One tree of pools.
 struct Shared {
     tree: Mutex<Tree>,
+    /// Whether there is a live hold that may expire, as of the end of the last transition.
+    may_expire: AtomicBool,
     clock: SharedClock,
     timer: Option<Timer>,
 }
@@ -41,19 +49,34 @@ const FEW: usize = 8;
 
 /// The lock while a transition runs. Its end wakes all that the transition granted or told, without the lock: a waker may
 /// come back here. No other thread wakes them for this one: it might hold a lock that they take.
-struct Transition<'a>(Option<MutexGuard<'a, Tree>>);
+struct Transition<'a> {
+    shared: &'a Shared,
+    tree: Option<MutexGuard<'a, Tree>>,
+    could_expire: bool,
+}
 
 impl Transition<'_> {
     #[inline]
+    fn begin(shared: &Shared) -> Transition<'_> {
+        let tree = shared.tree.lock();
+        let could_expire = tree.may_expire();
+        Transition { shared, tree: Some(tree), could_expire }
+    }
+
+    #[inline]
     fn tree(&mut self) -> &mut Tree {
-        self.0.as_mut().expect("it holds the lock until its end")
+        self.tree.as_mut().expect("it holds the lock until its end")
     }
 }
 
 impl Drop for Transition<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(tree) = self.0.take().filter(|tree| !tree.waits.wakers.is_empty()) {
+        let Some(tree) = self.tree.take() else { return };
+        if tree.may_expire() != self.could_expire {
+            self.shared.may_expire.store(!self.could_expire, Relaxed);
+        }
+        if !tree.waits.wakers.is_empty() {
             wake(tree);
         }
     }
@@ -78,61 +101,111 @@ pub(crate) struct Handle {
     shared: Arc<Shared>,
     node: NodeId,
     name: Name,
-    /// Over at the earliest on the way up. It never changes, so that it is known without the lock whether a call must
-    /// read the clock (P8).
+    /// Over at the earliest on the way up. It never changes, nor does `windowed`, so that it is known without the lock
+    /// whether a call must read the clock (P8).
     deadline: Option<DeadlineBudget>,
+    /// Whether any pool on the way up has a window.
+    windowed: bool,
 }
 
 impl Handle {
     pub(crate) fn root(spec: Spec, deadline: Option<DeadlineBudget>, Runtime { clock, timer }: Runtime) -> Handle {
-        let name = spec.name.clone();
+        let (name, windowed) = (spec.name.clone(), spec.window.is_some());
         let mut tree = Tree::default();
         let node = tree.add_root(spec);
-        Handle { shared: Arc::new(Shared { tree: Mutex::new(tree), clock, timer }), node, name, deadline }
+        let shared = Shared { tree: Mutex::new(tree), may_expire: AtomicBool::new(false), clock, timer };
+        Handle { shared: Arc::new(shared), node, name, deadline, windowed }
     }
 
     /// A pool below this one.
     pub(crate) fn child(&self, spec: Spec, deadline: Option<DeadlineBudget>) -> Handle {
-        let name = spec.name.clone();
-        let node = self.tell(|tree, parent| tree.add_child(parent, spec));
-        self.handle(node, name, deadline)
+        let (name, windowed) = (spec.name.clone(), spec.window.is_some());
+        let node = self.enter(|tree, parent| tree.add_child(parent, spec));
+        self.below(node, name, deadline, windowed)
     }
 
     /// A pool below this one, its caps reserved in this one.
     pub(crate) fn carved(&self, spec: Spec, deadline: Option<DeadlineBudget>) -> Result<Handle, BudgetError> {
         let name = spec.name.clone();
         let node = self.ask(|tree, parent, now| tree.add_carved(parent, spec, now))?;
-        Ok(self.handle(node, name, deadline))
+        Ok(self.below(node, name, deadline, false))
     }
 
-    fn handle(&self, node: NodeId, name: Name, own: Option<DeadlineBudget>) -> Handle {
+    fn below(&self, node: NodeId, name: Name, own: Option<DeadlineBudget>, windowed: bool) -> Handle {
         let above = self.deadline.as_ref();
         let deadline = match (own, above) {
             (Some(own), Some(above)) => Some(own.within(above)),
             (own, above) => own.or_else(|| above.cloned()),
         };
-        Handle { shared: Arc::clone(&self.shared), node, name, deadline }
+        let windowed = windowed || self.windowed;
+        Handle { shared: Arc::clone(&self.shared), node, name, deadline, windowed }
     }
 
     /// A transition that needs no time.
     #[inline]
-    pub(crate) fn tell<R>(&self, transition: impl FnOnce(&mut Tree, NodeId) -> R) -> R {
+    pub(crate) fn enter<R>(&self, transition: impl FnOnce(&mut Tree, NodeId) -> R) -> R {
         // The result is written where the caller wants it, and not moved: that would cost as much as the rest.
-        transition(Transition(Some(self.shared.tree.lock())).tree(), self.node)
+        transition(Transition::begin(&self.shared).tree(), self.node)
     }
 
-    /// A transition that asks: it is told the time if the path has a deadline (P8).
+    /// A transition that tells or looks: it is told the time if the path has a window, or a hold may expire (P8).
+    #[inline]
+    pub(crate) fn tell<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R) -> R {
+        self.transition(self.windowed, Tree::may_expire, || Some(self.now()), transition)
+    }
+
+    /// A transition that asks: it is told the time if the path has a deadline, too.
     #[inline]
     pub(crate) fn ask<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R) -> R {
-        let now = self.bounded().map(|_| self.shared.clock.now());
-        self.tell(|tree, at| transition(tree, at, now))
+        let is_timed = self.windowed || self.bounded().is_some();
+        self.transition(is_timed, Tree::may_expire, || Some(self.now()), transition)
     }
 
-    /// The caller's sleep until its deadline, if there is one and a timer to sleep by.
-    pub(crate) fn sleep(&self) -> Option<Sleep> {
-        let timer = self.shared.timer.as_ref()?;
-        let deadline = self.deadline.as_ref()?.deadline()?;
-        Some(timer(deadline))
+    /// A transition that takes a time.
+    pub(crate) fn ask_at<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Instant) -> R) -> R {
+        let now = self.now();
+        self.enter(|tree, at| transition(tree, at, now))
+    }
+
+    /// A transition that looks at all pools below, too: it is told the time if any of them has a window.
+    pub(crate) fn survey<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R) -> R {
+        self.transition(self.windowed, |tree| !tree.schedule.is_idle(), || Some(self.now()), transition)
+    }
+
+    /// A transition that cannot fail, as it gives back: if the clock panics, no time has passed.
+    #[inline]
+    pub(crate) fn give_back(&self, transition: impl FnOnce(&mut Tree, Option<Instant>)) {
+        let now = || catch_unwind(AssertUnwindSafe(|| self.now())).map_err(std::mem::forget).ok();
+        self.transition(self.windowed, Tree::may_expire, now, |tree, _, now| transition(tree, now));
+    }
+
+    #[inline]
+    fn transition<R>(
+        &self,
+        is_timed: bool,
+        needs_time: impl Fn(&Tree) -> bool,
+        read_clock: impl Fn() -> Option<Instant>,
+        transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R,
+    ) -> R {
+        let is_timed = is_timed || self.shared.may_expire.load(Relaxed);
+        let mut now = if is_timed { read_clock() } else { None };
+        let mut locked = Transition::begin(&self.shared);
+        if now.is_none() && needs_time(locked.tree()) {
+            drop(locked);
+            now = read_clock();
+            locked = Transition::begin(&self.shared);
+        }
+        transition(locked.tree(), self.node, now)
+    }
+
+    #[inline]
+    pub(crate) fn now(&self) -> Instant {
+        self.shared.clock.now()
+    }
+
+    /// The caller's sleep until an instant, if there is a timer.
+    pub(crate) fn sleep(&self, until: Instant) -> Option<Sleep> {
+        self.shared.timer.as_ref().map(|timer| timer(until))
     }
 
     pub(crate) fn clock(&self) -> &SharedClock {
@@ -156,7 +229,8 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.tell(Tree::drop_handle);
+        let forgotten: Vec<Keys> = self.enter(Tree::drop_handle);
+        drop(forgotten);
     }
 }
 

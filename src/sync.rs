@@ -1,15 +1,16 @@
-//! The lock and the reference count: parking_lot's and the standard library's, or loom's when models run.
+//! The lock, a flag and the reference count: parking_lot's and the standard library's, or loom's when models run.
 
 #[cfg(not(all(test, budget_pool_loom)))]
 pub(crate) use {
     parking_lot::{Mutex, MutexGuard},
     std::sync::Arc,
+    std::sync::atomic::AtomicBool,
 };
 
 #[cfg(all(test, budget_pool_loom))]
 pub(crate) use self::loom_mutex::Mutex;
 #[cfg(all(test, budget_pool_loom))]
-pub(crate) use loom::sync::{Arc, MutexGuard};
+pub(crate) use loom::sync::{Arc, MutexGuard, atomic::AtomicBool};
 
 /// A waker that unparks the present thread, and how to park it.
 pub(crate) mod thread {

@@ -17,18 +17,22 @@ use slab::Slab;
 use crate::amount::{Amount, Caps};
 use crate::axis::{Axis, AxisSet, Quantities, Units};
 use crate::error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
+use crate::keys::{Keys, Memory};
 use crate::ledger::Ledger;
 use crate::name::Name;
 use crate::queue::{Queue, Waits};
+use crate::schedule::Schedule;
 use crate::snapshot::{AxisSnapshot, Holder, Snapshot};
+use crate::window::Turning;
 
 pub(crate) type NodeId = usize;
 
 #[derive(Debug, Default)]
 pub(crate) struct Tree {
     pub(crate) nodes: Slab<Node>,
-    holds: Slab<Hold>,
+    pub(crate) holds: Slab<Hold>,
     pub(crate) waits: Waits,
+    pub(crate) schedule: Schedule,
     /// Of the last hold that was made.
     serial: Option<Serial>,
     /// The latest instant seen: time never runs back (P8).
@@ -52,7 +56,9 @@ pub(crate) struct Node {
     reservations: u64,
     /// The earliest on the way up.
     pub(crate) deadline: Option<Deadline>,
-    name: Name,
+    pub(crate) window: Option<Box<Turning>>,
+    keys: Option<Box<Keys>>,
+    pub(crate) name: Name,
     pub(crate) ledger: Ledger,
     pub(crate) queue: Queue,
 }
@@ -63,6 +69,8 @@ pub(crate) struct Spec {
     pub(crate) name: Name,
     pub(crate) caps: Caps,
     pub(crate) deadline: Option<Deadline>,
+    pub(crate) window: Option<Turning>,
+    pub(crate) memory: Option<Memory>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,15 +91,28 @@ pub(crate) struct HoldKey {
 type Serial = NonZeroU64;
 
 #[derive(Debug)]
-struct Hold {
+pub(crate) struct Hold {
     serial: Serial,
-    node: NodeId,
-    /// What is reserved for it, one in flight included.
+    pub(crate) node: NodeId,
+    /// What is reserved for it, one in flight included. What was, if it has expired: its owner may still come and say that
+    /// it was spent.
     held: Quantities,
     /// What `record` and `debit` have settled of it.
     settled: Units,
     label: Option<&'static str>,
-    on_drop: OnDrop,
+    pub(crate) on_drop: OnDrop,
+    pub(crate) expiry: Option<Instant>,
+    state: State,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// What is held is reserved.
+    Live,
+    /// Expired: what was held has been released.
+    Released,
+    /// Expired: what was held has been settled.
+    Settled,
 }
 
 /// What becomes of a hold whose owner goes away without a word.
@@ -107,11 +128,13 @@ pub(crate) struct Booked {
     pub(crate) settled: Quantities,
     /// The greatest on the path.
     pub(crate) overage: Quantities,
+    /// The hold had expired.
+    pub(crate) late: bool,
 }
 
 impl Booked {
-    fn new(settled: &Quantities, overage: Units) -> Booked {
-        Booked { settled: *settled, overage: Quantities::each(settled.axes(), |axis| overage[axis]) }
+    fn new(settled: &Quantities, overage: Units, late: bool) -> Booked {
+        Booked { settled: *settled, overage: Quantities::each(settled.axes(), |axis| overage[axis]), late }
     }
 }
 
@@ -131,7 +154,7 @@ impl Tally {
 }
 
 const ONE_IN_FLIGHT: Quantities = Quantities::NONE.with(Axis::InFlight, 1);
-const NOTHING: Units = [0; Axis::COUNTED];
+pub(crate) const NOTHING: Units = [0; Axis::COUNTED];
 
 /// Pools: they come, are asked, and go.
 impl Tree {
@@ -174,10 +197,13 @@ impl Tree {
                 .into_iter()
                 .chain(spec.deadline)
                 .min_by_key(|deadline| deadline.at),
+            window: spec.window.map(Box::new),
+            keys: spec.memory.map(|memory| Box::new(Keys::new(memory))),
             name: spec.name,
             ledger: Ledger::new(spec.caps.quantities()),
             queue: Queue::default(),
         };
+        self.schedule.windows += usize::from(node.window.is_some());
         let next = node.next;
         let id = self.nodes.insert(node);
         if let Some(next) = next {
@@ -190,24 +216,28 @@ impl Tree {
     }
 
     /// The last handle of a pool has gone, and with it the last hold: a hold keeps a handle. Frees the pool and those above
-    /// that nothing reaches any more.
-    pub(crate) fn drop_handle(&mut self, at: NodeId) {
+    /// that nothing reaches any more. Returns the keys they knew, which may be many: to be dropped outside the lock.
+    pub(crate) fn drop_handle(&mut self, at: NodeId) -> Vec<Keys> {
         self.nodes[at].handle = false;
+        let mut forgotten = Vec::new();
         let mut candidate = Some(at);
         while let Some(id) = candidate {
-            let node = &self.nodes[id];
+            let node = &mut self.nodes[id];
             if node.handle || node.children.is_some() {
                 self.stir(id);
-                return;
+                break;
             }
             candidate = node.parent;
+            forgotten.extend(node.keys.take().map(|keys| *keys));
             self.return_share(id);
             self.remove(id);
         }
+        forgotten
     }
 
     fn remove(&mut self, id: NodeId) {
         let node = self.nodes.remove(id);
+        self.schedule.windows -= usize::from(node.window.is_some());
         if let Some(next) = node.next {
             self.nodes[next].previous = node.previous;
         }
@@ -261,8 +291,8 @@ impl Tree {
         self.nodes[at].closed
     }
 
-    pub(crate) fn reset(&mut self, at: NodeId) -> Snapshot {
-        let snapshot = self.snapshot(at);
+    pub(crate) fn reset(&mut self, at: NodeId, now: Option<Instant>) -> Snapshot {
+        let snapshot = self.snapshot(at, now);
         let node = &mut self.nodes[at];
         node.ledger.reset(node.carved);
         self.stir(at);
@@ -270,7 +300,7 @@ impl Tree {
     }
 
     pub(crate) fn add(&mut self, at: NodeId, caps: &Caps, now: Option<Instant>) -> Result<(), BudgetError> {
-        let now = self.not_before(now);
+        let now = self.touch(at, &NOTHING, now);
         if let Some(scope) = self.closed_by(at) {
             return Err(BudgetError::Closed { scope });
         }
@@ -278,7 +308,7 @@ impl Tree {
         let more = caps.quantities().only(node.ledger.capped());
         if let Some(axis) = more.axes().find(|&axis| more.units()[axis] > node.ledger.headroom(axis)) {
             let headroom = node.ledger.headroom(axis);
-            return Err(node.exceeded(axis, more.units()[axis], headroom, Outlook::Never).into());
+            return Err(node.exceeded(axis, more.units()[axis], headroom).into());
         }
         if let Some(parent) = node.share_of() {
             // What will pay overage here is spent already, and was booked above when it was.
@@ -295,10 +325,11 @@ impl Tree {
         Ok(())
     }
 
-    pub(crate) fn remove_caps(&mut self, at: NodeId, caps: &Caps) -> Result<(), BudgetError> {
+    pub(crate) fn remove_caps(&mut self, at: NodeId, caps: &Caps, now: Option<Instant>) -> Result<(), BudgetError> {
+        let less = caps.quantities().only(self.nodes[at].ledger.capped());
+        let now = self.touch(at, less.units(), now);
         let node = &mut self.nodes[at];
-        let less = caps.quantities().only(node.ledger.capped());
-        if let Some(refusal) = first_refusal(std::iter::once(&*node), less.units()) {
+        if let Some(refusal) = first_refusal(std::iter::once(&*node), less.units(), now) {
             return Err(refusal.into());
         }
         for axis in less.axes() {
@@ -315,7 +346,7 @@ impl Tree {
 /// Spending without a hold.
 impl Tree {
     pub(crate) fn record(&mut self, at: NodeId, amount: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
-        let now = self.not_before(now);
+        let now = self.touch(at, amount.units(), now);
         if !self.is_open(at, now) || !self.spend_path(at, amount.units()) {
             return Err(self.refuse(at, amount.units(), now));
         }
@@ -323,13 +354,49 @@ impl Tree {
         Ok(())
     }
 
+    /// Spends once for a key; a call that comes again is told what the first was told: that it was admitted.
+    pub(crate) fn record_once(
+        &mut self,
+        at: NodeId,
+        key: Name,
+        amount: &Amount,
+        now: Instant,
+    ) -> Result<(), BudgetError> {
+        let now = self.touch(at, amount.quantities().units(), Some(now)).expect("it is told the time");
+        let scope = |tree: &Tree| tree.nodes[at].name.clone();
+        if let Some(spent) = self.keys(at).get(&key, now) {
+            return if spent == *amount { Ok(()) } else { Err(BudgetError::KeyConflict { scope: scope(self), key }) };
+        }
+        if self.is_open(at, Some(now)) {
+            let most = self.keys(at).most();
+            if let Err(free) = self.keys(at).make_room(now) {
+                self.count_refused(at);
+                let outlook = free.map_or(Outlook::Never, Outlook::At);
+                return Err(BudgetError::KeysFull {
+                    scope: scope(self),
+                    most,
+                    outlook,
+                    retry_after: outlook.after(Some(now)),
+                });
+            }
+        }
+        self.record(at, amount.quantities(), Some(now))?;
+        self.keys(at).remember(key, *amount, now);
+        Ok(())
+    }
+
+    fn keys(&mut self, at: NodeId) -> &mut Keys {
+        self.nodes[at].keys.get_or_insert_default()
+    }
+
     pub(crate) fn check(&mut self, at: NodeId, amount: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
-        let now = self.not_before(now);
+        let now = self.touch(at, amount.units(), now);
         if self.admits(at, amount.units(), now) { Ok(()) } else { Err(self.explain(at, amount.units(), now)) }
     }
 
-    pub(crate) fn debit(&mut self, at: NodeId, amount: &Quantities) -> Booked {
-        Booked::new(amount, self.settle(at, &NOTHING, amount.units(), Tally::FACT))
+    pub(crate) fn debit(&mut self, at: NodeId, amount: &Quantities, now: Option<Instant>) -> Booked {
+        self.touch(at, amount.units(), now);
+        Booked::new(amount, self.settle(at, &NOTHING, amount.units(), Tally::FACT), false)
     }
 }
 
@@ -346,6 +413,19 @@ impl Tree {
         Ok(self.begin(at, held))
     }
 
+    /// A hold that is reclaimed after its time.
+    pub(crate) fn reserve_for(
+        &mut self,
+        at: NodeId,
+        amount: &Quantities,
+        ttl: Duration,
+        now: Instant,
+    ) -> Result<HoldKey, BudgetError> {
+        let key = self.reserve(at, amount, Some(now))?;
+        self.expire_after(key, ttl);
+        Ok(key)
+    }
+
     /// Makes a hold of what [`fits`](Tree::fits).
     pub(crate) fn begin(&mut self, at: NodeId, held: Quantities) -> HoldKey {
         self.hold_path(at, held.units(), Tally::BEGUN);
@@ -355,77 +435,104 @@ impl Tree {
     fn insert_hold(&mut self, node: NodeId, held: Quantities, label: Option<&'static str>, on_drop: OnDrop) -> HoldKey {
         let serial = self.serial.map_or(Serial::MIN, |last| last.checked_add(1).expect("2^64 holds are never made"));
         self.serial = Some(serial);
-        let slot = self.holds.insert(Hold { serial, node, held, settled: NOTHING, label, on_drop });
+        let (settled, expiry, state) = (NOTHING, None, State::Live);
+        let slot = self.holds.insert(Hold { serial, node, held, settled, label, on_drop, expiry, state });
         HoldKey { slot, serial }
     }
 
-    fn hold(&self, key: HoldKey) -> &Hold {
+    pub(crate) fn hold(&self, key: HoldKey) -> &Hold {
         let hold = &self.holds[key.slot];
         assert_eq!(hold.serial, key.serial, "a reservation owns its hold");
         hold
     }
 
-    fn hold_mut(&mut self, key: HoldKey) -> &mut Hold {
+    pub(crate) fn hold_mut(&mut self, key: HoldKey) -> &mut Hold {
         let hold = &mut self.holds[key.slot];
         assert_eq!(hold.serial, key.serial, "a reservation owns its hold");
         hold
     }
 
-    pub(crate) fn held(&self, key: HoldKey) -> Quantities {
-        self.hold(key).held
+    pub(crate) fn held(&mut self, key: HoldKey, now: Option<Instant>) -> Quantities {
+        self.touch_hold(key, &Quantities::NONE, now);
+        let hold = self.hold(key);
+        if hold.is_live() { hold.held } else { Quantities::NONE }
     }
 
     pub(crate) fn label(&mut self, key: HoldKey, label: &'static str) {
         self.hold_mut(key).label = Some(label);
     }
 
-    pub(crate) fn commit_on_drop(&mut self, key: HoldKey) {
+    pub(crate) fn commit_on_drop(&mut self, key: HoldKey, now: Option<Instant>) {
+        self.touch_hold(key, &Quantities::NONE, now);
+        let expiry = self.unschedule(key);
         self.hold_mut(key).on_drop = OnDrop::Commit;
+        self.schedule(key, expiry);
     }
 
-    pub(crate) fn commit(&mut self, key: HoldKey, actual: &Amount) -> Booked {
+    pub(crate) fn commit(&mut self, key: HoldKey, actual: &Amount, now: Option<Instant>) -> Booked {
         let bill = self.hold(key).bill(actual, &NOTHING);
-        self.end(key, &bill)
+        self.end(key, &bill, now)
     }
 
-    pub(crate) fn commit_total(&mut self, key: HoldKey, total: &Amount) -> Booked {
+    pub(crate) fn commit_total(&mut self, key: HoldKey, total: &Amount, now: Option<Instant>) -> Booked {
         let hold = self.hold(key);
         let bill = hold.bill(total, &hold.settled);
-        self.end(key, &bill)
+        self.end(key, &bill, now)
     }
 
     /// Asks for capacity alone: a spend that happened before the close or the deadline may still be settled after it.
-    pub(crate) fn try_commit(&mut self, key: HoldKey, actual: &Amount) -> Result<Booked, BudgetExceeded> {
+    pub(crate) fn try_commit(
+        &mut self,
+        key: HoldKey,
+        actual: &Amount,
+        now: Option<Instant>,
+    ) -> Result<Booked, BudgetError> {
+        let bill = self.hold(key).bill(actual, &NOTHING);
+        self.live_hold(key, &bill, now)?;
         let hold = self.hold(key);
-        let bill = hold.bill(actual, &NOTHING);
         let beyond = hold.beyond(&bill);
         if let Some(refusal) = self.exceeded(hold.node, beyond.units()) {
-            return Err(refusal);
+            return Err(refusal.into());
         }
-        Ok(self.end(key, &bill))
+        Ok(self.end(key, &bill, None))
     }
 
-    pub(crate) fn release(&mut self, key: HoldKey) {
-        self.end(key, &Quantities::NONE);
+    pub(crate) fn release(&mut self, key: HoldKey, now: Option<Instant>) {
+        self.end(key, &Quantities::NONE, now);
     }
 
     /// The owner went away without a word.
-    pub(crate) fn abandon(&mut self, key: HoldKey) {
+    pub(crate) fn abandon(&mut self, key: HoldKey, now: Option<Instant>) {
         match self.hold(key).on_drop {
-            OnDrop::Release => self.release(key),
+            OnDrop::Release => self.release(key, now),
             OnDrop::Commit => {
-                self.commit(key, &Amount::new());
+                self.touch_hold(key, &Quantities::NONE, now);
+                let hold = self.hold(key);
+                let bill = if hold.is_live() { hold.bill(&Amount::new(), &NOTHING) } else { Quantities::NONE };
+                self.end(key, &bill, None);
             }
         }
     }
 
-    fn end(&mut self, key: HoldKey, bill: &Quantities) -> Booked {
-        let (node, held) = {
-            let hold = self.hold(key);
-            (hold.node, hold.held)
+    fn end(&mut self, key: HoldKey, bill: &Quantities, now: Option<Instant>) -> Booked {
+        self.touch_hold(key, bill, now);
+        self.unschedule(key);
+        let hold = self.holds.remove(key.slot);
+        let bill = if hold.state == State::Settled { hold.beyond(bill) } else { *bill };
+        let tally = if hold.is_live() { Tally::ENDED } else { Tally::FACT };
+        Booked::new(&bill, self.settle(hold.node, hold.reserved(), bill.units(), tally), !hold.is_live())
+    }
+
+    /// Its time is over: what it holds goes back, or is settled. What that was is kept for its owner.
+    pub(crate) fn expire(&mut self, slot: usize) {
+        let hold = &mut self.holds[slot];
+        let (node, held) = (hold.node, *hold.reserved());
+        let bill = match hold.on_drop {
+            OnDrop::Release => Quantities::NONE,
+            OnDrop::Commit => hold.bill(&Amount::new(), &NOTHING),
         };
-        self.holds.remove(key.slot);
-        Booked::new(bill, self.settle(node, held.units(), bill.units(), Tally::ENDED))
+        hold.state = if hold.on_drop == OnDrop::Release { State::Released } else { State::Settled };
+        self.settle(node, &held, bill.units(), Tally::ENDED);
     }
 
     /// Asks to settle part of a hold, and what is beyond it from the pool.
@@ -435,6 +542,7 @@ impl Tree {
         part: &Quantities,
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
+        self.live_hold(key, part, now)?;
         let hold = self.hold(key);
         let (node, beyond) = (hold.node, hold.beyond(part));
         self.ask(node, beyond.units(), now)?;
@@ -442,7 +550,8 @@ impl Tree {
         Ok(())
     }
 
-    pub(crate) fn debit_part(&mut self, key: HoldKey, part: &Quantities) -> Booked {
+    pub(crate) fn debit_part(&mut self, key: HoldKey, part: &Quantities, now: Option<Instant>) -> Booked {
+        self.touch_hold(key, part, now);
         self.meter(key, part, Tally::FACT)
     }
 
@@ -450,14 +559,21 @@ impl Tree {
         let hold = self.hold_mut(key);
         let node = hold.node;
         let covered = Quantities::each(part.axes(), |axis| part.units()[axis].min(hold.held.units()[axis]));
+        let (reserved, bill) = match hold.state {
+            State::Live => (covered, *part),
+            State::Released => (Quantities::NONE, *part),
+            State::Settled => (Quantities::NONE, hold.beyond(part)),
+        };
+        let late = !hold.is_live();
         hold.take(&covered);
         for axis in part.axes() {
             hold.settled[axis] = hold.settled[axis].saturating_add(part.units()[axis]);
         }
-        Booked::new(part, self.settle(node, covered.units(), part.units(), tally))
+        Booked::new(&bill, self.settle(node, reserved.units(), bill.units(), tally), late)
     }
 
     pub(crate) fn grow(&mut self, key: HoldKey, extra: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
+        self.live_hold(key, extra, now)?;
         let node = self.hold(key).node;
         self.ask(node, extra.units(), now)?;
         self.hold_path(node, extra.units(), Tally::ADMITTED);
@@ -469,7 +585,8 @@ impl Tree {
         Ok(())
     }
 
-    pub(crate) fn shrink(&mut self, key: HoldKey, by: &Quantities) -> Result<(), BudgetError> {
+    pub(crate) fn shrink(&mut self, key: HoldKey, by: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
+        self.live_hold(key, &Quantities::NONE, now)?;
         self.within_hold(key, by)?;
         let hold = self.hold_mut(key);
         hold.take(by);
@@ -484,6 +601,7 @@ impl Tree {
         part: &Quantities,
         now: Option<Instant>,
     ) -> Result<HoldKey, BudgetError> {
+        self.live_hold(key, &ONE_IN_FLIGHT, now)?;
         self.within_hold(key, part)?;
         let node = self.hold(key).node;
         self.ask(node, ONE_IN_FLIGHT.units(), now)?;
@@ -491,8 +609,10 @@ impl Tree {
         let hold = self.hold_mut(key);
         hold.take(part);
         let held = part.with(Axis::InFlight, 1);
-        let (label, on_drop) = (hold.label, hold.on_drop);
-        Ok(self.insert_hold(node, held, label, on_drop))
+        let (label, on_drop, expiry) = (hold.label, hold.on_drop, hold.expiry);
+        let half = self.insert_hold(node, held, label, on_drop);
+        self.schedule(half, expiry);
+        Ok(half)
     }
 
     /// Refuses what is more than the hold has: the hold is then what is available, and the cap.
@@ -502,12 +622,27 @@ impl Tree {
             return Ok(());
         };
         let held = hold.held.units()[axis];
-        let refusal = self.nodes[hold.node].exceeded(axis, part.units()[axis], held, Outlook::Never);
+        let refusal = self.nodes[hold.node].exceeded(axis, part.units()[axis], held);
         Err(BudgetExceeded { cap: Some(held), ..refusal }.into())
     }
 }
 
+impl HoldKey {
+    pub(crate) fn slot(self) -> usize {
+        self.slot
+    }
+}
+
 impl Hold {
+    pub(crate) fn is_live(&self) -> bool {
+        self.state == State::Live
+    }
+
+    /// What is reserved for it.
+    fn reserved(&self) -> &Units {
+        if self.is_live() { self.held.units() } else { &NOTHING }
+    }
+
     /// What a commit of `actual` settles: a named axis at its figure beyond `already`, the others at what is held.
     fn bill(&self, actual: &Amount, already: &Units) -> Quantities {
         let named = actual.named();
@@ -523,7 +658,7 @@ impl Hold {
     }
 
     /// What of `part` this hold does not cover.
-    fn beyond(&self, part: &Quantities) -> Quantities {
+    pub(crate) fn beyond(&self, part: &Quantities) -> Quantities {
         Quantities::each(part.axes(), |axis| part.units()[axis].saturating_sub(self.held.units()[axis]))
     }
 
@@ -555,27 +690,19 @@ impl Tree {
     /// Refuses, and counts that, or lets pass. Whoever is let pass counts it while charging.
     #[inline]
     fn ask(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
-        let now = self.not_before(now);
+        let now = self.touch(at, asked, now);
         if self.admits(at, asked, now) { Ok(()) } else { Err(self.refuse(at, asked, now)) }
     }
 
     /// The same, for what must not jump the queue (P6).
     #[inline]
     fn ask_in_turn(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
-        let now = self.not_before(now);
+        let now = self.touch(at, asked, now);
         if let Some(pool) = self.queued_at(at, asked).filter(|_| self.is_open(at, now)) {
             self.count_refused(at);
             return Err(BudgetError::Queued { scope: self.nodes[pool].name.clone() });
         }
         self.ask(at, asked, now)
-    }
-
-    /// The instant to go by. Whoever waits for a deadline that has come is told first.
-    #[inline]
-    pub(crate) fn not_before(&mut self, now: Option<Instant>) -> Option<Instant> {
-        self.latest = self.latest.max(Some(now?));
-        self.tell_late();
-        self.latest
     }
 
     #[inline]
@@ -651,7 +778,7 @@ impl Tree {
 
     /// The first refusal for lack of capacity, with the worst outlook of all.
     pub(crate) fn exceeded(&self, at: NodeId, asked: &Units) -> Option<BudgetExceeded> {
-        first_refusal(self.path(at), asked)
+        first_refusal(self.path(at), asked, self.latest)
     }
 
     /// Spends on the whole path, or on none of it; whether it did. It goes up once, and takes back where it is refused:
@@ -733,21 +860,29 @@ impl Tree {
     }
 }
 
-/// The first refusal for lack of capacity, with the worst outlook of all.
-fn first_refusal<'a>(path: impl Iterator<Item = &'a Node>, asked: &Units) -> Option<BudgetExceeded> {
+/// The first refusal for lack of capacity, with the worst outlook of all. The deadline of the called pool is the earliest.
+pub(crate) fn first_refusal<'a>(
+    path: impl Iterator<Item = &'a Node>,
+    asked: &Units,
+    now: Option<Instant>,
+) -> Option<BudgetExceeded> {
+    let mut path = path.peekable();
+    let deadline = path.peek()?.deadline;
     let mut asked = *asked;
-    let (mut first, mut worst) = (None, Outlook::AfterRelease);
+    let mut first = None;
+    let mut worst = None;
     for node in path {
         for (axis, &units) in asked.iter().enumerate() {
             if units > node.ledger.free(axis) {
                 first = first.or(Some((node, axis, units)));
-                worst = worst.max(node.ledger.outlook(axis, units));
+                worst = worst.max(Some(node.outlook(axis, units, deadline)));
             }
         }
         node.carve(&mut asked);
     }
-    let (node, axis, units) = first?;
-    Some(node.exceeded(axis, units, node.ledger.free(axis), worst))
+    let ((node, axis, units), outlook) = first.zip(worst)?;
+    let refusal = node.exceeded(axis, units, node.ledger.free(axis));
+    Some(BudgetExceeded { outlook, retry_after: outlook.after(now), ..refusal })
 }
 
 impl Node {
@@ -756,6 +891,28 @@ impl Node {
         let deadline = self.deadline?;
         let now = now.expect("a path with a deadline reads the clock");
         (now >= deadline.at).then_some((deadline, now))
+    }
+
+    /// Brings the balances up to an instant. Returns whether anything came free.
+    pub(crate) fn turn(&mut self, now: Instant) -> bool {
+        self.window.as_mut().is_some_and(|window| window.turn(&mut self.ledger, now))
+    }
+
+    /// Whether a release, or time before the deadline, may make room for what is asked, on every axis.
+    pub(crate) fn can_ever_fit(&self, asked: &Units) -> bool {
+        (0..Axis::COUNTED).all(|axis| self.outlook(axis, asked[axis], self.deadline) != Outlook::Never)
+    }
+
+    /// What to expect of asking for more than is free.
+    pub(crate) fn outlook(&self, axis: usize, asked: u64, deadline: Option<Deadline>) -> Outlook {
+        let in_time = |at: &Instant| deadline.is_none_or(|deadline| *at < deadline.at);
+        let when = |missing| self.window.as_ref()?.when(&self.ledger, axis, missing).filter(in_time);
+        let at_best = self.ledger.missing_at_best(axis, asked);
+        match when(self.ledger.missing(axis, asked)) {
+            Some(at) => Outlook::At(at),
+            None if at_best == 0 || when(at_best).is_some() => Outlook::AfterRelease,
+            None => Outlook::Never,
+        }
     }
 
     #[inline]
@@ -793,21 +950,23 @@ impl Node {
         }
     }
 
-    fn exceeded(&self, axis: usize, requested: u64, available: u64, outlook: Outlook) -> BudgetExceeded {
+    fn exceeded(&self, axis: usize, requested: u64, available: u64) -> BudgetExceeded {
         BudgetExceeded {
             axis: Axis::at(axis),
             requested,
             available,
             cap: self.ledger.cap(axis),
             scope: self.name.clone(),
-            outlook,
+            outlook: Outlook::Never,
+            retry_after: None,
         }
     }
 }
 
 /// What is seen from outside, of one instant (P5).
 impl Tree {
-    pub(crate) fn snapshot(&self, at: NodeId) -> Snapshot {
+    pub(crate) fn snapshot(&mut self, at: NodeId, now: Option<Instant>) -> Snapshot {
+        self.touch_all(at, now);
         let available = std::array::from_fn(|axis| self.available(at, axis));
         self.nodes[at].snapshot(0, &available)
     }
@@ -825,7 +984,9 @@ impl Tree {
     }
 
     /// This pool and all below it, parents before their children.
-    pub(crate) fn snapshot_tree(&self, at: NodeId) -> Vec<Snapshot> {
+    pub(crate) fn snapshot_tree(&mut self, at: NodeId, now: Option<Instant>) -> Vec<Snapshot> {
+        self.touch_all(at, now);
+        self.turn_below(at);
         // What is available in each pool on the way down to the present one.
         let mut way = vec![std::array::from_fn(|axis| self.available(at, axis))];
         let mut snapshots = vec![self.nodes[at].snapshot(0, &way[0])];
@@ -844,7 +1005,7 @@ impl Tree {
     }
 
     /// The pool after this one in a walk from parents to children, with its depth below where the walk began at 0.
-    fn next_below(&self, at: NodeId, depth: usize) -> Option<(NodeId, usize)> {
+    pub(crate) fn next_below(&self, at: NodeId, depth: usize) -> Option<(NodeId, usize)> {
         if let Some(child) = self.nodes[at].children {
             return Some((child, depth + 1));
         }
@@ -861,12 +1022,14 @@ impl Tree {
     }
 
     /// The holds on this pool and on those below it.
-    pub(crate) fn holders(&self, at: NodeId) -> Vec<Holder> {
+    pub(crate) fn holders(&mut self, at: NodeId, now: Option<Instant>) -> Vec<Holder> {
+        self.touch_all(at, now);
         let is_below = |hold: &&Hold| {
             std::iter::successors(Some(hold.node), |&node| self.nodes[node].parent).any(|node| node == at)
         };
         let holds = self.holds.iter().map(|(_, hold)| hold);
         holds
+            .filter(|hold| hold.is_live())
             .filter(is_below)
             .map(|hold| Holder {
                 pool: self.nodes[hold.node].name.clone(),

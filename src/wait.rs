@@ -24,7 +24,10 @@ use crate::{Amount, BudgetPool};
 pub struct Wait {
     pool: BudgetPool,
     state: State,
-    sleep: Option<Sleep>,
+    /// When to look again, if not woken before.
+    alarm: Option<Instant>,
+    /// Towards the alarm, by the caller's timer.
+    sleep: Option<(Instant, Sleep)>,
 }
 
 enum State {
@@ -35,7 +38,7 @@ enum State {
 
 impl Wait {
     pub(crate) fn new(pool: BudgetPool, amount: Amount) -> Wait {
-        Wait { pool, state: State::New(amount), sleep: None }
+        Wait { pool, state: State::New(amount), alarm: None, sleep: None }
     }
 
     /// Asks, or looks what became of having asked. If nothing has yet, `waker` is told.
@@ -52,7 +55,8 @@ impl Wait {
         }
         let State::Queued(place) = self.state else { return Poll::Pending };
         let waker = waker.clone();
-        let (poll, old) = handle.ask(|tree, _, now| tree.poll_wait(place, waker, now));
+        let (poll, old, alarm) = handle.ask(|tree, _, now| tree.poll_wait(place, waker, now));
+        self.alarm = alarm;
         if poll.is_ready() {
             self.state = State::Ended;
         }
@@ -62,12 +66,13 @@ impl Wait {
         poll
     }
 
-    /// Sleeps towards the deadline by the caller's timer, if it has one; whether that sleep is over.
+    /// Sleeps towards the alarm by the caller's timer, if it has one; whether that sleep is over.
     fn has_overslept(&mut self, context: &mut Context<'_>) -> bool {
-        if self.sleep.is_none() {
-            self.sleep = self.pool.handle().sleep();
+        let Some(alarm) = self.alarm else { return false };
+        if self.sleep.as_ref().is_none_or(|(until, _)| *until != alarm) {
+            self.sleep = self.pool.handle().sleep(alarm).map(|sleep| (alarm, sleep));
         }
-        let over = self.sleep.as_mut().is_some_and(|sleep| sleep.as_mut().poll(context).is_ready());
+        let over = self.sleep.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(context).is_ready());
         if over {
             self.sleep = None;
         }
@@ -86,7 +91,8 @@ impl Wait {
             if let (Some(Duration::ZERO), Some(waited)) = (left, timeout) {
                 return Err(BudgetError::Timeout { scope: self.pool.handle().name().clone(), waited });
             }
-            thread::park(left.into_iter().chain(self.pool.time_left()).min());
+            let sleep = self.alarm.map(|alarm| alarm.saturating_duration_since(self.pool.handle().now()));
+            thread::park(left.into_iter().chain(sleep).min());
         }
     }
 }
@@ -101,8 +107,8 @@ impl Future for Wait {
             return poll;
         }
         let poll = this.poll_once(context.waker());
-        if poll.is_pending() {
-            // The timer was early by the pool's clock: come back.
+        if poll.is_pending() && this.has_overslept(context) {
+            // The timer is early by the pool's clock, or another alarm is due already: come back.
             context.waker().wake_by_ref();
         }
         poll
@@ -112,7 +118,7 @@ impl Future for Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         if let State::Queued(place) = self.state {
-            drop(self.pool.handle().tell(|tree, _| tree.cancel_wait(place)));
+            drop(self.pool.handle().enter(|tree, _| tree.cancel_wait(place)));
         }
     }
 }
@@ -147,7 +153,7 @@ impl Future for Closed {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let Closed { pool, key } = self.get_mut();
         let waker = context.waker().clone();
-        let (poll, old) = pool.handle().tell(|tree, at| tree.poll_closed(at, key, waker));
+        let (poll, old) = pool.handle().enter(|tree, at| tree.poll_closed(at, key, waker));
         drop(old);
         poll
     }
@@ -156,7 +162,7 @@ impl Future for Closed {
 impl Drop for Closed {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            drop(self.pool.handle().tell(|tree, _| tree.cancel_closing(key)));
+            drop(self.pool.handle().enter(|tree, _| tree.cancel_closing(key)));
         }
     }
 }

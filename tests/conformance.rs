@@ -144,7 +144,7 @@ mod token_budget_py {
             // Strict: refused as the peer's. The peer drops the hold then, and so does this, by dropping the error.
             Op::Commit { id, spend } => match take(id).try_commit(spend.amount()) {
                 Ok(_) => Outcome::Ok,
-                Err(refused) => Outcome::exceeded(refused.error().axis()),
+                Err(refused) => Err::<(), _>(refused.error().clone()).into(),
             },
             Op::CommitAll { id } => {
                 take(id).commit_all();

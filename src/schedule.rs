@@ -1,0 +1,209 @@
+//! What is due at a given instant: holds that expire, windows that turn. Pure: time is passed in.
+//!
+//! Nothing happens by itself. Whoever knows the time *touches* the tree first, and what was due is then done as if it had
+//! been done in its time: a hold that settles when it expires settles into the period in which it expired.
+//!
+//! Expired holds are reclaimed in small batches, so that no call pays for all; but not fewer than the call needs to be met,
+//! and all if somebody waits, or if whoever calls wants to see the whole.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use crate::axis::{Quantities, Units};
+use crate::error::BudgetError;
+use crate::tree::{HoldKey, NodeId, OnDrop, Tree};
+
+#[derive(Debug, Default)]
+pub(crate) struct Schedule {
+    /// The live holds that may expire, by their slots.
+    expiries: BTreeSet<(Instant, usize)>,
+    /// How many of them settle when they do.
+    facts: usize,
+    /// How many pools have a window.
+    pub(crate) windows: usize,
+}
+
+impl Schedule {
+    /// Whether nothing but a deadline can ever be due.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.windows == 0 && self.expiries.is_empty()
+    }
+
+    /// When the next hold expires.
+    pub(crate) fn next_expiry(&self) -> Option<Instant> {
+        self.expiries.first().map(|(at, _)| *at)
+    }
+}
+
+/// At least so many are reclaimed at a touch.
+const BATCH: usize = 8;
+
+/// What time does.
+impl Tree {
+    /// Whether there is a live hold that may expire: every call must know the time then (P8).
+    #[inline]
+    pub(crate) fn may_expire(&self) -> bool {
+        !self.schedule.expiries.is_empty()
+    }
+
+    /// Brings a path up to the present, for a call that asks for so much there. Returns the instant to go by: time never
+    /// runs back (P8).
+    #[inline]
+    pub(crate) fn touch(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Option<Instant> {
+        let now = self.not_before(now?);
+        self.bring_up(at, now, |tree| tree.waits.waiting == 0 && tree.fits(at, asked));
+        Some(now)
+    }
+
+    /// The same, for a call that wants to see all.
+    pub(crate) fn touch_all(&mut self, at: NodeId, now: Option<Instant>) {
+        if let Some(now) = now {
+            let now = self.not_before(now);
+            self.bring_up(at, now, |_| false);
+        }
+    }
+
+    /// The same, for a call on a hold, to settle or hold so much: it is brought up, too.
+    #[inline]
+    pub(crate) fn touch_hold(&mut self, key: HoldKey, asked: &Quantities, now: Option<Instant>) {
+        if now.is_none() {
+            return;
+        }
+        let hold = self.hold(key);
+        let (node, beyond) = (hold.node, hold.beyond(asked));
+        let now = self.touch(node, beyond.units(), now);
+        if self.hold(key).expiry.is_some_and(|expiry| Some(expiry) <= now) {
+            self.expire_due(key.slot());
+        }
+    }
+
+    /// The same, for a call that only a live hold may make.
+    pub(crate) fn live_hold(
+        &mut self,
+        key: HoldKey,
+        asked: &Quantities,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
+        self.touch_hold(key, asked, now);
+        let hold = self.hold(key);
+        if hold.is_live() { Ok(()) } else { Err(BudgetError::Expired { scope: self.nodes[hold.node].name.clone() }) }
+    }
+
+    /// Whoever waits for a deadline that has come is told first.
+    fn not_before(&mut self, now: Instant) -> Instant {
+        let now = self.latest.map_or(now, |latest| latest.max(now));
+        self.latest = Some(now);
+        self.tell_late();
+        now
+    }
+
+    fn bring_up(&mut self, at: NodeId, now: Instant, is_enough: impl Fn(&Tree) -> bool) {
+        let mut batch = BATCH;
+        // What settles must do so before its window turns.
+        while batch > 0 || (self.schedule.facts > 0 && self.schedule.windows > 0) {
+            if !self.expire_next(now) {
+                break;
+            }
+            batch = batch.saturating_sub(1);
+        }
+        self.turn_path(at, now);
+        while self.is_due(now) && !is_enough(self) {
+            self.expire_next(now);
+        }
+    }
+
+    fn is_due(&self, now: Instant) -> bool {
+        self.schedule.next_expiry().is_some_and(|expiry| expiry <= now)
+    }
+
+    /// Reclaims the next hold that has expired, if any.
+    fn expire_next(&mut self, now: Instant) -> bool {
+        match self.schedule.expiries.first() {
+            Some(&(expiry, slot)) if expiry <= now => {
+                self.expire_due(slot);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    fn expire_due(&mut self, slot: usize) {
+        let hold = &self.holds[slot];
+        let (node, expiry) = (hold.node, hold.expiry.expect("it is due"));
+        self.unschedule_slot(slot);
+        self.turn_path(node, expiry);
+        self.expire(slot);
+    }
+
+    /// Turns the windows on the way up that are due, and serves those who wait for that.
+    fn turn_path(&mut self, at: NodeId, now: Instant) {
+        if self.schedule.windows == 0 {
+            return;
+        }
+        let mut freed = false;
+        self.visit_path(at, |node| freed |= node.turn(now));
+        if freed {
+            self.stir(at);
+        }
+    }
+
+    /// Turns the windows of all the pools below, for one that looks at them all.
+    pub(crate) fn turn_below(&mut self, at: NodeId) {
+        let Some(now) = self.latest.filter(|_| self.schedule.windows > 0) else { return };
+        let mut below = self.next_below(at, 0);
+        while let Some((id, depth)) = below {
+            if self.nodes[id].turn(now) {
+                self.stir(id);
+            }
+            below = self.next_below(id, depth);
+        }
+    }
+}
+
+/// Holds and their times.
+impl Tree {
+    /// From now on so long; `None` for longer than an instant can say.
+    pub(crate) fn expire_after(&mut self, key: HoldKey, ttl: Duration) {
+        let now = self.latest.expect("whoever gives it a time has told the time");
+        self.unschedule(key);
+        self.schedule(key, now.checked_add(ttl));
+    }
+
+    /// When a hold expires or its pool's deadline comes. Of one that has expired: the latest instant seen.
+    pub(crate) fn end_of(&self, key: HoldKey) -> Option<Instant> {
+        let hold = self.hold(key);
+        let expiry = if hold.is_live() { hold.expiry } else { self.latest };
+        let deadline = self.nodes[hold.node].deadline.map(|deadline| deadline.at);
+        expiry.into_iter().chain(deadline).min()
+    }
+
+    pub(crate) fn renew(&mut self, key: HoldKey, ttl: Duration, now: Instant) -> Result<(), BudgetError> {
+        self.live_hold(key, &Quantities::NONE, Some(now))?;
+        self.expire_after(key, ttl);
+        Ok(())
+    }
+
+    pub(crate) fn schedule(&mut self, key: HoldKey, expiry: Option<Instant>) {
+        let Some(at) = expiry else { return };
+        let hold = self.hold_mut(key);
+        hold.expiry = expiry;
+        self.schedule.facts += usize::from(hold.on_drop == OnDrop::Commit);
+        self.schedule.expiries.insert((at, key.slot()));
+        self.remind_all(at);
+    }
+
+    /// It will not expire any more. Returns when it would have.
+    #[inline]
+    pub(crate) fn unschedule(&mut self, key: HoldKey) -> Option<Instant> {
+        self.hold(key).expiry?;
+        self.unschedule_slot(key.slot())
+    }
+
+    fn unschedule_slot(&mut self, slot: usize) -> Option<Instant> {
+        let hold = &mut self.holds[slot];
+        let at = hold.expiry.take()?;
+        self.schedule.facts -= usize::from(hold.on_drop == OnDrop::Commit);
+        self.schedule.expiries.remove(&(at, slot));
+        Some(at)
+    }
+}
