@@ -158,6 +158,12 @@ impl Quantities {
         all
     }
 
+    /// What of these is more than `units`.
+    #[must_use]
+    pub(crate) fn beyond(&self, units: &Units) -> Quantities {
+        Quantities::each(self.axes, |axis| self.units[axis].saturating_sub(units[axis]))
+    }
+
     /// These axes alone.
     #[must_use]
     pub(crate) fn only(self, axes: AxisSet) -> Quantities {

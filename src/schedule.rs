@@ -50,9 +50,14 @@ impl Tree {
     /// runs back (P8).
     #[inline]
     pub(crate) fn touch(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Option<Instant> {
-        let now = self.not_before(now?);
+        now.map(|now| self.touch_at(at, asked, now))
+    }
+
+    #[inline(never)]
+    fn touch_at(&mut self, at: NodeId, asked: &Units, now: Instant) -> Instant {
+        let now = self.not_before(now);
         self.bring_up(at, now, |tree| tree.waits.waiting == 0 && tree.fits(at, asked));
-        Some(now)
+        now
     }
 
     /// The same, for a call that wants to see all.
@@ -66,13 +71,17 @@ impl Tree {
     /// The same, for a call on a hold, to settle or hold so much: it is brought up, too.
     #[inline]
     pub(crate) fn touch_hold(&mut self, key: HoldKey, asked: &Quantities, now: Option<Instant>) {
-        if now.is_none() {
-            return;
+        if let Some(now) = now {
+            self.touch_hold_at(key, asked, now);
         }
+    }
+
+    #[inline(never)]
+    fn touch_hold_at(&mut self, key: HoldKey, asked: &Quantities, now: Instant) {
         let hold = self.hold(key);
         let (node, beyond) = (hold.node, hold.beyond(asked));
-        let now = self.touch(node, beyond.units(), now);
-        if self.hold(key).expiry.is_some_and(|expiry| Some(expiry) <= now) {
+        let now = self.touch_at(node, beyond.units(), now);
+        if self.hold(key).expiry.is_some_and(|expiry| expiry <= now) {
             self.expire_due(key.slot());
         }
     }
@@ -97,6 +106,7 @@ impl Tree {
         now
     }
 
+    #[inline(never)]
     fn bring_up(&mut self, at: NodeId, now: Instant, is_enough: impl Fn(&Tree) -> bool) {
         let mut batch = BATCH;
         // What settles must do so before its window turns.
@@ -130,7 +140,7 @@ impl Tree {
     fn expire_due(&mut self, slot: usize) {
         let hold = &self.holds[slot];
         let (node, expiry) = (hold.node, hold.expiry.expect("it is due"));
-        self.unschedule_slot(slot);
+        self.unschedule(slot);
         self.turn_path(node, expiry);
         self.expire(slot);
     }
@@ -165,7 +175,7 @@ impl Tree {
     /// From now on so long; `None` for longer than an instant can say.
     pub(crate) fn expire_after(&mut self, key: HoldKey, ttl: Duration) {
         let now = self.latest.expect("whoever gives it a time has told the time");
-        self.unschedule(key);
+        self.unschedule(key.slot());
         self.schedule(key, now.checked_add(ttl));
     }
 
@@ -193,13 +203,7 @@ impl Tree {
     }
 
     /// It will not expire any more. Returns when it would have.
-    #[inline]
-    pub(crate) fn unschedule(&mut self, key: HoldKey) -> Option<Instant> {
-        self.hold(key).expiry?;
-        self.unschedule_slot(key.slot())
-    }
-
-    fn unschedule_slot(&mut self, slot: usize) -> Option<Instant> {
+    pub(crate) fn unschedule(&mut self, slot: usize) -> Option<Instant> {
         let hold = &mut self.holds[slot];
         let at = hold.expiry.take()?;
         self.schedule.facts -= usize::from(hold.on_drop == OnDrop::Commit);

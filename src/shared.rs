@@ -63,6 +63,15 @@ impl Transition<'_> {
         Transition { shared, tree: Some(tree), could_expire }
     }
 
+    /// Lets go of the lock meanwhile. Nothing has been changed yet.
+    #[cold]
+    fn interrupted<R>(&mut self, by: impl Fn() -> R) -> R {
+        self.tree = None;
+        let result = by();
+        *self = Transition::begin(self.shared);
+        result
+    }
+
     #[inline]
     fn tree(&mut self) -> &mut Tree {
         self.tree.as_mut().expect("it holds the lock until its end")
@@ -72,17 +81,23 @@ impl Transition<'_> {
 impl Drop for Transition<'_> {
     #[inline]
     fn drop(&mut self) {
-        let Some(tree) = self.tree.take() else { return };
-        if tree.may_expire() != self.could_expire {
-            self.shared.may_expire.store(!self.could_expire, Relaxed);
-        }
-        if !tree.waits.wakers.is_empty() {
-            wake(tree);
+        if let Some(tree) = self.tree.take() {
+            if tree.may_expire() != self.could_expire || !tree.waits.wakers.is_empty() {
+                self.shared.end(tree);
+            }
         }
     }
 }
 
-#[cold]
+impl Shared {
+    /// The end of a transition after which others must be told something.
+    #[cold]
+    fn end(&self, tree: MutexGuard<'_, Tree>) {
+        self.may_expire.store(tree.may_expire(), Relaxed);
+        wake(tree);
+    }
+}
+
 fn wake(mut tree: MutexGuard<'_, Tree>) {
     let wakers = &mut tree.waits.wakers;
     let many = if wakers.len() > FEW { std::mem::take(wakers) } else { VecDeque::new() };
@@ -191,9 +206,7 @@ impl Handle {
         let mut now = if is_timed { read_clock() } else { None };
         let mut locked = Transition::begin(&self.shared);
         if now.is_none() && needs_time(locked.tree()) {
-            drop(locked);
-            now = read_clock();
-            locked = Transition::begin(&self.shared);
+            now = locked.interrupted(read_clock);
         }
         transition(locked.tree(), self.node, now)
     }

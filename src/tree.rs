@@ -96,7 +96,7 @@ pub(crate) struct Hold {
     pub(crate) node: NodeId,
     /// What is reserved for it, one in flight included. What was, if it has expired: its owner may still come and say that
     /// it was spent.
-    held: Quantities,
+    pub(crate) held: Quantities,
     /// What `record` and `debit` have settled of it.
     settled: Units,
     label: Option<&'static str>,
@@ -133,22 +133,22 @@ pub(crate) struct Booked {
 }
 
 impl Booked {
-    fn new(settled: &Quantities, overage: Units, late: bool) -> Booked {
+    pub(crate) fn new(settled: &Quantities, overage: Units, late: bool) -> Booked {
         Booked { settled: *settled, overage: Quantities::each(settled.axes(), |axis| overage[axis]), late }
     }
 }
 
 /// How a step counts on every pool of its path.
 #[derive(Debug, Clone, Copy, Default)]
-struct Tally {
+pub(crate) struct Tally {
     admitted: u64,
     begun: u64,
     ended: u64,
 }
 
 impl Tally {
-    const FACT: Tally = Tally { admitted: 0, begun: 0, ended: 0 };
-    const ADMITTED: Tally = Tally { admitted: 1, ..Tally::FACT };
+    pub(crate) const FACT: Tally = Tally { admitted: 0, begun: 0, ended: 0 };
+    pub(crate) const ADMITTED: Tally = Tally { admitted: 1, ..Tally::FACT };
     const BEGUN: Tally = Tally { begun: 1, ..Tally::ADMITTED };
     const ENDED: Tally = Tally { ended: 1, ..Tally::FACT };
 }
@@ -432,7 +432,13 @@ impl Tree {
         self.insert_hold(at, held, None, OnDrop::Release)
     }
 
-    fn insert_hold(&mut self, node: NodeId, held: Quantities, label: Option<&'static str>, on_drop: OnDrop) -> HoldKey {
+    pub(crate) fn insert_hold(
+        &mut self,
+        node: NodeId,
+        held: Quantities,
+        label: Option<&'static str>,
+        on_drop: OnDrop,
+    ) -> HoldKey {
         let serial = self.serial.map_or(Serial::MIN, |last| last.checked_add(1).expect("2^64 holds are never made"));
         self.serial = Some(serial);
         let (settled, expiry, state) = (NOTHING, None, State::Live);
@@ -464,7 +470,7 @@ impl Tree {
 
     pub(crate) fn commit_on_drop(&mut self, key: HoldKey, now: Option<Instant>) {
         self.touch_hold(key, &Quantities::NONE, now);
-        let expiry = self.unschedule(key);
+        let expiry = self.unschedule(key.slot);
         self.hold_mut(key).on_drop = OnDrop::Commit;
         self.schedule(key, expiry);
     }
@@ -516,11 +522,24 @@ impl Tree {
 
     fn end(&mut self, key: HoldKey, bill: &Quantities, now: Option<Instant>) -> Booked {
         self.touch_hold(key, bill, now);
-        self.unschedule(key);
+        let hold = self.hold(key);
+        if !hold.is_live() {
+            return self.end_late(key, bill);
+        }
+        let (node, held) = (hold.node, hold.held);
+        if hold.expiry.is_some() {
+            self.unschedule(key.slot);
+        }
+        self.holds.remove(key.slot);
+        Booked::new(bill, self.settle(node, held.units(), bill.units(), Tally::ENDED), false)
+    }
+
+    /// The owner of an expired hold has come back.
+    #[cold]
+    fn end_late(&mut self, key: HoldKey, bill: &Quantities) -> Booked {
         let hold = self.holds.remove(key.slot);
         let bill = if hold.state == State::Settled { hold.beyond(bill) } else { *bill };
-        let tally = if hold.is_live() { Tally::ENDED } else { Tally::FACT };
-        Booked::new(&bill, self.settle(hold.node, hold.reserved(), bill.units(), tally), !hold.is_live())
+        Booked::new(&bill, self.settle(hold.node, &NOTHING, bill.units(), Tally::FACT), true)
     }
 
     /// Its time is over: what it holds goes back, or is settled. What that was is kept for its owner.
@@ -558,7 +577,7 @@ impl Tree {
     fn meter(&mut self, key: HoldKey, part: &Quantities, tally: Tally) -> Booked {
         let hold = self.hold_mut(key);
         let node = hold.node;
-        let covered = Quantities::each(part.axes(), |axis| part.units()[axis].min(hold.held.units()[axis]));
+        let covered = hold.covered(part);
         let (reserved, bill) = match hold.state {
             State::Live => (covered, *part),
             State::Released => (Quantities::NONE, *part),
@@ -577,11 +596,7 @@ impl Tree {
         let node = self.hold(key).node;
         self.ask(node, extra.units(), now)?;
         self.hold_path(node, extra.units(), Tally::ADMITTED);
-        let hold = self.hold_mut(key);
-        let axes = hold.held.axes().union(extra.axes());
-        let (held, extra) = (*hold.held.units(), extra.units());
-        let sum = |axis: usize| held[axis].checked_add(extra[axis]);
-        hold.held = Quantities::each(axes, |axis| sum(axis).expect("what is held is within what is reserved"));
+        self.hold_mut(key).put(extra);
         Ok(())
     }
 
@@ -659,10 +674,22 @@ impl Hold {
 
     /// What of `part` this hold does not cover.
     pub(crate) fn beyond(&self, part: &Quantities) -> Quantities {
-        Quantities::each(part.axes(), |axis| part.units()[axis].saturating_sub(self.held.units()[axis]))
+        part.beyond(self.held.units())
     }
 
-    fn take(&mut self, part: &Quantities) {
+    /// What of `part` it does.
+    pub(crate) fn covered(&self, part: &Quantities) -> Quantities {
+        Quantities::each(part.axes(), |axis| part.units()[axis].min(self.held.units()[axis]))
+    }
+
+    pub(crate) fn put(&mut self, extra: &Quantities) {
+        let axes = self.held.axes().union(extra.axes());
+        let (held, extra) = (*self.held.units(), extra.units());
+        let sum = |axis: usize| held[axis].checked_add(extra[axis]);
+        self.held = Quantities::each(axes, |axis| sum(axis).expect("what is held is within what is reserved"));
+    }
+
+    pub(crate) fn take(&mut self, part: &Quantities) {
         let held = *self.held.units();
         let left = |axis: usize| held[axis].checked_sub(part.units()[axis]);
         self.held = Quantities::each(self.held.axes(), |axis| left(axis).expect("what is taken is held"));
@@ -689,14 +716,14 @@ impl Tree {
 
     /// Refuses, and counts that, or lets pass. Whoever is let pass counts it while charging.
     #[inline]
-    fn ask(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
+    pub(crate) fn ask(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
         let now = self.touch(at, asked, now);
         if self.admits(at, asked, now) { Ok(()) } else { Err(self.refuse(at, asked, now)) }
     }
 
     /// The same, for what must not jump the queue (P6).
     #[inline]
-    fn ask_in_turn(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
+    pub(crate) fn ask_in_turn(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
         let now = self.touch(at, asked, now);
         if let Some(pool) = self.queued_at(at, asked).filter(|_| self.is_open(at, now)) {
             self.count_refused(at);
@@ -826,7 +853,7 @@ impl Tree {
 
     /// Reserves what [`fits`](Tree::fits), up to the nearest carve, axis by axis.
     #[inline]
-    fn hold_path(&mut self, at: NodeId, held: &Units, tally: Tally) {
+    pub(crate) fn hold_path(&mut self, at: NodeId, held: &Units, tally: Tally) {
         let mut held = *held;
         self.visit_path(at, |node| {
             node.count(tally);
@@ -853,7 +880,7 @@ impl Tree {
 
     /// The same, and serves those who wait for what came free.
     #[inline]
-    fn settle(&mut self, at: NodeId, held: &Units, actual: &Units, tally: Tally) -> Units {
+    pub(crate) fn settle(&mut self, at: NodeId, held: &Units, actual: &Units, tally: Tally) -> Units {
         let overage = self.settle_path(at, held, actual, tally);
         self.stir(at);
         overage
@@ -976,6 +1003,18 @@ impl Tree {
         let mut least = None;
         for node in self.path(at) {
             least = node.available_below(axis, least);
+            if node.carved.contains(axis) {
+                break;
+            }
+        }
+        least
+    }
+
+    /// The least that is free on the way up to the nearest carve, with a cap or without.
+    pub(crate) fn free(&self, at: NodeId, axis: usize) -> u64 {
+        let mut least = u64::MAX;
+        for node in self.path(at) {
+            least = least.min(node.ledger.free(axis));
             if node.carved.contains(axis) {
                 break;
             }

@@ -1,0 +1,99 @@
+//! What a lease holds of a pool: a share that its worker spends from by itself, and tells of afterwards. Pure.
+//!
+//! The pool knows what it has handed out, the lease what is left of it. What is neither settled nor left was spent.
+
+use std::time::Instant;
+
+use crate::axis::{Quantities, Units};
+use crate::error::BudgetError;
+use crate::tree::{Booked, HoldKey, NOTHING, NodeId, OnDrop, Tally, Tree};
+
+/// No refill beyond what is asked takes more than one in so many of the units that are free: the lower the pool, the
+/// smaller the bites, and the last units go to whoever asks for them.
+const BITE: u64 = 8;
+
+impl Tree {
+    /// A share of the whole batch; not in flight.
+    pub(crate) fn lease(
+        &mut self,
+        at: NodeId,
+        batch: &Quantities,
+        now: Option<Instant>,
+    ) -> Result<HoldKey, BudgetError> {
+        self.ask_in_turn(at, batch.units(), now)?;
+        self.hold_path(at, batch.units(), Tally::ADMITTED);
+        Ok(self.insert_hold(at, *batch, None, OnDrop::Release))
+    }
+
+    /// Books what was spent of a share.
+    pub(crate) fn settle_lease(&mut self, key: HoldKey, left: &Units, now: Option<Instant>) {
+        let hold = self.hold(key);
+        let (node, spent) = (hold.node, hold.held.beyond(left));
+        self.touch(node, &NOTHING, now);
+        self.hold_mut(key).take(&spent);
+        self.settle(node, spent.units(), spent.units(), Tally::FACT);
+    }
+
+    /// Asks for more than is left: what is beyond comes from the pool, which also refills the share.
+    pub(crate) fn record_leased(
+        &mut self,
+        key: HoldKey,
+        left: &mut Units,
+        amount: &Quantities,
+        batch: &Quantities,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
+        self.settle_lease(key, left, now);
+        let node = self.hold(key).node;
+        self.ask(node, amount.beyond(left).units(), now)?;
+        self.spend_leased(key, amount, Tally::ADMITTED);
+        self.refill(key, batch);
+        *left = *self.hold(key).held.units();
+        Ok(())
+    }
+
+    /// The same for what has happened; it does not refill.
+    pub(crate) fn debit_leased(
+        &mut self,
+        key: HoldKey,
+        left: &mut Units,
+        amount: &Quantities,
+        now: Option<Instant>,
+    ) -> Booked {
+        self.settle_lease(key, left, now);
+        let node = self.hold(key).node;
+        self.touch(node, amount.beyond(left).units(), now);
+        let booked = self.spend_leased(key, amount, Tally::FACT);
+        *left = *self.hold(key).held.units();
+        booked
+    }
+
+    fn spend_leased(&mut self, key: HoldKey, amount: &Quantities, tally: Tally) -> Booked {
+        let hold = self.hold_mut(key);
+        let covered = hold.covered(amount);
+        hold.take(&covered);
+        let node = hold.node;
+        Booked::new(amount, self.settle(node, covered.units(), amount.units(), tally), false)
+    }
+
+    /// Up to the batch, as far as that leaves enough for others; not while others wait for the same.
+    fn refill(&mut self, key: HoldKey, batch: &Quantities) {
+        let hold = self.hold(key);
+        let node = hold.node;
+        let wanted = batch.beyond(hold.held.units());
+        let bite = Quantities::each(wanted.axes(), |axis| wanted.units()[axis].min(self.free(node, axis) / BITE));
+        if self.queued_at(node, bite.units()).is_none() {
+            self.hold_path(node, bite.units(), Tally::FACT);
+            self.hold_mut(key).put(&bite);
+        }
+    }
+
+    /// Ends a lease: what is left of its share goes back.
+    pub(crate) fn end_lease(&mut self, key: HoldKey, left: &Units, now: Option<Instant>) {
+        self.settle_lease(key, left, now);
+        let hold = self.hold(key);
+        let (node, held) = (hold.node, hold.held);
+        self.holds.remove(key.slot());
+        self.settle(node, held.units(), &NOTHING, Tally::FACT);
+    }
+}
