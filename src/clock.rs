@@ -11,8 +11,8 @@ use crate::sync::Mutex;
 /// Implemented for [`SystemClock`], for [`ManualClock`], and for any `Fn() -> Instant`, so that a runtime's own time is
 /// one closure away: `.clock(|| tokio::time::Instant::now().into_std())`.
 ///
-/// A pool reads it outside its lock and only if the call's path has a deadline (P8). A clock that runs back is not an
-/// error: to what asks, it is the latest instant that the pool has seen. A clock that panics does so in the caller of the pool,
+/// A pool reads it outside its lock, and only if a call must know the time (P8). A clock that runs back is not an
+/// error: to the pool, it is then the latest instant that it has seen. A clock that panics does so in the caller of the pool,
 /// before anything has changed.
 pub trait Clock: Send + Sync {
     /// The present instant.

@@ -44,12 +44,12 @@
 //! | --- | --- |
 //! | **P1** | *Cap.* On every counted axis of every pool, at every instant, `used + reserved <= cap`: whatever the interleaving, the arithmetic or the order of calls. One call spends on all its axes, in all the pools it charges, or on none. |
 //! | **P2** | *Nothing lost.* A fact is always booked; what does not fit is `overage`. The true spend of a period is `used + overage`. Freed or added capacity pays the overage first. |
-//! | **P3** | *No leak.* Every reserved unit has exactly one live owner: a reservation, a carved child, or a wait that was granted and not yet collected. Drop, panic, early return, cancelled future: it goes back, once. |
+//! | **P3** | *No leak.* Every reserved unit has exactly one live owner: a reservation, a lease, a carved child, or a wait that was granted and not yet collected. Drop, panic, early return, cancelled future, expiry: it goes back, once. |
 //! | **P4** | *No false refusal.* A call that fits, by the state at its one instant under the lock, is admitted (except one that would jump a queue, which says so). |
 //! | **P5** | *One instant.* A snapshot, of one pool or of a whole tree, is one state that really existed. |
 //! | **P6** | *Fair waiting.* Waiting reservations are granted first come, first served among those that compete; a small one cannot starve a large one. One that can no longer be met is told at once, instead of sleeping for ever. |
 //! | **P7** | *Clear refusals.* A refusal changes nothing, and says which axis of which pool refused, what was asked, what was available, what the cap is, and whether it may fit later. |
-//! | **P8** | *Time only when asked.* A call reads the clock only if its path has a deadline, or if the call itself takes a time. To what asks, time never runs back. |
+//! | **P8** | *Time only when asked.* A call reads the clock only if its path (the pool and those above it) has a deadline or a window, if there is a live hold with a time in the tree, or if the call itself takes a time or a key. Under the lock time never runs back: it is the later of what was read and what was last seen. |
 //!
 //! # The words
 //!
@@ -63,7 +63,7 @@
 //! | available | what can really be spent now, in this pool and those above it |
 //! | overage | real spend that did not fit under the cap |
 //! | spent | all true spend since the pool was built; never falls |
-//! | period | from build or [`reset`](BudgetPool::reset) to the next one |
+//! | period | from build, [`reset`](BudgetPool::reset) or a [window](Window)'s turn to the next one |
 //! | scope | the pool that refused, by name: it may be one above |
 //! | carve | a share of a pool's caps that is [reserved](Builder::carved) for one child |
 //!
@@ -73,8 +73,9 @@
 //! | --- | --- | --- |
 //! | [`commit`](Reservation::commit) | replaced by the actual amount, however large | stays |
 //! | drop, `?`, panic, cancelled task | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
-//! | [`std::mem::forget`] | held for ever | stays |
-//! | pool [reset](BudgetPool::reset) | still held, settles into the new period | belongs to the old period |
+//! | [`std::mem::forget`] | held for ever, unless it has a time | stays |
+//! | its [time](BudgetPool::reserve_for) is over | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
+//! | pool [reset](BudgetPool::reset), or its [window](Window) turns | still held, settles into the new period | belongs to the old period |
 //! | pool [closed](BudgetPool::close), deadline passed | can still be committed, debited, shrunk or released | stays |
 //!
 //! # Consistency
@@ -105,14 +106,32 @@
 //! After its [deadline](Builder::deadline) a pool refuses what asks; it does not stop what runs. Give
 //! [`Reservation::time_left`] to the call as its timeout.
 //!
+//! # Time
+//!
+//! There is no thread in the background: whatever time brings is done by the next call on a pool of the tree that knows the
+//! time, before it does its own work, as if it had been done in its time.
+//!
+//! - A hold that was made [for a while](BudgetPool::reserve_for) expires: a stuck task or a forgotten guard cannot keep
+//!   budget for ever. A commit that comes late is booked all the same, and its receipt [says so](Receipt::is_late).
+//! - The caps of a pool with a [`Window`] come back, at the turn of a period or continuously. A refusal says exactly
+//!   [when](BudgetError::retry_after) the same call will fit.
+//! - Whoever waits for time alone is served in time: a blocking wait by itself, an async one by its
+//!   [timer](Builder::timer), or else at the next call on its pool.
+//! - A call that may be retried spends [once for its key](BudgetPool::record_once).
+//!
+//! # Hot loops
+//!
+//! Threads that would fight for the lock each take a [`Lease`]: a share of their own, spent from without touching anything
+//! shared.
+//!
 //! # What is not here
 //!
 //! - **Other processes.** A pool lives in one process. For a budget in Redis see Python's `escrowmint`.
 //! - **Tokenizers and price lists.** Amounts are yours to reckon; [`Usd::for_tokens`] does the arithmetic.
 //! - **One axis, no money, no tree.** `tokio::sync::Semaphore` has permits; an atomic counts.
-//! - **Rates.** For requests per second alone there is `governor`.
-//! - **Not yet:** holds that expire by themselves, periods that turn by themselves, calls that count once by their key, and
-//!   a worker's own share without the lock.
+//! - **A rate, and nothing else.** For requests per second alone there is `governor`.
+//! - **Keys that outlive the process.** Those of [`record_once`](BudgetPool::record_once) are in memory, a bounded number of
+//!   them, for a bounded time.
 //!
 //! # Features and versions
 //!

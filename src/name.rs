@@ -1,11 +1,11 @@
-//! A pool's name, as cheap to copy as a refusal needs it to be.
+//! A name, as cheap to copy as a refusal needs it to be.
 
 use std::fmt;
 use std::ops::Deref;
 
 use ecow::EcoString;
 
-/// The name of a pool: a `str`, shared and never changed.
+/// The name of a pool, or a [key](crate::BudgetPool::record_once): a `str`, shared and never changed.
 ///
 /// A copy costs next to nothing, up to 15 bytes not even an atomic operation, so that a refusal can carry it.
 ///

@@ -204,6 +204,9 @@ impl BudgetPool {
     /// The future ends with an error as soon as there is nothing to wait for: the amount can never fit, the pool is closed,
     /// the deadline has passed (told in time by [`Builder::timer`], or else at the next call on the pool that asks).
     ///
+    /// What time alone brings (a [window](Builder::window) that turns, a hold that [expires](BudgetPool::reserve_for)) serves it
+    /// in the same way.
+    ///
     /// Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any semaphore.
     ///
     /// ```
@@ -261,7 +264,7 @@ impl BudgetPool {
     }
 
     /// This pool and all those below it, at one and the same instant (P5). It takes time in proportion to their number,
-    /// under the lock.
+    /// under the lock. It reads the clock if any of them must know the time (P8).
     #[must_use]
     pub fn snapshot_tree(&self) -> TreeSnapshot {
         TreeSnapshot::new(self.handle.survey(Tree::snapshot_tree))
@@ -280,7 +283,8 @@ impl BudgetPool {
     /// Starts a new period of this pool alone, and returns the old one as it was in the same instant.
     ///
     /// `used` and `overage` go to zero, and peaks restart; `spent` and the counts stay. Live holds stay, and settle into
-    /// the new period. On a carved pool it creates no budget: its caps become what is left of them.
+    /// the new period. A [window](Builder::window) turns when it would have turned. On a carved pool it creates no budget: its
+    /// caps become what is left of them.
     pub fn reset(&self) -> Snapshot {
         self.handle.tell(Tree::reset)
     }

@@ -15,9 +15,26 @@ use crate::{Amount, BudgetPool};
 /// | --- | --- | --- |
 /// | [`commit`](Reservation::commit) | replaced by the actual amount | stays |
 /// | drop, `?`, panic, cancelled task | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
-/// | [`std::mem::forget`] | held for ever | stays |
-/// | [`BudgetPool::reset`] | still held, settles into the new period | belongs to the old period |
+/// | [`std::mem::forget`] | held for ever, unless it has a time | stays |
+/// | its [time](BudgetPool::reserve_for) is over | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
+/// | [`BudgetPool::reset`], or a [window](crate::Window) turns | still held, settles into the new period | belongs to the old period |
 /// | [`BudgetPool::close`], or the deadline passes | can still be committed, debited, shrunk or released | stays |
+///
+/// # After its time
+///
+/// A hold from [`reserve_for`](BudgetPool::reserve_for) or [`renew`](Reservation::renew) has expired from the instant of its
+/// expiry on, whether or not a call has reclaimed it yet. What may still be told:
+///
+/// - [`commit`](Reservation::commit) and [`debit`](Reservation::debit) book what happened, as if it had not been held:
+///   from what is free, and what does not fit as overage. What was held is remembered for this, so that a late
+///   [`commit_all`](Reservation::commit_all) books it. The receipt [is late](Receipt::is_late).
+/// - After [`commit_on_drop`](Reservation::commit_on_drop), what was held has been settled by the expiry, into the period in
+///   which it expired. A late commit then books what is beyond that, so that nothing counts twice.
+///
+/// What would ask ([`record`](Reservation::record), [`try_commit`](Reservation::try_commit), [`grow`](Reservation::grow),
+/// [`shrink`](Reservation::shrink), [`split`](Reservation::split), [`renew`](Reservation::renew)) is refused with
+/// [`Expired`](BudgetError::Expired). A drop or a release does nothing more. A guard that is forgotten leaks no budget; what
+/// the pool remembers of it (some 200 bytes) stays, as it may still come.
 ///
 /// # What a commit settles
 ///
@@ -73,7 +90,7 @@ impl Reservation {
     /// Settles the real figures. Cannot fail (P2): what is more than was held comes from what is free, and what does not
     /// fit there is booked as overage. What is less goes back.
     ///
-    /// Works after the deadline and on a closed pool, too: it happened.
+    /// Works after the deadline, on a closed pool, and after the hold has expired, too: it happened.
     pub fn commit(self, actual: Amount) -> Receipt {
         Receipt(self.end(|tree, key, now| tree.commit(key, &actual, now)))
     }
@@ -105,7 +122,7 @@ impl Reservation {
     /// alone, so that it works after the deadline and on a closed pool.
     ///
     /// # Errors
-    /// [`CommitRefused`] says what did not fit, and owns the reservation. **Dropping it releases the hold.**
+    /// [`CommitRefused`] says what did not fit, or that the hold has [expired](BudgetError::Expired), and owns the reservation. **Dropping it releases the hold.**
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -141,7 +158,8 @@ impl Reservation {
     /// pool.
     ///
     /// # Errors
-    /// As [`BudgetPool::record`], for what is beyond the hold. Nothing has changed then.
+    /// As [`BudgetPool::record`], for what is beyond the hold; before all, [`Expired`](BudgetError::Expired). Nothing has
+    /// changed then.
     pub fn record(&mut self, part: Amount) -> Result<(), BudgetError> {
         let key = self.key();
         self.pool.handle().ask(|tree, _, now| tree.record_part(key, part.quantities(), now))
@@ -172,7 +190,8 @@ impl Reservation {
     /// Asks to hold `extra` more.
     ///
     /// # Errors
-    /// As [`BudgetPool::reserve`]. The hold is then as it was.
+    /// As [`BudgetPool::record`]: it passes those that wait. Before all, [`Expired`](BudgetError::Expired). The hold is then as
+    /// it was.
     pub fn grow(&mut self, extra: Amount) -> Result<(), BudgetError> {
         let key = self.key();
         self.pool.handle().ask(|tree, _, now| tree.grow(key, extra.quantities(), now))
@@ -182,20 +201,20 @@ impl Reservation {
     /// shrink input and output, name them (their total then follows); to name the total alone leaves them as they are.
     ///
     /// # Errors
-    /// [`BudgetError::Exceeded`] if that is more than is held: the hold is then what was available, and the cap, and it is
-    /// as it was.
+    /// [`Expired`](BudgetError::Expired); [`Exceeded`](BudgetError::Exceeded) if that is more than is held: the hold is then
+    /// what was available, and the cap, and it is as it was.
     pub fn shrink(&mut self, by: Amount) -> Result<(), BudgetError> {
         let key = self.key();
         self.pool.handle().tell(|tree, _, now| tree.shrink(key, by.quantities(), now))
     }
 
-    /// Moves part of the hold into a reservation of its own, with the same label and the same
-    /// [`commit_on_drop`](Reservation::commit_on_drop). What has been settled stays with this one.
+    /// Moves part of the hold into a reservation of its own, with the same label, the same
+    /// [`commit_on_drop`](Reservation::commit_on_drop) and the same time. What has been settled stays with this one.
     /// Each axis stands for itself, as in [`shrink`](Reservation::shrink).
     ///
     /// # Errors
-    /// [`BudgetError::Exceeded`] if that is more than is held, as [`shrink`](Reservation::shrink); else as
-    /// [`BudgetPool::reserve`], for the one in flight that the new reservation counts. Nothing has changed then.
+    /// As [`shrink`](Reservation::shrink); else as [`BudgetPool::record`], for the one in flight that the new reservation
+    /// counts. Nothing has changed then.
     pub fn split(&mut self, part: Amount) -> Result<Reservation, BudgetError> {
         let key = self.key();
         let half = self.pool.handle().ask(|tree, _, now| tree.split(key, part.quantities(), now))?;
