@@ -12,8 +12,8 @@ use crate::sync::Mutex;
 /// one closure away: `.clock(|| tokio::time::Instant::now().into_std())`.
 ///
 /// A pool reads it outside its lock, and only if a call must know the time (P8). A clock that runs back is not an
-/// error: to the pool, it is then the latest instant that it has seen. A clock that panics does so in the caller of the pool,
-/// before anything has changed.
+/// error: to the pool, it is then the latest instant that it has seen. A clock that panics does so in the
+/// caller of what asks, before anything has changed; to what tells, no time has passed then.
 pub trait Clock: Send + Sync {
     /// The present instant.
     fn now(&self) -> Instant;
@@ -68,7 +68,9 @@ impl fmt::Debug for SharedClock {
 /// A clock for tests: it stands still until [`advance`](ManualClock::advance)d, and only moves forward. Clones are the
 /// same clock.
 ///
-/// Time that only passes changes nothing by itself: after `advance`, touch the pool.
+/// Time that only passes changes nothing by itself: after `advance`, touch the pool. Do not combine it with a
+/// [`timer`](crate::Builder::timer) of real time: a wait would then wake again and again for an instant that has come by the
+/// one and not by the other.
 ///
 /// ```
 /// use std::time::Duration;

@@ -108,7 +108,7 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.pool.handle().give_back(|tree, now| tree.end_lease(self.key, &self.left, now));
+        self.pool.handle().tell(|tree, _, now| tree.end_lease(self.key, &self.left, now));
     }
 }
 

@@ -116,7 +116,7 @@ impl BudgetPool {
     /// [`commit_on_drop`](Reservation::commit_on_drop)), from the instant `ttl` after now on.
     ///
     /// Nothing runs in the background: an expired hold is reclaimed by the next call on a pool of its tree, in time for
-    /// that call. Those are reclaimed in small batches, so that no call pays for all. What the owner of an expired hold can
+    /// that call. Those that it does not need are reclaimed in small batches, so that few calls pay for many. What the owner of an expired hold can
     /// still do is told at [`Reservation`]. A `ttl` too long for an [`Instant`] is none; zero has expired from the start.
     ///
     /// To wait for such a hold, [`renew`](Reservation::renew) the one that was waited for.
@@ -544,8 +544,8 @@ impl Builder<Root> {
     }
 
     /// How async waits of this pool, and of all that will be below it, sleep: an instant of the pool's clock in, a sleep of
-    /// the caller's runtime until then out. Without it a wait that only time can end is told at the next call on the pool
-    /// that asks. Blocking waits need none.
+    /// the caller's runtime until then out. Without it a wait that only time can end is served or told at the next call on
+    /// the pool, and so are those behind it. Blocking waits need none.
     ///
     /// ```
     /// use budget_pool::BudgetPool;

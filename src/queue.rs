@@ -41,14 +41,6 @@ pub(crate) struct Waits {
     /// Of those that were granted, refused, told or reminded; to be woken outside the lock, in this order.
     pub(crate) wakers: VecDeque<Waker>,
     closings: Slab<Closing>,
-    /// No candidate's alarm is later than this; `None` = one's may be.
-    alarmed_by: Option<Instant>,
-}
-
-impl Waits {
-    fn heed(&mut self, alarm: Option<Instant>) {
-        self.alarmed_by = self.alarmed_by.zip(alarm).map(|(by, alarm)| by.max(alarm));
-    }
 }
 
 #[derive(Debug)]
@@ -168,7 +160,6 @@ impl Tree {
             return (Poll::Ready(outcome), Some(waker), None);
         }
         let alarm = self.alarm(key);
-        self.waits.heed(alarm);
         let wait = &mut self.waits.all[key];
         wait.alarm = alarm;
         (Poll::Pending, wait.waker.replace(waker), alarm)
@@ -242,8 +233,20 @@ impl Tree {
                     }
                 }
             }
-            self.remind(key);
+            if self.is_too_late_for(key) {
+                let refusal = self.explain(self.waits.all[key].home, self.waits.all[key].asked.units(), self.latest);
+                self.turn_away(vec![(key, refusal)]);
+            } else {
+                self.remind(key);
+            }
         }
+    }
+
+    /// Whether a window will bring back enough only after the deadline of the one that waits. (The pool where it is blocked
+    /// knows no deadline but its own.) Those behind it are told when they are the first.
+    fn is_too_late_for(&self, key: WaitKey) -> bool {
+        let Wait { home, asked, .. } = &self.waits.all[key];
+        self.schedule.windows > 0 && self.nodes[*home].deadline.is_some() && self.is_hopeless(*home, asked.units())
     }
 
     /// Whether the pool at which a candidate is blocked refuses it still.
@@ -314,8 +317,7 @@ impl Tree {
         self.unpark(key);
         let wait = &mut self.waits.all[key];
         wait.blocked = Some(blocked);
-        let (ticket, alarm) = (wait.ticket, wait.alarm);
-        self.waits.heed(alarm);
+        let ticket = wait.ticket;
         self.visit_parked(key, |tree, pool| _ = tree.nodes[pool].queue.parked.insert(ticket, key));
     }
 
@@ -411,18 +413,26 @@ impl Tree {
 
 /// Those for whom time is enough.
 impl Tree {
-    /// When time alone may change what becomes of a wait: its deadline comes; and for a candidate, enough will have come
-    /// back where it is blocked, or a hold expires.
+    /// When time alone may change what becomes of a wait: its deadline comes; and for the first of those that are blocked at
+    /// a pool, enough has come back there, or a hold expires. The others cannot pass it whatever the time.
     fn alarm(&self, key: WaitKey) -> Option<Instant> {
         let wait = &self.waits.all[key];
         let deadline = self.nodes[wait.home].deadline.map(|deadline| deadline.at);
-        let expiry = wait.blocked.and(self.schedule.next_expiry());
-        deadline.into_iter().chain(expiry).chain(self.room_in_time(wait)).min()
+        let is_first = |pool: &NodeId| self.first_parked(*pool) == Some(key);
+        let [expiry, room] = match wait.blocked.filter(is_first) {
+            Some(pool) => [self.schedule.next_expiry(), self.room_in_time(pool, wait)],
+            None => [None, None],
+        };
+        deadline.into_iter().chain(expiry).chain(room).min()
     }
 
-    fn room_in_time(&self, wait: &Wait) -> Option<Instant> {
+    fn first_parked(&self, pool: NodeId) -> Option<WaitKey> {
+        self.nodes[pool].queue.parked.first_key_value().map(|(_, &key)| key)
+    }
+
+    fn room_in_time(&self, pool: NodeId, wait: &Wait) -> Option<Instant> {
         let mut path = self.asked_on_path(wait.home, wait.asked.units());
-        let (pool, asked) = path.find(|(id, _)| Some(*id) == wait.blocked)?;
+        let (_, asked) = path.find(|(id, _)| *id == pool)?;
         match first_refusal(std::iter::once(&self.nodes[pool]), &asked, None)?.outlook {
             Outlook::At(at) => Some(at),
             _ => None,
@@ -441,16 +451,15 @@ impl Tree {
         }
     }
 
-    /// The same for all of them, when a hold came that expires before all others.
-    pub(crate) fn remind_all(&mut self, expiry: Instant) {
-        let is_first = self.schedule.next_expiry() == Some(expiry);
-        if self.waits.waiting == 0 || !is_first || self.waits.alarmed_by.is_some_and(|by| by <= expiry) {
-            return;
+    /// The same for all whom a hold on this path may block, after it was given a time.
+    pub(crate) fn remind_path(&mut self, at: NodeId) {
+        let mut above = Some(at).filter(|_| self.waits.waiting > 0);
+        while let Some(id) = above {
+            if let Some(first) = self.first_parked(id) {
+                self.remind(first);
+            }
+            above = self.nodes[id].parent;
         }
-        let later = |wait: &&mut Wait| wait.blocked.is_some() && wait.alarm.is_none_or(|alarm| expiry < alarm);
-        let reminded = self.waits.all.iter_mut().map(|(_, wait)| wait).filter(later);
-        self.waits.wakers.extend(reminded.filter_map(|wait| wait.waker.take()));
-        self.waits.alarmed_by = Some(expiry);
     }
 }
 

@@ -77,7 +77,6 @@ impl Reservation {
     #[inline]
     fn end<R>(mut self, transition: impl FnOnce(&mut Tree, HoldKey, Option<Instant>) -> R) -> R {
         let Reservation { pool, key } = &mut self;
-        // Taken under the lock: should the clock panic before, the drop gives back.
         pool.handle().tell(|tree, _, now| transition(tree, key.take().expect(NOT_ENDED), now))
     }
 
@@ -148,8 +147,8 @@ impl Reservation {
         }
     }
 
-    /// Gives everything back, as a drop does, but said aloud; and after [`commit_on_drop`](Reservation::commit_on_drop),
-    /// too.
+    /// Gives everything back that is still held, as a drop does, but said aloud; and after
+    /// [`commit_on_drop`](Reservation::commit_on_drop), too.
     pub fn release(self) {
         self.end(Tree::release);
     }
@@ -171,7 +170,7 @@ impl Reservation {
         Receipt(self.pool.handle().tell(|tree, _, now| tree.debit_part(key, part.quantities(), now)))
     }
 
-    /// From now on a drop settles what is still held, instead of releasing it: for a call that the provider bills even if
+    /// From now on a drop, or the [expiry](BudgetPool::reserve_for), settles what is still held, instead of releasing it: for a call that the provider bills even if
     /// we stop listening. Everything else works as before.
     ///
     /// ```
@@ -243,8 +242,9 @@ impl Reservation {
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         let handle = self.pool.handle();
-        let end = handle.enter(|tree, _| tree.end_of(self.key()));
-        end.map(|end| end.saturating_duration_since(handle.now()))
+        let (end, latest) = handle.enter(|tree, _| tree.end_of(self.key()));
+        // By the time of the pool, which never runs back.
+        end.map(|end| end.saturating_duration_since(latest.map_or(handle.now(), |latest| latest.max(handle.now()))))
     }
 
     /// The pool that this was reserved on.
@@ -258,7 +258,7 @@ impl Drop for Reservation {
     #[inline]
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            self.pool.handle().give_back(|tree, now| tree.abandon(key, now));
+            self.pool.handle().tell(|tree, _, now| tree.abandon(key, now));
         }
     }
 }
@@ -295,7 +295,7 @@ impl Receipt {
 
 /// A strict commit that did not fit: nothing was settled, and the reservation is in here, as it was.
 ///
-/// As long as the error is kept, so is the hold. **Dropping this error drops the reservation, which releases what it holds** (or settles it, after
+/// As long as the error is kept, so is the hold, until it expires. **Dropping this error drops the reservation, which releases what it holds** (or settles it, after
 /// [`commit_on_drop`](Reservation::commit_on_drop)). A spend that really happened must not be lost that way: take the
 /// reservation back with [`into_reservation`](CommitRefused::into_reservation) and `commit` it.
 #[derive(Debug, thiserror::Error)]

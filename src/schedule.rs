@@ -1,24 +1,24 @@
 //! What is due at a given instant: holds that expire, windows that turn. Pure: time is passed in.
 //!
-//! Nothing happens by itself. Whoever knows the time *touches* the tree first, and what was due is then done as if it had
-//! been done in its time: a hold that settles when it expires settles into the period in which it expired.
+//! Nothing happens by itself. Whoever knows the time *touches* a path first, and what was due there is then done as if it
+//! had been done in its time: a hold that settles when it expires settles into the period in which it expired. A window that
+//! no call has touched turns at its next touch.
 //!
-//! Expired holds are reclaimed in small batches, so that no call pays for all; but not fewer than the call needs to be met,
-//! and all if somebody waits, or if whoever calls wants to see the whole.
+//! Expired holds, of the whole tree, are reclaimed in small batches, so that few calls pay for many; but not fewer than the
+//! call needs to be met, and all if somebody waits, if a window must not turn before, or if whoever calls wants to see the
+//! whole.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::axis::{Quantities, Units};
 use crate::error::BudgetError;
-use crate::tree::{HoldKey, NodeId, OnDrop, Tree};
+use crate::tree::{HoldKey, NodeId, Tree};
 
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
     /// The live holds that may expire, by their slots.
     expiries: BTreeSet<(Instant, usize)>,
-    /// How many of them settle when they do.
-    facts: usize,
     /// How many pools have a window.
     pub(crate) windows: usize,
 }
@@ -35,8 +35,8 @@ impl Schedule {
     }
 }
 
-/// At least so many are reclaimed at a touch.
-const BATCH: usize = 8;
+/// At least so many are reclaimed at a touch: more than one, as each call may bring one.
+const BATCH: usize = 2;
 
 /// What time does.
 impl Tree {
@@ -79,10 +79,14 @@ impl Tree {
     #[inline(never)]
     fn touch_hold_at(&mut self, key: HoldKey, asked: &Quantities, now: Instant) {
         let hold = self.hold(key);
-        let (node, beyond) = (hold.node, hold.beyond(asked));
-        let now = self.touch_at(node, beyond.units(), now);
+        let node = hold.node;
+        let now = self.touch_at(node, hold.uncovered(asked).units(), now);
         if self.hold(key).expiry.is_some_and(|expiry| expiry <= now) {
             self.expire_due(key.slot());
+        }
+        if !self.hold(key).is_live() {
+            // What it would have covered is asked of the pool now.
+            self.touch_at(node, self.hold(key).uncovered(asked).units(), now);
         }
     }
 
@@ -109,11 +113,8 @@ impl Tree {
     #[inline(never)]
     fn bring_up(&mut self, at: NodeId, now: Instant, is_enough: impl Fn(&Tree) -> bool) {
         let mut batch = BATCH;
-        // What settles must do so before its window turns.
-        while batch > 0 || (self.schedule.facts > 0 && self.schedule.windows > 0) {
-            if !self.expire_next(now) {
-                break;
-            }
+        // What belongs to a period must be done before its window turns.
+        while (batch > 0 || self.schedule.windows > 0) && self.expire_next(now) {
             batch = batch.saturating_sub(1);
         }
         self.turn_path(at, now);
@@ -157,6 +158,12 @@ impl Tree {
         }
     }
 
+    /// Whether any of the pools below has a window.
+    pub(crate) fn has_windows_below(&self, at: NodeId) -> bool {
+        let mut below = std::iter::successors(self.next_below(at, 0), |&(id, depth)| self.next_below(id, depth));
+        self.schedule.windows > 0 && below.any(|(id, _)| self.nodes[id].window.is_some())
+    }
+
     /// Turns the windows of all the pools below, for one that looks at them all.
     pub(crate) fn turn_below(&mut self, at: NodeId) {
         let Some(now) = self.latest.filter(|_| self.schedule.windows > 0) else { return };
@@ -179,12 +186,13 @@ impl Tree {
         self.schedule(key, now.checked_add(ttl));
     }
 
-    /// When a hold expires or its pool's deadline comes. Of one that has expired: the latest instant seen.
-    pub(crate) fn end_of(&self, key: HoldKey) -> Option<Instant> {
+    /// When a hold expires or its pool's deadline comes; and the latest instant seen, which is when one that has expired
+    /// ends.
+    pub(crate) fn end_of(&self, key: HoldKey) -> (Option<Instant>, Option<Instant>) {
         let hold = self.hold(key);
         let expiry = if hold.is_live() { hold.expiry } else { self.latest };
         let deadline = self.nodes[hold.node].deadline.map(|deadline| deadline.at);
-        expiry.into_iter().chain(deadline).min()
+        (expiry.into_iter().chain(deadline).min(), self.latest)
     }
 
     pub(crate) fn renew(&mut self, key: HoldKey, ttl: Duration, now: Instant) -> Result<(), BudgetError> {
@@ -197,16 +205,15 @@ impl Tree {
         let Some(at) = expiry else { return };
         let hold = self.hold_mut(key);
         hold.expiry = expiry;
-        self.schedule.facts += usize::from(hold.on_drop == OnDrop::Commit);
+        let node = hold.node;
         self.schedule.expiries.insert((at, key.slot()));
-        self.remind_all(at);
+        self.remind_path(node);
     }
 
     /// It will not expire any more. Returns when it would have.
     pub(crate) fn unschedule(&mut self, slot: usize) -> Option<Instant> {
         let hold = &mut self.holds[slot];
         let at = hold.expiry.take()?;
-        self.schedule.facts -= usize::from(hold.on_drop == OnDrop::Commit);
         self.schedule.expiries.remove(&(at, slot));
         Some(at)
     }

@@ -163,10 +163,11 @@ impl Handle {
         transition(Transition::begin(&self.shared).tree(), self.node)
     }
 
-    /// A transition that tells or looks: it is told the time if the path has a window, or a hold may expire (P8).
+    /// A transition that tells or looks: it is told the time if the path has a window, or a hold may expire (P8). It cannot
+    /// fail: if the clock panics, no time has passed.
     #[inline]
     pub(crate) fn tell<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R) -> R {
-        self.transition(self.windowed, Tree::may_expire, || Some(self.now()), transition)
+        self.transition(self.windowed, Tree::may_expire, || self.try_now(), transition)
     }
 
     /// A transition that asks: it is told the time if the path has a deadline, too.
@@ -184,14 +185,8 @@ impl Handle {
 
     /// A transition that looks at all pools below, too: it is told the time if any of them has a window.
     pub(crate) fn survey<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R) -> R {
-        self.transition(self.windowed, |tree| !tree.schedule.is_idle(), || Some(self.now()), transition)
-    }
-
-    /// A transition that cannot fail, as it gives back: if the clock panics, no time has passed.
-    #[inline]
-    pub(crate) fn give_back(&self, transition: impl FnOnce(&mut Tree, Option<Instant>)) {
-        let now = || catch_unwind(AssertUnwindSafe(|| self.now())).map_err(std::mem::forget).ok();
-        self.transition(self.windowed, Tree::may_expire, now, |tree, _, now| transition(tree, now));
+        let needs_time = |tree: &Tree| tree.may_expire() || tree.has_windows_below(self.node);
+        self.transition(self.windowed, needs_time, || self.try_now(), transition)
     }
 
     #[inline]
@@ -214,6 +209,11 @@ impl Handle {
     #[inline]
     pub(crate) fn now(&self) -> Instant {
         self.shared.clock.now()
+    }
+
+    #[cold]
+    fn try_now(&self) -> Option<Instant> {
+        catch_unwind(AssertUnwindSafe(|| self.now())).map_err(std::mem::forget).ok()
     }
 
     /// The caller's sleep until an instant, if there is a timer.

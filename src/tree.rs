@@ -295,12 +295,16 @@ impl Tree {
         let snapshot = self.snapshot(at, now);
         let node = &mut self.nodes[at];
         node.ledger.reset(node.carved);
+        if let Some(window) = &mut node.window {
+            window.restart();
+        }
         self.stir(at);
         snapshot
     }
 
     pub(crate) fn add(&mut self, at: NodeId, caps: &Caps, now: Option<Instant>) -> Result<(), BudgetError> {
-        let now = self.touch(at, &NOTHING, now);
+        // All that is due: what is asked above follows from balances that must not change before it is granted.
+        self.touch_all(at, now);
         if let Some(scope) = self.closed_by(at) {
             return Err(BudgetError::Closed { scope });
         }
@@ -371,7 +375,8 @@ impl Tree {
             let most = self.keys(at).most();
             if let Err(free) = self.keys(at).make_room(now) {
                 self.count_refused(at);
-                let outlook = free.map_or(Outlook::Never, Outlook::At);
+                let in_time = |free: &Instant| self.nodes[at].deadline.is_none_or(|deadline| *free < deadline.at);
+                let outlook = free.filter(in_time).map_or(Outlook::Never, Outlook::At);
                 return Err(BudgetError::KeysFull {
                     scope: scope(self),
                     most,
@@ -470,9 +475,7 @@ impl Tree {
 
     pub(crate) fn commit_on_drop(&mut self, key: HoldKey, now: Option<Instant>) {
         self.touch_hold(key, &Quantities::NONE, now);
-        let expiry = self.unschedule(key.slot);
         self.hold_mut(key).on_drop = OnDrop::Commit;
-        self.schedule(key, expiry);
     }
 
     pub(crate) fn commit(&mut self, key: HoldKey, actual: &Amount, now: Option<Instant>) -> Booked {
@@ -675,6 +678,11 @@ impl Hold {
     /// What of `part` this hold does not cover.
     pub(crate) fn beyond(&self, part: &Quantities) -> Quantities {
         part.beyond(self.held.units())
+    }
+
+    /// What of `part` must come from elsewhere: all of it, if what was held has been released.
+    pub(crate) fn uncovered(&self, part: &Quantities) -> Quantities {
+        if self.state == State::Released { *part } else { self.beyond(part) }
     }
 
     /// What of `part` it does.

@@ -9,7 +9,8 @@ use crate::ledger::Ledger;
 /// [`Builder::window`](crate::Builder::window).
 ///
 /// It counts every axis but [`InFlight`](Axis::InFlight), whose cap is one of the present. The arithmetic is exact: nothing
-/// drifts, however long it runs. A period of zero is one of a nanosecond; one of more than 584 years is one of 584 years.
+/// drifts, however long it runs. A period of zero is one of a nanosecond; one of more than 584 years is one of 584 years. What
+/// would come back later than 584 years from now never does.
 ///
 /// ```
 /// use std::time::Duration;
@@ -118,6 +119,13 @@ impl Turning {
         }
     }
 
+    /// A period was begun by hand: a part of a unit that has come back belongs to the old one.
+    pub(crate) fn restart(&mut self) {
+        if let Turning::Sliding { parts, .. } = self {
+            *parts = Units::default();
+        }
+    }
+
     /// When time alone will have brought back so many units; `None` = never.
     pub(crate) fn when(&self, ledger: &Ledger, axis: usize, missing: u128) -> Option<Instant> {
         if missing > ledger.owed(axis) || !is_windowed(axis) {
@@ -148,6 +156,8 @@ fn turn_after(now: Instant, turned: Instant, period: Nanos) -> Option<Instant> {
 /// Gives back what `elapsed` nanoseconds bring on each axis: whole units to the ledger, and what is beyond them is kept in
 /// parts. Neither is lost but where all has come back: a bucket that is full stays so.
 fn refill(ledger: &mut Ledger, period: u128, elapsed: u128, parts: &mut Units) -> bool {
+    let periods = elapsed / period;
+    let part = elapsed - periods * period;
     let mut freed = false;
     for axis in ledger.capped().into_iter().filter(|&axis| is_windowed(axis)) {
         if ledger.owed(axis) == 0 {
@@ -155,10 +165,11 @@ fn refill(ledger: &mut Ledger, period: u128, elapsed: u128, parts: &mut Units) -
         }
         let rate = u128::from(ledger.cap(axis).expect("it is capped"));
         // At most (2^64 - 1)^2 + 2^64 - 1: in a `u128` it cannot overflow.
-        let beyond = elapsed % period * rate + u128::from(parts[axis]);
-        let units = (elapsed / period).saturating_mul(rate).saturating_add(beyond / period);
+        let beyond = part * rate + u128::from(parts[axis]);
+        let whole = beyond / period;
+        let units = periods.saturating_mul(rate).saturating_add(whole);
         ledger.refill(axis, units);
-        let left = if ledger.owed(axis) > 0 { beyond % period } else { 0 };
+        let left = if ledger.owed(axis) > 0 { beyond - whole * period } else { 0 };
         parts[axis] = u64::try_from(left).expect("a part of a unit is less than the period");
         freed |= units > 0;
     }
