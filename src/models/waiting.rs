@@ -12,7 +12,7 @@ use crate::{Reservation, Wait};
 
 /// A task that notes how often it was woken.
 #[derive(Default)]
-struct Task(AtomicUsize);
+pub(super) struct Task(AtomicUsize);
 
 impl Wake for Task {
     fn wake(self: Arc<Self>) {
@@ -21,50 +21,50 @@ impl Wake for Task {
 }
 
 impl Task {
-    fn new() -> Arc<Task> {
+    pub(super) fn new() -> Arc<Task> {
         Arc::default()
     }
 
-    fn wakes(&self) -> usize {
+    pub(super) fn wakes(&self) -> usize {
         self.0.load(Relaxed)
     }
 }
 
-fn poll<F: Future + Unpin>(future: &mut F, waker: impl Into<Waker>) -> Poll<F::Output> {
+pub(super) fn poll<F: Future + Unpin>(future: &mut F, waker: impl Into<Waker>) -> Poll<F::Output> {
     Pin::new(future).poll(&mut Context::from_waker(&waker.into()))
 }
 
 /// A wait that is polled by hand, by one task.
-struct Waiter {
-    wait: Wait,
-    task: Arc<Task>,
+pub(super) struct Waiter {
+    pub(super) wait: Wait,
+    pub(super) task: Arc<Task>,
 }
 
 impl Waiter {
-    fn new(pool: &BudgetPool, tokens: u64) -> Waiter {
+    pub(super) fn new(pool: &BudgetPool, tokens: u64) -> Waiter {
         Waiter { wait: pool.reserve_wait(super::tokens(tokens)), task: Task::new() }
     }
 
     /// One that has its place.
-    fn queued(pool: &BudgetPool, tokens: u64) -> Waiter {
+    pub(super) fn queued(pool: &BudgetPool, tokens: u64) -> Waiter {
         let mut waiter = Waiter::new(pool, tokens);
         assert!(waiter.poll().is_pending());
         waiter
     }
 
-    fn poll(&mut self) -> Poll<Result<Reservation, BudgetError>> {
+    pub(super) fn poll(&mut self) -> Poll<Result<Reservation, BudgetError>> {
         poll(&mut self.wait, Arc::clone(&self.task))
     }
 
     /// Was woken, once, for what it has.
-    fn outcome(&mut self) -> Result<Reservation, BudgetError> {
+    pub(super) fn outcome(&mut self) -> Result<Reservation, BudgetError> {
         assert_eq!(self.task.wakes(), 1, "one outcome, one wake-up");
         let Poll::Ready(outcome) = self.poll() else { panic!("woken for nothing") };
         outcome
     }
 }
 
-fn waiting(pool: &BudgetPool) -> u64 {
+pub(super) fn waiting(pool: &BudgetPool) -> u64 {
     pool.snapshot().waiting
 }
 

@@ -1,0 +1,631 @@
+//! Time: what is due is done by whoever comes, and whoever comes may have read the clock long ago.
+//!
+//! Each story moves the clock while others call, so that it is read before and after, in time and late, and by a thread that
+//! is then overtaken.
+
+use std::sync::atomic::AtomicUsize;
+use std::task::Poll;
+use std::time::Instant;
+
+use loom::sync::atomic::AtomicU32;
+
+use super::waiting::{Task, Waiter, poll, waiting};
+use super::*;
+use crate::{Receipt, Window};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A clock that tells the time, and nothing else: whoever reads it learns nothing of what was done before it was moved. A
+/// lock, as `ManualClock` has, would tell it, and hide what the pool fails to tell.
+#[derive(Clone)]
+struct BareClock {
+    start: Instant,
+    second: Arc<AtomicU32>,
+    reads: Arc<AtomicUsize>,
+}
+
+impl BareClock {
+    fn new() -> BareClock {
+        BareClock { start: Instant::now(), second: Arc::new(AtomicU32::new(0)), reads: Arc::default() }
+    }
+
+    fn second(&self) -> u32 {
+        self.second.load(Relaxed)
+    }
+
+    fn move_to(&self, second: u32) {
+        self.second.store(second, Relaxed);
+    }
+
+    /// How often pools have read it.
+    fn reads(&self) -> usize {
+        self.reads.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    fn pool(&self, tokens: u64) -> Builder<Root> {
+        capped(tokens).clock(self.clone())
+    }
+
+    /// The pool, and the seconds towards which waits have slept. No sleep ends by itself.
+    fn pool_with_timer(&self, builder: Builder<Root>) -> (BudgetPool, impl Fn() -> Vec<u64> + use<>) {
+        let start = self.start;
+        let alarms = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&alarms);
+        let pool = builder.timer(move |until| {
+            log.lock().unwrap().push(until.duration_since(start).as_secs());
+            Box::pin(std::future::pending())
+        });
+        (pool.build(), move || alarms.lock().unwrap().clone())
+    }
+}
+
+impl Clock for BareClock {
+    fn now(&self) -> Instant {
+        self.reads.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.start + SECOND * self.second()
+    }
+}
+
+/// What is used, reserved, and was ever spent.
+fn balance(pool: &BudgetPool) -> (u64, u64, u64) {
+    let snapshot = pool.snapshot();
+    let (used, reserved) = used_and_reserved(&snapshot);
+    assert!(used + reserved <= snapshot.tokens.cap.unwrap());
+    (used, reserved, snapshot.tokens.spent)
+}
+
+fn settled(receipt: &Receipt) -> u64 {
+    receipt.settled().get(Axis::Tokens).unwrap().units()
+}
+
+fn overage(receipt: &Receipt) -> u64 {
+    receipt.overage().get(Axis::Tokens).unwrap().units()
+}
+
+/// P2, P3: once its time is over, a hold is gone for whoever looks, reclaimed or not. Its commit is booked all the same,
+/// from what is free.
+#[test]
+fn late_commit_against_record() {
+    let (start, recorded, committed, both_booked) = ((0, 0, 0), (6, 0, 6), (8, 0, 8), (10, 0, 14));
+    let outcomes =
+        [("record", start), ("record", recorded), ("record", both_booked), ("commit", start), ("commit", committed)];
+    explore(outcomes, || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let hold = pool.reserve_for(tokens(6), SECOND).unwrap();
+        clock.move_to(1);
+        let commit = move |_: &BudgetPool| hold.commit(tokens(8));
+        let (receipt, recorded, seen) = both_watched(&pool, commit, |pool| pool.record(tokens(6)), balance);
+
+        assert!(receipt.is_late());
+        assert_eq!(settled(&receipt), 8);
+        let first = if recorded.is_ok() { "record" } else { "commit" };
+        assert_eq!(overage(&receipt), if recorded.is_ok() { 4 } else { 0 });
+        assert_eq!(balance(&pool), if recorded.is_ok() { (10, 0, 14) } else { (8, 0, 8) });
+        (first, seen)
+    });
+}
+
+/// P2, P3, P8: a hold expires while it is committed: it is in time and has what it held, or it is late and takes what is
+/// free. It is late, too, if it read the clock in time, but came to the lock after somebody who was late.
+#[test]
+fn commit_against_expiry() {
+    explore([("in time", 0, "refused"), ("late", 0, "refused"), ("late", 4, "admitted")], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let hold = pool.reserve_for(tokens(6), SECOND).unwrap();
+        let commit = move |_: &BudgetPool| hold.commit(tokens(8));
+        let (receipt, recorded) = both(&pool, commit, |pool| {
+            clock.move_to(1);
+            pool.record(tokens(6))
+        });
+
+        assert_eq!(balance(&pool), if recorded.is_ok() { (10, 0, 14) } else { (8, 0, 8) });
+        let when = if receipt.is_late() { "late" } else { "in time" };
+        (when, overage(&receipt), if recorded.is_ok() { "admitted" } else { "refused" })
+    });
+}
+
+/// P3, P4: a hold is renewed, and nobody gets what it holds; or it is too late, and somebody does.
+#[test]
+fn renew_against_expiry() {
+    explore([("renewed", "refused"), ("expired", "admitted")], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let mut hold = pool.reserve_for(tokens(6), SECOND).unwrap();
+        let renew = move |_: &BudgetPool| {
+            let renewed = hold.renew(2 * SECOND);
+            (renewed, hold)
+        };
+        let ((renewed, hold), recorded) = both(&pool, renew, |pool| {
+            clock.move_to(1);
+            pool.record(tokens(6))
+        });
+
+        let is_renewed = renewed.is_ok();
+        if let Err(refusal) = renewed {
+            assert_eq!(refusal, BudgetError::Expired { scope: "run".into() });
+        }
+        assert_eq!(hold.amount(), if is_renewed { tokens(6) } else { Amount::new() });
+        assert_eq!(hold.commit(tokens(4)).is_late(), !is_renewed);
+        assert_eq!(balance(&pool), if is_renewed { (4, 0, 4) } else { (10, 0, 10) });
+        (if is_renewed { "renewed" } else { "expired" }, if recorded.is_ok() { "admitted" } else { "refused" })
+    });
+}
+
+/// P3, P5: a hold expires while it is dropped: it goes back once, in the child and in its parent at one instant.
+#[test]
+fn drop_against_expiry() {
+    let (held, free, end) = ([(0, 6), (0, 6)], [(0, 0), (0, 0)], [(6, 0), (0, 0)]);
+    explore([held, free, end], move || {
+        let clock = BareClock::new();
+        let parent = clock.pool(10).build();
+        let child = parent.child().tokens(8).build();
+        let hold = child.reserve_for(tokens(6), SECOND).unwrap();
+        let look = |parent: &BudgetPool| {
+            let tree = parent.snapshot_tree();
+            [used_and_reserved(&tree[0]), used_and_reserved(&tree[1])]
+        };
+        let record = move |parent: &BudgetPool| {
+            clock.move_to(1);
+            parent.record(tokens(6))
+        };
+        let ((), recorded, seen) = both_watched(&parent, move |_| drop(hold), record, look);
+
+        recorded.unwrap();
+        assert_eq!(look(&parent), end);
+        seen
+    });
+}
+
+/// P2: what is settled when it is dropped or when it expires falls into the period in which that was, even if nobody came
+/// before the next one: once.
+#[test]
+fn commit_on_drop_against_expiry_and_turn() {
+    let (held, dropped, turned, end) = ((0, 6, 0), (6, 0, 6), (0, 0, 6), (6, 0, 12));
+    explore([held, dropped, turned, end], move || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).window(Window::fixed(2 * SECOND)).build();
+        let hold = pool.reserve_for(tokens(6), SECOND).unwrap().commit_on_drop();
+        let record = move |pool: &BudgetPool| {
+            clock.move_to(3);
+            pool.record(tokens(6))
+        };
+        let ((), recorded, seen) = both_watched(&pool, move |_| drop(hold), record, balance);
+
+        recorded.unwrap();
+        assert_eq!(balance(&pool), end);
+        seen
+    });
+}
+
+/// P2: a hold that settles when it expires is committed meanwhile: the commit books all, or what is beyond.
+#[test]
+fn commit_against_expiry_that_settles() {
+    explore([("in time", 8, 8), ("late", 2, 6), ("late", 2, 8)], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let hold = pool.reserve_for(tokens(6), SECOND).unwrap().commit_on_drop();
+        let commit = move |_: &BudgetPool| hold.commit(tokens(8));
+        let (receipt, spent) = both(&pool, commit, |pool| {
+            clock.move_to(1);
+            balance(pool).2
+        });
+
+        assert_eq!(balance(&pool), (8, 0, 8));
+        (if receipt.is_late() { "late" } else { "in time" }, settled(&receipt), spent)
+    });
+}
+
+/// P2, P3: a hold is told to settle when it is dropped, while it expires: in time it settles, dropped or expired; too late
+/// it does nothing, and what has gone back stays free.
+#[test]
+fn commit_on_drop_against_expiry() {
+    explore([("in time", 6), ("in time", 0), ("late", 0)], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let hold = pool.reserve_for(tokens(6), SECOND).unwrap();
+        let time = clock.clone();
+        let settle = move |_: &BudgetPool| {
+            let when = if time.second() == 0 { "in time" } else { "late" };
+            drop(hold.commit_on_drop());
+            when
+        };
+        let (when, (_, _, seen)) = both(&pool, settle, |pool| {
+            clock.move_to(1);
+            balance(pool)
+        });
+
+        assert_eq!(balance(&pool), (seen, 0, seen));
+        (when, seen)
+    });
+}
+
+/// P1, P2: a period ends while a hold is committed: it settles into the old one or into the new one, once. The new one has
+/// room for what comes beside what is held.
+#[test]
+fn commit_against_turn() {
+    explore([6, 10], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).window(Window::fixed(SECOND)).build();
+        pool.record(tokens(6)).unwrap();
+        let hold = pool.reserve(tokens(4)).unwrap();
+        let (_, recorded) = both(
+            &pool,
+            move |_| hold.commit_all(),
+            |pool| {
+                clock.move_to(1);
+                pool.record(tokens(6))
+            },
+        );
+
+        recorded.unwrap();
+        let (used, reserved, spent) = balance(&pool);
+        assert_eq!((reserved, spent), (0, 16));
+        used
+    });
+}
+
+/// P1, P4, P8: what has come back is given to one of two, whoever read the clock first. The other is told when it would be
+/// its turn, by the latest time that was seen.
+#[test]
+fn record_against_record_in_sliding_window() {
+    explore([("in time", "second"), ("late", "first"), ("late", "second")], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).window(Window::sliding(10 * SECOND)).build();
+        pool.record(tokens(10)).unwrap();
+        let first = |pool: &BudgetPool| pool.record(tokens(2));
+        let (a, b) = both(&pool, first, |pool| {
+            clock.move_to(2);
+            pool.record(tokens(2))
+        });
+
+        assert_eq!(balance(&pool), (10, 0, 12));
+        let winner = winner(("first", a.clone()), ("second", b.clone()));
+        let refusal = a.err().or(b.err()).unwrap();
+        assert_eq!(refusal.retry_after(), Some(2 * SECOND));
+        let Outlook::At(at) = refusal.outlook() else { panic!("time is enough") };
+        (if at == clock.start + 2 * SECOND { "in time" } else { "late" }, winner)
+    });
+}
+
+/// P5, P8: a look at the tree knows the time if there is a window below, and sees no period that is over.
+#[test]
+fn look_against_record_in_window_below() {
+    let (turned, before, after) = ((4, 0), (8, 0), (8, 4));
+    explore([turned, before, after], move || {
+        let clock = BareClock::new();
+        let parent = clock.pool(10).build();
+        let child = parent.child().tokens(8).window(Window::fixed(SECOND)).build();
+        child.record(tokens(4)).unwrap();
+        let theirs = child.clone();
+        let (recorded, seen) = both(
+            &parent,
+            move |_| theirs.record(tokens(4)),
+            |parent| {
+                clock.move_to(1);
+                let tree = parent.snapshot_tree();
+                (tree[0].tokens.used, tree[1].tokens.used)
+            },
+        );
+
+        recorded.unwrap();
+        assert_eq!(pools(&parent), 2);
+        drop(child);
+        seen
+    });
+}
+
+/// Two calls with one key are one spend, and both are told so.
+#[test]
+fn record_once_against_itself() {
+    explore([0, 4], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let record = |pool: &BudgetPool| pool.record_once("job", tokens(4));
+        let (a, b, seen) = both_watched(&pool, record, record, |pool| balance(pool).2);
+
+        assert_eq!((a, b), (Ok(()), Ok(())));
+        assert_eq!((balance(&pool), pool.snapshot().admitted), ((4, 0, 4), 1));
+        seen
+    });
+}
+
+/// Of two amounts under one key one is spent. The other is told that it is not the same.
+#[test]
+fn record_once_against_another_amount() {
+    explore([("first", 0), ("first", 4), ("second", 0), ("second", 6)], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let first = |pool: &BudgetPool| pool.record_once("job", tokens(4));
+        let second = |pool: &BudgetPool| pool.record_once("job", tokens(6));
+        let (a, b, seen) = both_watched(&pool, first, second, |pool| balance(pool).2);
+
+        let conflict = BudgetError::KeyConflict { scope: "run".into(), key: "job".into() };
+        assert_eq!(a.as_ref().err().or(b.as_ref().err()), Some(&conflict));
+        let winner = winner(("first", a), ("second", b));
+        assert_eq!(balance(&pool).2, if winner == "first" { 4 } else { 6 });
+        (winner, seen)
+    });
+}
+
+/// P8: a key is forgotten while it comes again, twice: one spends anew, and the other is known again. One that read the clock
+/// before the key was forgotten, and comes after that, does not bring the old one back.
+#[test]
+fn record_once_against_forgetting() {
+    explore(["first", "second"], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(20).keys(1, SECOND).build();
+        pool.record_once("job", tokens(4)).unwrap();
+        let record = |pool: &BudgetPool| {
+            pool.record_once("job", tokens(4)).unwrap();
+            pool.snapshot().tokens.spent
+        };
+        let (first, second) = both(&pool, record, |pool| {
+            clock.move_to(1);
+            record(pool)
+        });
+
+        assert_eq!((balance(&pool).2, second), (8, 8));
+        if first == 8 { "first" } else { "second" }
+    });
+}
+
+/// P3, P8: the hint that there is a hold that may expire may be missed, but not the hold: whoever knows that its time is over
+/// finds it gone.
+#[test]
+fn look_against_first_hold_with_a_time() {
+    explore([("in time", 0), ("in time", 6), ("late", 0)], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let time = clock.clone();
+        let look = move |pool: &BudgetPool| {
+            let when = if time.second() == 0 { "in time" } else { "late" };
+            (when, balance(pool).1)
+        };
+        let (seen, hold) = both(&pool, look, |pool| {
+            let hold = pool.reserve_for(tokens(6), SECOND).unwrap();
+            clock.move_to(1);
+            hold
+        });
+
+        assert_eq!(hold.amount(), Amount::new());
+        seen
+    });
+}
+
+/// P4, P8: nor is it in the way of one that asks.
+#[test]
+fn record_against_first_hold_with_a_time() {
+    explore([("in time", "admitted"), ("in time", "refused"), ("late", "admitted")], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let time = clock.clone();
+        let record = move |pool: &BudgetPool| {
+            let when = if time.second() == 0 { "in time" } else { "late" };
+            (when, if pool.record(tokens(6)).is_ok() { "admitted" } else { "refused" })
+        };
+        let (seen, hold) = both(&pool, record, |pool| {
+            let hold = pool.reserve_for(tokens(6), SECOND);
+            clock.move_to(1);
+            hold
+        });
+
+        drop(hold);
+        assert_eq!(balance(&pool).1, 0);
+        seen
+    });
+}
+
+/// P8: once the last hold that may expire has gone, ended by its owner or reclaimed by another, no call reads the clock.
+#[test]
+fn last_hold_with_a_time_against_expiry() {
+    let (none, held, committed) = ((0, 0, 0), (0, 6, 0), (6, 0, 6));
+    let outcomes = [("in time", none), ("in time", held), ("in time", committed), ("late", none), ("late", committed)];
+    explore(outcomes, || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let spend = |pool: &BudgetPool| pool.reserve_for(tokens(6), SECOND).unwrap().commit_all().is_late();
+        let (late, seen) = both(&pool, spend, |pool| {
+            clock.move_to(1);
+            balance(pool)
+        });
+
+        let reads = clock.reads();
+        pool.record(tokens(1)).unwrap();
+        pool.reserve(tokens(1)).unwrap().commit_all();
+        assert_eq!(balance(&pool), (8, 0, 8));
+        assert_eq!(clock.reads(), reads, "nothing may expire any more");
+        (if late { "late" } else { "in time" }, seen)
+    });
+}
+
+/// P3, P6: a hold expires while somebody asks for what it holds: it is granted at once, or left pending and then woken.
+#[test]
+fn first_poll_against_expiry() {
+    explore([("not asked", "at once"), ("not asked", "woken"), ("queued", "at once"), ("queued", "woken")], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let hold = pool.reserve_for(tokens(10), SECOND).unwrap();
+        let mut waiter = Waiter::new(&pool, 6);
+        let expire = move |pool: &BudgetPool| {
+            let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
+            clock.move_to(1);
+            balance(pool);
+            before
+        };
+        let (before, first) = both(&pool, expire, |_| waiter.poll());
+
+        let (outcome, granted) = match first {
+            Poll::Ready(granted) => ("at once", granted),
+            Poll::Pending => ("woken", waiter.outcome()),
+        };
+        assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
+        assert_eq!(granted.unwrap().amount(), tokens(6));
+        assert!(hold.commit(tokens(0)).is_late());
+        assert_eq!(balance(&pool), (0, 0, 0));
+        (before, outcome)
+    });
+}
+
+/// P6: the same at the turn of a window.
+#[test]
+fn first_poll_against_turn() {
+    explore([("not asked", "at once"), ("not asked", "woken"), ("queued", "at once"), ("queued", "woken")], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).window(Window::fixed(SECOND)).build();
+        pool.record(tokens(10)).unwrap();
+        let mut waiter = Waiter::new(&pool, 6);
+        let turn = move |pool: &BudgetPool| {
+            let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
+            clock.move_to(1);
+            balance(pool);
+            before
+        };
+        let (before, first) = both(&pool, turn, |_| waiter.poll());
+
+        let (outcome, granted) = match first {
+            Poll::Ready(granted) => ("at once", granted),
+            Poll::Pending => ("woken", waiter.outcome()),
+        };
+        assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
+        assert_eq!(granted.unwrap().amount(), tokens(6));
+        assert_eq!(balance(&pool), (0, 0, 10));
+        (before, outcome)
+    });
+}
+
+/// P6: a thread that waits for a hold to expire and for a period to end is woken by those who come after that, whether it
+/// asks before or after.
+#[test]
+fn blocking_against_turn_and_expiry() {
+    explore(["not asked", "queued"], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).window(Window::fixed(2 * SECOND)).build();
+        pool.record(tokens(2)).unwrap();
+        let hold = pool.reserve_for(tokens(8), SECOND).unwrap();
+        let wait = |pool: &BudgetPool| pool.reserve_blocking(tokens(10)).unwrap().amount();
+        let (granted, before) = both(&pool, wait, |pool| {
+            let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
+            clock.move_to(1);
+            assert_eq!(balance(pool), (2, 0, 2));
+            clock.move_to(2);
+            assert_eq!(balance(pool).0, 0);
+            before
+        });
+
+        assert_eq!(granted, tokens(10));
+        drop(hold);
+        assert_eq!(balance(&pool), (0, 0, 2));
+        before
+    });
+}
+
+/// P6: a hold is told to end earlier while somebody asks for what it holds: the wait sleeps towards that end, or is woken to
+/// do so. That one before it was told of an end as early does not help it.
+#[test]
+fn first_poll_against_renew() {
+    explore([(vec![3, 3], 1), (vec![3, 1], 0)], || {
+        let clock = BareClock::new();
+        let (pool, alarms) = clock.pool_with_timer(clock.pool(10));
+        let mut hold = pool.reserve_for(tokens(10), 3 * SECOND).unwrap();
+        let before = Waiter::queued(&pool, 6);
+        hold.renew(SECOND).unwrap();
+        hold.renew(3 * SECOND).unwrap();
+        drop(before);
+        let mut waiter = Waiter::new(&pool, 6);
+        let renew = move |_: &BudgetPool| {
+            hold.renew(SECOND).unwrap();
+            hold
+        };
+        let (_hold, first) = both(&pool, renew, |_| waiter.poll());
+
+        assert!(first.is_pending());
+        let outcome = (alarms(), waiter.task.wakes());
+        assert!(waiter.poll().is_pending());
+        assert_eq!(alarms().last(), Some(&1));
+        clock.move_to(1);
+        let Poll::Ready(Ok(granted)) = waiter.poll() else { panic!("it has expired") };
+        assert_eq!(granted.amount(), tokens(6));
+        outcome
+    });
+}
+
+/// P6: two holds are told to end earlier while another task polls a wait: that task sleeps towards the earlier end, or is
+/// woken, even if the task before it was woken for the later one.
+#[test]
+fn poll_against_two_renews() {
+    explore([(3, 1), (2, 1), (1, 0)], || {
+        let clock = BareClock::new();
+        let (pool, alarms) = clock.pool_with_timer(clock.pool(10));
+        let [mut a, mut b] = [5, 5].map(|held| pool.reserve_for(tokens(held), 3 * SECOND).unwrap());
+        let Waiter { mut wait, task: old } = Waiter::queued(&pool, 6);
+        assert_eq!(alarms(), [3]);
+        let new = Task::new();
+        let renew_a = move |_: &BudgetPool| {
+            a.renew(2 * SECOND).unwrap();
+            a
+        };
+        let renew_b = move |_: &BudgetPool| {
+            b.renew(SECOND).unwrap();
+            b
+        };
+        let (_a, _b, second) = both_watched(&pool, renew_a, renew_b, |_| poll(&mut wait, Arc::clone(&new)));
+
+        assert!(second.is_pending());
+        let outcome = (*alarms().last().unwrap(), new.wakes());
+        assert!(outcome == (3, 1) || old.wakes() == 1, "it was told of the first");
+        assert!(poll(&mut wait, new).is_pending());
+        assert_eq!(alarms().last(), Some(&1));
+        outcome
+    });
+}
+
+/// P6: a release leaves to time alone what a wait asks for: the wait sleeps until then, or is woken to do so.
+#[test]
+fn first_poll_against_release_in_sliding_window() {
+    explore([(vec![], 1), (vec![4], 0)], || {
+        let clock = BareClock::new();
+        let (pool, alarms) = clock.pool_with_timer(clock.pool(10).window(Window::sliding(10 * SECOND)));
+        pool.record(tokens(6)).unwrap();
+        let hold = pool.reserve(tokens(4)).unwrap();
+        let mut waiter = Waiter::new(&pool, 8);
+        let ((), first) = both(&pool, move |_| hold.release(), |_| waiter.poll());
+
+        assert!(first.is_pending());
+        let outcome = (alarms(), waiter.task.wakes());
+        assert!(waiter.poll().is_pending());
+        assert_eq!(alarms(), [4]);
+        clock.move_to(4);
+        let Poll::Ready(Ok(granted)) = waiter.poll() else { panic!("enough has come back") };
+        assert_eq!(granted.amount(), tokens(8));
+        outcome
+    });
+}
+
+/// P3: the keys go with the pool that knew them, and that with its last handle; what was spent under them stays above. A
+/// pool in its place knows none.
+#[test]
+fn record_once_against_last_handle() {
+    explore([(1, 2), (2, 1), (1, 1)], || {
+        let clock = BareClock::new();
+        let parent = clock.pool(10).build();
+        let child = parent.child().build();
+        let theirs = child.clone();
+        let record = move |parent: &BudgetPool| {
+            theirs.record_once("job", tokens(4)).unwrap();
+            drop(theirs);
+            pools(parent)
+        };
+        let outcome = both(&parent, record, move |parent| {
+            drop(child);
+            pools(parent)
+        });
+
+        assert_eq!((pools(&parent), balance(&parent)), (1, (4, 0, 4)));
+        let next = parent.child().build();
+        next.record_once("job", tokens(5)).unwrap();
+        assert_eq!(balance(&parent), (9, 0, 9));
+        outcome
+    });
+}
