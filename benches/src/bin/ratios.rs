@@ -41,6 +41,16 @@ const ROWS: &[Row] = &[
     ("timeout_for, fifth of ten : Instant::now", "deadline/timeout_for/draft", "deadline/Instant::now", ""),
     ("record with a deadline : without", "record with a deadline/with", "record with a deadline/without", ""),
     ("leave and join, 100,000 waiting : tokio", "leave and join, so many waiting/budget-pool/in flight/100000", "leave and join, so many waiting/tokio/acquire_owned/100000", ""),
+    ("record, fixed window : without", "window, admitted/budget-pool/fixed", "window, admitted/budget-pool/none", ""),
+    ("record, sliding window : without", "window, admitted/budget-pool/sliding", "window, admitted/budget-pool/none", ""),
+    ("record, sliding window : governor", "window, admitted/budget-pool/sliding", "window, admitted/governor/check, quanta", ""),
+    ("record, sliding window : governor, both by the system's clock", "window, admitted/budget-pool/sliding", "window, admitted/governor/check, system", ""),
+    ("record, sliding window : governor, both by quanta", "window, admitted/budget-pool/sliding, quanta", "window, admitted/governor/check, quanta", ""),
+    ("refused, sliding window : governor, both by the system's clock", "window, refused/budget-pool/sliding", "window, refused/governor/check, system", ""),
+    ("reserve_for + commit : reserve + commit", "expiring holds/reserve_for+commit/0 others", "expiring holds/reserve+commit", ""),
+    ("reserve_for + commit, beside 10,000 : alone", "expiring holds/reserve_for+commit/10000 others", "expiring holds/reserve_for+commit/0 others", ""),
+    ("record_once, a new key : record", "record_once/new key", "window, admitted/budget-pool/none", ""),
+    ("record_once, a known key : record", "record_once/known key", "window, admitted/budget-pool/none", ""),
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {
