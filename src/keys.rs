@@ -87,3 +87,68 @@ impl Keys {
         self.memory.most
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TTL: Duration = Duration::from_secs(10);
+
+    fn keys(most: usize) -> Keys {
+        Keys::new(Memory { most, ttl: TTL })
+    }
+
+    fn one(n: u64) -> Amount {
+        Amount::new().requests(n)
+    }
+
+    fn key(n: u64) -> Name {
+        Name::from(n.to_string())
+    }
+
+    #[test]
+    fn what_is_forgotten_has_had_its_time() {
+        let (mut keys, now) = (keys(2), Instant::now());
+        keys.remember(key(1), one(1), now);
+        assert_eq!(keys.get(&key(1), now + TTL - Duration::from_nanos(1)), Some(one(1)));
+        assert_eq!((keys.get(&key(1), now + TTL), keys.get(&key(2), now)), (None, None));
+        keys.remember(key(2), one(2), now + TTL / 2);
+        assert_eq!(keys.make_room(now + TTL / 2), Err(Some(now + TTL)));
+        assert_eq!((keys.known.len(), keys.make_room(now + TTL), keys.known.len()), (2, Ok(()), 1));
+    }
+
+    #[test]
+    fn a_few_are_forgotten_at_a_time_and_more_than_come() {
+        let (mut keys, now) = (keys(1_000), Instant::now());
+        (0..100).for_each(|n| keys.remember(key(n), one(n), now));
+        for n in 0..20 {
+            keys.make_room(now + TTL).unwrap();
+            assert_eq!((keys.known.len(), keys.order.len()), (96 - 3 * n, 96 - 3 * n));
+            keys.remember(key(1_000 + n as u64), one(1), now + TTL);
+        }
+        assert!(keys.known.len() < 50);
+    }
+
+    #[test]
+    fn one_that_came_again_is_not_forgotten_with_its_first_place() {
+        let (mut keys, now) = (keys(10), Instant::now());
+        (0..10).for_each(|n| keys.remember(key(n), one(n), now));
+        keys.make_room(now + TTL).unwrap();
+        keys.remember(key(9), one(99), now + TTL);
+        assert_eq!((keys.known.len(), keys.order.len()), (6, 7));
+        (0..5).for_each(|_| keys.make_room(now + TTL).unwrap());
+        assert_eq!(keys.get(&key(9), now + TTL), Some(one(99)));
+        assert_eq!((keys.known.len(), keys.order.len()), (1, 1));
+    }
+
+    #[test]
+    fn a_full_memory_forgets_as_many_as_it_must() {
+        let (mut keys, now) = (keys(100), Instant::now());
+        (0..100).for_each(|n| keys.remember(key(n), one(n), now + Duration::from_secs(n / 50)));
+        assert_eq!(keys.make_room(now), Err(Some(now + TTL)));
+        assert_eq!(keys.make_room(now + TTL), Ok(()));
+        keys.memory.most = 1;
+        assert_eq!(keys.make_room(now + TTL), Err(Some(now + TTL + Duration::from_secs(1))));
+        assert_eq!(keys.known.len(), 50);
+    }
+}

@@ -243,8 +243,12 @@ impl Reservation {
     pub fn time_left(&self) -> Option<Duration> {
         let handle = self.pool.handle();
         let (end, latest) = handle.enter(|tree, _| tree.end_of(self.key()));
-        // By the time of the pool, which never runs back.
-        end.map(|end| end.saturating_duration_since(latest.map_or(handle.now(), |latest| latest.max(handle.now()))))
+        let left = |end: Instant| {
+            let now = handle.now();
+            // By the time of the pool, which never runs back.
+            end.saturating_duration_since(latest.map_or(now, |latest| latest.max(now)))
+        };
+        end.map(left)
     }
 
     /// The pool that this was reserved on.

@@ -218,3 +218,84 @@ impl Tree {
         Some(at)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::axis::Axis;
+    use crate::name::Name;
+    use crate::tree::Spec;
+    use crate::{Amount, Caps};
+
+    const TTL: Duration = Duration::from_secs(1);
+
+    /// A thousand forgotten holds of one token each, all that there are, and the instant at which they expire.
+    fn forgotten() -> (Tree, NodeId, Instant) {
+        let (mut tree, now) = (Tree::default(), Instant::now());
+        let caps = Caps::new().tokens(1_000);
+        let at = tree.add_root(Spec { name: Name::DEFAULT, caps, deadline: None, window: None, memory: None });
+        for _ in 0..1_000 {
+            tree.reserve_for(at, Amount::new().tokens(1).quantities(), TTL, now).unwrap();
+        }
+        (tree, at, now + TTL)
+    }
+
+    fn record(tree: &mut Tree, at: NodeId, tokens: u64, now: Instant) -> bool {
+        tree.record(at, &Quantities::NONE.with(Axis::Tokens, tokens), Some(now)).is_ok()
+    }
+
+    fn left(tree: &Tree) -> usize {
+        tree.schedule.expiries.len()
+    }
+
+    #[test]
+    fn p4_as_many_are_reclaimed_as_a_call_needs_and_a_few_by_each() {
+        let (mut tree, at, expiry) = forgotten();
+        assert!(!record(&mut tree, at, 1, expiry - Duration::from_nanos(1)));
+        assert_eq!(left(&tree), 1_000);
+        assert!(record(&mut tree, at, 1, expiry));
+        assert_eq!(left(&tree), 1_000 - BATCH);
+        assert!(record(&mut tree, at, 0, expiry));
+        assert_eq!(left(&tree), 1_000 - 2 * BATCH);
+        assert!(record(&mut tree, at, 500, expiry));
+        assert_eq!(left(&tree), 1_000 - 501);
+        assert!(!record(&mut tree, at, 1_000, expiry), "only after all were reclaimed");
+        assert_eq!((left(&tree), tree.may_expire()), (0, false));
+    }
+
+    #[test]
+    fn all_are_reclaimed_for_whoever_looks_and_as_many_as_whoever_waits_needs() {
+        let (mut tree, at, expiry) = forgotten();
+        tree.snapshot(at, Some(expiry));
+        assert_eq!(left(&tree), 0);
+        let (mut tree, at, expiry) = forgotten();
+        assert!(tree.wait(at, Amount::new().tokens(500).quantities(), Some(expiry - TTL)).unwrap().is_err());
+        assert!(record(&mut tree, at, 0, expiry));
+        assert_eq!((left(&tree), tree.waits.waiting), (500, 0));
+    }
+
+    #[test]
+    fn the_hold_at_hand_is_brought_up_though_others_are_due_before() {
+        let (mut tree, at, expiry) = forgotten();
+        let key = tree.reserve_for(at, &Quantities::NONE, TTL, expiry - TTL).unwrap();
+        assert!(tree.hold(key).is_live());
+        tree.touch_hold(key, &Quantities::NONE, Some(expiry));
+        assert!(!tree.hold(key).is_live());
+        assert!(left(&tree) > 900, "no more than it takes");
+    }
+
+    #[test]
+    fn what_ends_before_its_time_is_not_due_any_more() {
+        let (mut tree, at, expiry) = forgotten();
+        tree.snapshot(at, Some(expiry));
+        let held = Quantities::NONE.with(Axis::Tokens, 1);
+        let keys = [(); 3].map(|()| tree.reserve_for(at, &held, TTL, expiry).unwrap());
+        keys.into_iter().for_each(|key| tree.commit_on_drop(key, Some(expiry)));
+        assert_eq!(left(&tree), 3);
+        tree.release(keys[0], Some(expiry));
+        tree.renew(keys[1], Duration::MAX, expiry).unwrap();
+        assert_eq!(left(&tree), 1);
+        tree.snapshot(at, Some(expiry + TTL));
+        assert_eq!(left(&tree), 0);
+    }
+}

@@ -175,3 +175,148 @@ fn refill(ledger: &mut Ledger, period: u128, elapsed: u128, parts: &mut Units) -
     }
     freed
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::axis::Quantities;
+
+    const TOKENS: usize = Axis::Tokens as usize;
+    /// Primes beside the extremes.
+    const RATES: [(u64, u64); 8] = [
+        (1_000_003, 60_000_000_029),
+        (7, 86_399_999_999_971),
+        (u64::MAX, 3_600_000_000_013),
+        (u64::MAX, u64::MAX),
+        (u64::MAX - 58, u64::MAX),
+        (1, u64::MAX),
+        (u64::MAX, 1),
+        (3, 1),
+    ];
+
+    fn tokens(units: u64) -> Units {
+        *Quantities::NONE.with(Axis::Tokens, units).units()
+    }
+
+    fn ledger(cap: u64, spent: u64) -> Ledger {
+        let mut ledger = Ledger::new(&Quantities::NONE.with(Axis::Tokens, cap));
+        ledger.settle(&tokens(0), &tokens(spent), &mut Units::default());
+        ledger
+    }
+
+    fn sliding(period: u64, now: Instant) -> Turning {
+        Turning::start(Window::sliding(Duration::from_nanos(period)), now)
+    }
+
+    /// Odd numbers without end, a few and many.
+    fn odd() -> impl Iterator<Item = u64> {
+        (1..).map(|step: u64| step.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> (24 + step % 30) | 1)
+    }
+
+    #[test]
+    fn a_year_of_odd_steps_brings_back_what_one_big_step_does() {
+        const YEAR: u128 = 365 * 86_400 * 1_000_000_000;
+        for (cap, period) in RATES {
+            let start = Instant::now();
+            let (mut ledger, mut window) = (ledger(cap, u64::MAX), sliding(period, start));
+            let owed = ledger.owed(TOKENS);
+            let left = |elapsed: u128| owed.saturating_sub(elapsed * u128::from(cap) / u128::from(period));
+            let (mut now, mut steps) = (start, odd());
+            while (now - start).as_nanos() < YEAR {
+                let by = steps.next().unwrap().saturating_mul(1 << 12);
+                now += Duration::from_nanos(by);
+                window.turn(&mut ledger, now);
+                assert_eq!(ledger.owed(TOKENS), left((now - start).as_nanos()), "{cap} per {period}");
+            }
+            assert_eq!(ledger.spent(TOKENS), u64::MAX);
+        }
+    }
+
+    #[test]
+    fn it_says_to_the_nanosecond_when_so_much_has_come_back() {
+        for (cap, period) in RATES {
+            let mut now = Instant::now();
+            let (mut ledger, mut window) = (ledger(cap, u64::MAX), sliding(period, now));
+            for by in odd().take(200) {
+                let missing = u128::from(by % 1_000_003).min(ledger.owed(TOKENS)).max(1);
+                let owed = ledger.owed(TOKENS);
+                let Some(at) = window.when(&ledger, TOKENS, missing) else {
+                    assert!(owed < missing || missing * u128::from(period) / u128::from(cap) > u128::from(u64::MAX));
+                    continue;
+                };
+                for (at, is_enough) in [(at, true), (at - Duration::from_nanos(1), false)] {
+                    let (mut ledger, mut window) = (ledger.clone(), window.clone());
+                    window.turn(&mut ledger, at);
+                    assert_eq!(ledger.owed(TOKENS) + missing <= owed, is_enough, "{cap} per {period}");
+                }
+                now += Duration::from_nanos(by);
+                window.turn(&mut ledger, now);
+            }
+        }
+    }
+
+    #[test]
+    fn it_says_nothing_of_what_time_cannot_bring_back() {
+        let now = Instant::now();
+        let window = sliding(1_000, now);
+        let ledger = ledger(10, 10);
+        assert_eq!(window.when(&ledger, TOKENS, 10), Some(now + Duration::from_nanos(1_000)));
+        assert_eq!(window.when(&ledger, TOKENS, 11), None);
+        let fixed = Turning::start(Window::fixed(Duration::from_nanos(9)), now);
+        assert_eq!(fixed.when(&ledger, Axis::InFlight as usize, 0), None);
+        assert_eq!(window.when(&ledger, Axis::Usd as usize, 0), None, "no cap, no rate");
+        assert_eq!(sliding(u64::MAX, now).when(&ledger, TOKENS, u128::MAX), None);
+    }
+
+    #[test]
+    fn a_full_bucket_keeps_no_part_and_a_clock_that_stands_brings_nothing() {
+        let now = Instant::now();
+        let at = |nanos| now + Duration::from_nanos(nanos);
+        let (mut ledger, mut window) = (ledger(10, 10), sliding(1_000, now));
+        assert!(!window.turn(&mut ledger, at(0)) && !window.turn(&mut ledger, at(99)));
+        assert!(window.turn(&mut ledger, at(100)) && !window.turn(&mut ledger, at(50)));
+        assert_eq!(ledger.owed(TOKENS), 9);
+        assert!(window.turn(&mut ledger, at(1_050)));
+        assert!(!window.turn(&mut ledger, at(9_999)), "there is nothing left to bring");
+        ledger.settle(&tokens(0), &tokens(1), &mut Units::default());
+        assert_eq!(window.when(&ledger, TOKENS, 1), Some(at(9_999 + 100)));
+    }
+
+    #[test]
+    fn a_fixed_window_turns_at_whole_periods_from_its_start_and_nowhere_else() {
+        let now = Instant::now();
+        for period in [1, 2, 59, 60_000_000_029, 86_400_000_000_000] {
+            for (start, first) in [
+                (now, now + Duration::from_nanos(period)),
+                (now + Duration::from_nanos(7), now + Duration::from_nanos(7)),
+            ] {
+                let fixed = Window::fixed(Duration::from_nanos(period)).starting(start);
+                let (mut ledger, mut window) = (ledger(10, 10), Turning::start(fixed, now));
+                assert_eq!(window.when(&ledger, TOKENS, 10), Some(first));
+                let (mut at, mut turned) = (now, 0);
+                for by in odd().take(500) {
+                    at += Duration::from_nanos(by);
+                    // Periods begun so far, the one that runs at the start not counted.
+                    let begun =
+                        at.checked_duration_since(first).map_or(0, |since| since.as_nanos() / u128::from(period) + 1);
+                    assert_eq!(window.turn(&mut ledger, at), begun > turned);
+                    turned = begun;
+                    let Turning::Fixed { next: Some(next), .. } = window else { unreachable!() };
+                    assert!(next > at);
+                    let next_at = Duration::from_nanos(u64::try_from(u128::from(period) * turned).unwrap());
+                    assert_eq!(next, first + next_at);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_start_long_ago_counts_in_whole_periods() {
+        let start = Instant::now();
+        for (ago, left) in [(0, 60), (1, 59), (59, 1), (60, 60), (601, 59)] {
+            let now = start + Duration::from_nanos(ago);
+            let window = Turning::start(Window::fixed(Duration::from_nanos(60)).starting(start), now);
+            assert_eq!(window.when(&ledger(10, 10), TOKENS, 1), Some(now + Duration::from_nanos(left)));
+        }
+    }
+}

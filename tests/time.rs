@@ -1,0 +1,1646 @@
+//! Time: holds that expire, caps that come back, calls that count once, waits that time ends; through the public API alone.
+
+use std::mem::forget;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use budget_pool::{
+    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, ManualClock, Outlook, Receipt, Reservation, Usd, Wait, Window,
+};
+
+const NANO: Duration = Duration::from_nanos(1);
+
+fn secs(secs: u64) -> Duration {
+    Duration::from_secs(secs)
+}
+
+fn tokens(n: u64) -> Amount {
+    Amount::new().tokens(n)
+}
+
+/// Used, reserved, overage of the tokens.
+fn balance(pool: &BudgetPool) -> [u64; 3] {
+    let tokens = pool.snapshot().tokens;
+    [tokens.used, tokens.reserved, tokens.overage]
+}
+
+fn spent(pool: &BudgetPool) -> u64 {
+    pool.snapshot().tokens.spent
+}
+
+fn pool_of(cap: u64) -> (ManualClock, BudgetPool) {
+    let clock = ManualClock::new();
+    let pool = BudgetPool::builder().name("run").tokens(cap).clock(clock.clone()).build();
+    (clock, pool)
+}
+
+fn windowed(cap: u64, window: Window) -> (ManualClock, BudgetPool) {
+    let clock = ManualClock::new();
+    let pool = BudgetPool::builder().name("run").tokens(cap).window(window).clock(clock.clone()).build();
+    (clock, pool)
+}
+
+fn expired() -> BudgetError {
+    BudgetError::Expired { scope: "run".into() }
+}
+
+mod ttl {
+    use super::*;
+
+    #[test]
+    fn p3_a_hold_lives_until_its_instant_and_has_expired_at_it() {
+        let (clock, pool) = pool_of(100);
+        let hold = pool.reserve_for(tokens(60), secs(10)).unwrap();
+        clock.advance(secs(10) - NANO);
+        assert!(pool.record(tokens(41)).is_err());
+        assert_eq!((hold.amount(), hold.time_left(), pool.holders().len()), (tokens(60), Some(NANO), 1));
+        clock.advance(NANO);
+        assert_eq!((hold.time_left(), hold.amount()), (Some(Duration::ZERO), Amount::new()));
+        pool.record(tokens(100)).unwrap();
+        assert_eq!(hold.time_left(), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn p3_a_forgotten_guard_leaks_nothing() {
+        let clock = ManualClock::new();
+        let pool = BudgetPool::builder().tokens(100).usd(Usd::from_nanos(5)).in_flight(1).clock(clock.clone()).build();
+        forget(pool.reserve_for(tokens(100).usd(Usd::from_nanos(5)), secs(1)).unwrap());
+        assert_eq!(pool.reserve(Amount::new()).unwrap_err().axis(), Some(Axis::InFlight));
+        clock.advance(secs(1));
+        let after = pool.snapshot();
+        assert_eq!((after.tokens.reserved, after.usd.reserved, after.in_flight.reserved), (0, Usd::from_nanos(0), 0));
+        assert_eq!((after.reservations, after.tokens.spent, pool.holders().len()), (0, 0, 0));
+        let next = pool.reserve(tokens(100).usd(Usd::from_nanos(5))).unwrap();
+        clock.advance(secs(1_000));
+        assert_eq!((balance(&pool), pool.snapshot().reservations, next.amount().tokens_held()), ([0, 100, 0], 1, 100));
+    }
+
+    trait TokensHeld {
+        fn tokens_held(&self) -> u64;
+    }
+
+    impl TokensHeld for Amount {
+        fn tokens_held(&self) -> u64 {
+            self.get(Axis::Tokens).map_or(0, |tokens| tokens.units())
+        }
+    }
+
+    /// A hold of 40 tokens and 5 nanos, of which 10 tokens were metered in time: it has expired.
+    fn late(is_reclaimed: bool) -> (BudgetPool, Reservation) {
+        let (clock, pool) = pool_of(100);
+        let mut hold = pool.reserve_for(tokens(50).usd(Usd::from_nanos(5)), secs(1)).unwrap();
+        hold.record(tokens(10)).unwrap();
+        clock.advance(secs(1));
+        if is_reclaimed {
+            assert_eq!(balance(&pool), [10, 0, 0]);
+        }
+        (pool, hold)
+    }
+
+    #[test]
+    fn p2_after_expiry_what_is_told_is_booked_and_marked() {
+        type Tell = fn(Reservation) -> Receipt;
+        let cases: [(Tell, Amount, u64); 6] = [
+            (|hold| hold.commit(tokens(30)), tokens(30).usd(Usd::from_nanos(5)), 40),
+            (|hold| hold.commit(tokens(30).usd(Usd::from_nanos(0))), tokens(30).usd(Usd::from_nanos(0)), 40),
+            (Reservation::commit_all, tokens(40).usd(Usd::from_nanos(5)), 50),
+            (|hold| hold.commit_total(tokens(35)), tokens(25).usd(Usd::from_nanos(5)), 35),
+            (|mut hold| hold.debit(tokens(7)), tokens(7), 17),
+            (
+                |mut hold| {
+                    hold.debit(tokens(7));
+                    hold.commit_all()
+                },
+                tokens(33).usd(Usd::from_nanos(5)),
+                50,
+            ),
+        ];
+        for (case, (tell, settled, used)) in cases.into_iter().enumerate() {
+            for is_reclaimed in [false, true] {
+                let (pool, hold) = late(is_reclaimed);
+                let receipt = tell(hold);
+                assert!(receipt.is_late(), "{case}");
+                assert_eq!((receipt.settled(), receipt.overage().is_zero()), (settled, true), "{case}");
+                assert_eq!((balance(&pool), pool.snapshot().reservations), ([used, 0, 0], 0), "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn p2_a_late_commit_that_does_not_fit_any_more_is_overage_and_one_in_time_is_not_marked() {
+        let (pool, hold) = late(false);
+        pool.record(tokens(80)).unwrap();
+        let receipt = hold.commit(tokens(30));
+        assert_eq!((receipt.overage(), balance(&pool)), (tokens(20).usd(Usd::from_nanos(0)), [100, 0, 20]));
+        let (clock, pool) = pool_of(100);
+        let [mut hold, whole] = [(); 2].map(|()| pool.reserve_for(tokens(10), secs(1)).unwrap());
+        clock.advance(secs(1) - NANO);
+        assert!(!hold.debit(tokens(1)).is_late() && !hold.commit_all().is_late());
+        assert!(!whole.try_commit(tokens(1)).unwrap().is_late() && !pool.debit(tokens(1)).is_late());
+    }
+
+    #[test]
+    fn p7_after_expiry_what_asks_is_refused_and_changes_nothing() {
+        for is_reclaimed in [false, true] {
+            let (pool, mut hold) = late(is_reclaimed);
+            let refusals = [
+                hold.record(tokens(1)).unwrap_err(),
+                hold.grow(tokens(1)).unwrap_err(),
+                hold.shrink(tokens(1)).unwrap_err(),
+                hold.split(tokens(1)).unwrap_err(),
+                hold.renew(secs(10)).unwrap_err(),
+            ];
+            assert_eq!(refusals, [(); 5].map(|()| expired()));
+            let refused = hold.try_commit(tokens(1)).unwrap_err();
+            assert_eq!((refused.error(), refused.error().outlook()), (&expired(), Outlook::Never));
+            assert_eq!((balance(&pool), pool.snapshot().reservations), ([10, 0, 0], 0));
+            assert_eq!(refused.into_reservation().commit_all().settled(), tokens(40).usd(Usd::from_nanos(5)));
+        }
+    }
+
+    #[test]
+    fn p3_after_expiry_drop_and_release_give_nothing_back_twice() {
+        for end in [drop, Reservation::release] {
+            for is_reclaimed in [false, true] {
+                let (pool, hold) = late(is_reclaimed);
+                let other = pool.reserve(tokens(90)).unwrap();
+                end(hold);
+                let after = pool.snapshot();
+                assert_eq!((balance(&pool), after.in_flight.reserved, after.reservations), ([10, 90, 0], 1, 1));
+                drop(other);
+                assert_eq!((balance(&pool), pool.snapshot().in_flight.reserved), ([10, 0, 0], 0));
+            }
+        }
+    }
+
+    #[test]
+    fn p2_a_hold_that_commits_on_drop_settles_when_it_expires_and_counts_once() {
+        type Tell = fn(Reservation) -> Option<Receipt>;
+        let cases: [(Tell, u64, u64); 9] = [
+            (|hold| Some(hold.commit(tokens(30))), 0, 40),
+            (|hold| Some(hold.commit(tokens(55))), 15, 55),
+            (|hold| Some(hold.commit_all()), 0, 40),
+            (|hold| Some(hold.commit_total(tokens(41))), 1, 41),
+            (|mut hold| Some(hold.debit(tokens(40))), 0, 40),
+            (|mut hold| [hold.debit(tokens(30)), hold.debit(tokens(30))].last().copied(), 20, 60),
+            (
+                |mut hold| {
+                    hold.debit(tokens(30));
+                    Some(hold.commit_total(tokens(50)))
+                },
+                10,
+                50,
+            ),
+            (
+                |hold| {
+                    drop(hold);
+                    None
+                },
+                0,
+                40,
+            ),
+            (
+                |hold| {
+                    hold.release();
+                    None
+                },
+                0,
+                40,
+            ),
+        ];
+        for (case, (tell, settled, used)) in cases.into_iter().enumerate() {
+            for is_reclaimed in [false, true] {
+                let (clock, pool) = pool_of(100);
+                let hold = pool.reserve_for(tokens(40), secs(1)).unwrap().commit_on_drop();
+                clock.advance(secs(1));
+                if is_reclaimed {
+                    assert_eq!((balance(&pool), pool.snapshot().reservations), ([40, 0, 0], 0));
+                    assert_eq!(hold.amount(), Amount::new());
+                }
+                let receipt = tell(hold);
+                assert!(receipt.is_none_or(|receipt| receipt.is_late()), "{case}");
+                assert_eq!(receipt.map_or(0, |receipt| receipt.settled().tokens_held()), settled, "{case}");
+                assert_eq!((balance(&pool), pool.snapshot().reservations), ([used, 0, 0], 0), "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn p3_to_commit_on_drop_comes_too_late_after_expiry() {
+        let (clock, pool) = pool_of(100);
+        let hold = pool.reserve_for(tokens(40), secs(1)).unwrap();
+        clock.advance(secs(1));
+        drop(hold.commit_on_drop());
+        assert_eq!(balance(&pool), [0, 0, 0]);
+    }
+
+    #[test]
+    fn p3_both_halves_of_a_split_keep_the_time() {
+        let (clock, pool) = pool_of(100);
+        let mut hold = pool.reserve_for(tokens(60), secs(10)).unwrap();
+        clock.advance(secs(4));
+        let half = hold.split(tokens(20)).unwrap();
+        assert_eq!((hold.time_left(), half.time_left()), (Some(secs(6)), Some(secs(6))));
+        clock.advance(secs(6));
+        assert_eq!((hold.amount(), half.amount(), balance(&pool)), (Amount::new(), Amount::new(), [0, 0, 0]));
+        let mut settling = pool.reserve_for(tokens(60), secs(1)).unwrap().commit_on_drop();
+        forget(settling.split(tokens(20)).unwrap());
+        forget(settling);
+        clock.advance(secs(1));
+        assert_eq!(pool.snapshot().tokens.used, 20 + 40);
+    }
+
+    #[test]
+    fn a_renewed_hold_lives_from_then_on_so_long() {
+        let (clock, pool) = pool_of(100);
+        let [mut longer, mut shorter, mut endless] = [(); 3].map(|()| pool.reserve_for(tokens(10), secs(10)).unwrap());
+        let mut given = pool.reserve(tokens(10)).unwrap();
+        assert_eq!(given.time_left(), None);
+        clock.advance(secs(1));
+        longer.renew(secs(20)).unwrap();
+        shorter.renew(secs(2)).unwrap();
+        given.renew(secs(3)).unwrap();
+        endless.renew(Duration::MAX).unwrap();
+        let left = |holds: [&Reservation; 4]| holds.map(Reservation::time_left);
+        let all = [&longer, &shorter, &given, &endless];
+        assert_eq!(left(all), [Some(secs(20)), Some(secs(2)), Some(secs(3)), None]);
+        clock.advance(secs(2));
+        assert_eq!((balance(&pool)[1], shorter.amount()), (30, Amount::new()));
+        clock.advance(secs(1));
+        assert_eq!((balance(&pool)[1], given.amount()), (20, Amount::new()));
+        clock.advance(secs(17) - NANO);
+        assert_eq!((balance(&pool)[1], longer.amount()), (20, tokens(10)));
+        clock.advance(NANO);
+        assert_eq!((balance(&pool)[1], endless.amount()), (10, tokens(10)));
+    }
+
+    #[test]
+    fn a_hold_can_be_renewed_on_a_closed_pool_and_after_the_deadline() {
+        let clock = ManualClock::new();
+        let pool = BudgetPool::builder().deadline(secs(5)).clock(clock.clone()).build();
+        let mut hold = pool.reserve_for(tokens(1), secs(8)).unwrap();
+        assert_eq!(hold.time_left(), Some(secs(5)), "the deadline comes first");
+        clock.advance(secs(6));
+        pool.close();
+        hold.renew(secs(4)).unwrap();
+        clock.advance(secs(4) - NANO);
+        assert_eq!(hold.amount(), tokens(1));
+        clock.advance(NANO);
+        assert_eq!(hold.renew(secs(1)), Err(BudgetError::Expired { scope: "pool".into() }));
+    }
+
+    #[test]
+    fn a_ttl_of_zero_has_expired_from_the_start_and_one_beyond_all_instants_is_none() {
+        let (clock, pool) = pool_of(100);
+        let mut zero = pool.reserve_for(tokens(100), Duration::ZERO).unwrap();
+        assert_eq!((zero.time_left(), zero.record(tokens(1))), (Some(Duration::ZERO), Err(expired())));
+        pool.record(tokens(100)).unwrap();
+        let endless = pool.reserve_for(Amount::new(), Duration::MAX).unwrap();
+        clock.advance(secs(1 << 33));
+        assert_eq!((endless.time_left(), pool.snapshot().reservations), (None, 1));
+        assert!(zero.commit_all().is_late());
+        assert_eq!(balance(&pool), [100, 0, 100]);
+    }
+
+    #[test]
+    fn p4_what_needs_all_that_has_expired_is_admitted() {
+        type Ask = fn(&BudgetPool) -> bool;
+        let asks: [Ask; 7] = [
+            |pool| pool.record(tokens(1_000)).is_ok(),
+            |pool| pool.check(tokens(1_000)).is_ok(),
+            |pool| pool.reserve(tokens(1_000)).is_ok(),
+            |pool| pool.record_once("key", tokens(1_000)).is_ok(),
+            |pool| pool.child().tokens(1_000).carved().build().is_ok(),
+            |pool| pool.remove(Caps::new().tokens(1_000)).is_ok(),
+            |pool| pool.debit(tokens(1_000)).overage().is_zero(),
+        ];
+        for (case, ask) in asks.into_iter().enumerate() {
+            let (clock, pool) = pool_of(1_000);
+            (0..1_000).for_each(|_| forget(pool.reserve_for(tokens(1), secs(1)).unwrap()));
+            clock.advance(secs(1) - NANO);
+            assert!(pool.check(tokens(1)).is_err());
+            clock.advance(NANO);
+            assert!(ask(&pool), "{case}");
+        }
+    }
+
+    #[test]
+    fn p4_a_hold_that_asks_for_more_finds_what_has_expired() {
+        type Ask = fn(Reservation) -> bool;
+        let asks: [Ask; 6] = [
+            |mut hold| hold.grow(tokens(990)).is_ok(),
+            |mut hold| hold.record(tokens(1_000)).is_ok(),
+            |hold| hold.try_commit(tokens(1_000)).is_ok(),
+            |hold| hold.commit(tokens(1_000)).overage().is_zero(),
+            |mut hold| hold.debit(tokens(1_000)).overage().is_zero(),
+            |mut hold| (0..99).all(|_| hold.split(tokens(0)).map(forget).is_ok()),
+        ];
+        for (case, ask) in asks.into_iter().enumerate() {
+            let clock = ManualClock::new();
+            let pool = BudgetPool::builder().tokens(1_000).in_flight(100).clock(clock.clone()).build();
+            (0..99).for_each(|_| forget(pool.reserve_for(tokens(10), secs(1)).unwrap()));
+            let hold = pool.reserve(tokens(10)).unwrap();
+            clock.advance(secs(1));
+            assert!(ask(hold), "{case}");
+        }
+    }
+
+    #[test]
+    fn p5_whoever_looks_sees_nothing_that_has_expired() {
+        type Look = fn(&BudgetPool) -> u64;
+        let looks: [Look; 5] = [
+            |pool| pool.snapshot().reservations,
+            |pool| pool.snapshot().tokens.reserved,
+            |pool| pool.snapshot_tree().iter().map(|pool| pool.reservations).sum(),
+            |pool| pool.holders().len() as u64,
+            |pool| pool.reset().tokens.reserved,
+        ];
+        for look in looks {
+            let (clock, pool) = pool_of(1_000);
+            let child = pool.child().build();
+            (0..100).for_each(|_| forget(child.reserve_for(tokens(1), secs(1)).unwrap()));
+            clock.advance(secs(1));
+            assert_eq!(look(&pool), 0);
+        }
+    }
+
+    #[test]
+    fn p3_a_hold_in_a_child_that_expires_frees_the_parent_for_a_sibling() {
+        let (clock, root) = pool_of(100);
+        let (a, b) = (root.child().tokens(100).build(), root.child().tokens(100).build());
+        forget(a.reserve_for(tokens(100), secs(1)).unwrap());
+        clock.advance(secs(1) - NANO);
+        assert_eq!(b.record(tokens(1)).unwrap_err().scope(), "run");
+        clock.advance(NANO);
+        b.record(tokens(100)).unwrap();
+        assert_eq!([balance(&root), balance(&a), balance(&b)], [[100, 0, 0], [0, 0, 0], [100, 0, 0]]);
+    }
+
+    #[test]
+    fn p3_what_expires_in_a_carved_pool_stays_its_share_or_goes_back_once_closed() {
+        let (clock, root) = pool_of(100);
+        let share = root.child().tokens(60).carved().build().unwrap();
+        forget(share.reserve_for(tokens(60), secs(1)).unwrap());
+        clock.advance(secs(1));
+        assert!(root.record(tokens(41)).is_err());
+        share.record(tokens(50)).unwrap();
+        assert_eq!((balance(&root), balance(&share)), ([50, 10, 0], [50, 0, 0]));
+        let mut late = share.reserve_for(tokens(10), secs(1)).unwrap();
+        share.close();
+        assert_eq!(balance(&root), [50, 10, 0]);
+        clock.advance(secs(1));
+        root.record(tokens(50)).unwrap();
+        assert_eq!(late.debit(tokens(10)).overage(), tokens(10));
+        assert_eq!((balance(&root), balance(&share)), ([100, 0, 10], [50, 0, 10]));
+    }
+
+    #[test]
+    fn p2_a_hold_settles_into_the_period_in_which_it_expired() {
+        let (clock, pool) = windowed(100, Window::fixed(secs(60)));
+        let settling = |n, ttl| forget(pool.reserve_for(tokens(n), secs(ttl)).unwrap().commit_on_drop());
+        settling(10, 30);
+        settling(20, 60);
+        settling(40, 119);
+        clock.advance(secs(119));
+        assert_eq!((balance(&pool), spent(&pool)), ([60, 0, 0], 70), "at the turn it is in the new period");
+        settling(10, 30);
+        settling(20, 600);
+        clock.advance(secs(10_000));
+        pool.record(tokens(1)).unwrap();
+        assert_eq!((balance(&pool), spent(&pool)), ([1, 0, 0], 101));
+    }
+
+    #[test]
+    fn p2_many_holds_settle_in_their_time_though_they_are_reclaimed_in_batches() {
+        let (clock, pool) = windowed(1_000, Window::fixed(secs(60)));
+        for ttl in 1..=100 {
+            forget(pool.reserve_for(tokens(1), secs(ttl)).unwrap().commit_on_drop());
+        }
+        clock.advance(secs(100));
+        pool.check(tokens(1)).unwrap();
+        assert_eq!((balance(&pool), spent(&pool)), ([41, 0, 0], 100));
+    }
+
+    #[test]
+    fn p2_a_late_commit_belongs_to_the_period_in_which_it_is_told() {
+        let (clock, pool) = windowed(100, Window::fixed(secs(60)));
+        let hold = pool.reserve_for(tokens(40), secs(30)).unwrap();
+        let settled = pool.reserve_for(tokens(40), secs(30)).unwrap().commit_on_drop();
+        clock.advance(secs(70));
+        assert!(hold.commit_all().is_late());
+        assert_eq!(settled.commit(tokens(45)).settled(), tokens(5));
+        assert_eq!((balance(&pool), spent(&pool)), ([45, 0, 0], 85));
+    }
+}
+
+mod windows {
+    use super::*;
+
+    #[test]
+    fn p1_a_fixed_window_turns_at_its_instant() {
+        let (clock, pool) = windowed(100, Window::fixed(secs(60)));
+        pool.record(tokens(100)).unwrap();
+        clock.advance(secs(60) - NANO);
+        assert!(pool.record(tokens(1)).is_err());
+        clock.advance(NANO);
+        pool.record(tokens(100)).unwrap();
+        assert!(pool.record(tokens(1)).is_err());
+        assert_eq!((balance(&pool), spent(&pool)), ([100, 0, 0], 200));
+    }
+
+    #[test]
+    fn p1_periods_that_nobody_saw_are_skipped_and_the_turns_stay_where_they_are() {
+        let (clock, pool) = windowed(100, Window::fixed(secs(60)));
+        pool.record(tokens(100)).unwrap();
+        clock.advance(secs(60 * 1_000_000) + secs(59));
+        assert_eq!(pool.snapshot().tokens.available, Some(100));
+        pool.record(tokens(100)).unwrap();
+        clock.advance(secs(1));
+        pool.record(tokens(100)).unwrap();
+        clock.advance(secs(60) - NANO);
+        assert!(pool.record(tokens(1)).is_err());
+        clock.advance(NANO);
+        pool.record(tokens(1)).unwrap();
+    }
+
+    #[test]
+    fn a_fixed_window_may_start_before_or_after_the_present() {
+        for (start, first) in [(1_390, 50), (1_400, 60), (2_000, 60), (2_010, 10), (2_700, 700)] {
+            let clock = ManualClock::new();
+            let window = Window::fixed(secs(60)).starting(clock.now() + secs(start));
+            clock.advance(secs(2_000));
+            let pool = BudgetPool::builder().tokens(1).window(window).clock(clock.clone()).build();
+            pool.record(tokens(1)).unwrap();
+            for period in [first, 60, 60] {
+                clock.advance(secs(period) - NANO);
+                assert!(pool.record(tokens(1)).is_err(), "{start}");
+                clock.advance(NANO);
+                pool.record(tokens(1)).unwrap();
+            }
+        }
+    }
+
+    #[test]
+    fn a_sliding_window_starts_to_give_back_at_its_start() {
+        for (start, first) in [(1_000, 1), (2_000, 1), (2_010, 11)] {
+            let clock = ManualClock::new();
+            let window = Window::sliding(secs(60)).starting(clock.now() + secs(start));
+            clock.advance(secs(2_000));
+            let pool = BudgetPool::builder().tokens(60).window(window).clock(clock.clone()).build();
+            pool.record(tokens(60)).unwrap();
+            assert_eq!(pool.record(tokens(1)).unwrap_err().retry_after(), Some(secs(first)));
+            clock.advance(secs(first));
+            pool.record(tokens(1)).unwrap();
+        }
+    }
+
+    #[test]
+    fn p2_what_is_held_across_a_turn_is_neither_lost_nor_counted_twice() {
+        type End = fn(Reservation);
+        let ends: [(End, u64); 6] = [
+            (|hold| _ = hold.commit(tokens(50)), 50),
+            (|hold| _ = hold.commit(tokens(20)), 20),
+            (|hold| _ = hold.commit_all(), 30),
+            (|hold| _ = hold.commit_total(tokens(25)), 15),
+            (drop, 0),
+            (|mut hold| _ = hold.debit(tokens(5)), 5),
+        ];
+        for (case, (end, settled)) in ends.into_iter().enumerate() {
+            for (window, back) in [(Window::fixed(secs(60)), 100), (Window::sliding(secs(60)), 100)] {
+                let (clock, pool) = windowed(100, window);
+                let mut hold = pool.reserve(tokens(40)).unwrap();
+                hold.record(tokens(10)).unwrap();
+                pool.record(tokens(60)).unwrap();
+                assert_eq!(balance(&pool), [70, 30, 0]);
+                clock.advance(secs(60));
+                assert_eq!(balance(&pool), [0, 30, 0], "{case}");
+                end(hold);
+                assert_eq!((balance(&pool), spent(&pool)), ([settled, 0, 0], 70 + settled), "{case}");
+                clock.advance(secs(60));
+                assert_eq!(pool.snapshot().tokens.available, Some(back), "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn p2_a_turn_forgives_what_is_owed_and_a_sliding_window_pays_it_off_first() {
+        let (clock, fixed) = windowed(100, Window::fixed(secs(100)));
+        assert_eq!(fixed.debit(tokens(250)).overage(), tokens(150));
+        clock.advance(secs(100));
+        assert_eq!((balance(&fixed), spent(&fixed)), ([0, 0, 0], 250));
+        let (clock, sliding) = windowed(100, Window::sliding(secs(100)));
+        sliding.debit(tokens(250));
+        clock.advance(secs(100));
+        assert_eq!(balance(&sliding), [100, 0, 50]);
+        clock.advance(secs(60));
+        assert_eq!((balance(&sliding), sliding.snapshot().tokens.available), ([90, 0, 0], Some(10)));
+        clock.advance(secs(90));
+        assert_eq!((balance(&sliding), spent(&sliding)), ([0, 0, 0], 250));
+    }
+
+    #[test]
+    fn p1_a_sliding_window_bursts_to_its_cap_and_idles_without_saving_up() {
+        let (clock, pool) = windowed(60, Window::sliding(secs(60)));
+        clock.advance(secs(1_000_000));
+        pool.record(tokens(60)).unwrap();
+        assert!(pool.record(tokens(1)).is_err());
+        clock.advance(secs(1) - NANO);
+        assert!(pool.record(tokens(1)).is_err());
+        clock.advance(NANO);
+        pool.record(tokens(1)).unwrap();
+        // Nor does it save up the part of a unit that was on its way when the last one came back.
+        clock.advance(secs(90) + secs(1) / 2);
+        assert_eq!(balance(&pool), [0, 0, 0]);
+        pool.record(tokens(60)).unwrap();
+        assert_eq!(pool.record(tokens(1)).unwrap_err().retry_after(), Some(secs(1)));
+    }
+
+    /// Odd steps against one exact sum; cap and period are primes.
+    #[test]
+    fn p1_a_sliding_window_does_not_drift() {
+        let (cap, period) = (1_000_003_u64, Duration::from_nanos(60_000_000_029));
+        let (clock, pool) = windowed(cap, Window::sliding(period));
+        let (mut taken, mut elapsed) = (u128::from(cap), 0);
+        pool.record(tokens(cap)).unwrap();
+        for step in 1..3_000_u64 {
+            let by = Duration::from_nanos(step.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 30);
+            clock.advance(by);
+            elapsed += by.as_nanos();
+            let back = elapsed * u128::from(cap) / period.as_nanos();
+            let available = pool.snapshot().tokens.available.unwrap();
+            assert_eq!(u128::from(available), u128::from(cap) + back - taken, "step {step}");
+            pool.record(tokens(available)).unwrap();
+            taken += u128::from(available);
+        }
+        assert_eq!(u128::from(spent(&pool)), taken);
+    }
+
+    #[test]
+    fn p1_the_largest_caps_and_periods_come_back_exactly() {
+        let year = secs(365 * 86_400);
+        for period in [secs(1), year, Duration::from_nanos(u64::MAX), Duration::MAX] {
+            let (clock, pool) = windowed(u64::MAX, Window::sliding(period));
+            pool.record(tokens(u64::MAX)).unwrap();
+            let step = Duration::from_nanos(999_999_937);
+            clock.advance(step);
+            let period = period.as_nanos().min(u128::from(u64::MAX));
+            let back = (step.as_nanos() * u128::from(u64::MAX) / period).min(u128::from(u64::MAX));
+            assert_eq!(pool.snapshot().tokens.available.map(u128::from), Some(back));
+        }
+    }
+
+    #[test]
+    fn an_axis_without_a_cap_starts_again_with_a_fixed_window_and_counts_on_with_a_sliding_one() {
+        for (window, used) in [(Window::fixed(secs(60)), 0), (Window::sliding(secs(60)), 7)] {
+            let (clock, pool) = windowed(100, window);
+            pool.record(tokens(7).usd(Usd::from_nanos(7))).unwrap();
+            clock.advance(secs(60));
+            let usd = pool.snapshot().usd;
+            assert_eq!((usd.used, usd.spent), (Usd::from_nanos(used), Usd::from_nanos(7)));
+        }
+    }
+
+    #[test]
+    fn what_is_in_flight_is_a_cap_of_the_present() {
+        for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
+            let clock = ManualClock::new();
+            let pool = BudgetPool::builder().in_flight(1).window(window).clock(clock.clone()).build();
+            let hold = pool.reserve(Amount::new()).unwrap();
+            clock.advance(secs(600));
+            let refused = pool.reserve(Amount::new()).unwrap_err();
+            assert_eq!((refused.axis(), refused.outlook()), (Some(Axis::InFlight), Outlook::AfterRelease));
+            assert_eq!(refused.retry_after(), None);
+            assert_eq!(pool.snapshot().in_flight.reserved, 1);
+            drop(hold);
+            pool.reserve(Amount::new()).unwrap().release();
+        }
+    }
+
+    #[test]
+    fn a_moved_cap_changes_the_rate_from_then_on() {
+        let (clock, pool) = windowed(60, Window::sliding(secs(60)));
+        pool.record(tokens(60)).unwrap();
+        clock.advance(secs(10));
+        pool.add(Caps::new().tokens(60)).unwrap();
+        assert_eq!(pool.snapshot().tokens.available, Some(10 + 60));
+        pool.record(tokens(70)).unwrap();
+        clock.advance(secs(10));
+        pool.remove(Caps::new().tokens(20)).unwrap();
+        assert_eq!((pool.snapshot().tokens.available, pool.snapshot().tokens.cap), (Some(0), Some(100)));
+        assert_eq!(pool.check(tokens(10)).unwrap_err().retry_after(), Some(secs(6)));
+        clock.advance(secs(6));
+        assert_eq!(pool.snapshot().tokens.available, Some(10));
+    }
+
+    #[test]
+    fn a_reset_starts_a_period_and_leaves_the_turns_where_they_are() {
+        let (clock, pool) = windowed(10, Window::fixed(secs(60)));
+        pool.record(tokens(10)).unwrap();
+        clock.advance(secs(70));
+        pool.record(tokens(3)).unwrap();
+        let before = pool.reset();
+        assert_eq!((before.tokens.used, before.tokens.spent), (3, 13));
+        pool.record(tokens(10)).unwrap();
+        assert_eq!(pool.record(tokens(1)).unwrap_err().retry_after(), Some(secs(50)));
+        clock.advance(secs(130));
+        assert_eq!(pool.reset().tokens.used, 0, "what was due is done before");
+    }
+
+    #[test]
+    fn a_reset_of_a_sliding_window_keeps_no_part_of_a_unit() {
+        let (clock, pool) = windowed(1, Window::sliding(secs(10)));
+        pool.record(tokens(1)).unwrap();
+        clock.advance(secs(5));
+        pool.reset();
+        pool.record(tokens(1)).unwrap();
+        assert_eq!(pool.record(tokens(1)).unwrap_err().retry_after(), Some(secs(10)));
+    }
+
+    #[test]
+    fn a_period_of_zero_is_one_of_a_nanosecond_and_the_longest_has_an_end() {
+        for window in [Window::fixed, Window::sliding] {
+            let (clock, pool) = windowed(10, window(Duration::ZERO));
+            pool.record(tokens(10)).unwrap();
+            assert_eq!(pool.record(tokens(1)).unwrap_err().retry_after(), Some(NANO));
+            clock.advance(NANO);
+            pool.record(tokens(10)).unwrap();
+            clock.advance(secs(1));
+            pool.record(tokens(10)).unwrap();
+            let (_, pool) = windowed(10, window(Duration::MAX));
+            pool.record(tokens(10)).unwrap();
+            let after = pool.record(tokens(10)).unwrap_err().retry_after();
+            assert_eq!(after, Some(Duration::from_nanos(u64::MAX)));
+        }
+    }
+
+    #[test]
+    fn p1_a_carved_pool_has_no_window() {
+        let (_, root) = pool_of(100);
+        let window = Window::fixed(secs(60));
+        let before = root.child().name("share").tokens(10).window(window).carved().build().unwrap_err();
+        let after = root.child().name("share").tokens(10).carved().window(window).build().unwrap_err();
+        assert_eq!(before, BudgetError::CarvedWindow { scope: "share".into() });
+        assert_eq!((&before, before.outlook(), before.scope()), (&after, Outlook::Never, "share"));
+        assert_eq!(balance(&root), [0, 0, 0]);
+    }
+
+    #[test]
+    fn p1_a_share_of_a_windowed_pool_stays_one_across_its_turn() {
+        let (clock, root) = windowed(100, Window::fixed(secs(60)));
+        let share = root.child().tokens(40).carved().build().unwrap();
+        share.record(tokens(30)).unwrap();
+        root.record(tokens(60)).unwrap();
+        clock.advance(secs(60));
+        assert_eq!((balance(&root), balance(&share)), ([0, 10, 0], [30, 0, 0]));
+        share.record(tokens(10)).unwrap();
+        assert_eq!((balance(&root), spent(&root)), ([10, 0, 0], 100));
+    }
+
+    #[test]
+    fn p5_a_snapshot_of_a_tree_turns_what_is_below() {
+        let (clock, root) = pool_of(100);
+        let child = root.child().tokens(10).window(Window::fixed(secs(60))).build();
+        let leaf = child.child().build();
+        leaf.record(tokens(10)).unwrap();
+        clock.advance(secs(60));
+        let used: Vec<_> = root.snapshot_tree().iter().map(|pool| pool.tokens.used).collect();
+        assert_eq!(used, [10, 0, 10]);
+    }
+
+    /// 1,000 tokens and 10 requests a minute, a dollar a day, two for good.
+    #[test]
+    fn p7_rates_and_lifetime_caps_combine_and_the_one_that_bound_is_named() {
+        let clock = ManualClock::new();
+        let life = BudgetPool::builder().name("life").usd(Usd::from_dollars(2)).clock(clock.clone()).build();
+        let day = life.child().name("day").usd(Usd::from_dollars(1)).window(Window::fixed(secs(86_400))).build();
+        let minute = day.child().name("minute").tokens(1_000).requests(10).window(Window::sliding(secs(60))).build();
+        let cents = |n| Amount::new().usd(Usd::from_cents(n));
+        let refused = |amount| {
+            let error = minute.record(amount).unwrap_err();
+            (error.scope().to_owned(), error.axis(), error.outlook(), error.retry_after())
+        };
+        let at = |after| Outlook::At(clock.now() + after);
+
+        let call = Amount::new().tokens(100).requests(1);
+        (0..10).for_each(|_| minute.record(call + cents(8)).unwrap());
+        assert_eq!(refused(call), ("minute".into(), Some(Axis::Tokens), at(secs(6)), Some(secs(6))));
+        let one = Amount::new().requests(1);
+        assert_eq!(refused(one), ("minute".into(), Some(Axis::Requests), at(secs(6)), Some(secs(6))));
+        clock.advance(secs(60));
+        let left = secs(86_400 - 60);
+        assert_eq!(refused(cents(21)), ("day".into(), Some(Axis::Usd), at(left), Some(left)));
+        minute.record(call + cents(20)).unwrap();
+        clock.advance(left);
+        minute.record(cents(60)).unwrap();
+        assert_eq!(refused(cents(41)), ("day".into(), Some(Axis::Usd), Outlook::Never, None), "the worst of the two");
+        clock.advance(secs(86_400));
+        assert_eq!(refused(cents(41)), ("life".into(), Some(Axis::Usd), Outlook::Never, None));
+        minute.record(call + cents(40)).unwrap();
+        assert_eq!(life.snapshot().usd.spent, Usd::from_dollars(2));
+    }
+}
+
+mod retry_after {
+    use super::*;
+
+    /// Refused now, and until a nanosecond before the instant that is named; then admitted.
+    fn exact(clock: &ManualClock, pool: &BudgetPool, amount: Amount) -> Duration {
+        let refused = pool.record(amount).unwrap_err();
+        let after = refused.retry_after().unwrap();
+        assert_eq!(refused.outlook(), Outlook::At(clock.now() + after));
+        if after > NANO {
+            clock.advance(after - NANO);
+            assert_eq!(pool.record(amount).unwrap_err().retry_after(), Some(NANO));
+            clock.advance(NANO);
+        } else {
+            clock.advance(after);
+        }
+        pool.record(amount).unwrap();
+        after
+    }
+
+    #[test]
+    fn p7_it_is_exact_for_fixed_windows() {
+        let (clock, pool) = windowed(100, Window::fixed(secs(60)));
+        clock.advance(secs(7));
+        pool.debit(tokens(170));
+        assert_eq!(exact(&clock, &pool, tokens(100)), secs(53));
+        clock.advance(secs(600) + NANO);
+        pool.record(tokens(100)).unwrap();
+        assert_eq!(exact(&clock, &pool, tokens(1)), secs(60) - NANO);
+    }
+
+    #[test]
+    fn p7_it_is_exact_for_sliding_windows() {
+        let period = Duration::from_nanos(1_000_000_007);
+        for cap in [1, 2, 3, 97, 1_009, 1_000_000_007, 1_000_000_009, u64::MAX] {
+            let (clock, pool) = windowed(cap, Window::sliding(period));
+            pool.debit(tokens(cap));
+            for step in 1..40 {
+                let odd = step * 0x9E37_79B9 % cap;
+                exact(&clock, &pool, tokens(odd + 1));
+                clock.advance(Duration::from_nanos(odd % 1_000_003));
+                pool.debit(tokens(pool.snapshot().tokens.available.unwrap().saturating_add(odd / 3)));
+            }
+        }
+    }
+
+    #[test]
+    fn p7_the_latest_of_all_pools_and_axes_counts() {
+        let clock = ManualClock::new();
+        let sliding = Window::sliding(secs(60));
+        let root = BudgetPool::builder().name("root").tokens(100).window(Window::fixed(secs(100)));
+        let root = root.clock(clock.clone()).build();
+        let middle = root.child().name("middle").build();
+        let leaf = middle.child().name("leaf").tokens(60).requests(6).window(sliding).build();
+        root.record(tokens(100)).unwrap();
+        assert_eq!(leaf.record(tokens(1)).unwrap_err().scope(), "root");
+        assert_eq!(exact(&clock, &leaf, tokens(1)), secs(100), "bound two levels up");
+
+        leaf.record(tokens(59).requests(6)).unwrap();
+        assert_eq!(exact(&clock, &leaf, tokens(20).requests(3)), secs(30), "the later of two axes");
+        assert_eq!(exact(&clock, &leaf, tokens(20).requests(1)), secs(10));
+        // 20 from the leaf, in 10 seconds; one from the root, at its turn.
+        leaf.debit(tokens(20));
+        root.record(tokens(root.snapshot().tokens.available.unwrap())).unwrap();
+        let refused = leaf.record(tokens(20)).unwrap_err();
+        assert_eq!((refused.scope(), refused.retry_after()), ("leaf", Some(secs(60))), "the later of two pools");
+        exact(&clock, &leaf, tokens(20));
+    }
+
+    #[test]
+    fn p7_it_assumes_that_what_is_held_stays_held_and_owed_is_paid_first() {
+        let (clock, pool) = windowed(100, Window::sliding(secs(100)));
+        let hold = pool.reserve(tokens(30)).unwrap();
+        pool.debit(tokens(90));
+        assert_eq!(balance(&pool), [70, 30, 20]);
+        assert_eq!(exact(&clock, &pool, tokens(10)), secs(30));
+        assert_eq!(balance(&pool), [70, 30, 0]);
+        let refused = pool.record(tokens(71)).unwrap_err();
+        assert_eq!((refused.outlook(), refused.retry_after()), (Outlook::AfterRelease, None));
+        assert_eq!(pool.record(tokens(70)).unwrap_err().retry_after(), Some(secs(70)));
+        let refused = pool.record(tokens(101)).unwrap_err();
+        assert_eq!((refused.outlook(), refused.retry_after()), (Outlook::Never, None));
+        drop(hold);
+    }
+
+    #[test]
+    fn p7_what_comes_back_only_after_the_deadline_never_does() {
+        for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
+            for (deadline, outlook) in
+                [(secs(60), Outlook::Never), (secs(60) + NANO, Outlook::At(Instant::now())), (secs(1), Outlook::Never)]
+            {
+                let clock = ManualClock::new();
+                let root = BudgetPool::builder().tokens(60).window(window).clock(clock.clone()).build();
+                let pool = root.child().deadline(deadline).build();
+                pool.record(tokens(60)).unwrap();
+                let refused = pool.record(tokens(60)).unwrap_err();
+                match outlook {
+                    Outlook::At(_) => assert_eq!(refused.retry_after(), Some(secs(60))),
+                    outlook => assert_eq!((refused.outlook(), refused.retry_after()), (outlook, None)),
+                }
+                assert_eq!(root.record(tokens(60)).unwrap_err().retry_after(), Some(secs(60)), "it has no deadline");
+            }
+        }
+    }
+
+    #[test]
+    fn p7_a_release_must_come_in_time_with_the_rest() {
+        let clock = ManualClock::new();
+        let window = Window::fixed(secs(60));
+        let pool = BudgetPool::builder().tokens(60).window(window).deadline(secs(30)).clock(clock.clone()).build();
+        let _hold = pool.reserve(tokens(20)).unwrap();
+        pool.record(tokens(30)).unwrap();
+        assert_eq!(pool.check(tokens(30)).unwrap_err().outlook(), Outlook::AfterRelease);
+        assert_eq!(pool.check(tokens(31)).unwrap_err().outlook(), Outlook::Never);
+    }
+
+    #[test]
+    fn p7_a_cap_of_zero_gives_nothing_back_to_a_sliding_window() {
+        let (_, pool) = windowed(0, Window::sliding(secs(60)));
+        pool.debit(tokens(5));
+        assert_eq!(pool.record(tokens(1)).unwrap_err().outlook(), Outlook::Never);
+        pool.record(tokens(0)).unwrap();
+    }
+
+    #[test]
+    fn p7_the_clock_may_run_back_and_the_answer_is_as_of_the_latest_instant() {
+        let start = Instant::now();
+        let offset = Arc::new(AtomicU64::new(0));
+        let read = Arc::clone(&offset);
+        let clock = move || start + secs(read.load(Ordering::Relaxed));
+        let pool = BudgetPool::builder().tokens(60).window(Window::sliding(secs(60))).clock(clock).build();
+        pool.record(tokens(60)).unwrap();
+        offset.store(10, Ordering::Relaxed);
+        pool.record(tokens(10)).unwrap();
+        offset.store(5, Ordering::Relaxed);
+        assert_eq!(pool.record(tokens(1)).unwrap_err().retry_after(), Some(secs(1)));
+        offset.store(11, Ordering::Relaxed);
+        pool.record(tokens(1)).unwrap();
+    }
+
+    #[test]
+    fn p7_the_texts() {
+        let (clock, pool) = windowed(100, Window::fixed(secs(60)));
+        clock.advance(Duration::from_millis(58_500));
+        let _hold = pool.reserve(tokens(10)).unwrap();
+        pool.record(tokens(80)).unwrap();
+        let text = |amount| pool.record(amount).unwrap_err().to_string();
+        let of_run = "tokens of `run` exceeded";
+        assert_eq!(text(tokens(11)), format!("{of_run}: 11 asked, 10 available of 100, will fit in time: in 1.5s"));
+        assert_eq!(text(tokens(91)), format!("{of_run}: 91 asked, 10 available of 100, may fit after a release"));
+        assert_eq!(text(tokens(101)), format!("{of_run}: 101 asked, 10 available of 100, will never fit"));
+        let names: [(BudgetError, &str); 4] = [
+            (expired(), "the hold on `run` has expired"),
+            (
+                BudgetError::KeyConflict { scope: "run".into(), key: "job-17".into() },
+                "key `job-17` of `run` stands for another amount",
+            ),
+            (
+                BudgetError::KeysFull { scope: "run".into(), most: 2, outlook: Outlook::Never, retry_after: None },
+                "`run` remembers 2 keys, no more",
+            ),
+            (BudgetError::CarvedWindow { scope: "run".into() }, "`run` is carved: a window would mint budget"),
+        ];
+        for (error, text) in names {
+            assert_eq!((error.to_string().as_str(), error.scope(), error.axis()), (text, "run", None));
+            assert_eq!((error.outlook(), error.retry_after()), (Outlook::Never, None));
+        }
+        let now = Instant::now();
+        let outlooks = [Outlook::At(now), Outlook::At(now + NANO), Outlook::AfterRelease, Outlook::Never];
+        assert!(outlooks.is_sorted());
+        let texts = outlooks.map(|outlook| outlook.to_string());
+        assert_eq!(texts, ["will fit in time", "will fit in time", "may fit after a release", "will never fit"]);
+    }
+}
+
+mod waiters {
+    use super::*;
+
+    /// A wait that is polled by hand, and counts its wakes.
+    struct Waiter {
+        wait: Pin<Box<Wait>>,
+        wakes: Arc<Wakes>,
+    }
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Waiter {
+        fn queued(pool: &BudgetPool, amount: Amount) -> Waiter {
+            let mut waiter = Waiter { wait: Box::pin(pool.reserve_wait(amount)), wakes: Arc::default() };
+            assert!(waiter.poll().is_pending());
+            waiter
+        }
+
+        fn poll(&mut self) -> Poll<Result<Reservation, BudgetError>> {
+            let waker = Waker::from(Arc::clone(&self.wakes));
+            self.wait.as_mut().poll(&mut Context::from_waker(&waker))
+        }
+
+        fn wakes(&self) -> usize {
+            self.wakes.0.load(Ordering::SeqCst)
+        }
+
+        fn outcome(&mut self) -> Result<Reservation, BudgetError> {
+            match self.poll() {
+                Poll::Ready(outcome) => outcome,
+                Poll::Pending => panic!("it waits"),
+            }
+        }
+    }
+
+    #[test]
+    fn p6_without_a_timer_a_turn_or_an_expiry_serves_at_the_next_touch() {
+        type Touch = fn(&BudgetPool);
+        let touches: [Touch; 4] = [
+            |pool| _ = pool.snapshot(),
+            |pool| _ = pool.check(tokens(0)),
+            |pool| _ = pool.debit(tokens(0)),
+            |pool| _ = pool.child().build().record(tokens(0)),
+        ];
+        for touch in touches {
+            let (clock, turning) = windowed(100, Window::fixed(secs(10)));
+            turning.record(tokens(100)).unwrap();
+            let expiring = BudgetPool::builder().tokens(100).clock(clock.clone()).build();
+            (0..20).for_each(|_| forget(expiring.reserve_for(tokens(5), secs(10)).unwrap()));
+            let mut waiters = [&turning, &expiring].map(|pool| Waiter::queued(pool, tokens(100)));
+            clock.advance(secs(10) - NANO);
+            [&turning, &expiring].into_iter().for_each(touch);
+            assert_eq!(waiters.each_ref().map(Waiter::wakes), [0, 0]);
+            clock.advance(NANO);
+            assert_eq!(waiters.each_ref().map(Waiter::wakes), [0, 0]);
+            [&turning, &expiring].into_iter().for_each(touch);
+            assert_eq!(waiters.each_ref().map(Waiter::wakes), [1, 1]);
+            let holds = waiters.each_mut().map(|waiter| waiter.outcome().unwrap());
+            assert_eq!(holds.map(|hold| hold.amount()), [tokens(100), tokens(100)]);
+        }
+    }
+
+    #[test]
+    fn p6_what_comes_back_is_for_those_who_wait_first() {
+        let (clock, pool) = pool_of(100);
+        forget(pool.reserve_for(tokens(100), secs(10)).unwrap());
+        let (first, second) = (Waiter::queued(&pool, tokens(60)), Waiter::queued(&pool, tokens(10)));
+        clock.advance(secs(10));
+        assert_eq!(pool.reserve(tokens(31)).unwrap_err().axis(), Some(Axis::Tokens), "nobody waits any more");
+        assert_eq!((first.wakes(), second.wakes(), pool.snapshot().waiting), (1, 1, 0));
+        drop((first, second));
+        assert_eq!(balance(&pool), [0, 0, 0], "what was granted and not collected goes back");
+    }
+
+    #[test]
+    fn p6_whoever_waits_for_another_time_is_reminded_of_an_earlier_one() {
+        let (clock, pool) = pool_of(100);
+        let mut hold = pool.reserve_for(tokens(50), secs(60)).unwrap();
+        let mut other = pool.reserve(tokens(50)).unwrap();
+        let (mut first, second) = (Waiter::queued(&pool, tokens(10)), Waiter::queued(&pool, tokens(10)));
+        hold.renew(secs(90)).unwrap();
+        other.renew(secs(100)).unwrap();
+        assert_eq!((first.wakes(), second.wakes()), (0, 0), "later is no news");
+        other.renew(secs(5)).unwrap();
+        assert_eq!((first.wakes(), second.wakes()), (1, 0), "only who is first has to look");
+        assert!(first.poll().is_pending());
+        forget(hold.split(tokens(1)).unwrap());
+        assert_eq!(first.wakes(), 1);
+        clock.advance(secs(5));
+        first.outcome().unwrap().release();
+        assert_eq!(second.wakes(), 1);
+    }
+
+    #[test]
+    fn p6_who_cannot_be_met_before_the_deadline_is_told_at_once() {
+        for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
+            let clock = ManualClock::new();
+            let root = BudgetPool::builder().name("run").tokens(60).window(window).clock(clock.clone()).build();
+            let child = root.child().deadline(secs(30)).build();
+            root.record(tokens(60)).unwrap();
+            let told = child.reserve_blocking(tokens(60)).unwrap_err();
+            assert_eq!((told.axis(), told.outlook(), told.scope()), (Some(Axis::Tokens), Outlook::Never, "run"));
+        }
+    }
+
+    /// A hold is waited for, and then settled: it comes back only by time, and too late.
+    fn told_when_it_becomes_hopeless(pool: &BudgetPool, spends: &BudgetPool) {
+        let hold = spends.reserve(tokens(60)).unwrap();
+        let mut waiter = Waiter::queued(pool, tokens(60));
+        let mut behind = Waiter::queued(pool, tokens(0));
+        hold.commit_all();
+        assert_eq!(waiter.wakes(), 1);
+        let told = waiter.outcome().unwrap_err();
+        assert_eq!((told.axis(), told.outlook()), (Some(Axis::Tokens), Outlook::Never));
+        behind.outcome().unwrap().release();
+    }
+
+    #[test]
+    fn p6_who_can_no_longer_be_met_before_the_deadline_is_told_at_once() {
+        let clock = ManualClock::new();
+        let pool = BudgetPool::builder().tokens(60).window(Window::fixed(secs(60))).deadline(secs(30));
+        let pool = pool.clock(clock.clone()).build();
+        told_when_it_becomes_hopeless(&pool, &pool);
+    }
+
+    #[test]
+    fn p6_the_deadline_of_who_waits_counts_where_the_window_is_above() {
+        let (_, root) = windowed(60, Window::fixed(secs(60)));
+        let child = root.child().deadline(secs(30)).build();
+        told_when_it_becomes_hopeless(&child, &root);
+        let (_, root) = windowed(60, Window::fixed(secs(60)));
+        let child = root.child().build();
+        let below = child.child().deadline(secs(30)).build();
+        told_when_it_becomes_hopeless(&below, &child);
+    }
+
+    /// One that is not the first, and has too early a deadline of its own, is told at that.
+    #[test]
+    fn p6_those_with_a_later_deadline_wait_on() {
+        let (clock, root) = windowed(60, Window::fixed(secs(60)));
+        let [soon, late] = [30, 90].map(|deadline| root.child().deadline(secs(deadline)).build());
+        let hold = root.reserve(tokens(60)).unwrap();
+        let mut waiters = [&late, &soon, &late].map(|pool| Waiter::queued(pool, tokens(20)));
+        hold.commit_all();
+        assert!(waiters.iter_mut().all(|waiter| waiter.poll().is_pending()));
+        let [first, second, third] = &mut waiters;
+        clock.advance(secs(30));
+        assert!(second.outcome().is_err() && first.poll().is_pending());
+        clock.advance(secs(30));
+        assert!(first.outcome().is_ok() && third.outcome().is_ok());
+    }
+
+    #[test]
+    fn p6_who_was_left_waiting_is_told_once_more_is_spent() {
+        let (_, root) = windowed(60, Window::sliding(secs(60)));
+        let [soon, late] = [10, 30].map(|deadline| root.child().deadline(secs(deadline)).build());
+        let hold = root.reserve(tokens(60)).unwrap();
+        let [mut soon, mut late] = [&soon, &late].map(|pool| Waiter::queued(pool, tokens(20)));
+        hold.commit_all();
+        assert!(soon.outcome().is_err() && late.poll().is_pending());
+        root.debit(tokens(30));
+        assert_eq!(late.outcome().unwrap_err().axis(), Some(Axis::Tokens));
+    }
+
+    mod blocking {
+        use super::*;
+
+        const SOON: Duration = Duration::from_millis(30);
+        /// So that a failure does not wait for ever.
+        const ENOUGH: Duration = Duration::from_secs(20);
+
+        /// By the system's clock.
+        fn waits_at_least(least: Duration, wait: impl FnOnce() -> Result<Reservation, BudgetError>) {
+            let start = Instant::now();
+            wait().unwrap().release();
+            assert!(start.elapsed() >= least, "{:?}", start.elapsed());
+        }
+
+        #[test]
+        fn p6_a_thread_is_served_when_a_window_turns_or_gives_back() {
+            for (window, least) in [(Window::fixed(SOON), Duration::ZERO), (Window::sliding(SOON), SOON / 2)] {
+                let pool = BudgetPool::builder().tokens(10).window(window).build();
+                pool.debit(tokens(20));
+                waits_at_least(least, || pool.reserve_blocking_for(tokens(5), ENOUGH));
+            }
+        }
+
+        #[test]
+        fn p6_a_thread_is_served_when_a_hold_expires() {
+            let pool = BudgetPool::builder().tokens(10).build();
+            let start = Instant::now();
+            forget(pool.reserve_for(tokens(10), SOON).unwrap());
+            assert!(matches!(
+                pool.reserve_blocking_for(tokens(5), SOON / 10),
+                Err(BudgetError::Timeout { waited, .. }) if waited == SOON / 10
+            ));
+            pool.reserve_blocking_for(tokens(5), ENOUGH).unwrap().release();
+            assert!(start.elapsed() >= SOON);
+        }
+
+        #[test]
+        fn p6_a_thread_is_served_by_a_time_that_was_given_while_it_waits() {
+            let pool = BudgetPool::builder().tokens(10).build();
+            let mut hold = pool.reserve_for(tokens(10), secs(600)).unwrap();
+            let waiting = pool.clone();
+            let thread = std::thread::spawn(move || waiting.reserve_blocking_for(tokens(5), ENOUGH).map(drop));
+            while pool.snapshot().waiting == 0 {
+                std::thread::yield_now();
+            }
+            hold.renew(SOON).unwrap();
+            thread.join().unwrap().unwrap();
+            assert_eq!(hold.time_left(), Some(Duration::ZERO));
+        }
+    }
+
+    /// In tokio's paused time: no real second.
+    mod in_tokio {
+        use super::*;
+        use budget_pool::{Builder, Root};
+        use tokio::time::{Instant, sleep};
+
+        fn timed() -> Builder<Root> {
+            BudgetPool::builder()
+                .tokens(10)
+                .clock(|| Instant::now().into_std())
+                .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+        }
+
+        /// Waits in a task of its own; keeps for so long what it is granted. Says after how many seconds that was: the
+        /// timer knows whole milliseconds, and is never early.
+        fn wait(pool: &BudgetPool, amount: Amount, keep: u64) -> tokio::task::JoinHandle<u64> {
+            let (wait, start) = (pool.reserve_wait(amount), Instant::now());
+            tokio::spawn(async move {
+                let hold = wait.await.unwrap();
+                let after = start.elapsed();
+                assert!(after.subsec_millis() <= 2, "{after:?}");
+                sleep(secs(keep)).await;
+                drop(hold);
+                after.as_secs()
+            })
+        }
+
+        #[tokio::test(start_paused = true)]
+        async fn p6_a_task_is_served_when_a_window_turns_or_gives_back() {
+            for (window, after) in [(Window::fixed(secs(60)), 60), (Window::sliding(secs(60)), 36)] {
+                let pool = timed().window(window).build();
+                pool.record(tokens(10)).unwrap();
+                assert_eq!(wait(&pool, tokens(6), 0).await.unwrap(), after);
+            }
+        }
+
+        #[tokio::test(start_paused = true)]
+        async fn p6_a_task_is_served_when_a_hold_expires() {
+            let pool = timed().build();
+            forget(pool.reserve_for(tokens(10), secs(5)).unwrap());
+            assert_eq!(wait(&pool, tokens(6), 0).await.unwrap(), 5);
+        }
+
+        #[tokio::test(start_paused = true)]
+        async fn p6_a_task_is_served_by_a_time_that_was_given_while_it_waits() {
+            for ttl in [secs(60), Duration::MAX] {
+                for (renewed, after) in [(2, 3), (100, 101)] {
+                    let pool = timed().build();
+                    let mut hold = pool.reserve_for(tokens(10), ttl).unwrap();
+                    let task = wait(&pool, tokens(6), 0);
+                    sleep(secs(1)).await;
+                    hold.renew(secs(renewed)).unwrap();
+                    assert_eq!(task.await.unwrap(), after);
+                }
+            }
+        }
+
+        #[tokio::test(start_paused = true)]
+        async fn p6_a_task_is_served_later_if_the_time_it_waits_for_is_put_off() {
+            let pool = timed().build();
+            let mut hold = pool.reserve_for(tokens(10), secs(5)).unwrap();
+            let task = wait(&pool, tokens(6), 0);
+            sleep(secs(1)).await;
+            hold.renew(secs(10)).unwrap();
+            assert_eq!(task.await.unwrap(), 11);
+            let pool = timed().window(Window::sliding(secs(10))).build();
+            pool.record(tokens(10)).unwrap();
+            let task = wait(&pool, tokens(5), 0);
+            sleep(secs(4)).await;
+            pool.record(tokens(4)).unwrap();
+            assert_eq!(task.await.unwrap(), 9, "a spend does not wait its turn");
+        }
+
+        #[tokio::test(start_paused = true)]
+        async fn p6_a_release_that_leaves_the_rest_to_time_reminds_who_waits() {
+            let pool = timed().window(Window::sliding(secs(10))).build();
+            let hold = pool.reserve(tokens(5)).unwrap();
+            pool.record(tokens(5)).unwrap();
+            let task = wait(&pool, tokens(9), 0);
+            sleep(secs(1)).await;
+            drop(hold);
+            assert_eq!(task.await.unwrap(), 4);
+        }
+
+        #[tokio::test(start_paused = true)]
+        async fn p6_those_who_wait_at_several_pools_are_served_in_order() {
+            let root = timed().window(Window::fixed(secs(60))).build();
+            let a = root.child().tokens(4).window(Window::sliding(secs(40))).build();
+            let b = root.child().build();
+            a.record(tokens(4)).unwrap();
+            b.record(tokens(6)).unwrap();
+            sleep(secs(30)).await;
+            a.debit(tokens(3));
+            // At 60 the root turns, and the child has 3 of its 4; at 70 it has all.
+            let tasks =
+                [wait(&a, tokens(4), 5), wait(&b, tokens(6), 30), wait(&root, tokens(5), 5), wait(&b, tokens(1), 0)];
+            let mut served = Vec::new();
+            for task in tasks {
+                served.push(task.await.unwrap());
+            }
+            assert_eq!(served, [40, 30, 60, 60]);
+        }
+
+        #[tokio::test(start_paused = true)]
+        async fn p6_many_tasks_share_a_rate_and_none_is_starved() {
+            let pool = timed().window(Window::sliding(secs(10))).build();
+            pool.record(tokens(10)).unwrap();
+            let tasks: Vec<_> = (1..=20)
+                .map(|place| {
+                    let pool = pool.clone();
+                    tokio::spawn(async move {
+                        let start = Instant::now();
+                        pool.reserve_wait(tokens(2)).await.unwrap().commit_all();
+                        let after = start.elapsed();
+                        assert!(after >= secs(2 * place) && after < secs(2 * place + 1), "{place}: {after:?}");
+                    })
+                })
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        }
+    }
+}
+
+mod once {
+    use super::*;
+
+    fn keys(most: usize, ttl: Duration) -> (ManualClock, BudgetPool) {
+        let clock = ManualClock::new();
+        let pool = BudgetPool::builder().name("run").tokens(1_000).keys(most, ttl).clock(clock.clone()).build();
+        (clock, pool)
+    }
+
+    #[test]
+    fn p1_a_call_that_comes_again_spends_once_and_one_that_differs_is_a_conflict() {
+        let (_, pool) = keys(10, secs(10));
+        for _ in 0..3 {
+            pool.record_once("job", tokens(600)).unwrap();
+        }
+        let conflict = BudgetError::KeyConflict { scope: "run".into(), key: "job".into() };
+        for other in [tokens(601), tokens(600).requests(1), Amount::new(), tokens(0)] {
+            assert_eq!(pool.record_once(String::from("job"), other), Err(conflict.clone()));
+        }
+        pool.record_once("other job", tokens(400)).unwrap();
+        let after = pool.snapshot();
+        assert_eq!((after.tokens.used, after.admitted), (1_000, 2));
+    }
+
+    #[test]
+    fn p7_a_refused_call_is_not_remembered() {
+        let (_, pool) = keys(1, secs(10));
+        assert_eq!(pool.record_once("job", tokens(1_001)).unwrap_err().axis(), Some(Axis::Tokens));
+        pool.record_once("job", tokens(1_000)).unwrap();
+        let (_, pool) = keys(1, secs(10));
+        pool.record(tokens(1_000)).unwrap();
+        assert!(pool.record_once("job", tokens(10)).is_err());
+        pool.reset();
+        pool.record_once("job", tokens(10)).unwrap();
+        assert_eq!(balance(&pool), [10, 0, 0]);
+    }
+
+    #[test]
+    fn p7_a_pool_that_remembers_all_it_may_says_when_there_is_room() {
+        let (clock, pool) = keys(2, secs(10));
+        pool.record_once("a", tokens(1)).unwrap();
+        clock.advance(secs(3));
+        pool.record_once("b", tokens(1)).unwrap();
+        clock.advance(secs(1));
+        let full = |key, after| {
+            let outlook = Outlook::At(clock.now() + after);
+            let refused = pool.record_once(key, tokens(1)).unwrap_err();
+            let expected = BudgetError::KeysFull { scope: "run".into(), most: 2, outlook, retry_after: Some(after) };
+            assert_eq!((&refused, refused.outlook(), refused.retry_after()), (&expected, outlook, Some(after)));
+        };
+        full("c", secs(6));
+        pool.record_once("a", tokens(1)).unwrap();
+        clock.advance(secs(6) - NANO);
+        full("c", NANO);
+        clock.advance(NANO);
+        pool.record_once("c", tokens(1)).unwrap();
+        full("a", secs(3));
+        assert_eq!((balance(&pool), pool.snapshot().refused), ([3, 0, 0], 3));
+        let refused = pool.record_once("d", tokens(5_000)).unwrap_err();
+        assert!(matches!(refused, BudgetError::KeysFull { .. }), "before capacity");
+        pool.close();
+        assert!(matches!(pool.record_once("d", tokens(1)), Err(BudgetError::Closed { .. })), "after closed");
+    }
+
+    #[test]
+    fn p7_there_is_never_room_where_none_is_forgotten_or_none_may_be_known() {
+        for (most, ttl, known) in [(0, secs(10), 0), (2, Duration::MAX, 2)] {
+            let (clock, pool) = keys(most, ttl);
+            (0..known).for_each(|key: u8| pool.record_once(key.to_string(), tokens(1)).unwrap());
+            clock.advance(secs(1 << 33));
+            let refused = pool.record_once("more", tokens(1)).unwrap_err();
+            assert_eq!((refused.outlook(), refused.retry_after()), (Outlook::Never, None));
+            (0..known).for_each(|key: u8| pool.record_once(key.to_string(), tokens(1)).unwrap());
+            assert_eq!(spent(&pool), u64::from(known));
+        }
+    }
+
+    #[test]
+    fn p7_room_that_comes_only_after_the_deadline_never_does() {
+        for (deadline, after) in [(secs(10), None), (secs(10) + NANO, Some(secs(10)))] {
+            let clock = ManualClock::new();
+            let pool = BudgetPool::builder().keys(1, secs(10)).deadline(deadline).clock(clock.clone()).build();
+            pool.record_once("a", tokens(1)).unwrap();
+            let refused = pool.record_once("b", tokens(1)).unwrap_err();
+            assert!(matches!(refused, BudgetError::KeysFull { .. }));
+            assert_eq!((refused.retry_after(), refused.outlook() == Outlook::Never), (after, after.is_none()));
+        }
+    }
+
+    #[test]
+    fn a_key_is_forgotten_at_its_time() {
+        let (clock, pool) = keys(10, secs(10));
+        pool.record_once("job", tokens(1)).unwrap();
+        clock.advance(secs(10) - NANO);
+        pool.record_once("job", tokens(1)).unwrap();
+        assert!(pool.record_once("job", tokens(2)).is_err());
+        clock.advance(NANO);
+        pool.record_once("job", tokens(2)).unwrap();
+        assert_eq!(spent(&pool), 3);
+        clock.advance(secs(10) - NANO);
+        pool.record_once("job", tokens(2)).unwrap();
+        assert_eq!(spent(&pool), 3, "it is remembered anew");
+        let (_, pool) = keys(10, Duration::ZERO);
+        (0..20).for_each(|_| pool.record_once("job", tokens(1)).unwrap());
+        assert_eq!(spent(&pool), 20);
+    }
+
+    #[test]
+    fn unless_set_a_key_is_remembered_for_an_hour_as_one_of_65_536() {
+        let (clock, pool) = pool_of(u64::MAX);
+        (0..65_536).for_each(|key: u32| pool.record_once(key.to_string(), tokens(1)).unwrap());
+        let full = pool.record_once("more", tokens(1)).unwrap_err();
+        assert_eq!(full.to_string(), "`run` remembers 65536 keys, no more");
+        assert_eq!(full.retry_after(), Some(secs(3_600)));
+        clock.advance(secs(3_600));
+        pool.record_once("more", tokens(1)).unwrap();
+    }
+
+    #[test]
+    fn the_bound_holds_whatever_comes_and_no_key_is_forgotten_early() {
+        let (clock, pool) = keys(100, secs(100));
+        let pool = pool.child().keys(100, secs(100)).build();
+        let mut told = 0;
+        for second in 0_u64..1_000 {
+            // Two a second: every other is one too many once the first hundred are known.
+            for key in [2 * second, 2 * second + 1] {
+                told += u64::from(pool.record_once(key.to_string(), Amount::new().requests(1)).is_ok());
+            }
+            assert!(pool.record_once((2 * second).to_string(), Amount::new().requests(1)).is_ok() || second >= 50);
+            clock.advance(secs(1));
+        }
+        let spent = pool.snapshot().requests.spent;
+        assert_eq!((told, spent), (1_000, 1_000), "a hundred in each hundred seconds");
+    }
+
+    #[test]
+    fn each_pool_has_its_own_keys() {
+        let (_, root) = keys(10, secs(10));
+        let [a, b] = [(); 2].map(|()| root.child().build());
+        for pool in [&root, &a, &b, &a] {
+            pool.record_once("job", tokens(10)).unwrap();
+        }
+        assert_eq!([balance(&root), balance(&a), balance(&b)], [[30, 0, 0], [10, 0, 0], [10, 0, 0]]);
+        a.record_once("other", tokens(5)).unwrap();
+        root.record_once("other", tokens(6)).unwrap();
+    }
+
+    #[test]
+    fn p2_what_is_known_is_answered_after_a_reset_the_deadline_and_the_close() {
+        let clock = ManualClock::new();
+        let pool = BudgetPool::builder().tokens(100).deadline(secs(10)).clock(clock.clone()).build();
+        pool.record_once("job", tokens(100)).unwrap();
+        pool.reset();
+        pool.record_once("job", tokens(100)).unwrap();
+        assert_eq!(balance(&pool), [0, 0, 0]);
+        clock.advance(secs(10));
+        pool.record_once("job", tokens(100)).unwrap();
+        assert_eq!(pool.record_once("new", tokens(1)).unwrap_err().axis(), Some(Axis::Deadline));
+        pool.close();
+        pool.record_once("job", tokens(100)).unwrap();
+        assert!(matches!(pool.record_once("job", tokens(1)), Err(BudgetError::KeyConflict { .. })));
+        assert!(matches!(pool.record_once("new", tokens(1)), Err(BudgetError::Closed { .. })));
+        assert_eq!(spent(&pool), 100);
+    }
+
+    #[test]
+    fn p1_two_threads_with_one_key_spend_once() {
+        let pool = BudgetPool::unlimited();
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    (0..5_000).for_each(|key: u32| pool.record_once(key.to_string(), tokens(3)).unwrap());
+                });
+            }
+        });
+        assert_eq!((spent(&pool), pool.snapshot().admitted), (15_000, 5_000));
+    }
+}
+
+mod p8_time_only_when_asked {
+    use super::*;
+
+    struct Counting {
+        clock: ManualClock,
+        reads: Arc<AtomicU64>,
+    }
+
+    impl Counting {
+        fn new() -> Counting {
+            Counting { clock: ManualClock::new(), reads: Arc::default() }
+        }
+
+        fn clock(&self) -> impl Clock + 'static {
+            let (clock, reads) = (self.clock.clone(), Arc::clone(&self.reads));
+            move || {
+                reads.fetch_add(1, Ordering::Relaxed);
+                clock.now()
+            }
+        }
+
+        /// Since it was last asked.
+        fn reads(&self) -> u64 {
+            self.reads.swap(0, Ordering::Relaxed)
+        }
+    }
+
+    type Call = fn(&BudgetPool, &mut Reservation);
+
+    /// Those that ask.
+    const ASK: [Call; 8] = [
+        |pool, _| pool.record(tokens(1)).unwrap(),
+        |pool, _| pool.check(tokens(1)).unwrap(),
+        |pool, _| forget(pool.reserve(tokens(1)).unwrap()),
+        |pool, _| pool.add(Caps::new().tokens(1)).unwrap(),
+        |pool, _| drop(pool.record(tokens(u64::MAX))),
+        |_, hold| hold.grow(tokens(1)).unwrap(),
+        |_, hold| hold.record(tokens(1)).unwrap(),
+        |_, hold| forget(hold.split(tokens(1)).unwrap()),
+    ];
+
+    /// Those that tell or look.
+    const TELL: [Call; 8] = [
+        |pool, _| _ = pool.debit(tokens(1)),
+        |pool, _| _ = pool.snapshot(),
+        |pool, _| _ = pool.snapshot_tree(),
+        |pool, _| _ = pool.holders(),
+        |pool, _| pool.remove(Caps::new().tokens(1)).unwrap(),
+        |_, hold| _ = hold.debit(tokens(1)),
+        |_, hold| _ = hold.amount(),
+        |_, hold| hold.shrink(tokens(1)).unwrap(),
+    ];
+
+    /// Those that end a hold.
+    const END: [fn(Reservation); 6] = [
+        drop,
+        Reservation::release,
+        |hold| _ = hold.commit_all(),
+        |hold| _ = hold.commit_total(tokens(1)),
+        |hold| _ = hold.try_commit(tokens(1)).unwrap(),
+        |hold| forget(hold.commit_on_drop()),
+    ];
+
+    /// Those that need no time in any tree.
+    fn use_the_rest(pool: &BudgetPool) {
+        drop(pool.reserve_wait(tokens(1)));
+        drop(pool.closed());
+        drop((pool.clone(), pool.is_closed(), pool.name().len(), format!("{pool:?}"), pool.child().build()));
+    }
+
+    /// How often each of them reads the clock, all being alike.
+    fn each(counting: &Counting, pool: &BudgetPool, calls: &[Call]) -> u64 {
+        let mut hold = pool.reserve(tokens(100)).unwrap();
+        counting.reads();
+        let reads: Vec<_> = calls
+            .iter()
+            .map(|call| {
+                call(pool, &mut hold);
+                counting.reads()
+            })
+            .collect();
+        forget(hold);
+        assert!(reads.iter().all(|&read| read == reads[0]), "{reads:?}");
+        reads[0]
+    }
+
+    fn each_end(counting: &Counting, pool: &BudgetPool) -> u64 {
+        let holds = END.map(|_| pool.reserve(tokens(1)).unwrap());
+        counting.reads();
+        END.iter().zip(holds).for_each(|(end, hold)| end(hold));
+        let reads = counting.reads();
+        assert_eq!(reads % 6, 0, "{reads}");
+        reads / 6
+    }
+
+    fn asked_told_ended(counting: &Counting, pool: &BudgetPool) -> [u64; 3] {
+        [each(counting, pool, &ASK), each(counting, pool, &TELL), each_end(counting, pool)]
+    }
+
+    #[test]
+    fn without_any_time_the_clock_is_never_read() {
+        let counting = Counting::new();
+        let pool = BudgetPool::builder().tokens(10_000).in_flight(1_000).clock(counting.clock()).build();
+        let child = pool.child().tokens(1_000).build();
+        let share = child.child().tokens(500).carved().build().unwrap();
+        for pool in [&share, &child, &pool] {
+            assert_eq!(asked_told_ended(&counting, pool), [0; 3]);
+            use_the_rest(pool);
+            pool.reserve_blocking(tokens(1)).unwrap().commit_all();
+            assert_eq!(pool.reserve(tokens(1)).unwrap().label("last").time_left(), None);
+            pool.reset();
+            pool.close();
+        }
+        assert_eq!(counting.reads(), 0);
+    }
+
+    #[test]
+    fn with_a_deadline_alone_only_what_asks_reads_it() {
+        let counting = Counting::new();
+        let pool = BudgetPool::builder().tokens(10_000).deadline(secs(10)).clock(counting.clock()).build();
+        assert_eq!(counting.reads(), 1);
+        assert_eq!(asked_told_ended(&counting, &pool), [1, 0, 0]);
+        counting.reads();
+        use_the_rest(&pool);
+        pool.reset();
+        pool.close();
+        assert_eq!(counting.reads(), 0);
+    }
+
+    #[test]
+    fn a_hold_that_may_expire_makes_the_whole_tree_read_it_while_it_lives() {
+        for end in [drop, forget, |hold: Reservation| _ = hold.commit_all()] {
+            let counting = Counting::new();
+            let pool = BudgetPool::builder().tokens(10_000).clock(counting.clock()).build();
+            let [child, sibling] = [(); 2].map(|()| pool.child().build());
+            counting.reads();
+            let hold = child.reserve_for(tokens(1), secs(10)).unwrap();
+            assert_eq!(counting.reads(), 1);
+            for pool in [&pool, &child, &sibling] {
+                assert_eq!(asked_told_ended(&counting, pool), [1; 3]);
+            }
+            end(hold);
+            counting.clock.advance(secs(10));
+            drop(sibling.snapshot());
+            for pool in [&pool, &child, &sibling] {
+                assert_eq!(asked_told_ended(&counting, pool), [0; 3]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_call_that_takes_a_time_or_a_key_reads_it_once() {
+        let counting = Counting::new();
+        let pool = BudgetPool::builder().tokens(10_000).clock(counting.clock()).build();
+        assert_eq!(counting.reads(), 0);
+        pool.record_once("key", tokens(1)).unwrap();
+        assert_eq!(counting.reads(), 1);
+        let mut hold = pool.reserve_for(tokens(1), Duration::MAX).unwrap();
+        assert_eq!(counting.reads(), 1);
+        hold.renew(Duration::MAX).unwrap();
+        assert_eq!(counting.reads(), 1);
+        assert_eq!(asked_told_ended(&counting, &pool), [0; 3], "none of these may expire");
+        hold.renew(secs(1)).unwrap();
+        assert_eq!((counting.reads(), hold.time_left(), counting.reads()), (1, Some(secs(1)), 1));
+        assert_eq!(asked_told_ended(&counting, &pool), [1; 3]);
+    }
+
+    #[test]
+    fn a_window_makes_its_path_read_it() {
+        let counting = Counting::new();
+        let root = BudgetPool::builder().tokens(10_000).clock(counting.clock()).build();
+        let sibling = root.child().build();
+        let turning = root.child().tokens(5_000).window(Window::fixed(secs(60))).build();
+        assert_eq!(counting.reads(), 1, "it starts now");
+        let below = turning.child().build();
+        let share = turning.child().tokens(1_000).carved().build().unwrap();
+        for pool in [&turning, &below, &share] {
+            assert_eq!(asked_told_ended(&counting, pool), [1; 3]);
+        }
+        counting.reads();
+        use_the_rest(&turning);
+        turning.close();
+        assert_eq!(counting.reads(), 0);
+        for pool in [&root, &sibling] {
+            assert_eq!((each(&counting, pool, &ASK), each_end(&counting, pool)), (0, 0));
+            pool.debit(tokens(1));
+            drop((pool.snapshot(), pool.holders(), pool.reset()));
+            assert_eq!(counting.reads(), 0);
+        }
+        drop(root.snapshot_tree());
+        assert_eq!(counting.reads(), 1, "to turn what is below");
+    }
+
+    #[test]
+    fn a_window_that_is_gone_needs_no_time() {
+        let counting = Counting::new();
+        let root = BudgetPool::builder().clock(counting.clock()).build();
+        drop(root.child().window(Window::fixed(secs(60))).build());
+        assert_eq!((counting.reads(), root.snapshot_tree().iter().count(), counting.reads()), (1, 1, 0));
+    }
+}
