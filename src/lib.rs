@@ -99,7 +99,8 @@
 //! [`record`](BudgetPool::record) and [`grow`](Reservation::grow), which belong to calls that run, pass, as facts do.
 //!
 //! Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any semaphore. Only time can
-//! help them: a deadline, or [`reserve_blocking_for`](BudgetPool::reserve_blocking_for).
+//! help them: a deadline, holds that [expire](BudgetPool::reserve_for), or
+//! [`reserve_blocking_for`](BudgetPool::reserve_blocking_for).
 //!
 //! # Deadlines
 //!
