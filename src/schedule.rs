@@ -158,6 +158,13 @@ impl Tree {
         }
     }
 
+    /// The same, for one that reads no clock: it happens at the latest instant seen.
+    pub(crate) fn turn_to_latest(&mut self, at: NodeId) {
+        if let Some(now) = self.latest {
+            self.turn_path(at, now);
+        }
+    }
+
     /// Whether any of the pools below has a window.
     pub(crate) fn has_windows_below(&self, at: NodeId) -> bool {
         let mut below = std::iter::successors(self.next_below(at, 0), |&(id, depth)| self.next_below(id, depth));

@@ -24,7 +24,7 @@ pub struct AxisSnapshot<T> {
     pub available: Option<T>,
     /// All true spend since the pool was built. Never falls.
     pub spent: T,
-    /// The most that `used + reserved` has been in this period.
+    /// The most that `used + reserved` has been in this period. A hold that has expired may count until it is reclaimed.
     pub peak: T,
 }
 

@@ -218,6 +218,7 @@ impl Tree {
     /// The last handle of a pool has gone, and with it the last hold: a hold keeps a handle. Frees the pool and those above
     /// that nothing reaches any more. Returns the keys they knew, which may be many: to be dropped outside the lock.
     pub(crate) fn drop_handle(&mut self, at: NodeId) -> Vec<Keys> {
+        self.turn_to_latest(at);
         self.nodes[at].handle = false;
         let mut forgotten = Vec::new();
         let mut candidate = Some(at);
@@ -272,6 +273,8 @@ impl Tree {
     }
 
     pub(crate) fn close(&mut self, at: NodeId) {
+        self.turn_to_latest(at);
+        self.turn_below(at);
         let mut closing = Vec::new();
         let mut below = Some((at, 0));
         while let Some((id, depth)) = below {

@@ -25,32 +25,55 @@ fn amount() -> impl Strategy<Value = Figures> {
     prop_oneof![3 => few_figures(), 2 => figures()]
 }
 
-/// Whether a sequence of calls has much to do with deadlines. Where it has, much is late, and so refused.
+/// What a sequence of calls has much to do with.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Time {
-    Seldom,
-    Often,
+enum Much {
+    /// Balances.
+    Money,
+    /// Deadlines: much is late then, and so refused.
+    Deadlines,
+    /// Windows, holds with a TTL and keys.
+    Time,
 }
 
-fn deadline(time: Time) -> impl Strategy<Value = u8> {
-    let without = if time == Time::Often { 1 } else { 12 };
+fn deadline(much: Much) -> impl Strategy<Value = u8> {
+    let without = if much == Much::Deadlines { 1 } else { 12 };
     prop_oneof![without => Just(1), 1 => any::<u8>().prop_map(|raw| raw & !7)]
 }
 
-fn child(time: Time) -> impl Strategy<Value = Op> {
-    (any::<u8>(), any::<bool>(), caps(), deadline(time)).prop_map(|(pool, carved, caps, deadline)| Op::Child {
-        pool,
-        carved,
-        caps,
-        deadline,
-    })
+fn window(much: Much) -> impl Strategy<Value = u32> {
+    let without = if much == Much::Time { 1 } else { 12 };
+    prop_oneof![without => Just(0), 2 => any::<u32>().prop_map(|raw| raw | 1)]
 }
 
-fn op(time: Time) -> impl Strategy<Value = Op> {
-    let passes = if time == Time::Often { 8 } else { 1 };
+fn child(much: Much) -> impl Strategy<Value = Op> {
+    (any::<(u8, bool, bool, u8)>(), caps(), deadline(much), window(much)).prop_map(
+        move |((pool, carved, also, keys), caps, deadline, window)| {
+            // One with a window is refused.
+            let carved = carved && (also || much != Much::Time);
+            Op::Child { pool, carved, caps, deadline, window, keys }
+        },
+    )
+}
+
+fn op(much: Much) -> impl Strategy<Value = Op> {
+    let passes = if much == Much::Money { 1 } else { 10 };
+    let timed = if much == Much::Time { 6 } else { 1 };
     let at = any::<u8>;
+    let holds_in_time = (at(), amount(), at(), at(), any::<bool>());
+    let in_time = prop_oneof![
+        3 => holds_in_time.prop_map(|(pool, amount, ttl, many, forget)| {
+            // Mostly one that is kept, or so many little ones that they are not all reclaimed at once.
+            let (many, forget) = (many.saturating_sub(160), forget && many % 4 == 0);
+            let raw = if many % 12 > 4 { [3; 6] } else { amount.raw };
+            Op::ReserveFor { pool, amount: Figures { raw, ..amount }, ttl, many, forget }
+        }),
+        2 => (at(), at(), amount(), any::<bool>())
+            .prop_map(|(pool, key, amount, retry)| Op::RecordOnce { pool, key, amount, retry }),
+        1 => (at(), at()).prop_map(|(hold, ttl)| Op::Renew { hold, ttl }),
+    ];
     prop_oneof![
-        10 => child(time),
+        10 => child(much),
         1 => at().prop_map(|pool| Op::Clone { pool }),
         4 => at().prop_map(|pool| Op::Drop { pool }),
         10 => (at(), amount()).prop_map(|(pool, amount)| Op::Record { pool, amount }),
@@ -76,14 +99,15 @@ fn op(time: Time) -> impl Strategy<Value = Op> {
         4 => (at(), amount()).prop_map(|(hold, extra)| Op::Grow { hold, extra }),
         3 => (at(), amount()).prop_map(|(hold, by)| Op::Shrink { hold, by }),
         4 => (at(), amount()).prop_map(|(hold, part)| Op::Split { hold, part }),
-        passes => any::<u8>().prop_map(|by| Op::Advance { by }),
+        timed * 3 => in_time,
+        passes => any::<u32>().prop_map(|by| Op::Advance { by }),
     ]
 }
 
 /// A root, what happens below it, and towards the end perhaps the loss of the root's own handles.
-fn ops(time: Time) -> impl Strategy<Value = Vec<Op>> {
-    let later = prop_oneof![60 => op(time), 1 => Just(Op::DropRoot)];
-    (child(time), prop::collection::vec(op(time), 0..30), prop::collection::vec(later, 0..30))
+fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
+    let later = prop_oneof![60 => op(much), 1 => Just(Op::DropRoot)];
+    (child(much), prop::collection::vec(op(much), 0..30), prop::collection::vec(later, 0..30))
         .prop_map(|(root, first, then)| std::iter::once(root).chain(first).chain(then).collect())
 }
 
@@ -101,7 +125,7 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn a_tree_of_pools_does_what_the_model_does(ops in prop_oneof![4 => ops(Time::Seldom), 1 => ops(Time::Often)]) {
+    fn a_tree_of_pools_does_what_the_model_does(ops in prop_oneof![2 => ops(Much::Money), 1 => ops(Much::Deadlines), 3 => ops(Much::Time)]) {
         model::compare(&ops).map_err(TestCaseError::fail)?;
     }
 }
@@ -111,7 +135,7 @@ proptest! {
 const NOTHING: Figures = Figures { axes: 0, raw: [0; 6] };
 
 fn plain_child(caps: Figures, deadline: u8) -> Op {
-    Op::Child { pool: 0, carved: false, caps, deadline }
+    Op::Child { pool: 0, carved: false, caps, deadline, window: 0, keys: 0 }
 }
 
 #[test]
@@ -135,4 +159,118 @@ fn a_refused_remove_has_the_worst_outlook_of_all_axes() {
         Op::Reserve { pool: 0, amount: on(0b001, [50, 0, 0, 0, 0, 0]) },
         Op::Remove { pool: 0, caps: on(0b101, [1; 6]) },
     ]);
+}
+
+/// So many tokens, less than 64.
+fn tokens(units: u16) -> Figures {
+    Figures { axes: 1, raw: [11 + 32 * units; 6] }
+}
+
+/// A cap of so many tokens, from 8 to 63.
+fn token_cap(units: u16) -> Figures {
+    Figures { axes: 1, raw: [1 + 32 * (units - 8); 6] }
+}
+
+/// A TTL of 10 ms, and one of 20.
+const SOON: u8 = 10;
+const LATER: u8 = 10 + 16;
+/// 20 ms pass.
+const PASS: Op = Op::Advance { by: 2 << 8 | 13 };
+/// A root that is looked at in the end.
+const SELDOM: u8 = 1;
+
+fn hold_for(units: u16, ttl: u8, many: u8) -> Op {
+    Op::ReserveFor { pool: 0, amount: tokens(units), ttl, many: many - 1, forget: false }
+}
+
+fn owing(caps: Figures, debit: u16) -> [Op; 5] {
+    [
+        Op::Child { pool: SELDOM, carved: false, caps, deadline: 1, window: 0, keys: 0 },
+        hold_for(40, LATER, 1),
+        hold_for(1, SOON, 12),
+        Op::Debit { pool: 0, amount: tokens(debit) },
+        PASS,
+    ]
+}
+
+/// The rest of what has expired pays what is owed first, as it would have in its time.
+#[test]
+fn p2_a_late_commit_owes_what_it_would_if_all_had_been_reclaimed_in_time() {
+    let late = Op::Commit { hold: 0, actual: tokens(40) };
+    model::run(&[&owing(token_cap(60), 30)[..], &[late]].concat());
+}
+
+#[test]
+fn p2_a_late_debit_owes_what_it_would_if_all_had_been_reclaimed_in_time() {
+    let late = Op::DebitPart { hold: 0, part: tokens(40) };
+    model::run(&[&owing(token_cap(60), 30)[..], &[late]].concat());
+}
+/// A pool with a window that turns every 10 ms, below a root with a hold that makes it read the clock, and a share carved
+/// out of the pool. Then time passes, which only the root sees.
+fn share_of_a_window() -> [Op; 5] {
+    let child = |pool, carved, caps, window| Op::Child { pool, carved, caps, deadline: 1, window, keys: 0 };
+    let every_10_ms = 1 | 10 << 2 | 7 << 6;
+    [
+        child(SELDOM, false, NOTHING, 0),
+        child(0, false, token_cap(60), every_10_ms),
+        child(1, true, token_cap(20), 0),
+        Op::ReserveFor { pool: 0, amount: NOTHING, ttl: 3, many: 0, forget: false },
+        PASS,
+    ]
+}
+
+#[test]
+fn p8_what_a_close_returns_it_returns_at_the_latest_instant_seen() {
+    let seen = Op::Record { pool: 0, amount: NOTHING };
+    for close in [Op::Close { pool: 2 }, Op::Drop { pool: 2 }] {
+        // All is looked at after the seventh step.
+        model::run(&[&share_of_a_window()[..], &[seen.clone(), close, seen.clone(), seen.clone()]].concat());
+    }
+}
+
+/// What settles when it expires does so in its period, however much has expired before it.
+#[test]
+fn p2_what_expired_before_a_turn_is_spent_before_it() {
+    let every_30_ms = 1 | 10 << 2 | 7 << 6 | 2 << 16;
+    model::run(&[
+        Op::Child { pool: SELDOM, carved: false, caps: token_cap(60), deadline: 1, window: every_30_ms, keys: 0 },
+        hold_for(4, LATER, 1),
+        Op::CommitOnDrop { hold: 0 },
+        hold_for(1, SOON, 12),
+        PASS,
+        PASS,
+        Op::Record { pool: 0, amount: NOTHING },
+    ]);
+}
+
+#[test]
+fn p4_all_that_expires_at_an_instant_is_free_at_it() {
+    model::run(&[
+        Op::Child { pool: SELDOM, carved: false, caps: token_cap(12), deadline: 1, window: 0, keys: 0 },
+        hold_for(1, LATER, 12),
+        PASS,
+        Op::Record { pool: 0, amount: tokens(12) },
+    ]);
+}
+
+/// Spends one token for a key, again if it is known.
+fn once(key: u8) -> Op {
+    Op::RecordOnce { pool: 0, key, amount: tokens(1), retry: false }
+}
+
+/// Six keys, each for 20 ms.
+fn with_keys(ops: &[Op]) {
+    let root = Op::Child { pool: SELDOM, carved: false, caps: token_cap(60), deadline: 1, window: 0, keys: 13 + 16 };
+    model::run(&[&[root], ops].concat());
+}
+
+#[test]
+fn a_key_is_forgotten_at_the_end_of_its_time() {
+    with_keys(&[once(0), PASS, once(0)]);
+}
+
+/// Of five keys whose time is over a call forgets four; the fifth comes again before it is.
+#[test]
+fn a_key_that_comes_again_is_known_for_its_whole_time() {
+    with_keys(&[once(0), once(1), once(2), once(3), once(4), PASS, once(4), once(5), once(4)]);
 }
