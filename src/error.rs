@@ -150,8 +150,8 @@ pub enum Outlook {
     /// It fits from this instant of the pool's clock on, and not before: a [window](crate::Window) will have brought back
     /// enough. This is exact if nobody else spends, and live holds stay held.
     At(Instant),
-    /// It fits once enough of what is reserved now has been given back. To a reservation that asks for more, what it holds
-    /// itself counts as reserved, too.
+    /// It fits once enough of what is reserved now has been given back. To a reservation or a lease that asks for more, what
+    /// it holds itself counts as reserved, too.
     AfterRelease,
     /// Neither time nor a release can make it fit: more is asked than the cap leaves beside what is used (under a
     /// [window](crate::Window), more than the cap), or it would fit only after the deadline.

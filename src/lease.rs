@@ -26,10 +26,18 @@ use crate::{Amount, BudgetPool};
 ///
 /// # How much can be stranded
 ///
-/// What is left in a lease cannot be spent by others until it is dropped. That is never more than its batch; and a refill
-/// takes, beyond what is asked, at most an eighth of what is free, so that leases that run while a pool runs low hold little,
-/// and the last units of the pool go to whoever asks for them. A call that is refused has counted its own share as well: of
-/// what was asked, more was missing than the pool had free.
+/// What is left in a lease cannot be spent by others until it is dropped. On each axis:
+///
+/// - That is never more than its batch, which [`lease`](BudgetPool::lease) takes as a whole, however low the pool is. It
+///   falls until the next refill.
+/// - A refill takes, beyond what was asked, no more than fills the batch, and no more than an eighth of what is free then
+///   (in the pool of the path that has least). So a share that ran short is filled to an eighth of that at most. On an axis
+///   that did not run short what was left stays, and is filled up likewise: name the axes of a batch in the proportion in
+///   which they are spent.
+/// - Of less than 8 free units a refill takes none: the last units of a pool go to whoever asks for them.
+/// - A refused call has counted its own share as well: of what was asked beyond that, there was more than the pool had
+///   free. So what is unspent of a cap at a refusal is what is left of the own share, what is free, and what other leases,
+///   reservations and carved children hold; no more.
 #[must_use = "a lease that is dropped goes back"]
 pub struct Lease {
     pool: BudgetPool,

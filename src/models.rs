@@ -13,6 +13,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod lease;
 mod time;
 mod waiting;
 

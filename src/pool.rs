@@ -22,8 +22,8 @@ use crate::window::{Turning, Window};
 
 /// One budget shared by many tasks or threads.
 ///
-/// A handle, one pointer wide: a clone is the same pool. The pool lives as long as a handle, a [`Reservation`] or a child of
-/// it does.
+/// A handle, one pointer wide: a clone is the same pool. The pool lives as long as a handle, a [`Reservation`], a [`Lease`]
+/// or a child of it does.
 ///
 /// *Asking* ([`record`](BudgetPool::record), [`reserve`](BudgetPool::reserve)) may be refused. *Telling*
 /// ([`debit`](BudgetPool::debit), [`Reservation::commit`]) never is: it happened.
@@ -272,9 +272,10 @@ impl BudgetPool {
         TreeSnapshot::new(self.handle.survey(Tree::snapshot_tree))
     }
 
-    /// Who holds what now: every live reservation of this pool and of those below it, the largest first (by tokens, then
-    /// by the other axes in declared order). It takes time in proportion to all the reservations of the tree and their
-    /// depth, under the lock.
+    /// Who holds what now: every live reservation and lease of this pool and of those below it, the largest first (by tokens,
+    /// then by the other axes in declared order). Of a lease that is its share as the pool knows it: what was spent of it and
+    /// not settled yet counts as held. It takes time in proportion to all the holds of the tree and their depth, under the
+    /// lock.
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
         let mut holders = self.handle.tell(Tree::holders);

@@ -84,8 +84,8 @@ pub struct Snapshot {
     /// Live reservations, and the in-flight caps that are carved out for children.
     pub in_flight: AxisSnapshot<u64>,
     /// What asked for capacity and was admitted, on this pool and on those below it: `record`, `record_once` (once for a
-    /// key), `reserve`, `lease` and each refill of one, a reservation's `record`, `grow` and `split`, and what a carved child
-    /// asks when it is built or added to.
+    /// key), `reserve`, a reservation's `record`, `grow` and `split`, `lease` and a lease's `record` that its share does not
+    /// cover, and what a carved child asks when it is built or added to.
     pub admitted: u64,
     /// What of that was refused. (Not counted: a strict commit, a key that stands for another amount, what is asked of an
     /// expired hold, and what is refused for being more than a reservation holds, a cap can rise by, or is free to be
@@ -230,7 +230,7 @@ impl fmt::Display for TreeSnapshot {
     }
 }
 
-/// Who holds what: one live reservation.
+/// Who holds what: one live reservation or lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Holder {

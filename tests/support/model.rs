@@ -17,6 +17,8 @@
 //!
 //! Shared by the property test and the fuzz target, which includes this file by its path.
 
+#![allow(clippy::result_large_err, reason = "what is simple comes first")]
+
 use std::fmt::{Debug, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

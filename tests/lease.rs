@@ -1,0 +1,1477 @@
+//! Leases, by promise and through the public API alone: first one behaviour at a time, then under threads, then beside a
+//! naive model.
+
+#![allow(clippy::needless_range_loop, reason = "an axis is an index into several")]
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use budget_pool::{
+    Amount, Axis, BudgetError, BudgetPool, Caps, Lease, ManualClock, Outlook, Reservation, Usd, Wait, Window,
+};
+
+fn tokens(n: u64) -> Amount {
+    Amount::new().tokens(n)
+}
+
+fn both(tokens: u64, requests: u64) -> Amount {
+    Amount::new().tokens(tokens).requests(requests)
+}
+
+fn pool_of(cap: u64) -> BudgetPool {
+    BudgetPool::builder().name("run").tokens(cap).build()
+}
+
+/// Used, reserved, overage of the tokens.
+fn balance(pool: &BudgetPool) -> [u64; 3] {
+    let tokens = pool.snapshot().tokens;
+    [tokens.used, tokens.reserved, tokens.overage]
+}
+
+fn poll(wait: &mut Wait) -> Poll<Result<Reservation, BudgetError>> {
+    Pin::new(wait).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// A wait that has its place.
+fn queued(pool: &BudgetPool, amount: Amount) -> Wait {
+    let mut wait = pool.reserve_wait(amount);
+    assert!(poll(&mut wait).is_pending());
+    wait
+}
+
+fn granted(wait: &mut Wait) -> Reservation {
+    match poll(wait) {
+        Poll::Ready(Ok(hold)) => hold,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn outlook(refused: Result<(), BudgetError>) -> Outlook {
+    match refused {
+        Err(BudgetError::Exceeded(refusal)) => refusal.outlook(),
+        other => panic!("{other:?}"),
+    }
+}
+
+mod p1_cap {
+    use super::*;
+
+    #[test]
+    fn a_share_is_reserved_before_it_is_spent_and_booked_when_it_is_settled() {
+        let pool = pool_of(100);
+        let mut lease = pool.lease(tokens(10)).unwrap();
+        assert_eq!((balance(&pool), lease.remaining()), ([0, 10, 0], tokens(10)));
+        lease.record(tokens(4)).unwrap();
+        lease.debit(tokens(1));
+        assert_eq!((balance(&pool), lease.remaining()), ([0, 10, 0], tokens(5)), "the pool has not been told");
+        lease.settle();
+        assert_eq!((balance(&pool), lease.remaining()), ([5, 5, 0], tokens(5)));
+        lease.settle();
+        assert_eq!(balance(&pool), [5, 5, 0], "once");
+        assert_eq!(pool.snapshot().tokens.spent, 5);
+        drop(lease);
+        assert_eq!(balance(&pool), [5, 0, 0]);
+    }
+
+    #[test]
+    fn a_share_is_spent_on_all_its_axes_or_on_none() {
+        let pool = BudgetPool::builder().tokens(100).requests(1).build();
+        let mut lease = pool.lease(both(10, 1)).unwrap();
+        assert_eq!(lease.record(both(3, 2)).unwrap_err().axis(), Some(Axis::Requests));
+        assert_eq!(lease.remaining(), both(10, 1));
+        lease.record(both(3, 1)).unwrap();
+        assert_eq!(lease.remaining(), both(7, 0));
+        lease.record(tokens(7)).unwrap();
+        assert_eq!(lease.remaining(), both(0, 0));
+        assert_eq!(balance(&pool), [0, 10, 0]);
+    }
+
+    #[test]
+    fn a_refill_settles_takes_what_is_missing_and_fills_the_share() {
+        let pool = pool_of(1_000);
+        let mut lease = pool.lease(tokens(10)).unwrap();
+        lease.record(tokens(7)).unwrap();
+        lease.record(tokens(8)).unwrap();
+        assert_eq!((balance(&pool), lease.remaining()), ([15, 10, 0], tokens(10)));
+        lease.record(tokens(25)).unwrap();
+        assert_eq!((balance(&pool), lease.remaining()), ([40, 10, 0], tokens(10)), "above the batch: it goes through");
+    }
+
+    #[test]
+    fn a_refill_tops_up_the_other_axes_too() {
+        let pool = BudgetPool::builder().tokens(1_000).requests(1_000).build();
+        let mut lease = pool.lease(both(10, 10)).unwrap();
+        lease.record(both(9, 4)).unwrap();
+        lease.record(both(2, 1)).unwrap();
+        assert_eq!(lease.remaining(), both(10, 10));
+        let snapshot = pool.snapshot();
+        assert_eq!((snapshot.requests.used, snapshot.requests.reserved), (5, 10));
+    }
+
+    #[test]
+    fn an_axis_that_the_batch_does_not_name_comes_from_the_pool() {
+        let pool = BudgetPool::builder().tokens(1_000).requests(2).build();
+        let mut lease = pool.lease(tokens(10)).unwrap();
+        lease.record(both(4, 2)).unwrap();
+        let snapshot = pool.snapshot();
+        assert_eq!((snapshot.tokens.used, snapshot.requests.used, snapshot.requests.reserved), (4, 2, 0));
+        assert_eq!(lease.remaining(), tokens(10));
+        assert_eq!(lease.record(both(1, 1)).unwrap_err().axis(), Some(Axis::Requests));
+        assert_eq!(lease.remaining(), tokens(10));
+        lease.record(both(1, 0)).unwrap();
+        assert_eq!(
+            (balance(&pool), lease.remaining()),
+            ([4, 10, 0], tokens(9)),
+            "naming it with zero needs nothing of it"
+        );
+    }
+
+    #[test]
+    fn a_batch_of_nothing_passes_all_through() {
+        let pool = pool_of(10);
+        for batch in [Amount::new(), tokens(0)] {
+            let mut lease = pool.lease(batch).unwrap();
+            lease.record(tokens(3)).unwrap();
+            lease.debit(tokens(1));
+            assert_eq!((pool.snapshot().tokens.reserved, lease.remaining()), (0, batch));
+        }
+        assert_eq!(balance(&pool), [8, 0, 0]);
+    }
+
+    #[test]
+    fn numbers_at_the_end_of_a_u64_do_not_wrap() {
+        let pool = BudgetPool::unlimited();
+        let mut lease = pool.lease(tokens(u64::MAX)).unwrap();
+        assert!(pool.record(tokens(1)).is_err());
+        lease.record(tokens(1)).unwrap();
+        assert_eq!(lease.record(tokens(u64::MAX)).unwrap_err().axis(), Some(Axis::Tokens));
+        assert_eq!(lease.remaining(), tokens(u64::MAX - 1));
+        assert_eq!(lease.debit(tokens(u64::MAX)).overage(), tokens(1));
+        assert_eq!((balance(&pool), lease.remaining()), ([u64::MAX, 0, 1], tokens(0)));
+        drop(lease);
+        assert_eq!((balance(&pool), pool.snapshot().tokens.spent), ([u64::MAX, 0, 1], u64::MAX));
+
+        let pool = pool_of(100);
+        let mut lease = pool.lease(tokens(60)).unwrap();
+        // A share that adds before it compares admits these.
+        for amount in [u64::MAX, u64::MAX - 39, u64::MAX - 59] {
+            assert!(lease.record(tokens(amount)).is_err(), "{amount}");
+        }
+        assert_eq!((balance(&pool), lease.remaining()), ([0, 60, 0], tokens(60)));
+    }
+}
+
+mod p2_nothing_lost {
+    use super::*;
+
+    #[test]
+    fn a_debit_beyond_the_share_takes_what_is_free_and_the_rest_is_overage() {
+        let pool = BudgetPool::builder().tokens(100).requests(50).build();
+        let mut lease = pool.lease(both(10, 10)).unwrap();
+        pool.record(tokens(80)).unwrap();
+        let within = lease.debit(both(4, 1));
+        assert_eq!((within.settled(), within.overage(), within.is_late()), (both(4, 1), both(0, 0), false));
+        assert_eq!(balance(&pool), [80, 10, 0]);
+        let receipt = lease.debit(both(20, 5));
+        assert_eq!((receipt.settled(), receipt.overage(), receipt.is_late()), (both(20, 5), both(4, 0), false));
+        assert_eq!((balance(&pool), lease.remaining()), ([100, 0, 4], both(0, 4)), "it does not refill");
+        assert_eq!(lease.debit(tokens(7)).overage(), tokens(7));
+        assert_eq!(pool.snapshot().tokens.spent, 111);
+    }
+
+    #[test]
+    fn a_share_that_goes_back_pays_the_overage_first() {
+        let pool = pool_of(100);
+        let mut lease = pool.lease(tokens(30)).unwrap();
+        pool.debit(tokens(90));
+        assert_eq!(balance(&pool), [70, 30, 20]);
+        lease.record(tokens(5)).unwrap();
+        drop(lease);
+        assert_eq!(balance(&pool), [95, 0, 0]);
+        pool.record(tokens(5)).unwrap();
+    }
+
+    #[test]
+    fn a_closed_pool_still_books_what_was_spent_and_what_is_left() {
+        let pool = pool_of(100);
+        let mut lease = pool.lease(tokens(10)).unwrap();
+        lease.record(tokens(2)).unwrap();
+        pool.close();
+        lease.record(tokens(3)).unwrap();
+        let refused = lease.record(tokens(6)).unwrap_err();
+        assert_eq!(refused, BudgetError::Closed { scope: "run".into() });
+        assert_eq!((balance(&pool), lease.remaining()), ([5, 5, 0], tokens(5)));
+        assert!(pool.lease(tokens(0)).is_err());
+        lease.debit(tokens(7));
+        assert_eq!((balance(&pool), lease.remaining()), ([12, 0, 0], tokens(0)));
+    }
+
+    #[test]
+    fn a_reset_reaches_a_lease_at_its_next_settlement() {
+        let pool = pool_of(100);
+        let mut lease = pool.lease(tokens(10)).unwrap();
+        lease.record(tokens(4)).unwrap();
+        lease.settle();
+        lease.record(tokens(3)).unwrap();
+        assert_eq!(pool.reset().tokens.used, 4);
+        assert_eq!(balance(&pool), [0, 6, 0]);
+        lease.record(tokens(5)).unwrap();
+        assert_eq!((balance(&pool), lease.remaining()), ([8, 10, 0], tokens(10)));
+        assert_eq!(pool.snapshot().tokens.spent, 12);
+    }
+}
+
+mod p3_no_leak {
+    use super::*;
+
+    #[test]
+    fn what_is_left_goes_back_once_however_it_ends() {
+        fn fails(pool: &BudgetPool) -> Result<(), BudgetError> {
+            let mut lease = pool.lease(tokens(10))?;
+            lease.record(tokens(1))?;
+            lease.record(tokens(1_000))
+        }
+        let pool = pool_of(100);
+        fails(&pool).unwrap_err();
+        assert_eq!(balance(&pool), [1, 0, 0]);
+        let panicked = catch_unwind(|| {
+            let mut lease = pool.lease(tokens(10)).unwrap();
+            lease.record(tokens(2)).unwrap();
+            panic!("in the middle");
+        });
+        assert!(panicked.is_err());
+        assert_eq!(balance(&pool), [3, 0, 0]);
+        std::thread::scope(|scope| {
+            let mut lease = pool.lease(tokens(10)).unwrap();
+            scope.spawn(move || lease.record(tokens(4)).unwrap());
+        });
+        assert_eq!(balance(&pool), [7, 0, 0]);
+        pool.record(tokens(93)).unwrap();
+    }
+
+    #[test]
+    fn a_forgotten_lease_is_held_for_ever() {
+        let pool = pool_of(100);
+        let mut lease = pool.lease(tokens(10)).unwrap();
+        lease.record(tokens(4)).unwrap();
+        std::mem::forget(lease);
+        pool.reset();
+        pool.close();
+        assert_eq!((balance(&pool), pool.snapshot().tokens.spent), ([0, 10, 0], 0));
+    }
+
+    #[test]
+    fn a_lease_is_listed_but_is_no_reservation() {
+        let pool = BudgetPool::builder().name("run").tokens(100).in_flight(1).build();
+        let child = pool.child().name("child").build();
+        let hold = pool.reserve(tokens(3)).unwrap().label("hold");
+        let mut lease = child.lease(tokens(10)).unwrap();
+        lease.record(tokens(4)).unwrap();
+        let list = |pool: &BudgetPool| -> Vec<_> {
+            let holders = pool.holders();
+            holders.iter().map(|holder| (holder.pool.to_string(), holder.label, holder.amount)).collect()
+        };
+        let leased = |left| ("child".to_owned(), None, tokens(left));
+        assert_eq!(list(&pool), [leased(10), ("run".to_owned(), Some("hold"), tokens(3))]);
+        lease.settle();
+        assert_eq!(list(&child), [leased(6)], "what is not settled is listed as held");
+        let snapshot = pool.snapshot();
+        assert_eq!((snapshot.reservations, snapshot.in_flight.reserved), (1, 1));
+        drop((hold, lease));
+        assert_eq!((list(&pool).len(), pool.snapshot().reservations), (0, 0));
+    }
+
+    #[test]
+    fn a_lease_keeps_its_pool_alive() {
+        let root = pool_of(100);
+        let mut lease = root.child().name("child").tokens(20).build().lease(tokens(5)).unwrap();
+        assert_eq!((root.snapshot_tree().len(), lease.pool().name()), (2, "child"));
+        lease.record(tokens(6)).unwrap();
+        drop(lease);
+        assert_eq!((root.snapshot_tree().len(), balance(&root)), (1, [6, 0, 0]));
+    }
+
+    #[test]
+    fn a_clock_that_panics_changes_nothing_and_cannot_stop_a_drop() {
+        let (broken, start) = (Arc::new(AtomicBool::new(false)), Instant::now());
+        let clock = {
+            let broken = Arc::clone(&broken);
+            move || if broken.load(Ordering::Relaxed) { panic!("a broken clock") } else { start }
+        };
+        let window = Window::fixed(Duration::from_secs(60));
+        let pool = BudgetPool::builder().tokens(100).window(window).clock(clock).build();
+        let mut lease = pool.lease(tokens(10)).unwrap();
+        lease.record(tokens(4)).unwrap();
+        broken.store(true, Ordering::Relaxed);
+        assert!(catch_unwind(AssertUnwindSafe(|| lease.record(tokens(9)))).is_err());
+        lease.settle();
+        lease.record(tokens(1)).unwrap();
+        assert_eq!((lease.remaining(), balance(&pool)), (tokens(5), [4, 6, 0]), "what tells takes no time then");
+        drop(lease);
+        broken.store(false, Ordering::Relaxed);
+        assert_eq!(balance(&pool), [5, 0, 0]);
+    }
+}
+
+mod p4_no_false_refusal {
+    use super::*;
+
+    #[test]
+    fn what_is_left_and_what_is_free_can_be_asked_for_to_the_unit() {
+        let pool = pool_of(100);
+        let mut lease = pool.lease(tokens(10)).unwrap();
+        pool.record(tokens(85)).unwrap();
+        lease.record(tokens(3)).unwrap();
+        assert!(lease.record(tokens(13)).is_err());
+        lease.record(tokens(12)).unwrap();
+        assert_eq!((balance(&pool), lease.remaining()), ([100, 0, 0], tokens(0)));
+        assert!(lease.record(tokens(1)).is_err());
+        lease.record(tokens(0)).unwrap();
+    }
+
+    #[test]
+    fn an_axis_that_the_share_covers_is_not_asked_of_the_pool() {
+        let pool = BudgetPool::builder().tokens(100).requests(10).build();
+        let mut lease = pool.lease(both(10, 10)).unwrap();
+        lease.record(both(11, 1)).unwrap();
+        assert_eq!(lease.remaining(), both(10, 9));
+    }
+
+    #[test]
+    fn a_lease_is_refused_for_its_whole_batch_or_takes_it() {
+        let pool = pool_of(10);
+        let refused = pool.lease(tokens(11)).unwrap_err();
+        assert_eq!((refused.axis(), outlook(Err(refused))), (Some(Axis::Tokens), Outlook::Never));
+        assert_eq!((balance(&pool), pool.snapshot().refused), ([0, 0, 0], 1));
+        let _all = pool.lease(tokens(10)).unwrap();
+        assert_eq!(outlook(pool.record(tokens(1))), Outlook::AfterRelease, "a lease may be dropped");
+    }
+
+    #[test]
+    fn the_lower_the_pool_the_smaller_the_bites() {
+        let pool = pool_of(100);
+        let mut lease = pool.lease(tokens(20)).unwrap();
+        lease.record(tokens(20)).unwrap();
+        let mut left = Vec::new();
+        for free in [79, 60, 30, 16, 15, 8, 7, 1] {
+            let free_now = 100 - balance(&pool)[0] - balance(&pool)[1] + remaining(&lease);
+            lease.record(tokens(free_now - free)).unwrap();
+            left.push(remaining(&lease));
+        }
+        assert_eq!(left, [9, 7, 3, 2, 1, 1, 0, 0], "an eighth of what is free");
+        lease.record(tokens(1)).unwrap();
+        assert_eq!(balance(&pool), [100, 0, 0]);
+    }
+
+    fn remaining(lease: &Lease) -> u64 {
+        lease.remaining().get(Axis::Tokens).unwrap().units()
+    }
+}
+
+mod p6_fair_waiting {
+    use super::*;
+
+    #[test]
+    fn a_lease_waits_its_turn_and_refills_only_what_is_asked_while_others_wait() {
+        let pool = pool_of(100);
+        let mut lease = pool.lease(tokens(10)).unwrap();
+        let hold = pool.reserve(tokens(40)).unwrap();
+        let mut wait = queued(&pool, tokens(60));
+        assert_eq!(pool.lease(tokens(1)).unwrap_err(), BudgetError::Queued { scope: "run".into() });
+        lease.record(tokens(12)).unwrap();
+        assert_eq!((balance(&pool), lease.remaining()), ([12, 40, 0], tokens(0)));
+        lease.debit(tokens(1));
+        lease.record(tokens(1)).unwrap();
+        assert_eq!((balance(&pool), lease.remaining()), ([14, 40, 0], tokens(0)));
+        drop(hold);
+        granted(&mut wait).release();
+        lease.record(tokens(1)).unwrap();
+        assert_eq!(lease.remaining(), tokens(10), "nobody waits any more");
+    }
+
+    #[test]
+    fn a_lease_below_leaves_what_is_waited_for_above_and_passes_what_is_not() {
+        let root = BudgetPool::builder().name("root").tokens(100).build();
+        let child = root.child().requests(100).build();
+        let mut contested = child.lease(both(10, 10)).unwrap();
+        let mut apart = child.lease(Amount::new().requests(10)).unwrap();
+        let _hold = root.reserve(tokens(50)).unwrap();
+        let _wait = queued(&root, tokens(60));
+        contested.record(both(11, 1)).unwrap();
+        assert_eq!(contested.remaining(), both(0, 9));
+        apart.record(Amount::new().requests(11)).unwrap();
+        assert_eq!(apart.remaining(), Amount::new().requests(9), "an eighth of 79, and no more than the batch");
+        assert_eq!(child.lease(tokens(1)).unwrap_err(), BudgetError::Queued { scope: "root".into() });
+    }
+
+    #[test]
+    fn a_lease_that_is_dropped_serves_who_waits_for_what_is_left() {
+        let pool = pool_of(100);
+        let mut lease = pool.lease(tokens(100)).unwrap();
+        lease.record(tokens(30)).unwrap();
+        let mut first = queued(&pool, tokens(50));
+        let mut second = queued(&pool, tokens(20));
+        drop(lease);
+        assert_eq!(granted(&mut first).amount(), tokens(50));
+        assert_eq!(granted(&mut second).amount(), tokens(20));
+        assert_eq!(balance(&pool), [30, 0, 0]);
+    }
+
+    #[test]
+    fn who_waits_for_what_a_lease_has_spent_is_told_once_the_pool_knows() {
+        for tell in [
+            Lease::settle,
+            |lease: &mut Lease| _ = lease.debit(tokens(71)),
+            |lease: &mut Lease| {
+                lease.record(tokens(200)).unwrap_err();
+            },
+        ] {
+            let pool = pool_of(100);
+            let mut lease = pool.lease(tokens(100)).unwrap();
+            lease.record(tokens(30)).unwrap();
+            let mut wait = queued(&pool, tokens(71));
+            tell(&mut lease);
+            let told = match poll(&mut wait) {
+                Poll::Ready(Err(refusal)) => refusal,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(outlook(Err(told)), Outlook::Never);
+        }
+    }
+}
+
+mod p7_clear_refusals {
+    use super::*;
+
+    #[test]
+    fn a_refusal_says_what_was_missing_and_changes_nothing() {
+        let pool = BudgetPool::builder().name("run").tokens(100).requests(100).build();
+        let mut lease = pool.lease(both(10, 10)).unwrap();
+        pool.record(tokens(70)).unwrap();
+        lease.record(both(4, 1)).unwrap();
+        let refused = match lease.record(both(50, 1)) {
+            Err(BudgetError::Exceeded(refused)) => refused,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((refused.axis(), refused.scope()), (Axis::Tokens, "run"));
+        assert_eq!((refused.requested().units(), refused.available().units()), (44, 20), "beyond the share of 6");
+        assert_eq!(lease.remaining(), both(6, 9));
+        let snapshot = pool.snapshot();
+        assert_eq!([snapshot.tokens.used, snapshot.tokens.reserved], [74, 6], "what was spent before is settled");
+        assert_eq!([snapshot.requests.used, snapshot.requests.reserved], [1, 9]);
+        assert_eq!((snapshot.admitted, snapshot.refused), (2, 1));
+    }
+
+    #[test]
+    fn what_is_spent_from_the_share_is_admitted_with_it_and_a_refill_counts_once() {
+        let root = pool_of(1_000);
+        let child = root.child().build();
+        let mut lease = child.lease(tokens(10)).unwrap();
+        for _ in 0..10 {
+            lease.record(tokens(1)).unwrap();
+        }
+        assert_eq!(root.snapshot().admitted, 1);
+        lease.record(tokens(1)).unwrap();
+        lease.debit(tokens(50));
+        lease.settle();
+        drop(lease);
+        for pool in [&root, &child] {
+            let snapshot = pool.snapshot();
+            assert_eq!((snapshot.admitted, snapshot.refused, snapshot.tokens.used), (2, 0, 61));
+        }
+    }
+}
+
+mod p8_time {
+    use super::*;
+
+    fn counting(start: Instant) -> (Arc<AtomicU64>, impl Fn() -> Instant + Send + Sync + 'static) {
+        let reads = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&reads);
+        let clock = move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            start
+        };
+        (reads, clock)
+    }
+
+    #[test]
+    fn a_share_is_spent_without_the_clock_and_a_refill_reads_it_only_if_the_path_has_time() {
+        let run = |builder: budget_pool::Builder<budget_pool::Root>| {
+            let (reads, clock) = counting(Instant::now());
+            let pool = builder.tokens(1_000).clock(clock).build();
+            let mut counts = Vec::new();
+            let mut count = || counts.push(reads.swap(0, Ordering::Relaxed));
+            count();
+            let mut lease = pool.lease(tokens(10)).unwrap();
+            count();
+            lease.record(tokens(3)).unwrap();
+            lease.debit(tokens(3));
+            count();
+            lease.record(tokens(8)).unwrap();
+            count();
+            lease.debit(tokens(11));
+            count();
+            lease.settle();
+            count();
+            drop(lease);
+            count();
+            counts.remove(0);
+            counts
+        };
+        assert_eq!(run(BudgetPool::builder()), [0, 0, 0, 0, 0, 0]);
+        assert_eq!(run(BudgetPool::builder().deadline(Duration::from_secs(1))), [1, 0, 1, 0, 0, 0], "what asks");
+        assert_eq!(run(BudgetPool::builder().window(Window::fixed(Duration::from_secs(1)))), [1, 0, 1, 1, 1, 1]);
+    }
+
+    #[test]
+    fn a_deadline_reaches_a_lease_at_its_next_refill() {
+        let clock = ManualClock::new();
+        let pool = BudgetPool::builder().tokens(100).deadline(Duration::from_secs(1)).clock(clock.clone()).build();
+        let mut lease = pool.lease(tokens(10)).unwrap();
+        lease.record(tokens(2)).unwrap();
+        clock.advance(Duration::from_secs(1));
+        lease.record(tokens(3)).unwrap();
+        assert!(matches!(lease.record(tokens(6)), Err(BudgetError::DeadlineExceeded(_))));
+        assert_eq!((balance(&pool), lease.remaining()), ([5, 5, 0], tokens(5)));
+        assert!(matches!(pool.lease(tokens(1)), Err(BudgetError::DeadlineExceeded(_))));
+        assert_eq!(lease.debit(tokens(9)).overage(), tokens(0));
+        drop(lease);
+        assert_eq!(balance(&pool), [14, 0, 0]);
+    }
+
+    #[test]
+    fn a_windows_turn_makes_room_for_a_refill_and_what_was_not_settled_is_of_the_new_period() {
+        let (clock, period) = (ManualClock::new(), Duration::from_secs(60));
+        let pool = BudgetPool::builder().tokens(100).window(Window::fixed(period)).clock(clock.clone()).build();
+        let mut lease = pool.lease(tokens(10)).unwrap();
+        pool.record(tokens(90)).unwrap();
+        lease.record(tokens(6)).unwrap();
+        let refused = lease.record(tokens(5)).unwrap_err();
+        assert_eq!(refused.retry_after(), Some(period));
+        lease.record(tokens(1)).unwrap();
+        clock.advance(period);
+        lease.record(tokens(5)).unwrap();
+        assert_eq!((balance(&pool), lease.remaining()), ([6, 10, 0], tokens(10)));
+        assert_eq!(pool.snapshot().tokens.spent, 102);
+    }
+
+    #[test]
+    fn a_sliding_window_gives_back_what_a_lease_has_settled_and_not_its_share() {
+        let (clock, period) = (ManualClock::new(), Duration::from_secs(100));
+        let pool = BudgetPool::builder().tokens(100).window(Window::sliding(period)).clock(clock.clone()).build();
+        let mut lease = pool.lease(tokens(100)).unwrap();
+        lease.record(tokens(50)).unwrap();
+        clock.advance(period);
+        assert_eq!(lease.record(tokens(51)).unwrap_err().retry_after(), Some(Duration::from_secs(1)), "settled now");
+        clock.advance(Duration::from_secs(50));
+        lease.record(tokens(100)).unwrap();
+        assert_eq!((balance(&pool), lease.remaining()), ([100, 0, 0], tokens(0)));
+    }
+
+    #[test]
+    fn a_hold_that_expires_makes_room_for_a_refill() {
+        let clock = ManualClock::new();
+        let pool = BudgetPool::builder().tokens(100).clock(clock.clone()).build();
+        let mut lease = pool.lease(tokens(10)).unwrap();
+        let _hold = pool.reserve_for(tokens(90), Duration::from_secs(1)).unwrap();
+        assert!(lease.record(tokens(11)).is_err());
+        clock.advance(Duration::from_secs(1));
+        lease.record(tokens(11)).unwrap();
+        assert_eq!((balance(&pool), lease.remaining()), ([11, 10, 0], tokens(10)));
+    }
+
+    #[test]
+    fn what_is_beyond_the_share_reclaims_as_many_expired_holds_as_it_needs() {
+        for tell in [false, true] {
+            let clock = ManualClock::new();
+            let pool = BudgetPool::builder().tokens(100).clock(clock.clone()).build();
+            let mut lease = pool.lease(tokens(20)).unwrap();
+            let ttl = Duration::from_secs(1);
+            let _holds: Vec<_> = (0..40).map(|_| pool.reserve_for(tokens(2), ttl).unwrap()).collect();
+            clock.advance(ttl);
+            match tell {
+                true => assert_eq!(lease.debit(tokens(100)).overage(), tokens(0)),
+                false => lease.record(tokens(100)).unwrap(),
+            }
+            assert_eq!(balance(&pool), [100, 0, 0]);
+        }
+    }
+}
+
+mod pools_under_pools {
+    use super::*;
+
+    #[test]
+    fn a_share_of_a_child_is_charged_to_the_whole_path() {
+        let root = BudgetPool::builder().name("root").tokens(200).build();
+        let child = root.child().name("child").tokens(100).build();
+        let leaf = child.child().build();
+        let all = || [&root, &child, &leaf].map(balance);
+        let mut lease = leaf.lease(tokens(10)).unwrap();
+        assert_eq!(all(), [[0, 10, 0]; 3]);
+        lease.record(tokens(4)).unwrap();
+        lease.record(tokens(8)).unwrap();
+        assert_eq!((all(), lease.remaining()), ([[12, 10, 0]; 3], tokens(10)));
+        // The least that is free on the way decides what a refill takes, and who refuses.
+        root.record(tokens(144)).unwrap();
+        lease.record(tokens(20)).unwrap();
+        assert_eq!((all(), lease.remaining()), ([[176, 3, 0], [32, 3, 0], [32, 3, 0]], tokens(3)));
+        assert_eq!(lease.record(tokens(25)).unwrap_err().scope(), "root");
+        assert_eq!(lease.remaining(), tokens(3));
+        assert_eq!(lease.debit(tokens(25)).overage(), tokens(1), "the greatest on the path");
+        drop(lease);
+        assert_eq!(all(), [[200, 0, 1], [57, 0, 0], [57, 0, 0]]);
+    }
+
+    #[test]
+    fn a_lease_of_a_carved_child_takes_from_its_share_alone() {
+        let root = BudgetPool::builder().name("root").tokens(200).requests(200).build();
+        let carved = root.child().name("carved").tokens(80).carved().build().unwrap();
+        root.record(tokens(120)).unwrap();
+        let mut lease = carved.lease(both(10, 10)).unwrap();
+        assert_eq!([&root, &carved].map(balance), [[120, 80, 0], [0, 10, 0]]);
+        assert_eq!(root.snapshot().requests.reserved, 10, "not carved: asked above");
+        lease.record(both(14, 14)).unwrap();
+        // 66 are free in the share, 186 in both.
+        assert_eq!(lease.remaining(), both(8, 10));
+        assert_eq!([&root, &carved].map(balance), [[134, 66, 0], [14, 8, 0]]);
+        assert_eq!(root.snapshot().requests.used, 14);
+        lease.record(tokens(3)).unwrap();
+        carved.close();
+        assert_eq!([&root, &carved].map(balance), [[134, 8, 0], [14, 8, 0]], "what is left of the lease stays");
+        drop(lease);
+        assert_eq!([&root, &carved].map(balance), [[137, 0, 0], [17, 0, 0]]);
+        assert_eq!(root.snapshot().tokens.available, Some(63));
+    }
+
+    #[test]
+    fn a_close_above_reaches_a_lease_below() {
+        let root = BudgetPool::builder().name("root").tokens(200).build();
+        let mut lease = root.child().build().lease(tokens(10)).unwrap();
+        root.close();
+        lease.record(tokens(10)).unwrap();
+        assert_eq!(lease.record(tokens(1)).unwrap_err(), BudgetError::Closed { scope: "root".into() });
+    }
+}
+
+mod types {
+    use super::*;
+
+    fn shared<T: Send + Sync + Unpin + std::panic::UnwindSafe + std::panic::RefUnwindSafe + 'static>() {}
+
+    #[test]
+    fn a_lease_moves_between_threads_and_fits_two_cache_lines() {
+        shared::<Lease>();
+        assert!(size_of::<Lease>() <= 128, "{}", size_of::<Lease>());
+    }
+
+    #[test]
+    fn debug_says_what_it_is() {
+        let pool = pool_of(10);
+        let mut lease = pool.lease(tokens(3).usd(Usd::from_cents(1))).unwrap();
+        lease.record(tokens(1)).unwrap();
+        let text = r#"Lease { pool: "run", remaining: Amount(2 tokens, 0.01 USD) }"#;
+        assert_eq!(format!("{lease:?}"), text);
+    }
+}
+
+/// A source of numbers that is the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+const PAIR: [Axis; 2] = [Axis::Tokens, Axis::Requests];
+
+/// On each of the pair.
+fn units(amount: Amount) -> [u64; 2] {
+    PAIR.map(|axis| amount.get(axis).map_or(0, |quantity| quantity.units()))
+}
+
+fn amount([tokens, requests]: [u64; 2]) -> Amount {
+    both(tokens, requests)
+}
+
+mod p1_exactness_under_load {
+    use super::*;
+
+    const CAPS: [u64; 2] = [60_000, 20_000];
+
+    /// Used, reserved, available of the pair: adds up to the caps at every instant.
+    fn look(pool: &BudgetPool) -> [[u64; 2]; 3] {
+        let snapshot = pool.snapshot();
+        let (tokens, requests) = (snapshot.tokens, snapshot.requests);
+        let seen = [
+            [tokens.used, requests.used],
+            [tokens.reserved, requests.reserved],
+            [tokens.available.unwrap(), requests.available.unwrap()],
+        ];
+        for axis in 0..2 {
+            assert_eq!(seen.iter().map(|units| units[axis]).sum::<u64>(), CAPS[axis], "P1");
+        }
+        assert_eq!((tokens.overage, requests.overage), (0, 0));
+        seen
+    }
+
+    /// The even ones spend to the last unit, one by one. The odd ones stop at their first refusal, or earlier, and leave
+    /// what they have stranded.
+    fn work(worker: u64, lease: &mut Lease) -> [u64; 2] {
+        let mut dice = Dice(0x9E37_79B9_7F4A_7C15 ^ (worker + 1));
+        let mut spent = [0; 2];
+        let mut spend = |lease: &mut Lease, asked: [u64; 2]| {
+            let before = lease.remaining();
+            let admitted = lease.record(amount(asked)).is_ok();
+            if admitted {
+                spent = [spent[0] + asked[0], spent[1] + asked[1]];
+                assert!(spent[0] <= CAPS[0] && spent[1] <= CAPS[1], "P1");
+            } else {
+                assert_eq!(lease.remaining(), before, "P7");
+            }
+            admitted
+        };
+        for step in 0.. {
+            let asked = [dice.roll(24), dice.roll(8)];
+            if !spend(lease, asked) || (worker % 2 == 1 && step == 600) {
+                break;
+            }
+        }
+        if worker % 2 == 0 {
+            while spend(lease, [1, 0]) {}
+            while spend(lease, [0, 1]) {}
+        }
+        spent
+    }
+
+    #[test]
+    fn what_is_used_and_what_is_stranded_are_the_cap_to_the_unit() {
+        let pool = BudgetPool::builder().tokens(CAPS[0]).requests(CAPS[1]).build();
+        let done = AtomicBool::new(false);
+        let leases = [0, 1, 2, 3, 4, 5, 6, 7].map(|worker| (worker, pool.lease(both(500, 150)).unwrap()));
+        let leased = std::thread::scope(|scope| {
+            let monitor = scope.spawn(|| {
+                let mut used = [0; 2];
+                loop {
+                    let is_last = done.load(Ordering::Relaxed);
+                    let [now, ..] = look(&pool);
+                    assert!(now[0] >= used[0] && now[1] >= used[1], "what is spent stays spent");
+                    used = now;
+                    if is_last {
+                        break;
+                    }
+                    std::thread::yield_now();
+                }
+            });
+            let workers = leases.map(|(worker, mut lease)| {
+                scope.spawn(move || {
+                    let spent = work(worker, &mut lease);
+                    (lease, spent)
+                })
+            });
+            let leased = workers.map(|worker| worker.join());
+            // Before any of them can fail the test: it must end.
+            done.store(true, Ordering::Relaxed);
+            let leased = leased.map(|leased| leased.unwrap());
+            monitor.join().unwrap();
+            leased
+        });
+
+        let total = |each: fn(&(Lease, [u64; 2])) -> [u64; 2]| {
+            leased.iter().map(each).fold([0; 2], |sum, units| [sum[0] + units[0], sum[1] + units[1]])
+        };
+        let spent = total(|(_, spent)| *spent);
+        let stranded = total(|(lease, _)| units(lease.remaining()));
+        let in_even_hands = leased.iter().step_by(2).any(|(lease, _)| units(lease.remaining()) != [0; 2]);
+        assert!(!in_even_hands, "spent to the last unit");
+        assert!(stranded != [0; 2], "the odd ones stop with something");
+        let [used, reserved, available] = look(&pool);
+        for axis in 0..2 {
+            assert!(used[axis] <= spent[axis], "it lags");
+            assert_eq!((spent[axis] + stranded[axis], available[axis]), (CAPS[axis], 0));
+            assert_eq!(used[axis] + reserved[axis], CAPS[axis]);
+        }
+
+        drop(leased);
+        assert_eq!(look(&pool), [spent, [0, 0], stranded]);
+        pool.record(amount(stranded)).unwrap();
+        assert_eq!(look(&pool), [CAPS, [0, 0], [0, 0]]);
+        assert!(pool.record(tokens(1)).is_err() && pool.record(both(0, 1)).is_err());
+    }
+}
+
+mod how_much_can_be_stranded {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pairs() -> impl Strategy<Value = [u64; 2]> {
+        [0..=30_u64, 0..=12]
+    }
+
+    proptest! {
+        /// After each call, on each axis: what the leases have left, what is free and what was spent are the cap. After each
+        /// refusal: of what was asked, the own share is counted, and what is missing is more than what is free. After each
+        /// refill: a share has no more than its batch, and one that ran short no more than an eighth of what was free.
+        #[test]
+        fn what_is_missing_at_a_refusal_is_in_other_shares_and_what_a_refill_takes_is_bounded(
+            caps in [0..=400_u64, 0..=150],
+            batches in prop::collection::vec(pairs(), 1..6),
+            calls in prop::collection::vec((any::<prop::sample::Index>(), pairs()), 1..120),
+        ) {
+            let pool = BudgetPool::builder().tokens(caps[0]).requests(caps[1]).build();
+            let mut leases: Vec<(Lease, [u64; 2])> = Vec::new();
+            for batch in batches {
+                leases.extend(pool.lease(amount(batch)).ok().map(|lease| (lease, batch)));
+            }
+            if leases.is_empty() {
+                return Ok(());
+            }
+            let mut spent = [0; 2];
+            let free = || {
+                let snapshot = pool.snapshot();
+                [snapshot.tokens.available.unwrap(), snapshot.requests.available.unwrap()]
+            };
+            for (pick, asked) in calls {
+                let at = pick.index(leases.len());
+                let (lease, batch) = &mut leases[at];
+                let (before, free_before) = (units(lease.remaining()), free());
+                let outcome = lease.record(amount(asked));
+                let after = units(lease.remaining());
+                match outcome {
+                    Ok(()) => {
+                        spent = [spent[0] + asked[0], spent[1] + asked[1]];
+                        for axis in 0..2 {
+                            prop_assert!(after[axis] <= batch[axis]);
+                            let taken = free_before[axis] - free()[axis];
+                            let missing = asked[axis].saturating_sub(before[axis]);
+                            let refilled = taken - missing;
+                            prop_assert!(refilled <= (free_before[axis] - missing) / 8);
+                            prop_assert_eq!(after[axis], before[axis] + taken - asked[axis]);
+                            if missing > 0 {
+                                prop_assert!(after[axis] <= free()[axis] / 7);
+                            }
+                        }
+                    }
+                    Err(BudgetError::Exceeded(refusal)) => {
+                        prop_assert_eq!(after, before);
+                        let axis = PAIR.iter().position(|&axis| axis == refusal.axis()).unwrap();
+                        prop_assert_eq!(refusal.requested().units(), asked[axis] - before[axis]);
+                        prop_assert_eq!(refusal.available().units(), free()[axis]);
+                        prop_assert!(asked[axis] - before[axis] > free()[axis]);
+                        let others = leases.iter().enumerate().filter(|(other, _)| *other != at);
+                        let stranded: u64 = others.map(|(_, (lease, _))| units(lease.remaining())[axis]).sum();
+                        prop_assert_eq!(caps[axis] - spent[axis], before[axis] + free()[axis] + stranded);
+                    }
+                    Err(other) => panic!("{other}"),
+                }
+                for axis in 0..2 {
+                    let left: u64 = leases.iter().map(|(lease, _)| units(lease.remaining())[axis]).sum();
+                    prop_assert_eq!(spent[axis] + left + free()[axis], caps[axis]);
+                }
+            }
+            drop(leases);
+            let rest = [caps[0] - spent[0], caps[1] - spent[1]];
+            prop_assert_eq!(free(), rest);
+            pool.record(amount(rest)).unwrap();
+        }
+    }
+}
+
+/// Leases, records, holds, waits and resizes on a small tree, beside a model that does nothing cleverly. Those that wait do so
+/// at the root alone: who is first in a tree of queues has a model of its own.
+mod beside_a_naive_model {
+    use std::collections::VecDeque;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+    use proptest::sample::Index;
+
+    use super::*;
+
+    type Pair = [u128; 2];
+
+    const NOTHING: Pair = [0; 2];
+    const UNLIMITED: u128 = u64::MAX as u128;
+
+    /// The root; a child with a cap on the first axis; one that carves its first out of the root; and one below that,
+    /// without caps. By name.
+    const POOLS: [&str; 4] = ["root", "child", "carved", "below"];
+    const ROOT: usize = 0;
+    const PARENTS: [Option<usize>; 4] = [None, Some(0), Some(0), Some(2)];
+    const IS_CAPPED: [[bool; 2]; 4] = [[true; 2], [true, false], [true, false], [false; 2]];
+    const IS_CARVED: [[bool; 2]; 4] = [[false; 2], [false; 2], [true, false], [false; 2]];
+
+    #[derive(Debug, Clone, PartialEq, Eq)]
+    enum Why {
+        Closed(String),
+        Queued(String),
+        Exceeded { scope: String, axis: usize, asked: u128, available: u128 },
+    }
+
+    impl From<BudgetError> for Why {
+        fn from(error: BudgetError) -> Why {
+            match error {
+                BudgetError::Closed { scope } => Why::Closed(scope.to_string()),
+                BudgetError::Queued { scope } => Why::Queued(scope.to_string()),
+                BudgetError::Exceeded(refusal) => Why::Exceeded {
+                    scope: refusal.scope().to_owned(),
+                    axis: PAIR.iter().position(|&axis| axis == refusal.axis()).unwrap(),
+                    asked: refusal.requested().units().into(),
+                    available: refusal.available().units().into(),
+                },
+                other => panic!("{other}"),
+            }
+        }
+    }
+
+    #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+    struct Balance {
+        cap: Pair,
+        used: Pair,
+        reserved: Pair,
+        overage: Pair,
+        spent: Pair,
+        closed: bool,
+        admitted: u128,
+        refused: u128,
+        waiting: u128,
+    }
+
+    struct Share {
+        pool: usize,
+        batch: Pair,
+        /// What the pool knows of, and what is really left.
+        held: Pair,
+        left: Pair,
+    }
+
+    struct Model {
+        pools: [Balance; 4],
+        shares: Vec<Share>,
+        holds: Vec<(usize, Pair)>,
+        /// By ticket, with what is asked.
+        line: VecDeque<(usize, Pair)>,
+        /// What became of those that have left it, in the order in which they did.
+        done: Vec<(usize, Result<Pair, ()>)>,
+        tickets: usize,
+    }
+
+    fn each(units: impl Fn(usize) -> u128) -> Pair {
+        [units(0), units(1)]
+    }
+
+    impl Model {
+        fn new(caps: [u64; 4]) -> Model {
+            let [tokens, requests, child, carved] = caps.map(u128::from);
+            let mut pools = [Balance::default(); 4];
+            pools[0].cap = [tokens, requests];
+            pools[1].cap = [child, UNLIMITED];
+            pools[2].cap = [carved, UNLIMITED];
+            pools[3].cap = [UNLIMITED; 2];
+            pools[0].reserved[0] = carved;
+            pools[0].admitted = 1;
+            let (shares, holds, line, done) = Default::default();
+            Model { pools, shares, holds, line, done, tickets: 0 }
+        }
+
+        fn free(&self, pool: usize, axis: usize) -> u128 {
+            let Balance { cap, used, reserved, .. } = &self.pools[pool];
+            cap[axis].checked_sub(used[axis] + reserved[axis]).expect("P1")
+        }
+
+        /// From a pool up, with what is asked of each.
+        fn way(pool: usize, asked: Pair) -> Vec<(usize, Pair)> {
+            let mut way = vec![(pool, asked)];
+            while let Some(&(pool, asked)) = way.last() {
+                let Some(parent) = PARENTS[pool] else { break };
+                way.push((parent, each(|axis| if IS_CARVED[pool][axis] { 0 } else { asked[axis] })));
+            }
+            way
+        }
+
+        fn count_refused(&mut self, pool: usize) {
+            for (pool, _) in Model::way(pool, NOTHING) {
+                self.pools[pool].refused += 1;
+            }
+        }
+
+        fn look(&self, pool: usize, asked: Pair, in_turn: bool) -> Result<(), Why> {
+            let way = Model::way(pool, asked);
+            if let Some((closed, _)) = way.iter().rfind(|(pool, _)| self.pools[*pool].closed) {
+                return Err(Why::Closed(POOLS[*closed].to_owned()));
+            }
+            if in_turn && self.is_contested(pool, asked) {
+                return Err(Why::Queued(POOLS[ROOT].to_owned()));
+            }
+            for (pool, asked) in way {
+                for (axis, asked) in asked.into_iter().enumerate() {
+                    let available = self.free(pool, axis);
+                    if asked > available {
+                        return Err(Why::Exceeded { scope: POOLS[pool].to_owned(), axis, asked, available });
+                    }
+                }
+            }
+            Ok(())
+        }
+
+        fn ask(&mut self, pool: usize, asked: Pair, in_turn: bool) -> Result<(), Why> {
+            let answer = self.look(pool, asked, in_turn);
+            if answer.is_err() {
+                self.count_refused(pool);
+            }
+            answer
+        }
+
+        fn is_contested(&self, pool: usize, asked: Pair) -> bool {
+            let (_, above) = *Model::way(pool, asked).last().unwrap();
+            !self.line.is_empty() && (pool == ROOT || above != NOTHING)
+        }
+
+        fn admit(&mut self, pool: usize) {
+            for (pool, _) in Model::way(pool, NOTHING) {
+                self.pools[pool].admitted += 1;
+            }
+        }
+
+        fn hold(&mut self, pool: usize, held: Pair) {
+            for (pool, held) in Model::way(pool, held) {
+                self.pools[pool].reserved = each(|axis| self.pools[pool].reserved[axis] + held[axis]);
+            }
+        }
+
+        /// What was held is let go and what was spent is booked: as much as fits, the rest as overage, with what is owed.
+        fn settle(&mut self, pool: usize, mut held: Pair, actual: Pair) -> Pair {
+            let mut overage = NOTHING;
+            for (pool, _) in Model::way(pool, NOTHING) {
+                let balance = &mut self.pools[pool];
+                let used = balance.used;
+                for axis in 0..2 {
+                    let owed = balance.overage[axis];
+                    let total = balance.used[axis] + owed + actual[axis];
+                    balance.reserved[axis] = balance.reserved[axis].checked_sub(held[axis]).expect("P3");
+                    balance.used[axis] = total.min(balance.cap[axis] - balance.reserved[axis]);
+                    balance.overage[axis] = total - balance.used[axis];
+                    balance.spent[axis] += actual[axis];
+                    overage[axis] = overage[axis].max(balance.overage[axis].saturating_sub(owed));
+                    if IS_CARVED[pool][axis] {
+                        held[axis] = balance.used[axis] - used[axis];
+                        if balance.closed {
+                            let unused = balance.cap[axis] - balance.used[axis] - balance.reserved[axis];
+                            balance.cap[axis] -= unused;
+                            held[axis] += unused;
+                        }
+                    }
+                }
+            }
+            self.serve();
+            overage
+        }
+
+        /// Tells all that can never be met, and grants to the first in the line as long as it fits.
+        fn serve(&mut self) {
+            let root = self.pools[ROOT];
+            let can_be_met = |asked: &Pair| {
+                (0..2).all(|axis| {
+                    let at_most = root.cap[axis].saturating_sub(root.used[axis] + root.overage[axis]);
+                    asked[axis] <= at_most || asked[axis] == 0
+                })
+            };
+            let (line, told): (VecDeque<_>, VecDeque<_>) =
+                self.line.drain(..).partition(|(_, asked)| can_be_met(asked));
+            self.line = line;
+            for (ticket, _) in told {
+                self.count_refused(ROOT);
+                self.done.push((ticket, Err(())));
+            }
+            while let Some(&(ticket, asked)) = self.line.front() {
+                if self.look(ROOT, asked, false).is_err() {
+                    break;
+                }
+                self.line.pop_front();
+                self.hold(ROOT, asked);
+                self.admit(ROOT);
+                self.done.push((ticket, Ok(asked)));
+            }
+        }
+
+        fn settle_share(&mut self, at: usize) {
+            let Share { pool, held, left, .. } = self.shares[at];
+            let spent = each(|axis| held[axis] - left[axis]);
+            self.shares[at].held = left;
+            self.settle(pool, spent, spent);
+        }
+
+        /// What it has is let go for what is spent, as far as it goes.
+        fn draw(&mut self, at: usize, asked: Pair) -> Pair {
+            let Share { pool, held, .. } = self.shares[at];
+            let covered = each(|axis| asked[axis].min(held[axis]));
+            let overage = self.settle(pool, covered, asked);
+            let left = each(|axis| held[axis] - covered[axis]);
+            (self.shares[at].held, self.shares[at].left) = (left, left);
+            overage
+        }
+
+        fn covers(&mut self, at: usize, asked: Pair) -> bool {
+            let left = &mut self.shares[at].left;
+            let covers = asked[0] <= left[0] && asked[1] <= left[1];
+            if covers {
+                *left = each(|axis| left[axis] - asked[axis]);
+            }
+            covers
+        }
+
+        fn record_leased(&mut self, at: usize, asked: Pair) -> Result<(), Why> {
+            if self.covers(at, asked) {
+                return Ok(());
+            }
+            self.settle_share(at);
+            let Share { pool, batch, left, .. } = self.shares[at];
+            self.ask(pool, each(|axis| asked[axis].saturating_sub(left[axis])), false)?;
+            self.admit(pool);
+            self.draw(at, asked);
+            let held = self.shares[at].held;
+            let bite = each(|axis| {
+                let way = Model::way(pool, each(|axis| u128::from(!IS_CARVED[pool][axis])));
+                let asked_above = way.iter().enumerate().filter(|(step, (_, asks))| *step == 0 || asks[axis] > 0);
+                let free = asked_above.map(|(_, (pool, _))| self.free(*pool, axis)).min().unwrap();
+                (batch[axis] - held[axis]).min(free / 8)
+            });
+            if !self.is_contested(pool, bite) {
+                self.hold(pool, bite);
+                let filled = each(|axis| held[axis] + bite[axis]);
+                (self.shares[at].held, self.shares[at].left) = (filled, filled);
+            }
+            Ok(())
+        }
+
+        fn debit_leased(&mut self, at: usize, asked: Pair) -> Pair {
+            if self.covers(at, asked) {
+                return NOTHING;
+            }
+            self.settle_share(at);
+            self.draw(at, asked)
+        }
+
+        fn add(&mut self, pool: usize, more: Pair) -> Result<(), Why> {
+            let way = Model::way(pool, NOTHING);
+            if let Some((closed, _)) = way.iter().rfind(|(pool, _)| self.pools[*pool].closed) {
+                return Err(Why::Closed(POOLS[*closed].to_owned()));
+            }
+            let more = each(|axis| if IS_CAPPED[pool][axis] { more[axis] } else { 0 });
+            if let Some(parent) = PARENTS[pool].filter(|_| IS_CARVED[pool] != [false; 2]) {
+                let share = each(|axis| more[axis].saturating_sub(self.pools[pool].overage[axis]));
+                self.ask(parent, share, false)?;
+                self.hold(parent, share);
+                self.admit(parent);
+            }
+            let balance = &mut self.pools[pool];
+            for axis in 0..2 {
+                let paid = more[axis].min(balance.overage[axis]);
+                balance.cap[axis] += more[axis];
+                balance.used[axis] += paid;
+                balance.overage[axis] -= paid;
+            }
+            self.serve();
+            Ok(())
+        }
+
+        fn remove(&mut self, pool: usize, less: Pair) -> Result<(), Why> {
+            let less = each(|axis| if IS_CAPPED[pool][axis] { less[axis] } else { 0 });
+            for (axis, asked) in less.into_iter().enumerate() {
+                let available = self.free(pool, axis);
+                if asked > available {
+                    return Err(Why::Exceeded { scope: POOLS[pool].to_owned(), axis, asked, available });
+                }
+            }
+            self.pools[pool].cap = each(|axis| self.pools[pool].cap[axis] - less[axis]);
+            match PARENTS[pool].filter(|_| IS_CARVED[pool] != [false; 2]) {
+                Some(parent) => _ = self.settle(parent, less, NOTHING),
+                None => self.serve(),
+            }
+            Ok(())
+        }
+
+        fn reset(&mut self, pool: usize) {
+            let balance = &mut self.pools[pool];
+            for axis in (0..2).filter(|&axis| IS_CARVED[pool][axis]) {
+                balance.cap[axis] -= balance.used[axis];
+            }
+            (balance.used, balance.overage) = (NOTHING, NOTHING);
+            self.serve();
+        }
+
+        fn close(&mut self, pool: usize) {
+            self.pools[pool].closed = true;
+            if pool == 2 {
+                self.pools[3].closed = true;
+                let unused = self.free(2, 0);
+                self.pools[2].cap[0] -= unused;
+                self.settle(ROOT, [unused, 0], NOTHING);
+            }
+        }
+    }
+
+    #[derive(Debug, Clone)]
+    enum Call {
+        Record(usize, [u64; 2]),
+        Debit(usize, [u64; 2]),
+        Reserve(usize, [u64; 2]),
+        Commit(Index, [u64; 2]),
+        Release(Index),
+        Wait([u64; 2]),
+        Cancel(Index),
+        Lease(usize, [u64; 2]),
+        LeasedRecord(Index, [u64; 2]),
+        LeasedDebit(Index, [u64; 2]),
+        Settle(Index),
+        Drop(Index),
+        Add(usize, [u64; 2]),
+        Remove(usize, [u64; 2]),
+        Reset(usize),
+        Close(usize),
+    }
+
+    fn calls() -> impl Strategy<Value = Call> {
+        let pool = || 0..POOLS.len();
+        let small = || [0..=20_u64, 0..=10];
+        let large = || [0..=90_u64, 0..=50];
+        prop_oneof![
+            4 => (pool(), small()).prop_map(|(pool, asked)| Call::Record(pool, asked)),
+            2 => (pool(), large()).prop_map(|(pool, spent)| Call::Debit(pool, spent)),
+            2 => (pool(), large()).prop_map(|(pool, asked)| Call::Reserve(pool, asked)),
+            2 => (any::<Index>(), small()).prop_map(|(pick, spent)| Call::Commit(pick, spent)),
+            3 => any::<Index>().prop_map(Call::Release),
+            3 => large().prop_map(Call::Wait),
+            1 => any::<Index>().prop_map(Call::Cancel),
+            5 => (pool(), small()).prop_map(|(pool, batch)| Call::Lease(pool, batch)),
+            20 => (any::<Index>(), small()).prop_map(|(pick, asked)| Call::LeasedRecord(pick, asked)),
+            4 => (any::<Index>(), small()).prop_map(|(pick, spent)| Call::LeasedDebit(pick, spent)),
+            2 => any::<Index>().prop_map(Call::Settle),
+            2 => any::<Index>().prop_map(Call::Drop),
+            2 => (pool(), large()).prop_map(|(pool, more)| Call::Add(pool, more)),
+            2 => (pool(), small()).prop_map(|(pool, less)| Call::Remove(pool, less)),
+            2 => pool().prop_map(Call::Reset),
+            1 => prop::sample::select(vec![1, 2, 2, 3]).prop_map(Call::Close),
+        ]
+    }
+
+    fn pair(units: [u64; 2]) -> Pair {
+        units.map(u128::from)
+    }
+
+    fn caps([tokens, requests]: [u64; 2]) -> Caps {
+        Caps::new().tokens(tokens).requests(requests)
+    }
+
+    /// The pools, and what is held of them: in the same order as in the model.
+    struct Real {
+        pools: [BudgetPool; 4],
+        leases: Vec<Lease>,
+        holds: Vec<Reservation>,
+        waits: Vec<(usize, Wait)>,
+    }
+
+    impl Real {
+        fn new(caps: [u64; 4]) -> Real {
+            let [tokens, requests, child, carved] = caps;
+            let root = BudgetPool::builder().name(POOLS[0]).tokens(tokens).requests(requests).build();
+            let child = root.child().name(POOLS[1]).tokens(child).build();
+            let carved = root.child().name(POOLS[2]).tokens(carved).carved().build().unwrap();
+            let below = carved.child().name(POOLS[3]).build();
+            let (leases, holds, waits) = Default::default();
+            Real { pools: [root, child, carved, below], leases, holds, waits }
+        }
+
+        fn balances(&self) -> [Balance; 4] {
+            std::array::from_fn(|pool| {
+                let snapshot = self.pools[pool].snapshot();
+                let (tokens, requests) = (&snapshot.tokens, &snapshot.requests);
+                let cap = |cap: Option<u64>| cap.map_or(UNLIMITED, u128::from);
+                Balance {
+                    cap: [cap(tokens.cap), cap(requests.cap)],
+                    used: pair([tokens.used, requests.used]),
+                    reserved: pair([tokens.reserved, requests.reserved]),
+                    overage: pair([tokens.overage, requests.overage]),
+                    spent: pair([tokens.spent, requests.spent]),
+                    closed: snapshot.closed,
+                    admitted: snapshot.admitted.into(),
+                    refused: snapshot.refused.into(),
+                    waiting: snapshot.waiting.into(),
+                }
+            })
+        }
+    }
+
+    fn step(model: &mut Model, real: &mut Real, call: &Call) -> Result<(), TestCaseError> {
+        match *call {
+            Call::Record(pool, asked) => {
+                let expected = model.ask(pool, pair(asked), false);
+                if expected.is_ok() {
+                    model.admit(pool);
+                    model.settle(pool, NOTHING, pair(asked));
+                }
+                prop_assert_eq!(real.pools[pool].record(amount(asked)).map_err(Why::from), expected);
+            }
+            Call::Debit(pool, spent) => {
+                let overage = model.settle(pool, NOTHING, pair(spent));
+                let receipt = real.pools[pool].debit(amount(spent));
+                prop_assert_eq!(pair(units(receipt.overage())), overage);
+            }
+            Call::Reserve(pool, asked) => {
+                let expected = model.ask(pool, pair(asked), true);
+                if expected.is_ok() {
+                    model.admit(pool);
+                    model.hold(pool, pair(asked));
+                    model.holds.push((pool, pair(asked)));
+                }
+                let hold = real.pools[pool].reserve(amount(asked));
+                prop_assert_eq!(hold.map(|hold| real.holds.push(hold)).map_err(Why::from), expected);
+            }
+            Call::Commit(..) | Call::Release(..) if model.holds.is_empty() => {}
+            Call::Commit(pick, spent) => {
+                let at = pick.index(model.holds.len());
+                let (pool, held) = model.holds.remove(at);
+                let overage = model.settle(pool, held, pair(spent));
+                prop_assert_eq!(pair(units(real.holds.remove(at).commit(amount(spent)).overage())), overage);
+            }
+            Call::Release(pick) => {
+                let at = pick.index(model.holds.len());
+                let (pool, held) = model.holds.remove(at);
+                model.settle(pool, held, NOTHING);
+                drop(real.holds.remove(at));
+            }
+            Call::Wait(asked) => {
+                model.line.push_back((model.tickets, pair(asked)));
+                real.waits.push((model.tickets, real.pools[ROOT].reserve_wait(amount(asked))));
+                model.tickets += 1;
+                model.serve();
+            }
+            Call::Cancel(pick) => {
+                if !model.line.is_empty() {
+                    let (ticket, _) = model.line.remove(pick.index(model.line.len())).unwrap();
+                    real.waits.retain(|(other, _)| *other != ticket);
+                    model.serve();
+                }
+            }
+            Call::Lease(pool, batch) => {
+                let expected = model.ask(pool, pair(batch), true);
+                if expected.is_ok() {
+                    model.admit(pool);
+                    model.hold(pool, pair(batch));
+                    let batch = pair(batch);
+                    model.shares.push(Share { pool, batch, held: batch, left: batch });
+                }
+                let lease = real.pools[pool].lease(amount(batch));
+                prop_assert_eq!(lease.map(|lease| real.leases.push(lease)).map_err(Why::from), expected);
+            }
+            _ if model.shares.is_empty() && matches!(call, Call::LeasedRecord(..) | Call::LeasedDebit(..)) => {}
+            Call::Settle(..) | Call::Drop(..) if model.shares.is_empty() => {}
+            Call::LeasedRecord(pick, asked) => {
+                let at = pick.index(model.shares.len());
+                let expected = model.record_leased(at, pair(asked));
+                prop_assert_eq!(real.leases[at].record(amount(asked)).map_err(Why::from), expected);
+            }
+            Call::LeasedDebit(pick, spent) => {
+                let at = pick.index(model.shares.len());
+                let overage = model.debit_leased(at, pair(spent));
+                let receipt = real.leases[at].debit(amount(spent));
+                prop_assert_eq!((receipt.settled(), pair(units(receipt.overage()))), (amount(spent), overage));
+            }
+            Call::Settle(pick) => {
+                let at = pick.index(model.shares.len());
+                model.settle_share(at);
+                real.leases[at].settle();
+            }
+            Call::Drop(pick) => {
+                let at = pick.index(model.shares.len());
+                model.settle_share(at);
+                let Share { pool, left, .. } = model.shares.remove(at);
+                model.settle(pool, left, NOTHING);
+                drop(real.leases.remove(at));
+            }
+            Call::Add(pool, more) => {
+                let expected = model.add(pool, pair(more));
+                prop_assert_eq!(real.pools[pool].add(caps(more)).map_err(Why::from), expected);
+            }
+            Call::Remove(pool, less) => {
+                let expected = model.remove(pool, pair(less));
+                prop_assert_eq!(real.pools[pool].remove(caps(less)).map_err(Why::from), expected);
+            }
+            Call::Reset(pool) => {
+                model.reset(pool);
+                real.pools[pool].reset();
+            }
+            Call::Close(pool) => {
+                model.close(pool);
+                real.pools[pool].close();
+            }
+        }
+        collect(model, real)?;
+        compare(model, real)
+    }
+
+    /// Polls all that wait, and moves what was granted to the holds.
+    fn collect(model: &mut Model, real: &mut Real) -> Result<(), TestCaseError> {
+        let mut outcomes = Vec::new();
+        for (ticket, mut wait) in std::mem::take(&mut real.waits) {
+            match poll(&mut wait) {
+                Poll::Pending => real.waits.push((ticket, wait)),
+                Poll::Ready(outcome) => outcomes.push((ticket, outcome)),
+            }
+        }
+        let mut done = std::mem::take(&mut model.done);
+        done.sort_unstable();
+        let seen: Vec<_> =
+            outcomes.iter().map(|(ticket, outcome)| (*ticket, outcome.as_ref().map(|_| ()).map_err(|_| ()))).collect();
+        let expected: Vec<_> = done.iter().map(|(ticket, outcome)| (*ticket, outcome.map(|_| ()))).collect();
+        prop_assert_eq!(seen, expected);
+        for ((_, granted), (_, asked)) in outcomes.into_iter().zip(done) {
+            real.holds.extend(granted.ok());
+            model.holds.extend(asked.ok().map(|asked| (ROOT, asked)));
+        }
+        Ok(())
+    }
+
+    fn compare(model: &Model, real: &Real) -> Result<(), TestCaseError> {
+        let mut expected = model.pools;
+        expected[ROOT].waiting = model.line.len() as u128;
+        prop_assert_eq!(real.balances(), expected);
+        for (share, lease) in model.shares.iter().zip(&real.leases) {
+            prop_assert_eq!(pair(units(lease.remaining())), share.left);
+        }
+        prop_assert_eq!(real.pools[ROOT].holders().len(), model.holds.len() + model.shares.len());
+        prop_assert_eq!(real.pools[ROOT].snapshot().reservations, model.holds.len() as u64);
+        Ok(())
+    }
+
+    proptest! {
+        /// P1 to P4, P6 and P7.
+        #[test]
+        fn whatever_is_called_in_whatever_order(
+            (tokens, requests, child, carved) in (0..=300_u64, 0..=150_u64, 0..=200_u64, 0..=100_u64),
+            calls in vec(calls(), 1..80),
+        ) {
+            let caps = [tokens, requests, child, carved.min(tokens)];
+            let (mut model, mut real) = (Model::new(caps), Real::new(caps));
+            for call in &calls {
+                step(&mut model, &mut real, call)?;
+            }
+            // P3: all goes back, once.
+            drop((real.leases, real.holds, real.waits));
+            let root = real.pools[ROOT].snapshot();
+            let carve = real.pools[2].snapshot().tokens;
+            prop_assert_eq!((root.tokens.reserved, root.requests.reserved), (carve.cap.unwrap() - carve.used, 0));
+            prop_assert_eq!(real.pools[ROOT].holders().len(), 0);
+        }
+    }
+}
