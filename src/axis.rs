@@ -78,35 +78,42 @@ impl AxisSet {
     /// Naming one of these names all three.
     pub(crate) const TOKEN_FAMILY: AxisSet = AxisSet::of(Axis::Tokens).with(Axis::InputTokens).with(Axis::OutputTokens);
 
+    #[inline]
     pub(crate) const fn of(axis: Axis) -> AxisSet {
         assert!(axis.is_counted());
         AxisSet(1 << axis as u8)
     }
 
+    #[inline]
     #[must_use]
     pub(crate) const fn with(self, axis: Axis) -> AxisSet {
         self.union(AxisSet::of(axis))
     }
 
+    #[inline]
     #[must_use]
     pub(crate) const fn union(self, other: AxisSet) -> AxisSet {
         AxisSet(self.0 | other.0)
     }
 
+    #[inline]
     #[must_use]
     pub(crate) const fn intersection(self, other: AxisSet) -> AxisSet {
         AxisSet(self.0 & other.0)
     }
 
+    #[inline]
     #[must_use]
     pub(crate) const fn difference(self, other: AxisSet) -> AxisSet {
         AxisSet(self.0 & !other.0)
     }
 
+    #[inline]
     pub(crate) const fn is_empty(self) -> bool {
         self.0 == 0
     }
 
+    #[inline]
     pub(crate) const fn contains(self, index: usize) -> bool {
         self.0 >> index & 1 == 1
     }

@@ -242,6 +242,12 @@ impl BudgetExceeded {
         self.retry_after
     }
 
+    /// There is another refusal.
+    pub(crate) fn worsen(&mut self, outlook: Outlook, now: Option<Instant>) {
+        self.outlook = self.outlook.max(outlook);
+        self.retry_after = self.outlook.after(now);
+    }
+
     fn within(&self) -> String {
         self.retry_after.map(|after| format!(": in {after:?}")).unwrap_or_default()
     }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use crate::axis::Quantities;
 use crate::error::BudgetError;
 use crate::tree::{Booked, HoldKey, Tree};
 use crate::{Amount, BudgetPool};
@@ -287,7 +288,7 @@ impl Receipt {
     /// What of it did not fit: on each axis the greatest overage on the path, zero where all fitted.
     #[must_use]
     pub fn overage(&self) -> Amount {
-        Amount::from(self.0.overage)
+        Amount::from(Quantities::each(self.0.settled.axes(), |axis| self.0.overage[axis]))
     }
 
     /// Whether the hold had [expired](BudgetPool::reserve_for) before: what was settled was not held any more.

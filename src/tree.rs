@@ -126,15 +126,15 @@ pub(crate) enum OnDrop {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Booked {
     pub(crate) settled: Quantities,
-    /// The greatest on the path.
-    pub(crate) overage: Quantities,
+    /// The greatest on the path; none where nothing was settled.
+    pub(crate) overage: Units,
     /// The hold had expired.
     pub(crate) late: bool,
 }
 
 impl Booked {
     pub(crate) fn new(settled: &Quantities, overage: Units, late: bool) -> Booked {
-        Booked { settled: *settled, overage: Quantities::each(settled.axes(), |axis| overage[axis]), late }
+        Booked { settled: *settled, overage, late }
     }
 }
 
@@ -315,7 +315,7 @@ impl Tree {
         let more = caps.quantities().only(node.ledger.capped());
         if let Some(axis) = more.axes().find(|&axis| more.units()[axis] > node.ledger.headroom(axis)) {
             let headroom = node.ledger.headroom(axis);
-            return Err(node.exceeded(axis, more.units()[axis], headroom).into());
+            return Err(node.exceeded(axis, more.units()[axis], headroom, Outlook::Never, None).into());
         }
         if let Some(parent) = node.share_of() {
             // What will pay overage here is spent already, and was booked above when it was.
@@ -643,7 +643,7 @@ impl Tree {
             return Ok(());
         };
         let held = hold.held.units()[axis];
-        let refusal = self.nodes[hold.node].exceeded(axis, part.units()[axis], held);
+        let refusal = self.nodes[hold.node].exceeded(axis, part.units()[axis], held, Outlook::Never, None);
         Err(BudgetExceeded { cap: Some(held), ..refusal }.into())
     }
 }
@@ -898,29 +898,29 @@ impl Tree {
     }
 }
 
-/// The first refusal for lack of capacity, with the worst outlook of all. The deadline of the called pool is the earliest.
+/// The first refusal for lack of capacity, with the worst outlook of all.
 pub(crate) fn first_refusal<'a>(
     path: impl Iterator<Item = &'a Node>,
     asked: &Units,
     now: Option<Instant>,
 ) -> Option<BudgetExceeded> {
-    let mut path = path.peekable();
-    let deadline = path.peek()?.deadline;
-    let mut asked = *asked;
-    let mut first = None;
-    let mut worst = None;
+    let (mut asked, mut deadline) = (*asked, None);
+    let mut first: Option<BudgetExceeded> = None;
     for node in path {
+        // Each pool has the earliest on its way up.
+        let deadline = *deadline.get_or_insert(node.deadline);
         for (axis, &units) in asked.iter().enumerate() {
             if units > node.ledger.free(axis) {
-                first = first.or(Some((node, axis, units)));
-                worst = worst.max(Some(node.outlook(axis, units, deadline)));
+                let outlook = node.outlook(axis, units, deadline);
+                match &mut first {
+                    None => first = Some(node.exceeded(axis, units, node.ledger.free(axis), outlook, now)),
+                    Some(first) => first.worsen(outlook, now),
+                }
             }
         }
         node.carve(&mut asked);
     }
-    let ((node, axis, units), outlook) = first.zip(worst)?;
-    let refusal = node.exceeded(axis, units, node.ledger.free(axis));
-    Some(BudgetExceeded { outlook, retry_after: outlook.after(now), ..refusal })
+    first
 }
 
 impl Node {
@@ -943,9 +943,12 @@ impl Node {
 
     /// What to expect of asking for more than is free.
     pub(crate) fn outlook(&self, axis: usize, asked: u64, deadline: Option<Deadline>) -> Outlook {
-        let in_time = |at: &Instant| deadline.is_none_or(|deadline| *at < deadline.at);
-        let when = |missing| self.window.as_ref()?.when(&self.ledger, axis, missing).filter(in_time);
         let at_best = self.ledger.missing_at_best(axis, asked);
+        let Some(window) = &self.window else {
+            return if at_best == 0 { Outlook::AfterRelease } else { Outlook::Never };
+        };
+        let in_time = |at: &Instant| deadline.is_none_or(|deadline| *at < deadline.at);
+        let when = |missing| window.when(&self.ledger, axis, missing).filter(in_time);
         match when(self.ledger.missing(axis, asked)) {
             Some(at) => Outlook::At(at),
             None if at_best == 0 || when(at_best).is_some() => Outlook::AfterRelease,
@@ -988,15 +991,22 @@ impl Node {
         }
     }
 
-    fn exceeded(&self, axis: usize, requested: u64, available: u64) -> BudgetExceeded {
+    fn exceeded(
+        &self,
+        axis: usize,
+        requested: u64,
+        available: u64,
+        outlook: Outlook,
+        now: Option<Instant>,
+    ) -> BudgetExceeded {
         BudgetExceeded {
             axis: Axis::at(axis),
             requested,
             available,
             cap: self.ledger.cap(axis),
             scope: self.name.clone(),
-            outlook: Outlook::Never,
-            retry_after: None,
+            outlook,
+            retry_after: outlook.after(now),
         }
     }
 }
