@@ -13,7 +13,7 @@ use std::process::ExitCode;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use budget_pool::{Amount, BudgetPool, Usd, Wait, Window};
+use budget_pool::{Amount, BudgetPool, Builder, Root, Usd, Wait, Window};
 use governor::{Quota, RateLimiter};
 
 const PLENTY: u64 = u64::MAX / 2;
@@ -33,76 +33,66 @@ fn main() -> ExitCode {
         return usage();
     };
 
-    let nanos = Usd::from_nanos(PLENTY);
-    let pool = match case.as_str() {
-        "record4" => BudgetPool::builder().tokens(PLENTY).input_tokens(PLENTY).output_tokens(PLENTY).usd(nanos).build(),
-        "refused" => BudgetPool::builder().tokens(PLENTY).usd(Usd::from_nanos(0)).build(),
-        "wait1" | "wait1000" | "wait100000" => BudgetPool::builder().in_flight(1).build(),
-        "fixed" => BudgetPool::builder().tokens(PLENTY).usd(nanos).window(Window::fixed(HOUR)).build(),
-        // What a call takes has all come back at the next; or only a part of it has.
-        "sliding" => BudgetPool::builder().tokens(PLENTY).usd(nanos).window(Window::sliding(SECOND)).build(),
-        "in-use" => BudgetPool::builder().tokens(PLENTY).usd(nanos).window(Window::sliding(Duration::MAX)).build(),
-        "refused-fixed" => BudgetPool::builder().tokens(1_200).window(Window::fixed(HOUR)).build(),
-        "refused-sliding" => BudgetPool::builder().tokens(1_200).window(Window::sliding(HOUR)).build(),
-        "depth4" => (1..4).fold(BudgetPool::builder().tokens(PLENTY).usd(nanos).build(), |above, _| {
-            above.child().tokens(PLENTY).usd(nanos).build()
-        }),
-        _ => BudgetPool::builder().tokens(PLENTY).usd(nanos).build(),
-    };
+    let capped = |usd: u64| BudgetPool::builder().tokens(PLENTY).usd(Usd::from_nanos(usd));
+    let (pool, slots) = (capped(PLENTY).build(), BudgetPool::builder().in_flight(1).build());
     match case.as_str() {
-        "record2" | "refused" | "depth4" | "fixed" | "sliding" | "in-use" | "refused-fixed" | "refused-sliding" => {
-            for _ in 0..iterations {
-                black_box(pool.record(two()).is_ok());
-            }
-        }
+        "record2" => record(capped(PLENTY), iterations),
         "record4" => {
-            for _ in 0..iterations {
+            let pool = capped(PLENTY).input_tokens(PLENTY).output_tokens(PLENTY).build();
+            repeat(iterations, || {
                 let amount = Amount::new().input_tokens(black_box(1_000)).output_tokens(black_box(200));
-                black_box(pool.record(amount.usd(Usd::from_nanos(black_box(3_600_000)))).is_ok());
-            }
+                pool.record(amount.usd(Usd::from_nanos(black_box(3_600_000)))).is_ok()
+            });
         }
-        "reserve" => {
-            for _ in 0..iterations {
-                let Ok(hold) = pool.reserve(two()) else {
-                    return ExitCode::FAILURE;
-                };
-                black_box(hold.commit(two()));
-            }
+        "refused" => record(capped(0), iterations),
+        "depth4" => {
+            let pool = (1..4).fold(pool, |above, _| above.child().tokens(PLENTY).usd(Usd::from_nanos(PLENTY)).build());
+            repeat(iterations, || pool.record(two()).is_ok());
         }
+        "reserve" => repeat(iterations, || pool.reserve(two()).expect("it is free").commit(two())),
+        "lease" => {
+            let share = Amount::new().tokens(PLENTY).usd(Usd::from_nanos(PLENTY));
+            let mut lease = pool.lease(share).expect("all of it is free");
+            repeat(iterations, || lease.record(two()).is_ok());
+        }
+        "fixed" => record(capped(PLENTY).window(Window::fixed(HOUR)), iterations),
+        // What a call takes has all come back at the next; or only a part of it has.
+        "sliding" => record(capped(PLENTY).window(Window::sliding(SECOND)), iterations),
+        "in-use" => record(capped(PLENTY).window(Window::sliding(Duration::MAX)), iterations),
+        "refused-fixed" => record(BudgetPool::builder().tokens(1_200).window(Window::fixed(HOUR)), iterations),
+        "refused-sliding" => record(BudgetPool::builder().tokens(1_200).window(Window::sliding(HOUR)), iterations),
         "reserve-for" => {
-            for _ in 0..iterations {
-                let Ok(hold) = pool.reserve_for(two(), black_box(HOUR)) else {
-                    return ExitCode::FAILURE;
-                };
-                black_box(hold.commit(two()));
-            }
+            repeat(iterations, || pool.reserve_for(two(), black_box(HOUR)).expect("it is free").commit(two()));
         }
         "renew" => {
-            let Ok(mut hold) = pool.reserve_for(two(), HOUR) else {
-                return ExitCode::FAILURE;
-            };
-            for _ in 0..iterations {
-                black_box(hold.renew(black_box(HOUR)).is_ok());
-            }
+            let mut hold = pool.reserve_for(two(), HOUR).expect("it is free");
+            repeat(iterations, || hold.renew(black_box(HOUR)).is_ok());
         }
-        "once-known" => {
-            for _ in 0..iterations {
-                black_box(pool.record_once(black_box("job-17"), two()).is_ok());
-            }
-        }
+        "once-known" => repeat(iterations, || pool.record_once(black_box("job-17"), two()).is_ok()),
         "governor" | "refused-governor" => {
             let rate = if case == "governor" { 1_000_000_000 } else { 1 };
             let limiter = RateLimiter::direct(Quota::per_second(NonZeroU32::new(rate).expect("not zero")));
-            for _ in 0..iterations {
-                black_box(limiter.check().is_ok());
-            }
+            repeat(iterations, || limiter.check().is_ok());
         }
-        "wait1" => wait(&pool, 1, iterations),
-        "wait1000" => wait(&pool, 1_000, iterations),
-        "wait100000" => wait(&pool, 100_000, iterations),
+        "snapshot" => repeat(iterations, || pool.snapshot()),
+        "child" => repeat(iterations, || pool.child().tokens(black_box(PLENTY)).build()),
+        "wait1" => wait(&slots, 1, iterations),
+        "wait1000" => wait(&slots, 1_000, iterations),
+        "wait100000" => wait(&slots, 100_000, iterations),
         _ => return usage(),
     }
     ExitCode::SUCCESS
+}
+
+fn record(builder: Builder<Root>, iterations: u64) {
+    let pool = builder.build();
+    repeat(iterations, || pool.record(two()).is_ok());
+}
+
+fn repeat<R>(iterations: u64, mut call: impl FnMut() -> R) {
+    for _ in 0..iterations {
+        black_box(call());
+    }
 }
 
 fn wait(pool: &BudgetPool, waiting: usize, iterations: u64) {
@@ -127,8 +117,9 @@ fn wait(pool: &BudgetPool, waiting: usize, iterations: u64) {
 
 fn usage() -> ExitCode {
     eprintln!(
-        "usage: hot CASE ITERATIONS, the case one of record2, record4, refused, reserve, depth4, fixed, sliding, in-use,\n\
-         refused-fixed, refused-sliding, reserve-for, renew, once-known, governor, refused-governor, wait1, wait1000, wait100000"
+        "usage: hot CASE ITERATIONS, the case one of record2, record4, refused, reserve, depth4, lease, snapshot, child,\n\
+         fixed, sliding, in-use, refused-fixed, refused-sliding, reserve-for, renew, once-known, governor,\n\
+         refused-governor, wait1, wait1000, wait100000"
     );
     ExitCode::from(2)
 }
