@@ -202,9 +202,9 @@ impl BudgetPool {
     /// (P6), so that a stream of small ones cannot starve a large one. Nothing is asked before the first poll. See [`Wait`].
     ///
     /// The future ends with an error as soon as there is nothing to wait for: the amount can never fit, the pool is closed,
-    /// the deadline has passed (told in time by [`Builder::timer`], or else at the next call on the pool that asks). One thing
-    /// may be told later: that a [window](Builder::window) of a pool above brings back enough only after the deadline. Then it
-    /// is told once it is the first in line, or at the deadline.
+    /// the deadline has passed (told in time by [`Builder::timer`], or else at the next call on the pool that asks). What only
+    /// time makes hopeless may be told later, at the next call on the pool or at the deadline: a [window](Builder::window) above
+    /// brings back enough, but after the deadline; a hold above is settled by its expiry.
     ///
     /// What time alone brings (a [window](Builder::window) that turns, a hold that [expires](BudgetPool::reserve_for)) serves it
     /// in the same way.

@@ -8,7 +8,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, ManualClock, Outlook, Receipt, Reservation, Usd, Wait, Window,
+    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, Lease, ManualClock, Outlook, Receipt, Reservation, Usd, Wait,
+    Window,
 };
 
 const NANO: Duration = Duration::from_nanos(1);
@@ -41,6 +42,12 @@ fn windowed(cap: u64, window: Window) -> (ManualClock, BudgetPool) {
     let clock = ManualClock::new();
     let pool = BudgetPool::builder().name("run").tokens(cap).window(window).clock(clock.clone()).build();
     (clock, pool)
+}
+
+/// Many holds that expire in a second. A call that need not reclaim all reclaims only some of these, and nothing that
+/// expires later.
+fn due_before(pool: &BudgetPool) {
+    (0..20).for_each(|_| forget(pool.reserve_for(Amount::new(), secs(1)).unwrap()));
 }
 
 fn expired() -> BudgetError {
@@ -349,6 +356,22 @@ mod ttl {
     }
 
     #[test]
+    fn p4_a_lease_that_needs_more_finds_what_has_expired() {
+        type Ask = fn(&mut Lease) -> bool;
+        let asks: [Ask; 2] =
+            [|lease| lease.record(tokens(100)).is_ok(), |lease| lease.debit(tokens(100)).overage().is_zero()];
+        for ask in asks {
+            let (clock, pool) = pool_of(100);
+            let mut lease = pool.lease(tokens(10)).unwrap();
+            due_before(&pool);
+            forget(pool.reserve_for(tokens(90), secs(1)).unwrap());
+            clock.advance(secs(1));
+            assert!(ask(&mut lease));
+            assert_eq!(balance(&pool), [100, 0, 0]);
+        }
+    }
+
+    #[test]
     fn p5_whoever_looks_sees_nothing_that_has_expired() {
         type Look = fn(&BudgetPool) -> u64;
         let looks: [Look; 5] = [
@@ -364,6 +387,57 @@ mod ttl {
             (0..100).for_each(|_| forget(child.reserve_for(tokens(1), secs(1)).unwrap()));
             clock.advance(secs(1));
             assert_eq!(look(&pool), 0);
+        }
+    }
+
+    #[test]
+    fn p1_an_addition_to_a_share_that_owes_is_no_budget_out_of_nothing() {
+        let (clock, root) = pool_of(1_000);
+        let share = root.child().tokens(100).carved().build().unwrap();
+        due_before(&root);
+        forget(share.reserve_for(tokens(50), secs(2)).unwrap());
+        share.debit(tokens(70));
+        // What is asked above is there only once this was reclaimed, and the hold of the share before it.
+        forget(root.reserve_for(tokens(880), secs(3)).unwrap());
+        clock.advance(secs(3));
+        share.add(Caps::new().tokens(30)).unwrap();
+        assert_eq!(balance(&share), [70, 0, 0], "what expired pays first");
+        assert_eq!(balance(&root), [70, 130 - 70, 0], "all that is left of the share is held above");
+        share.debit(tokens(60));
+        assert_eq!((balance(&root), balance(&share)), ([130, 0, 0], [130, 0, 0]));
+    }
+
+    #[test]
+    fn p2_a_late_commit_finds_what_has_expired_and_is_no_overage() {
+        for is_reclaimed in [false, true] {
+            let (clock, pool) = pool_of(100);
+            let late = pool.reserve_for(tokens(50), secs(1)).unwrap();
+            if is_reclaimed {
+                clock.advance(secs(1));
+                assert_eq!(balance(&pool), [0, 0, 0]);
+                due_before(&pool);
+                forget(pool.reserve_for(tokens(100), secs(1)).unwrap());
+            } else {
+                due_before(&pool);
+                forget(pool.reserve_for(tokens(50), secs(1)).unwrap());
+                pool.debit(tokens(20));
+            }
+            clock.advance(secs(1));
+            let (receipt, used) = (late.commit_all(), balance(&pool)[0]);
+            assert!(receipt.is_late() && receipt.overage().is_zero(), "{receipt:?}");
+            assert_eq!(used, if is_reclaimed { 50 } else { 50 + 20 });
+        }
+    }
+
+    #[test]
+    fn p8_what_has_expired_has_no_time_left_though_the_clock_runs_back() {
+        let (start, offset) = (Instant::now(), Arc::new(AtomicU64::new(10)));
+        let read = Arc::clone(&offset);
+        let pool = BudgetPool::builder().clock(move || start + secs(read.load(Ordering::Relaxed))).build();
+        let hold = pool.reserve_for(tokens(1), secs(5)).unwrap();
+        for now in [16, 12] {
+            offset.store(now, Ordering::Relaxed);
+            assert_eq!((hold.amount(), hold.time_left()), (Amount::new(), Some(Duration::ZERO)));
         }
     }
 
@@ -710,6 +784,72 @@ mod windows {
         assert_eq!(used, [10, 0, 10]);
     }
 
+    #[test]
+    fn p5_the_peak_of_a_period_does_not_count_what_expired_before_it() {
+        let (clock, pool) = windowed(100, Window::fixed(secs(10)));
+        due_before(&pool);
+        forget(pool.reserve_for(tokens(100), secs(2)).unwrap());
+        let lasting = pool.reserve_for(Amount::new().requests(7), secs(11)).unwrap();
+        clock.advance(secs(11));
+        let seen = pool.snapshot();
+        assert_eq!((seen.tokens.peak, seen.requests.peak, lasting.amount()), (0, 7, Amount::new()));
+    }
+
+    #[test]
+    fn p2_the_smallest_and_the_largest_numbers_are_counted() {
+        let years = secs(600 * 365 * 86_400);
+        for period in [Duration::ZERO, NANO, secs(1), Duration::MAX] {
+            for (window, owed) in [(Window::fixed(period), false), (Window::sliding(period), true)] {
+                for cap in [0, 1, 2, u64::MAX - 1, u64::MAX] {
+                    let (clock, pool) = windowed(cap, window);
+                    for told in 1..=3 {
+                        pool.debit(tokens(u64::MAX));
+                        let spent_then = spent(&pool);
+                        for asked in [0, 1, cap, u64::MAX] {
+                            if let Err(refused) = pool.check(tokens(asked)) {
+                                let is_in_time = matches!(refused.outlook(), Outlook::At(_));
+                                assert_eq!(refused.retry_after().is_some(), is_in_time, "{refused}");
+                            }
+                        }
+                        drop(pool.reserve_for(tokens(1), Duration::MAX));
+                        clock.advance(NANO);
+                        assert_eq!(spent(&pool), spent_then, "{told}: it never falls, nor wraps");
+                        clock.advance(years);
+                        assert_eq!(spent(&pool), spent_then);
+                        assert!(owed || balance(&pool) == [0, 0, 0]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn p8_at_the_end_of_time_what_would_come_later_never_does() {
+        let clock = ManualClock::new();
+        let sliding = Window::sliding(secs(3));
+        let root = BudgetPool::builder().tokens(u64::MAX).window(sliding).clock(clock.clone()).build();
+        let pool = root.child().name("run").tokens(5).window(Window::fixed(secs(7))).build();
+        let mut step = secs(i64::MAX as u64);
+        while step > Duration::ZERO {
+            let before = clock.now();
+            clock.advance(step);
+            if clock.now() == before {
+                // So far it cannot go.
+                step /= 2;
+            }
+            pool.debit(tokens(u64::MAX / 2));
+            assert_eq!(pool.check(tokens(6)).unwrap_err().outlook(), Outlook::Never);
+        }
+        assert!(clock.now().checked_add(NANO).is_none());
+        let mut hold = pool.reserve_for(Amount::new(), secs(5)).unwrap();
+        assert_eq!((hold.time_left(), hold.renew(NANO), hold.time_left()), (None, Ok(()), None));
+        let refused = pool.record(tokens(1)).unwrap_err();
+        assert_eq!((refused.outlook(), refused.retry_after()), (Outlook::Never, None));
+        pool.reset();
+        root.reset();
+        pool.record(tokens(5)).unwrap();
+    }
+
     /// 1,000 tokens and 10 requests a minute, a dollar a day, two for good.
     #[test]
     fn p7_rates_and_lifetime_caps_combine_and_the_one_that_bound_is_named() {
@@ -1018,6 +1158,33 @@ mod waiters {
     }
 
     #[test]
+    fn p6_whoever_takes_the_first_place_is_reminded_from_then_on() {
+        let (_, pool) = pool_of(10);
+        let elsewhere = pool.child().build();
+        let mut hold = pool.reserve(tokens(10)).unwrap();
+        let [mut first, mut second] = [(); 2].map(|()| Waiter::queued(&pool, tokens(5)));
+        let expiring = elsewhere.reserve_for(Amount::new(), secs(5)).unwrap();
+        assert!(first.poll().is_pending());
+        drop((expiring, first));
+        hold.renew(secs(10)).unwrap();
+        assert_eq!(second.wakes(), 1);
+        assert!(second.poll().is_pending());
+    }
+
+    #[test]
+    fn p6_what_is_held_for_a_time_elsewhere_does_not_remind_whoever_waits() {
+        let root = BudgetPool::unlimited();
+        let (busy, idle) = (root.child().tokens(10).build(), root.child().build());
+        let _hold = busy.reserve(tokens(10)).unwrap();
+        let mut waiter = Waiter::queued(&busy, tokens(5));
+        for _ in 0..10 {
+            idle.reserve_for(tokens(1), secs(30)).unwrap().commit_all();
+            assert!(waiter.poll().is_pending());
+        }
+        assert_eq!(waiter.wakes(), 0);
+    }
+
+    #[test]
     fn p6_who_cannot_be_met_before_the_deadline_is_told_at_once() {
         for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
             let clock = ManualClock::new();
@@ -1143,13 +1310,18 @@ mod waiters {
     mod in_tokio {
         use super::*;
         use budget_pool::{Builder, Root};
-        use tokio::time::{Instant, sleep};
+        use tokio::time::{Instant, sleep, timeout};
 
         fn timed() -> Builder<Root> {
             BudgetPool::builder()
                 .tokens(10)
                 .clock(|| Instant::now().into_std())
                 .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+        }
+
+        /// A lost alarm is a failure, and no wait for ever: with nothing else to do, paused time runs on to this.
+        async fn soon<T>(task: tokio::task::JoinHandle<T>) -> T {
+            timeout(secs(10_000), task).await.expect("an alarm was lost").unwrap()
         }
 
         /// Waits in a task of its own; keeps for so long what it is granted. Says after how many seconds that was: the
@@ -1171,7 +1343,7 @@ mod waiters {
             for (window, after) in [(Window::fixed(secs(60)), 60), (Window::sliding(secs(60)), 36)] {
                 let pool = timed().window(window).build();
                 pool.record(tokens(10)).unwrap();
-                assert_eq!(wait(&pool, tokens(6), 0).await.unwrap(), after);
+                assert_eq!(soon(wait(&pool, tokens(6), 0)).await, after);
             }
         }
 
@@ -1179,7 +1351,7 @@ mod waiters {
         async fn p6_a_task_is_served_when_a_hold_expires() {
             let pool = timed().build();
             forget(pool.reserve_for(tokens(10), secs(5)).unwrap());
-            assert_eq!(wait(&pool, tokens(6), 0).await.unwrap(), 5);
+            assert_eq!(soon(wait(&pool, tokens(6), 0)).await, 5);
         }
 
         #[tokio::test(start_paused = true)]
@@ -1191,7 +1363,7 @@ mod waiters {
                     let task = wait(&pool, tokens(6), 0);
                     sleep(secs(1)).await;
                     hold.renew(secs(renewed)).unwrap();
-                    assert_eq!(task.await.unwrap(), after);
+                    assert_eq!(soon(task).await, after);
                 }
             }
         }
@@ -1203,13 +1375,13 @@ mod waiters {
             let task = wait(&pool, tokens(6), 0);
             sleep(secs(1)).await;
             hold.renew(secs(10)).unwrap();
-            assert_eq!(task.await.unwrap(), 11);
+            assert_eq!(soon(task).await, 11);
             let pool = timed().window(Window::sliding(secs(10))).build();
             pool.record(tokens(10)).unwrap();
             let task = wait(&pool, tokens(5), 0);
             sleep(secs(4)).await;
             pool.record(tokens(4)).unwrap();
-            assert_eq!(task.await.unwrap(), 9, "a spend does not wait its turn");
+            assert_eq!(soon(task).await, 9, "a spend does not wait its turn");
         }
 
         #[tokio::test(start_paused = true)]
@@ -1220,7 +1392,7 @@ mod waiters {
             let task = wait(&pool, tokens(9), 0);
             sleep(secs(1)).await;
             drop(hold);
-            assert_eq!(task.await.unwrap(), 4);
+            assert_eq!(soon(task).await, 4);
         }
 
         #[tokio::test(start_paused = true)]
@@ -1237,7 +1409,7 @@ mod waiters {
                 [wait(&a, tokens(4), 5), wait(&b, tokens(6), 30), wait(&root, tokens(5), 5), wait(&b, tokens(1), 0)];
             let mut served = Vec::new();
             for task in tasks {
-                served.push(task.await.unwrap());
+                served.push(soon(task).await);
             }
             assert_eq!(served, [40, 30, 60, 60]);
         }
@@ -1258,7 +1430,7 @@ mod waiters {
                 })
                 .collect();
             for task in tasks {
-                task.await.unwrap();
+                soon(task).await;
             }
         }
     }
@@ -1637,10 +1809,205 @@ mod p8_time_only_when_asked {
     }
 
     #[test]
+    fn a_window_beside_a_pool_is_no_reason_to_read_it_for_the_tree_below() {
+        let counting = Counting::new();
+        let root = BudgetPool::builder().clock(counting.clock()).build();
+        let _turning = root.child().tokens(1).window(Window::fixed(secs(60))).build();
+        let plain = root.child().build();
+        let _below = plain.child().build();
+        counting.reads();
+        assert_eq!((plain.snapshot_tree().iter().count(), counting.reads()), (2, 0));
+        assert_eq!((root.snapshot_tree().iter().count(), counting.reads()), (4, 1));
+    }
+
+    #[test]
     fn a_window_that_is_gone_needs_no_time() {
         let counting = Counting::new();
         let root = BudgetPool::builder().clock(counting.clock()).build();
         drop(root.child().window(Window::fixed(secs(60))).build());
         assert_eq!((counting.reads(), root.snapshot_tree().iter().count(), counting.reads()), (1, 1, 0));
+    }
+}
+
+mod a_clock_that_panics {
+    use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+    use std::sync::atomic::AtomicBool;
+
+    /// Why the clock is read: a hold that may expire, a window, or both.
+    const REASONS: [(bool, bool); 3] = [(true, false), (false, true), (true, true)];
+
+    struct Run {
+        clock: ManualClock,
+        is_broken: Arc<AtomicBool>,
+        pool: BudgetPool,
+        hold: Reservation,
+    }
+
+    impl Run {
+        /// A pool of 100 tokens, 10 of them used and 30 held for 10 seconds or for good.
+        fn new((expires, has_window): (bool, bool)) -> Run {
+            let (clock, is_broken) = (ManualClock::new(), Arc::<AtomicBool>::default());
+            let breakable = {
+                let (clock, is_broken) = (clock.clone(), Arc::clone(&is_broken));
+                move || {
+                    if is_broken.load(Ordering::Relaxed) {
+                        // A panic, but for the text.
+                        resume_unwind(Box::new("broken"));
+                    }
+                    clock.now()
+                }
+            };
+            let pool = BudgetPool::builder().name("run").tokens(100).clock(breakable);
+            let pool = if has_window { pool.window(Window::fixed(secs(60))) } else { pool };
+            let pool = pool.build();
+            pool.record(tokens(10)).unwrap();
+            let hold = pool.reserve_for(tokens(30), if expires { secs(10) } else { Duration::MAX }).unwrap();
+            Run { clock, is_broken, pool, hold }
+        }
+
+        fn breaks(&self, is_broken: bool) {
+            self.is_broken.store(is_broken, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn p2_what_is_told_is_booked_as_if_no_time_had_passed() {
+        type Tell = fn(&BudgetPool, Reservation);
+        let cases: [(Tell, [u64; 3]); 12] = [
+            (|_, hold| _ = hold.commit(tokens(20)), [30, 0, 0]),
+            (|_, hold| _ = hold.commit(tokens(95)), [100, 0, 5]),
+            (|_, hold| _ = hold.commit_all(), [40, 0, 0]),
+            (|_, hold| _ = hold.commit_total(tokens(25)), [35, 0, 0]),
+            (|_, hold| _ = hold.try_commit(tokens(90)).unwrap(), [100, 0, 0]),
+            (|_, hold| drop(hold), [10, 0, 0]),
+            (|_, hold| drop(hold.commit_on_drop()), [40, 0, 0]),
+            (
+                |_, mut hold| {
+                    hold.debit(tokens(5));
+                    forget(hold);
+                },
+                [15, 25, 0],
+            ),
+            (
+                |_, mut hold| {
+                    hold.shrink(tokens(10)).unwrap();
+                    assert_eq!(hold.amount(), tokens(20));
+                    forget(hold);
+                },
+                [10, 20, 0],
+            ),
+            (
+                |pool, hold| {
+                    pool.debit(tokens(80));
+                    forget(hold);
+                },
+                [70, 30, 20],
+            ),
+            (
+                |pool, hold| {
+                    assert_eq!((pool.holders().len(), pool.snapshot_tree().iter().count()), (1, 1));
+                    pool.remove(Caps::new().tokens(60)).unwrap();
+                    forget(hold);
+                },
+                [10, 30, 0],
+            ),
+            (
+                |pool, hold| {
+                    assert_eq!(pool.reset().tokens.used, 10);
+                    forget(hold);
+                },
+                [0, 30, 0],
+            ),
+        ];
+        for (case, (tell, then)) in cases.into_iter().enumerate() {
+            for reason in REASONS {
+                let Run { clock, is_broken, pool, hold } = Run::new(reason);
+                // Much is due, and nobody can know.
+                clock.advance(secs(100));
+                is_broken.store(true, Ordering::Relaxed);
+                tell(&pool, hold);
+                assert_eq!(balance(&pool), then, "{case}, {reason:?}");
+                is_broken.store(false, Ordering::Relaxed);
+                pool.check(tokens(0)).unwrap();
+                let (expires, has_window) = reason;
+                let [used, reserved, overage] = then;
+                let held = if expires { 0 } else { reserved };
+                let paid = if expires { overage.min(reserved) } else { 0 };
+                let later = if has_window { [0, held, 0] } else { [used + paid, held, overage - paid] };
+                assert_eq!(balance(&pool), later, "{case}, {reason:?}: once it is known");
+            }
+        }
+    }
+
+    #[test]
+    fn p2_a_panic_in_a_task_that_holds_does_not_become_an_abort() {
+        let Run { is_broken, pool, hold, .. } = Run::new((true, true));
+        let other = pool.reserve(tokens(20)).unwrap().commit_on_drop();
+        is_broken.store(true, Ordering::Relaxed);
+        let caught = catch_unwind(AssertUnwindSafe(|| {
+            let _both = (hold, other);
+            resume_unwind(Box::new("the task's own"));
+        }));
+        assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"the task's own"));
+        assert_eq!(balance(&pool), [30, 0, 0]);
+    }
+
+    #[test]
+    fn p7_what_asks_panics_where_it_is_called_and_changes_nothing() {
+        type Ask = fn(&BudgetPool, &mut Reservation) -> bool;
+        let asks: [Ask; 10] = [
+            |pool, _| pool.record(tokens(1)).is_ok(),
+            |pool, _| pool.check(tokens(1)).is_ok(),
+            |pool, _| pool.reserve(tokens(1)).is_ok(),
+            |pool, _| pool.reserve_for(tokens(1), secs(1)).is_ok(),
+            |pool, _| pool.record_once("key", tokens(1)).is_ok(),
+            |pool, _| pool.add(Caps::new().tokens(1)).is_ok(),
+            |_, hold| hold.record(tokens(1)).is_ok(),
+            |_, hold| hold.grow(tokens(1)).is_ok(),
+            |_, hold| hold.split(tokens(1)).is_ok(),
+            |_, hold| hold.renew(secs(1)).is_ok(),
+        ];
+        for (case, ask) in asks.into_iter().enumerate() {
+            for reason in REASONS {
+                let mut run = Run::new(reason);
+                let before = run.pool.snapshot();
+                run.breaks(true);
+                let asked = catch_unwind(AssertUnwindSafe(|| ask(&run.pool, &mut run.hold)));
+                assert_eq!(asked.unwrap_err().downcast_ref(), Some(&"broken"), "{case}");
+                run.breaks(false);
+                assert_eq!(run.pool.snapshot(), before, "{case}");
+                assert!(ask(&run.pool, &mut run.hold), "{case}");
+                run.hold.commit_all();
+            }
+        }
+    }
+
+    /// That there is a hold which may expire, or a window below, is then only found once the lock is held.
+    #[test]
+    fn p2_one_that_panics_only_once_is_asked_again() {
+        let clock = ManualClock::new();
+        let panics = Arc::new(AtomicUsize::new(0));
+        let (time, left) = (clock.clone(), Arc::clone(&panics));
+        let pool = BudgetPool::builder().tokens(100).clock(move || {
+            if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+                resume_unwind(Box::new("broken"));
+            }
+            time.now()
+        });
+        let pool = pool.build();
+        let turning = pool.child().tokens(10).window(Window::fixed(secs(5))).build();
+        turning.record(tokens(10)).unwrap();
+        for (panicking, used) in [(1, 10), (0, 0)] {
+            clock.advance(secs(5));
+            panics.store(panicking, Ordering::Relaxed);
+            let seen: Vec<_> = pool.snapshot_tree().iter().map(|pool| pool.tokens.used).collect();
+            assert_eq!(seen, [10, used]);
+        }
+        let late = pool.reserve_for(tokens(60), secs(5)).unwrap();
+        clock.advance(secs(5));
+        panics.store(1, Ordering::Relaxed);
+        assert!(late.commit(tokens(60)).is_late());
+        assert_eq!(panics.load(Ordering::Relaxed), 0);
     }
 }
