@@ -548,7 +548,8 @@ impl Model {
                 let fits = units[axis].min(room[axis]);
                 let rest = units[axis] - fits;
                 pool.used[axis] += fits;
-                pool.overage[axis] += rest;
+                // What is late may add up to more than can be counted.
+                pool.overage[axis] = (pool.overage[axis] + rest).min(MAX);
                 pool.spent[axis] += units[axis];
                 greatest[axis] = greatest[axis].max(rest);
             }
