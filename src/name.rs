@@ -1,5 +1,6 @@
 //! A name, as cheap to copy as a refusal needs it to be.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::ops::Deref;
 
@@ -34,6 +35,13 @@ impl Deref for Name {
 
     fn deref(&self) -> &str {
         &self.0
+    }
+}
+
+/// A map by name can be asked with a `&str`.
+impl Borrow<str> for Name {
+    fn borrow(&self) -> &str {
+        self
     }
 }
 

@@ -252,9 +252,14 @@ impl Tree {
     /// Whether the pool at which a candidate is blocked refuses it still.
     fn stays(&self, key: WaitKey) -> bool {
         let wait = &self.waits.all[key];
-        let mut path = self.asked_on_path(wait.home, wait.asked.units());
-        let blocked = path.find(|(id, _)| Some(*id) == wait.blocked);
+        let blocked = wait.blocked.and_then(|pool| Some((pool, self.asked_at(pool, wait)?)));
         blocked.is_some_and(|(pool, asked)| self.refuses(pool, &asked, wait))
+    }
+
+    /// What a wait asks of a pool, if that is on its way.
+    fn asked_at(&self, pool: NodeId, wait: &Wait) -> Option<Units> {
+        let mut path = self.asked_on_path(wait.home, wait.asked.units());
+        path.find(|(id, _)| *id == pool).map(|(_, asked)| asked)
     }
 
     /// The first pool on the way up that refuses a candidate.
@@ -367,8 +372,7 @@ impl Tree {
         let mut most_asked = Units::default();
         let mut hopeless = Vec::new();
         for (key, wait) in self.waits.all.iter().filter(|(_, wait)| wait.outcome.is_none()) {
-            let mut path = self.asked_on_path(wait.home, wait.asked.units());
-            let Some((_, asked)) = path.find(|(id, _)| *id == pool) else { continue };
+            let Some(asked) = self.asked_at(pool, wait) else { continue };
             if self.nodes[pool].can_ever_fit(&asked) {
                 most_asked = std::array::from_fn(|axis| asked[axis].max(most_asked[axis]));
             } else {
@@ -418,11 +422,9 @@ impl Tree {
     fn alarm(&self, key: WaitKey) -> Option<Instant> {
         let wait = &self.waits.all[key];
         let deadline = self.nodes[wait.home].deadline.map(|deadline| deadline.at);
-        let is_first = |pool: &NodeId| self.first_parked(*pool) == Some(key);
-        let [expiry, room] = match wait.blocked.filter(is_first) {
-            Some(pool) => [self.schedule.next_expiry(), self.room_in_time(pool, wait)],
-            None => [None, None],
-        };
+        let blocked = wait.blocked.filter(|pool| self.first_parked(*pool) == Some(key));
+        let expiry = blocked.and_then(|_| self.schedule.next_expiry());
+        let room = blocked.and_then(|pool| self.room_in_time(pool, wait));
         deadline.into_iter().chain(expiry).chain(room).min()
     }
 
@@ -431,8 +433,7 @@ impl Tree {
     }
 
     fn room_in_time(&self, pool: NodeId, wait: &Wait) -> Option<Instant> {
-        let mut path = self.asked_on_path(wait.home, wait.asked.units());
-        let (_, asked) = path.find(|(id, _)| *id == pool)?;
+        let asked = self.asked_at(pool, wait)?;
         match first_refusal(std::iter::once(&self.nodes[pool]), &asked, None)?.outlook {
             Outlook::At(at) => Some(at),
             _ => None,

@@ -478,7 +478,10 @@ impl Tree {
 
     pub(crate) fn commit_on_drop(&mut self, key: HoldKey, now: Option<Instant>) {
         self.touch_hold(key, &Quantities::NONE, now);
-        self.hold_mut(key).on_drop = OnDrop::Commit;
+        let hold = self.hold_mut(key);
+        if hold.is_live() {
+            hold.on_drop = OnDrop::Commit;
+        }
     }
 
     pub(crate) fn commit(&mut self, key: HoldKey, actual: &Amount, now: Option<Instant>) -> Booked {
@@ -515,15 +518,8 @@ impl Tree {
 
     /// The owner went away without a word.
     pub(crate) fn abandon(&mut self, key: HoldKey, now: Option<Instant>) {
-        match self.hold(key).on_drop {
-            OnDrop::Release => self.release(key, now),
-            OnDrop::Commit => {
-                self.touch_hold(key, &Quantities::NONE, now);
-                let hold = self.hold(key);
-                let bill = if hold.is_live() { hold.bill(&Amount::new(), &NOTHING) } else { Quantities::NONE };
-                self.end(key, &bill, None);
-            }
-        }
+        let bill = self.hold(key).last_bill();
+        self.end(key, &bill, now);
     }
 
     fn end(&mut self, key: HoldKey, bill: &Quantities, now: Option<Instant>) -> Booked {
@@ -552,10 +548,7 @@ impl Tree {
     pub(crate) fn expire(&mut self, slot: usize) {
         let hold = &mut self.holds[slot];
         let (node, held) = (hold.node, *hold.reserved());
-        let bill = match hold.on_drop {
-            OnDrop::Release => Quantities::NONE,
-            OnDrop::Commit => hold.bill(&Amount::new(), &NOTHING),
-        };
+        let bill = hold.last_bill();
         hold.state = if hold.on_drop == OnDrop::Release { State::Released } else { State::Settled };
         self.settle(node, &held, bill.units(), Tally::ENDED);
     }
@@ -676,6 +669,14 @@ impl Hold {
                 self.held.units()[axis]
             }
         })
+    }
+
+    /// What is settled if its owner says nothing more.
+    fn last_bill(&self) -> Quantities {
+        match self.on_drop {
+            OnDrop::Release => Quantities::NONE,
+            OnDrop::Commit => self.bill(&Amount::new(), &NOTHING),
+        }
     }
 
     /// What of `part` this hold does not cover.

@@ -31,14 +31,14 @@ use crate::ledger::Ledger;
 /// pool.record(Amount::new().tokens(500))?;
 /// # Ok::<(), budget_pool::BudgetError>(())
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
     kind: Kind,
     period: Duration,
     start: Option<Instant>,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Kind {
     Fixed,
     Sliding,

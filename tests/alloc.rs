@@ -4,9 +4,10 @@
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
-use budget_pool::{Amount, BudgetPool, Reservation, Usd, Wait};
+use budget_pool::{Amount, BudgetPool, ManualClock, Reservation, Usd, Wait, Window};
 
 const PLENTY: u64 = u64::MAX / 2;
 
@@ -92,6 +93,60 @@ fn a_hold_that_changes_allocates_nothing() {
     is_calm("split", |pool| {
         let mut hold = pool.reserve(amount()).expect("it fits");
         hold.split(part).expect("it is held").commit_all();
+    });
+}
+
+#[test]
+fn what_time_adds_allocates_nothing() {
+    const TTL: Duration = Duration::from_secs(3_600);
+    is_calm("reserve for a while and commit", |pool| {
+        pool.reserve_for(amount(), TTL).expect("it fits").commit_all();
+    });
+    is_calm("renew", |pool| {
+        let mut hold = pool.reserve(amount()).expect("it fits");
+        hold.renew(TTL).expect("it lives");
+    });
+    is_calm("expire", |pool| drop(pool.reserve_for(amount(), Duration::ZERO).expect("it fits")));
+    for window in [Window::fixed(Duration::from_secs(1)), Window::sliding(Duration::from_secs(1))] {
+        let clock = ManualClock::new();
+        let above = BudgetPool::builder().tokens(5_000).window(window).clock(clock.clone()).build();
+        let pool = above.child().tokens(2_000).window(window).build();
+        let turn = || {
+            clock.advance(Duration::from_secs(1));
+            assert!(pool.record(amount()).is_ok());
+            assert!(pool.record(amount()).is_err());
+            clock.advance(Duration::from_millis(1));
+            pool.debit(Amount::new().tokens(1));
+        };
+        (0..50).for_each(|_| turn());
+        assert_eq!(measure(|| (0..2_000).for_each(|_| turn())), AllocationInfo::default(), "{window:?}");
+    }
+}
+
+#[test]
+fn a_key_of_few_bytes_allocates_nothing_in_steady_state() {
+    let clock = ManualClock::new();
+    let pool = BudgetPool::builder().keys(64, Duration::from_secs(10)).clock(clock.clone()).build();
+    let keys: Vec<String> = (0..4_000).map(|key| format!("job-{key}")).collect();
+    let call = |key: &String| {
+        clock.advance(Duration::from_secs(1));
+        // The second time it is a retry.
+        (0..2).for_each(|_| pool.record_once(key, amount()).expect("it fits"));
+    };
+    let (first, steady) = keys.split_at(1_000);
+    first.iter().for_each(call);
+    assert_eq!(measure(|| steady.iter().for_each(call)), AllocationInfo::default());
+}
+
+#[test]
+fn a_lease_allocates_nothing() {
+    is_calm("lease, spend, refill and drop", |pool| {
+        let mut lease = pool.lease(amount()).expect("it fits");
+        for _ in 0..3 {
+            assert!(lease.record(amount()).is_ok());
+        }
+        lease.debit(amount() + amount());
+        assert!(lease.record(Amount::new().tokens(u64::MAX)).is_err());
     });
 }
 

@@ -52,3 +52,10 @@ fn debug_says_what_it_is_without_a_wall_of_text() {
     assert_eq!(format!("{pool:?}"), r#"BudgetPool { name: "run", .. }"#);
     assert_eq!(format!("{hold:?}"), r#"Reservation { pool: "run", amount: Amount(3 tokens) }"#);
 }
+
+#[test]
+fn a_name_is_found_in_a_map_by_its_text() {
+    let pool = BudgetPool::builder().name("run-17").build();
+    let by_name = std::collections::HashMap::from([(pool.snapshot().name, 1)]);
+    assert_eq!((by_name.get("run-17"), by_name.get("run-18")), (Some(&1), None));
+}
