@@ -69,7 +69,7 @@ pub enum BudgetError {
         key: Name,
     },
     /// The pool remembers as many [keys](crate::Builder::keys) as it may. To forget one before its time could spend twice.
-    #[error("`{scope}` remembers {most} keys, no more")]
+    #[error("`{scope}` remembers as many keys as it may: {most}")]
     KeysFull {
         /// The name of the pool that was called.
         scope: Name,
@@ -183,8 +183,8 @@ impl fmt::Display for Outlook {
 /// Axis and scope are those of the first refusal, from the called pool upward, axes in declared order. The outlook is the
 /// worst over all that refuse. The figures are exact, of one instant (P5).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{axis} of `{scope}` exceeded: {} asked, {} available{}, {outlook}{}",
-    self.requested().number(), self.available().number(), self.of_cap(), self.within())]
+#[error("{axis} of `{scope}` exceeded: {} asked, {} available{}, {}",
+    self.requested().number(), self.available().number(), self.of_cap(), self.hope())]
 pub struct BudgetExceeded {
     pub(crate) axis: Axis,
     pub(crate) requested: u64,
@@ -248,8 +248,8 @@ impl BudgetExceeded {
         self.retry_after = self.outlook.after(now);
     }
 
-    fn within(&self) -> String {
-        self.retry_after.map(|after| format!(": in {after:?}")).unwrap_or_default()
+    fn hope(&self) -> String {
+        self.retry_after.map_or_else(|| self.outlook.to_string(), |after| format!("will fit in {after:?}"))
     }
 
     fn of_cap(&self) -> String {

@@ -60,7 +60,8 @@ impl Lease {
     /// every axis that is spent.
     ///
     /// # Errors
-    /// As [`BudgetPool::record`], for what is beyond the share. Nothing has been spent then.
+    /// As [`BudgetPool::record`], for what is beyond the share. Nothing has been spent then; what was spent before has been
+    /// settled.
     #[inline]
     pub fn record(&mut self, amount: Amount) -> Result<(), BudgetError> {
         if self.take(amount.quantities().units()) { Ok(()) } else { self.record_beyond(&amount) }

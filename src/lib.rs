@@ -49,7 +49,7 @@
 //! | **P5** | *One instant.* A snapshot, of one pool or of a whole tree, is one state that really existed. |
 //! | **P6** | *Fair waiting.* Waiting reservations are granted first come, first served among those that compete; a small one cannot starve a large one. One that can no longer be met is told at once, instead of sleeping for ever. |
 //! | **P7** | *Clear refusals.* A refusal changes nothing, and says which axis of which pool refused, what was asked, what was available, what the cap is, and whether it may fit later. |
-//! | **P8** | *Time only when asked.* A call reads the clock only if its path (the pool and those above it) has a deadline or a window, if there is a live hold with a time in the tree, or if the call itself takes a time or a key. Under the lock time never runs back: it is the later of what was read and what was last seen. |
+//! | **P8** | *Time only when asked.* A call reads the clock only if its path (the pool and those above it) has a deadline or a window, if there is a live hold in the tree that may expire, or if the call itself takes a time or a key; [`snapshot_tree`](BudgetPool::snapshot_tree) also if a pool below has a window. Under the lock time never runs back: it is the later of what was read and what was last seen. |
 //!
 //! # The words
 //!
@@ -73,8 +73,8 @@
 //! | --- | --- | --- |
 //! | [`commit`](Reservation::commit) | replaced by the actual amount, however large | stays |
 //! | drop, `?`, panic, cancelled task | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
-//! | [`std::mem::forget`] | held for ever, unless it has a time | stays |
-//! | its [time](BudgetPool::reserve_for) is over | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
+//! | [`std::mem::forget`] | held for ever, unless it expires | stays |
+//! | it [expires](BudgetPool::reserve_for) | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
 //! | pool [reset](BudgetPool::reset), or its [window](Window) turns | still held, settles into the new period | belongs to the old period |
 //! | pool [closed](BudgetPool::close), deadline passed | can still be committed, debited, shrunk or released | stays |
 //!
@@ -110,7 +110,8 @@
 //! # Time
 //!
 //! There is no thread in the background: whatever time brings is done by the next call on a pool of the tree that knows the
-//! time, before it does its own work, as if it had been done in its time.
+//! time, before it does its own work, as if it had been done in its time. (But whoever waits for a deadline that has come is
+//! told first, whatever else has come before it.)
 //!
 //! - A hold that was made [for a while](BudgetPool::reserve_for) expires: a stuck task or a forgotten guard cannot keep
 //!   budget for ever. A commit that comes late is booked all the same, and its receipt [says so](Receipt::is_late).

@@ -51,6 +51,12 @@ impl AsRef<str> for Name {
     }
 }
 
+impl From<&Name> for Name {
+    fn from(name: &Name) -> Name {
+        name.clone()
+    }
+}
+
 impl From<&str> for Name {
     fn from(name: &str) -> Name {
         Name(name.into())

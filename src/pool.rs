@@ -174,7 +174,7 @@ impl BudgetPool {
     }
 
     /// Takes a worker's own share of so much, to spend from without touching the pool: for the hot loop of a thread pool. The
-    /// share is not in flight, has no time, and is [refilled](Lease::record) up to the batch. Never waits.
+    /// share is not in flight, does not expire, and is [refilled](Lease::record) up to the batch. Never waits.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -336,7 +336,7 @@ impl BudgetPool {
     }
 
     /// The time until the earliest deadline on the way up, zero once it has passed; `None` without one. Reads the clock if
-    /// there is a deadline (P8), and takes no lock.
+    /// there is a deadline (P8), and takes no lock: should the clock have run back, it may say more than a refusal knows.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         self.handle.bounded().map(DeadlineBudget::remaining)
@@ -521,7 +521,8 @@ impl<Kind> Builder<Kind> {
     }
 
     /// How many keys of [`record_once`](BudgetPool::record_once) are remembered at most, and each for how long. If not set:
-    /// 65,536, for an hour. A time too long for an [`Instant`] is for ever.
+    /// 65,536, for an hour. A time too long for an [`Instant`] is for ever; one of zero remembers nothing. With a `most` of zero
+    /// every call with a key is refused.
     pub fn keys(mut self, most: usize, ttl: Duration) -> Self {
         self.memory = Some(Memory { most, ttl });
         self

@@ -16,12 +16,12 @@ use crate::{Amount, BudgetPool};
 /// | --- | --- | --- |
 /// | [`commit`](Reservation::commit) | replaced by the actual amount | stays |
 /// | drop, `?`, panic, cancelled task | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
-/// | [`std::mem::forget`] | held for ever, unless it has a time | stays |
-/// | its [time](BudgetPool::reserve_for) is over | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
+/// | [`std::mem::forget`] | held for ever, unless it expires | stays |
+/// | it [expires](BudgetPool::reserve_for) | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
 /// | [`BudgetPool::reset`], or a [window](crate::Window) turns | still held, settles into the new period | belongs to the old period |
 /// | [`BudgetPool::close`], or the deadline passes | can still be committed, debited, shrunk or released | stays |
 ///
-/// # After its time
+/// # After it has expired
 ///
 /// A hold from [`reserve_for`](BudgetPool::reserve_for) or [`renew`](Reservation::renew) has expired from the instant of its
 /// expiry on, whether or not a call has reclaimed it yet. What may still be told:
@@ -34,8 +34,9 @@ use crate::{Amount, BudgetPool};
 ///
 /// What would ask ([`record`](Reservation::record), [`try_commit`](Reservation::try_commit), [`grow`](Reservation::grow),
 /// [`shrink`](Reservation::shrink), [`split`](Reservation::split), [`renew`](Reservation::renew)) is refused with
-/// [`Expired`](BudgetError::Expired). A drop or a release does nothing more. A guard that is forgotten leaks no budget; what
-/// the pool remembers of it (some 200 bytes) stays, as it may still come.
+/// [`Expired`](BudgetError::Expired). A drop or a release does nothing more. What a forgotten guard held is free again; what
+/// the pool remembers of it (some 200 bytes) stays, as it may still come. So does its pool, which it keeps alive: the share of
+/// a [carved](crate::Builder::carved) one goes back only when that is closed.
 ///
 /// # What a commit settles
 ///
@@ -209,7 +210,7 @@ impl Reservation {
     }
 
     /// Moves part of the hold into a reservation of its own, with the same label, the same
-    /// [`commit_on_drop`](Reservation::commit_on_drop) and the same time. What has been settled stays with this one.
+    /// [`commit_on_drop`](Reservation::commit_on_drop) and the same expiry. What has been settled stays with this one.
     /// Each axis stands for itself, as in [`shrink`](Reservation::shrink).
     ///
     /// # Errors
@@ -221,7 +222,7 @@ impl Reservation {
         Ok(Reservation::new(self.pool.clone(), half))
     }
 
-    /// From now on the hold lives for so long, whether it had a [time](BudgetPool::reserve_for) before or not: longer, or
+    /// From now on the hold lives for so long, whether it could [expire](BudgetPool::reserve_for) before or not: longer, or
     /// shorter. A `ttl` too long for an [`Instant`] is for ever. Works after the deadline and on a closed pool, too: it asks
     /// for nothing more.
     ///
@@ -298,7 +299,8 @@ impl Receipt {
     }
 }
 
-/// A strict commit that did not fit: nothing was settled, and the reservation is in here, as it was.
+/// A strict commit that did not fit, or came after the hold had expired: nothing was settled, and the reservation is in here,
+/// as it was.
 ///
 /// As long as the error is kept, so is the hold, until it expires. **Dropping this error drops the reservation, which releases what it holds** (or settles it, after
 /// [`commit_on_drop`](Reservation::commit_on_drop)). A spend that really happened must not be lost that way: take the

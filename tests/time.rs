@@ -1030,7 +1030,7 @@ mod retry_after {
         pool.record(tokens(80)).unwrap();
         let text = |amount| pool.record(amount).unwrap_err().to_string();
         let of_run = "tokens of `run` exceeded";
-        assert_eq!(text(tokens(11)), format!("{of_run}: 11 asked, 10 available of 100, will fit in time: in 1.5s"));
+        assert_eq!(text(tokens(11)), format!("{of_run}: 11 asked, 10 available of 100, will fit in 1.5s"));
         assert_eq!(text(tokens(91)), format!("{of_run}: 91 asked, 10 available of 100, may fit after a release"));
         assert_eq!(text(tokens(101)), format!("{of_run}: 101 asked, 10 available of 100, will never fit"));
         let names: [(BudgetError, &str); 4] = [
@@ -1041,7 +1041,7 @@ mod retry_after {
             ),
             (
                 BudgetError::KeysFull { scope: "run".into(), most: 2, outlook: Outlook::Never, retry_after: None },
-                "`run` remembers 2 keys, no more",
+                "`run` remembers as many keys as it may: 2",
             ),
             (BudgetError::CarvedWindow { scope: "run".into() }, "`run` is carved: a window would mint budget"),
         ];
@@ -1526,6 +1526,13 @@ mod once {
     }
 
     #[test]
+    fn a_key_remembered_for_no_time_counts_each_time() {
+        let pool = BudgetPool::builder().keys(1, Duration::ZERO).build();
+        (0..3).for_each(|_| pool.record_once("job", tokens(5)).unwrap());
+        assert_eq!(spent(&pool), 15);
+    }
+
+    #[test]
     fn a_key_is_forgotten_at_its_time() {
         let (clock, pool) = keys(10, secs(10));
         pool.record_once("job", tokens(1)).unwrap();
@@ -1548,7 +1555,7 @@ mod once {
         let (clock, pool) = pool_of(u64::MAX);
         (0..65_536).for_each(|key: u32| pool.record_once(key.to_string(), tokens(1)).unwrap());
         let full = pool.record_once("more", tokens(1)).unwrap_err();
-        assert_eq!(full.to_string(), "`run` remembers 65536 keys, no more");
+        assert_eq!(full.to_string(), "`run` remembers as many keys as it may: 65536");
         assert_eq!(full.retry_after(), Some(secs(3_600)));
         clock.advance(secs(3_600));
         pool.record_once("more", tokens(1)).unwrap();
