@@ -4,8 +4,9 @@ use std::fmt;
 
 use crate::axis::{Quantities, Units};
 use crate::error::BudgetError;
+use crate::hold::HoldKey;
 use crate::reservation::Receipt;
-use crate::tree::{Booked, HoldKey, NOTHING};
+use crate::tree::{Booked, NOTHING};
 use crate::{Amount, BudgetPool};
 
 /// A worker's own share of a pool, from [`BudgetPool::lease`]. It keeps its pool alive.

@@ -179,6 +179,7 @@ mod axis;
 mod clock;
 mod deadline;
 mod error;
+mod hold;
 mod keys;
 mod lease;
 mod ledger;

@@ -19,7 +19,8 @@ use slab::Slab;
 
 use crate::axis::{Axis, Quantities, Units};
 use crate::error::{BudgetError, Outlook};
-use crate::tree::{HoldKey, NodeId, Tree, first_refusal};
+use crate::hold::HoldKey;
+use crate::tree::{NodeId, Tree, first_refusal};
 
 /// The order of arrival; never given out twice.
 type Ticket = u64;

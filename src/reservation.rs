@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use crate::axis::Quantities;
 use crate::error::BudgetError;
-use crate::tree::{Booked, HoldKey, Tree};
+use crate::hold::HoldKey;
+use crate::tree::{Booked, Tree};
 use crate::{Amount, BudgetPool};
 
 /// Budget that is promised to one owner (P3), from [`BudgetPool::reserve`]. It keeps its pool alive.

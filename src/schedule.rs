@@ -13,7 +13,8 @@ use std::time::{Duration, Instant};
 
 use crate::axis::{Quantities, Units};
 use crate::error::BudgetError;
-use crate::tree::{HoldKey, NodeId, Tree};
+use crate::hold::HoldKey;
+use crate::tree::{NodeId, Tree};
 
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use crate::axis::{Quantities, Units};
 use crate::error::BudgetError;
-use crate::tree::{Booked, HoldKey, NOTHING, NodeId, OnDrop, Tally, Tree};
+use crate::hold::{HoldKey, OnDrop};
+use crate::tree::{Booked, NOTHING, NodeId, Tally, Tree};
 
 /// No refill beyond what is asked takes more than one in so many of the units that are free: the lower the pool, the
 /// smaller the bites, and the last units go to whoever asks for them.
