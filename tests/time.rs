@@ -1,16 +1,19 @@
 //! Time: holds that expire, caps that come back, calls that count once, waits that time ends; through the public API alone.
 
 use std::mem::forget;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, Lease, ManualClock, Outlook, Receipt, Reservation, Usd, Wait,
-    Window,
+    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, Lease, ManualClock, Outlook, Receipt, Reservation, Usd, Window,
 };
+
+#[path = "support/waiter.rs"]
+mod waiter;
+
+use waiter::Waiter;
 
 const NANO: Duration = Duration::from_nanos(1);
 
@@ -1060,37 +1063,7 @@ mod retry_after {
 mod waiters {
     use super::*;
 
-    /// A wait that is polled by hand, and counts its wakes.
-    struct Waiter {
-        wait: Pin<Box<Wait>>,
-        wakes: Arc<Wakes>,
-    }
-
-    #[derive(Default)]
-    struct Wakes(AtomicUsize);
-
-    impl Wake for Wakes {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-
     impl Waiter {
-        fn queued(pool: &BudgetPool, amount: Amount) -> Waiter {
-            let mut waiter = Waiter { wait: Box::pin(pool.reserve_wait(amount)), wakes: Arc::default() };
-            assert!(waiter.poll().is_pending());
-            waiter
-        }
-
-        fn poll(&mut self) -> Poll<Result<Reservation, BudgetError>> {
-            let waker = Waker::from(Arc::clone(&self.wakes));
-            self.wait.as_mut().poll(&mut Context::from_waker(&waker))
-        }
-
-        fn wakes(&self) -> usize {
-            self.wakes.0.load(Ordering::SeqCst)
-        }
-
         fn outcome(&mut self) -> Result<Reservation, BudgetError> {
             match self.poll() {
                 Poll::Ready(outcome) => outcome,

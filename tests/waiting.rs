@@ -2,11 +2,16 @@
 
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, ManualClock, Outlook, Reservation, Usd, Wait};
+use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, ManualClock, Outlook, Reservation, Usd};
+
+#[path = "support/waiter.rs"]
+mod waiter;
+
+use waiter::{Waiter, Wakes};
 
 fn tokens(n: u64) -> Amount {
     Amount::new().tokens(n)
@@ -16,38 +21,7 @@ fn pool_of(cap: u64) -> BudgetPool {
     BudgetPool::builder().name("run").tokens(cap).build()
 }
 
-/// A wait that is polled by hand, and counts its wakes.
-struct Waiter {
-    wait: Pin<Box<Wait>>,
-    wakes: Arc<Wakes>,
-}
-
-#[derive(Default)]
-struct Wakes(AtomicUsize);
-
-impl Wake for Wakes {
-    fn wake(self: Arc<Self>) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
 impl Waiter {
-    /// Takes its place.
-    fn queued(pool: &BudgetPool, amount: Amount) -> Waiter {
-        let mut waiter = Waiter { wait: Box::pin(pool.reserve_wait(amount)), wakes: Arc::default() };
-        assert!(waiter.poll().is_pending());
-        waiter
-    }
-
-    fn poll(&mut self) -> Poll<Result<Reservation, BudgetError>> {
-        let waker = Waker::from(Arc::clone(&self.wakes));
-        self.wait.as_mut().poll(&mut Context::from_waker(&waker))
-    }
-
-    fn wakes(&self) -> usize {
-        self.wakes.0.load(Ordering::SeqCst)
-    }
-
     /// Woken once, and has its reservation.
     fn granted(&mut self) -> Reservation {
         assert_eq!(self.wakes(), 1);

@@ -1,0 +1,40 @@
+//! A wait that is polled by hand, and counts its wakes.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+
+use budget_pool::{Amount, BudgetError, BudgetPool, Reservation, Wait};
+
+pub struct Waiter {
+    wait: Pin<Box<Wait>>,
+    wakes: Arc<Wakes>,
+}
+
+#[derive(Default)]
+pub struct Wakes(pub AtomicUsize);
+
+impl Wake for Wakes {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+impl Waiter {
+    /// Takes its place.
+    pub fn queued(pool: &BudgetPool, amount: Amount) -> Waiter {
+        let mut waiter = Waiter { wait: Box::pin(pool.reserve_wait(amount)), wakes: Arc::default() };
+        assert!(waiter.poll().is_pending());
+        waiter
+    }
+
+    pub fn poll(&mut self) -> Poll<Result<Reservation, BudgetError>> {
+        let waker = Waker::from(Arc::clone(&self.wakes));
+        self.wait.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+
+    pub fn wakes(&self) -> usize {
+        self.wakes.0.load(Ordering::SeqCst)
+    }
+}
