@@ -34,6 +34,8 @@ enum Much {
     Deadlines,
     /// Windows, holds with a TTL and keys.
     Time,
+    /// Leases, sometimes in time.
+    Leases,
 }
 
 fn deadline(much: Much) -> impl Strategy<Value = u8> {
@@ -42,7 +44,11 @@ fn deadline(much: Much) -> impl Strategy<Value = u8> {
 }
 
 fn window(much: Much) -> impl Strategy<Value = u32> {
-    let without = if much == Much::Time { 1 } else { 12 };
+    let without = match much {
+        Much::Time => 1,
+        Much::Leases => 2,
+        Much::Money | Much::Deadlines => 12,
+    };
     prop_oneof![without => Just(0), 2 => any::<u32>().prop_map(|raw| raw | 1)]
 }
 
@@ -57,9 +63,24 @@ fn child(much: Much) -> impl Strategy<Value = Op> {
 }
 
 fn op(much: Much) -> impl Strategy<Value = Op> {
-    let passes = if much == Much::Money { 1 } else { 10 };
+    let passes = match much {
+        Much::Money => 1,
+        Much::Leases => 8,
+        Much::Deadlines | Much::Time => 10,
+    };
     let timed = if much == Much::Time { 6 } else { 1 };
+    let leased = if much == Much::Leases { 6 } else { 1 };
     let at = any::<u8>;
+    let of_leases = prop_oneof![
+        8 => (at(), amount()).prop_map(|(pool, batch)| Op::Lease { pool, batch }),
+        16 => (at(), amount(), any::<bool>())
+            .prop_map(|(lease, amount, beyond)| Op::LeaseRecord { lease, amount, beyond }),
+        6 => (at(), amount(), any::<bool>())
+            .prop_map(|(lease, amount, beyond)| Op::LeaseDebit { lease, amount, beyond }),
+        3 => at().prop_map(|lease| Op::LeaseSettle { lease }),
+        4 => at().prop_map(|lease| Op::DropLease { lease }),
+        1 => at().prop_map(|lease| Op::ForgetLease { lease }),
+    ];
     let holds_in_time = (at(), amount(), at(), at(), any::<bool>());
     let in_time = prop_oneof![
         3 => holds_in_time.prop_map(|(pool, amount, ttl, many, forget)| {
@@ -100,6 +121,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         3 => (at(), amount()).prop_map(|(hold, by)| Op::Shrink { hold, by }),
         4 => (at(), amount()).prop_map(|(hold, part)| Op::Split { hold, part }),
         timed * 3 => in_time,
+        leased * 12 => of_leases,
         passes => any::<u32>().prop_map(|by| Op::Advance { by }),
     ]
 }
@@ -125,7 +147,14 @@ proptest! {
     #![proptest_config(config())]
 
     #[test]
-    fn a_tree_of_pools_does_what_the_model_does(ops in prop_oneof![2 => ops(Much::Money), 1 => ops(Much::Deadlines), 3 => ops(Much::Time)]) {
+    fn a_tree_of_pools_does_what_the_model_does(
+        ops in prop_oneof![
+            2 => ops(Much::Money),
+            1 => ops(Much::Deadlines),
+            3 => ops(Much::Time),
+            2 => ops(Much::Leases),
+        ],
+    ) {
         model::compare(&ops).map_err(TestCaseError::fail)?;
     }
 }
@@ -251,6 +280,42 @@ fn p4_all_that_expires_at_an_instant_is_free_at_it() {
         PASS,
         Op::Record { pool: 0, amount: tokens(12) },
     ]);
+}
+
+fn lease_of(units: u16) -> Op {
+    Op::Lease { pool: 0, batch: tokens(units) }
+}
+
+/// What a lease spends by itself is of the period in which the pool learns of it, by whatever call.
+#[test]
+fn what_a_lease_spent_before_a_turn_settles_into_the_new_period() {
+    let every_10_ms = 1 | 10 << 2 | 7 << 6;
+    let record = |units| Op::LeaseRecord { lease: 0, amount: tokens(units), beyond: false };
+    let debit = Op::LeaseDebit { lease: 0, amount: tokens(30), beyond: false };
+    for tells in [Op::LeaseSettle { lease: 0 }, record(30), record(63), debit, Op::DropLease { lease: 0 }] {
+        model::run(&[
+            Op::Child { pool: 0, carved: false, caps: token_cap(60), deadline: 1, window: every_10_ms, keys: 0 },
+            lease_of(20),
+            record(5),
+            PASS,
+            tells,
+        ]);
+    }
+}
+
+#[test]
+fn p2_a_debit_beyond_a_lease_owes_what_it_would_if_all_had_been_reclaimed_in_time() {
+    let debit = Op::LeaseDebit { lease: 0, amount: tokens(30), beyond: false };
+    let root = Op::Child { pool: SELDOM, carved: false, caps: token_cap(40), deadline: 1, window: 0, keys: 0 };
+    model::run(&[root, lease_of(8), hold_for(2, SOON, 12), PASS, debit]);
+}
+
+/// More has expired than the record must reclaim. The pool is looked at before it: else it would be refilled less.
+#[test]
+fn a_lease_is_refilled_up_to_an_eighth_of_what_is_free() {
+    let root = Op::Child { pool: SELDOM, carved: false, caps: token_cap(60), deadline: 1, window: 0, keys: 0 };
+    let record = Op::LeaseRecord { lease: 0, amount: tokens(10), beyond: false };
+    model::run(&[root, lease_of(8), hold_for(2, SOON, 12), PASS, record]);
 }
 
 /// Spends one token for a key, again if it is known.

@@ -7,13 +7,15 @@
 //! # What is compared
 //!
 //! The answer of every call, with all that a refusal or a receipt says, instants included. How often it read the clock, which
-//! is once or never (P8). And after a step all that can be seen of all pools and holds; but in half of the runs only now and
-//! then, and never when time has just passed: so that what the library leaves for later is met by every kind of call.
+//! is once or never (P8). After every step what is left of each lease, which no pool is asked for. And after a step all that
+//! can be seen of all pools and holds; but in half of the runs only now and then, and never when time has just passed: so that
+//! what the library leaves for later is met by every kind of call.
 //!
 //! The library does what is due when a call tells it the time. The model does it at the instant at which it was due, and is
 //! told the time by the same calls: one that reads no clock (its path has nothing to do with time, or it is a `close`, the
 //! drop of a pool, a label) happens to both at the latest instant seen. Nothing else may differ, but one thing: where more
-//! holds have expired at once than any call must reclaim, a peak may count them a little longer (see `learn_peaks`).
+//! holds have expired at once than any call must reclaim, a peak may count them a little longer (see `learn_peaks`). How far
+//! a lease is refilled depends on what has been reclaimed, too: there the pool is looked at before, so that it is all.
 //!
 //! Shared by the property test and the fuzz target, which includes this file by its path.
 
@@ -24,7 +26,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Builder, Caps, Clock, ManualClock, Reservation, Usd, Window};
+use budget_pool::{
+    Amount, Axis, BudgetError, BudgetPool, Builder, Caps, Clock, Lease, ManualClock, Reservation, Usd, Window,
+};
 
 const AXES: [Axis; 6] =
     [Axis::Tokens, Axis::InputTokens, Axis::OutputTokens, Axis::Requests, Axis::Usd, Axis::InFlight];
@@ -41,6 +45,7 @@ const FACT: u128 = 1 << 40;
 const LABELS: [&str; 3] = ["draft", "review", "answer"];
 const MOST_POOLS: usize = 10;
 const MOST_HOLDS: usize = 30;
+const MOST_LEASES: usize = 6;
 /// In some runs all is looked at after so many steps.
 const SELDOM: usize = 7;
 const UNIT_OF_TIME: Duration = Duration::from_millis(10);
@@ -72,7 +77,7 @@ mod oracle;
 #[path = "seen.rs"]
 mod seen;
 
-use oracle::{HoldId, Kind, Model, Nanos, Pool, PoolId, Reads, Refusal, Spec, When, duration, key_name};
+use oracle::{HoldId, Kind, LeaseId, Model, Nanos, Pool, PoolId, Reads, Refusal, Spec, When, duration, key_name};
 use seen::{AxisView, HolderView, View, booked, refusal, units_of};
 
 type Units = [u128; 6];
@@ -100,7 +105,7 @@ fn name(pool: PoolId) -> String {
 // The operations
 // ---------------------------------------------------------------------------------------------------------------------
 
-/// One step. `pool` and `hold` are taken modulo what is alive; a step that finds nothing alive does nothing.
+/// One step. `pool`, `hold` and `lease` are taken modulo what is alive; a step that finds nothing alive does nothing.
 ///
 /// The first step, if it is a `Child`, says what the root is like, and by its `pool` how often all is looked at.
 #[derive(Debug, Clone)]
@@ -222,6 +227,30 @@ pub enum Op {
         hold: u8,
         ttl: u8,
     },
+    Lease {
+        pool: u8,
+        batch: Figures,
+    },
+    /// Around what is left of it; or, if this goes beyond, around that and what the pool has.
+    LeaseRecord {
+        lease: u8,
+        amount: Figures,
+        beyond: bool,
+    },
+    LeaseDebit {
+        lease: u8,
+        amount: Figures,
+        beyond: bool,
+    },
+    LeaseSettle {
+        lease: u8,
+    },
+    DropLease {
+        lease: u8,
+    },
+    ForgetLease {
+        lease: u8,
+    },
     Advance {
         by: u32,
     },
@@ -301,6 +330,12 @@ impl Want {
             TOKENS | INPUT | OUTPUT => [TOKENS, INPUT, OUTPUT].iter().any(|&axis| self.set[axis].is_some()),
             _ => self.set[axis].is_some(),
         }
+    }
+
+    /// So much and no more, if that can be named: a token total is not less than its parts.
+    fn exactly(units: &Units) -> Option<Want> {
+        let want = Want { set: units.map(|units| (units > 0).then(|| clip(units))) };
+        (want.units() == *units).then_some(want)
     }
 
     /// What a pool remembers of it.
@@ -449,6 +484,7 @@ struct Both {
     reads: Arc<AtomicUsize>,
     pools: Vec<(PoolId, BudgetPool)>,
     holds: Vec<(HoldId, Reservation)>,
+    leases: Vec<(LeaseId, Lease)>,
     /// What the step before was refused, if it will fit in time.
     refused: Option<Refused>,
     trace: Vec<String>,
@@ -470,8 +506,9 @@ impl Both {
         clock.advance(PAST);
         let mut model = Model::default();
         model.pass(PAST.as_nanos());
-        let (reads, refused) = (Arc::new(AtomicUsize::new(0)), None);
-        Both { model, clock, origin, reads, pools: Vec::new(), holds: Vec::new(), refused, trace: Vec::new() }
+        let reads = Arc::new(AtomicUsize::new(0));
+        let (pools, holds, leases, trace) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Both { model, clock, origin, reads, pools, holds, leases, refused: None, trace }
     }
 
     fn run(&mut self, ops: &[Op]) -> Result<(), String> {
@@ -486,6 +523,7 @@ impl Both {
         self.check(0)?;
         for (at, op) in ops.iter().enumerate() {
             self.step(op)?;
+            self.check_leases()?;
             let time_has_passed = matches!(op, Op::Advance { .. });
             if !time_has_passed && (often || at % SELDOM == 0) {
                 self.check(at)?;
@@ -552,7 +590,7 @@ impl Both {
         answer.map_err(|error| self.refusal(&error))
     }
 
-    /// A pool that can be reached: by a handle of its own, or by that of a hold.
+    /// A pool that can be reached: by a handle of its own, or by that of a hold or a lease.
     fn pool(&self, index: u8) -> Option<(PoolId, BudgetPool)> {
         let reached = self.reached();
         let (id, pool) = reached.get(usize::from(index).checked_rem(reached.len())?)?;
@@ -561,7 +599,8 @@ impl Both {
 
     fn reached(&self) -> Vec<(PoolId, BudgetPool)> {
         let held = self.holds.iter().map(|(id, hold)| (self.model.holds[id].pool, hold.pool().clone()));
-        self.pools.iter().cloned().chain(held).collect()
+        let leased = self.leases.iter().map(|(id, lease)| (self.model.leases[id].pool, lease.pool().clone()));
+        self.pools.iter().cloned().chain(held).chain(leased).collect()
     }
 
     fn log(&mut self, step: impl Into<String>) {
@@ -596,7 +635,8 @@ impl Both {
             | Op::Reset { pool }
             | Op::Add { pool, .. }
             | Op::Remove { pool, .. }
-            | Op::Close { pool } => {
+            | Op::Close { pool }
+            | Op::Lease { pool, .. } => {
                 if let Some((id, pool)) = self.pool(pool) {
                     self.pool_step(op, id, pool)?;
                 }
@@ -619,6 +659,16 @@ impl Both {
                 if let Some(index) = usize::from(hold).checked_rem(self.holds.len()) {
                     let (id, hold) = self.holds.swap_remove(index);
                     self.hold_step(op, id, hold)?;
+                }
+            }
+            Op::LeaseRecord { lease, .. }
+            | Op::LeaseDebit { lease, .. }
+            | Op::LeaseSettle { lease }
+            | Op::DropLease { lease }
+            | Op::ForgetLease { lease } => {
+                if let Some(index) = usize::from(lease).checked_rem(self.leases.len()) {
+                    let (id, lease) = self.leases.swap_remove(index);
+                    self.lease_step(op, id, lease)?;
                 }
             }
         }
@@ -809,6 +859,18 @@ impl Both {
                 self.call(Reads::Never, || pool.close())?;
                 self.model.close(id);
             }
+            Op::Lease { ref batch, .. } => {
+                if self.leases.len() < MOST_LEASES {
+                    let want = Want::asked(batch, &near);
+                    self.log(format!("p{id}.lease({})", want.amount()));
+                    let real = self.call(Reads::Asks(id), || pool.lease(want.amount()))?;
+                    let answer = self.answer(real.as_ref().map(drop).map_err(Clone::clone));
+                    let model = self.model.lease(id, &want.units());
+                    same!("lease", answer, model.as_ref().map(|_| ()).map_err(Clone::clone));
+                    self.leases.extend(model.ok().zip(real.ok()));
+                    self.remember(id, want, None, &answer);
+                }
+            }
             _ => unreachable!("not a step of a pool"),
         }
         Ok(())
@@ -997,6 +1059,67 @@ impl Both {
         Ok(())
     }
 
+    fn lease_step(&mut self, op: &Op, id: LeaseId, mut lease: Lease) -> Result<(), String> {
+        let (pool, left) = (self.model.leases[&id].pool, self.model.leases[&id].left);
+        let on = format!("lease {id} of p{pool}");
+        let near = |beyond: bool, model: &Model| if beyond { plus(&left, &model.near(pool)) } else { left };
+        let tells = Reads::Tells(pool);
+        match *op {
+            Op::LeaseRecord { ref amount, beyond, .. } => {
+                let want = Want::asked(amount, &near(beyond, &self.model));
+                let units = want.units();
+                let is_local = self.model.covers(id, &units);
+                if !is_local && self.model.may_leave_some(self.now()) {
+                    self.log(format!("p{pool}.snapshot()"));
+                    let snapshot = View::from(&self.call(tells, || lease.pool().snapshot())?);
+                    self.model.learn_peaks(std::slice::from_ref(&snapshot));
+                    same!("snapshot", snapshot, self.model.view(pool, pool));
+                }
+                self.log(format!("{on}: record({})", want.amount()));
+                let reads = if is_local { Reads::Never } else { Reads::Asks(pool) };
+                let real = self.call(reads, || lease.record(want.amount()))?;
+                self.leases.push((id, lease));
+                let real = self.answer(real);
+                same!("a lease's record", real, self.model.lease_record(id, &units));
+                if let Some(want) = Want::exactly(&self.model.beyond_lease(id, &units)) {
+                    self.remember(pool, want, None, &real);
+                }
+            }
+            Op::LeaseDebit { ref amount, beyond, .. } => {
+                let most = near(beyond, &self.model);
+                let want = Want::fact(amount, &each(|axis| most[axis].min(left[axis] + FACT)));
+                let is_local = self.model.covers(id, &want.units());
+                self.log(format!("{on}: debit({})", want.amount()));
+                let real = self.call(if is_local { Reads::Never } else { tells }, || lease.debit(want.amount()))?;
+                self.leases.push((id, lease));
+                same!("a lease's debit", booked(real, &want)?, self.model.lease_debit(id, &want.units()));
+            }
+            Op::LeaseSettle { .. } => {
+                self.log(format!("{on}: settle()"));
+                self.call(tells, || lease.settle())?;
+                self.leases.push((id, lease));
+                self.model.settle_lease(id);
+            }
+            Op::DropLease { .. } => {
+                self.log(format!("{on}: drop"));
+                self.drop_lease(id, lease)?;
+            }
+            Op::ForgetLease { .. } => {
+                self.log(format!("{on}: forget"));
+                std::mem::forget(lease);
+            }
+            _ => unreachable!("not a step of a lease"),
+        }
+        Ok(())
+    }
+
+    fn drop_lease(&mut self, id: LeaseId, lease: Lease) -> Result<(), String> {
+        let tells = Reads::Tells(self.model.leases[&id].pool);
+        self.call(tells, || drop(lease))?;
+        self.model.drop_lease(id);
+        Ok(())
+    }
+
     fn try_commit(&mut self, id: HoldId, hold: Reservation, actual: &Figures, take_back: bool) -> Result<(), String> {
         let want = Want::asked(actual, &without_in_flight(self.model.holds[&id].held));
         let then = if take_back { "take it back" } else { "drop the refusal" };
@@ -1060,6 +1183,14 @@ impl Both {
         Ok(())
     }
 
+    fn check_leases(&self) -> Result<(), String> {
+        for (id, lease) in &self.leases {
+            let remaining = self.glance(false, || lease.remaining())?;
+            same!(format!("what is left of lease {id}"), units_of(remaining), self.model.leases[id].left);
+        }
+        Ok(())
+    }
+
     fn check_tree(&mut self, id: PoolId, pool: &BudgetPool) -> Result<(), String> {
         let snapshot = self.call(Reads::Surveys(id), || pool.snapshot_tree())?;
         let mut real: Vec<View> = snapshot.iter().map(View::from).collect();
@@ -1109,8 +1240,10 @@ impl Both {
     fn finish(&mut self, steps: usize, often: bool) -> Result<(), String> {
         self.log("drop everything");
         loop {
-            let (handle, hold) = (self.pools.iter().rposition(|(id, _)| *id != 0), self.holds.pop());
-            if steps % 2 == 0 || hold.is_none() {
+            let handle = self.pools.iter().rposition(|(id, _)| *id != 0);
+            let (hold, lease) = (self.holds.pop(), self.leases.pop());
+            let is_last = handle.is_none() && hold.is_none() && lease.is_none();
+            if steps % 2 == 0 || (hold.is_none() && lease.is_none()) {
                 if let Some(handle) = handle {
                     let (id, handle) = self.pools.remove(handle);
                     self.call(Reads::Never, || drop(handle))?;
@@ -1119,7 +1252,11 @@ impl Both {
             }
             if let Some((id, hold)) = hold {
                 self.drop_hold(id, hold)?;
-            } else if handle.is_none() {
+            }
+            if let Some((id, lease)) = lease {
+                self.drop_lease(id, lease)?;
+            }
+            if is_last {
                 break;
             }
             if often {
@@ -1130,7 +1267,7 @@ impl Both {
         self.advance_to((PAST + END).as_nanos());
         self.check(0)?;
 
-        let forgotten = !self.model.holds.is_empty();
+        let forgotten = !self.model.holds.is_empty() || !self.model.leases.is_empty();
         if let Some((_, root)) = self.pools.first().filter(|_| !forgotten) {
             let tree = root.snapshot_tree();
             same!("pools that are left", tree.len(), 1);

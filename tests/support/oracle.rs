@@ -15,6 +15,7 @@ use super::{AXES, IN_FLIGHT, MAX, Units, Want, ZERO, each, name, plus, without_i
 
 pub(super) type PoolId = usize;
 pub(super) type HoldId = usize;
+pub(super) type LeaseId = usize;
 
 /// Nanoseconds since the origin of all time.
 pub(super) type Nanos = u128;
@@ -24,6 +25,9 @@ const LONGEST: Nanos = MAX;
 
 /// So many expired holds are reclaimed by any call that knows the time.
 const BATCH: usize = 2;
+
+/// Of what is free a refill takes one in so many at most.
+const BITE: u128 = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
@@ -165,6 +169,22 @@ impl Hold {
     }
 }
 
+/// What a worker has of a pool for itself. All of it stays reserved until the pool is told what was spent.
+#[derive(Debug)]
+pub(super) struct Lease {
+    pub(super) pool: PoolId,
+    batch: Units,
+    pub(super) left: Units,
+    /// Spent, and the pool was not told yet.
+    unsettled: Units,
+}
+
+impl Lease {
+    fn reserved(&self) -> Units {
+        plus(&self.left, &self.unsettled)
+    }
+}
+
 /// When it may fit. The worse is the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum When {
@@ -262,6 +282,7 @@ pub(super) struct Model {
     pub(super) pools: BTreeMap<PoolId, Pool>,
     /// Until their owners let go of them, expired or not.
     pub(super) holds: BTreeMap<HoldId, Hold>,
+    pub(super) leases: BTreeMap<LeaseId, Lease>,
     pub(super) built: usize,
     made: usize,
     /// The latest instant seen.
@@ -289,6 +310,9 @@ impl Model {
         for hold in self.holds.values().filter(|hold| hold.pool == id && hold.is_live()) {
             sum = plus(&sum, &hold.held);
         }
+        for lease in self.leases.values().filter(|lease| lease.pool == id) {
+            sum = plus(&sum, &lease.reserved());
+        }
         for child in self.children(id) {
             let (pool, below) = (&self.pools[&child], self.reserved(child));
             let share = |axis| if pool.is_carved(axis) { pool.cap(axis) - pool.used[axis] } else { below[axis] };
@@ -314,6 +338,22 @@ impl Model {
             for axis in 0..6 {
                 if pool.caps[axis].is_some() && !beyond_carve[axis] {
                     least[axis] = Some(least[axis].unwrap_or(MAX).min(free[axis]));
+                }
+                beyond_carve[axis] |= pool.is_carved(axis);
+            }
+        }
+        least
+    }
+
+    /// The same of all pools: without a cap, as far as can be counted.
+    fn least_free(&self, id: PoolId) -> Units {
+        let mut least = [MAX; 6];
+        let mut beyond_carve = [false; 6];
+        for id in self.path(id) {
+            let (pool, free) = (&self.pools[&id], self.free(id));
+            for axis in 0..6 {
+                if !beyond_carve[axis] {
+                    least[axis] = least[axis].min(free[axis]);
                 }
                 beyond_carve[axis] |= pool.is_carved(axis);
             }
@@ -584,7 +624,8 @@ impl Model {
         let mut next = Some(from);
         while let Some(id) = next {
             let held = self.holds.values().any(|hold| hold.pool == id);
-            if self.pools[&id].handles > 0 || held || self.children(id).next().is_some() {
+            let leased = self.leases.values().any(|lease| lease.pool == id);
+            if self.pools[&id].handles > 0 || held || leased || self.children(id).next().is_some() {
                 break;
             }
             next = self.pools.remove(&id).expect("a live pool").parent;
@@ -889,6 +930,94 @@ impl Model {
         Ok(self.insert(Hold { pool, held: plus(part, &one), settled: ZERO, label, commit_on_drop, expiry, state }))
     }
 
+    // The calls of a lease.
+
+    pub(super) fn lease(&mut self, at: PoolId, batch: &Units) -> Result<LeaseId, Refusal> {
+        let answer = self.ask(at, batch);
+        self.counted(at, answer)?;
+        let id = self.made;
+        self.made += 1;
+        self.leases.insert(id, Lease { pool: at, batch: *batch, left: *batch, unsettled: ZERO });
+        self.settle();
+        Ok(id)
+    }
+
+    fn leased(&mut self, id: LeaseId) -> &mut Lease {
+        self.leases.get_mut(&id).expect("a live lease")
+    }
+
+    /// Whether it can be spent without a word to the pool.
+    pub(super) fn covers(&self, id: LeaseId, units: &Units) -> bool {
+        self.beyond_lease(id, units) == ZERO
+    }
+
+    pub(super) fn beyond_lease(&self, id: LeaseId, units: &Units) -> Units {
+        each(|axis| units[axis].saturating_sub(self.leases[&id].left[axis]))
+    }
+
+    /// The pool is not told of what the share covers.
+    fn spend_share(&mut self, id: LeaseId, units: &Units) {
+        let lease = self.leased(id);
+        lease.left = each(|axis| lease.left[axis] - units[axis]);
+        lease.unsettled = plus(&lease.unsettled, units);
+    }
+
+    pub(super) fn settle_lease(&mut self, id: LeaseId) {
+        let lease = self.leased(id);
+        let (pool, spent) = (lease.pool, std::mem::take(&mut lease.unsettled));
+        assert_eq!(self.tell(pool, &spent), ZERO, "what was reserved fits");
+        self.settle();
+    }
+
+    /// Books the whole, as far as it goes in place of the share.
+    fn spend_beyond(&mut self, id: LeaseId, units: &Units) -> Booked {
+        let lease = self.leased(id);
+        lease.left = each(|axis| lease.left[axis].saturating_sub(units[axis]));
+        let pool = lease.pool;
+        self.debit(pool, units)
+    }
+
+    pub(super) fn lease_record(&mut self, id: LeaseId, units: &Units) -> Result<(), Refusal> {
+        if self.covers(id, units) {
+            self.spend_share(id, units);
+            return Ok(());
+        }
+        self.settle_lease(id);
+        let pool = self.leases[&id].pool;
+        let answer = self.ask(pool, &self.beyond_lease(id, units));
+        self.counted(pool, answer)?;
+        assert_eq!(self.spend_beyond(id, units).overage, ZERO, "what was admitted fits");
+        let free = self.least_free(pool);
+        let lease = self.leased(id);
+        lease.left = each(|axis| lease.left[axis] + (lease.batch[axis] - lease.left[axis]).min(free[axis] / BITE));
+        self.settle();
+        Ok(())
+    }
+
+    pub(super) fn lease_debit(&mut self, id: LeaseId, units: &Units) -> Booked {
+        if self.covers(id, units) {
+            self.spend_share(id, units);
+            return Booked { settled: *units, overage: ZERO, late: false };
+        }
+        self.settle_lease(id);
+        self.spend_beyond(id, units)
+    }
+
+    pub(super) fn drop_lease(&mut self, id: LeaseId) {
+        self.settle_lease(id);
+        let lease = self.leases.remove(&id).expect("a live lease");
+        self.settle();
+        self.free_unneeded(lease.pool);
+    }
+
+    /// Whether the real pools may leave expired holds to be reclaimed after a call at this instant. Where there are windows
+    /// they do not.
+    pub(super) fn may_leave_some(&self, now: Nanos) -> bool {
+        let is_due = |hold: &&Hold| hold.is_live() && hold.expiry.is_some_and(|expiry| expiry <= now);
+        let due = self.holds.values().filter(is_due).count();
+        self.unreclaimed + due > BATCH && self.pools.values().all(|pool| pool.window.is_none())
+    }
+
     // What is seen.
 
     pub(super) fn view(&self, id: PoolId, top: PoolId) -> View {
@@ -918,7 +1047,9 @@ impl Model {
 
     pub(super) fn holders(&self, top: PoolId) -> Vec<HolderView> {
         let live = self.holds.values().filter(|hold| hold.is_live() && self.is_below(hold.pool, top));
-        live.map(|hold| (without_in_flight(hold.held), name(hold.pool), hold.label)).collect()
+        let holds = live.map(|hold| (without_in_flight(hold.held), name(hold.pool), hold.label));
+        let leases = self.leases.values().filter(|lease| self.is_below(lease.pool, top));
+        holds.chain(leases.map(|lease| (lease.reserved(), name(lease.pool), None))).collect()
     }
 
     pub(super) fn time_left(&self, id: PoolId, now: Nanos) -> Option<Duration> {
