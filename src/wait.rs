@@ -60,9 +60,11 @@ impl Wait {
         if poll.is_ready() {
             self.state = State::Ended;
         }
+        let sleep = self.sleep.take_if(|_| poll.is_ready());
         let poll = poll.map_ok(|hold| Reservation::new(self.pool.clone(), hold));
-        // Last: what is granted has its owner, should this panic.
-        drop(old);
+        // Last: what is granted has its owner, should these panic. (Should the sleep do so only when the wait is dropped, the
+        // compiler would forget what an `await` has in hand.)
+        drop((old, sleep));
         poll
     }
 
