@@ -194,10 +194,10 @@ impl Tree {
     /// Its time is over: what it holds goes back, or is settled. What that was is kept for its owner.
     pub(crate) fn expire(&mut self, slot: usize) {
         let hold = &mut self.holds[slot];
-        let (node, held) = (hold.node, *hold.reserved());
+        let (node, held) = (hold.node, hold.held);
         let bill = hold.last_bill();
         hold.state = if hold.on_drop == OnDrop::Release { State::Released } else { State::Settled };
-        self.settle(node, &held, bill.units(), Tally::ENDED);
+        self.settle(node, held.units(), bill.units(), Tally::ENDED);
     }
 
     /// Asks to settle part of a hold, and what is beyond it from the pool.
@@ -220,7 +220,8 @@ impl Tree {
         self.meter(key, part, Tally::FACT)
     }
 
-    fn meter(&mut self, key: HoldKey, part: &Quantities, tally: Tally) -> Booked {
+    /// Settles part of a hold, and what is beyond it from the pool.
+    pub(crate) fn meter(&mut self, key: HoldKey, part: &Quantities, tally: Tally) -> Booked {
         let hold = self.hold_mut(key);
         let node = hold.node;
         let covered = hold.covered(part);
@@ -299,11 +300,6 @@ impl Hold {
         self.state == State::Live
     }
 
-    /// What is reserved for it.
-    fn reserved(&self) -> &Units {
-        if self.is_live() { self.held.units() } else { &NOTHING }
-    }
-
     /// What a commit of `actual` settles: a named axis at its figure beyond `already`, the others at what is held.
     fn bill(&self, actual: &Amount, already: &Units) -> Quantities {
         let named = actual.named();
@@ -337,7 +333,7 @@ impl Hold {
     }
 
     /// What of `part` it does.
-    pub(crate) fn covered(&self, part: &Quantities) -> Quantities {
+    fn covered(&self, part: &Quantities) -> Quantities {
         Quantities::each(part.axes(), |axis| part.units()[axis].min(self.held.units()[axis]))
     }
 

@@ -34,6 +34,11 @@ impl Schedule {
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         self.expiries.first().map(|(at, _)| *at)
     }
+
+    /// The next hold to reclaim, if its time has come.
+    fn next_due(&self, now: Instant) -> Option<usize> {
+        self.expiries.first().filter(|(at, _)| *at <= now).map(|(_, slot)| *slot)
+    }
 }
 
 /// At least so many are reclaimed at a touch: more than one, as each call may bring one.
@@ -115,27 +120,13 @@ impl Tree {
     fn bring_up(&mut self, at: NodeId, now: Instant, is_enough: impl Fn(&Tree) -> bool) {
         let mut batch = BATCH;
         // What belongs to a period must be done before its window turns.
-        while (batch > 0 || self.schedule.windows > 0) && self.expire_next(now) {
+        while let Some(slot) = self.schedule.next_due(now).filter(|_| batch > 0 || self.schedule.windows > 0) {
+            self.expire_due(slot);
             batch = batch.saturating_sub(1);
         }
         self.turn_path(at, now);
-        while self.is_due(now) && !is_enough(self) {
-            self.expire_next(now);
-        }
-    }
-
-    fn is_due(&self, now: Instant) -> bool {
-        self.schedule.next_expiry().is_some_and(|expiry| expiry <= now)
-    }
-
-    /// Reclaims the next hold that has expired, if any.
-    fn expire_next(&mut self, now: Instant) -> bool {
-        match self.schedule.expiries.first() {
-            Some(&(expiry, slot)) if expiry <= now => {
-                self.expire_due(slot);
-                true
-            }
-            _ => false,
+        while let Some(slot) = self.schedule.next_due(now).filter(|_| !is_enough(self)) {
+            self.expire_due(slot);
         }
     }
 

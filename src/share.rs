@@ -47,7 +47,7 @@ impl Tree {
         self.settle_lease(key, left, now);
         let node = self.hold(key).node;
         self.ask(node, amount.beyond(left).units(), now)?;
-        self.spend_leased(key, amount, Tally::ADMITTED);
+        self.meter(key, amount, Tally::ADMITTED);
         self.refill(key, batch);
         *left = *self.hold(key).held.units();
         Ok(())
@@ -64,17 +64,9 @@ impl Tree {
         self.settle_lease(key, left, now);
         let node = self.hold(key).node;
         self.touch(node, amount.beyond(left).units(), now);
-        let booked = self.spend_leased(key, amount, Tally::FACT);
+        let booked = self.meter(key, amount, Tally::FACT);
         *left = *self.hold(key).held.units();
         booked
-    }
-
-    fn spend_leased(&mut self, key: HoldKey, amount: &Quantities, tally: Tally) -> Booked {
-        let hold = self.hold_mut(key);
-        let covered = hold.covered(amount);
-        hold.take(&covered);
-        let node = hold.node;
-        Booked::new(amount, self.settle(node, covered.units(), amount.units(), tally), false)
     }
 
     /// Up to the batch, as far as that leaves enough for others; not while others wait for the same.

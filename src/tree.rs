@@ -387,7 +387,7 @@ impl Tree {
     #[inline]
     pub(crate) fn ask(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
         let now = self.touch(at, asked, now);
-        if self.admits(at, asked, now) { Ok(()) } else { Err(self.refuse(at, asked, now)) }
+        self.admit(at, asked, now)
     }
 
     /// The same, for what must not jump the queue (P6).
@@ -398,7 +398,12 @@ impl Tree {
             self.count_refused(at);
             return Err(BudgetError::Queued { scope: self.nodes[pool].name.clone() });
         }
-        self.ask(at, asked, now)
+        self.admit(at, asked, now)
+    }
+
+    #[inline]
+    fn admit(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
+        if self.admits(at, asked, now) { Ok(()) } else { Err(self.refuse(at, asked, now)) }
     }
 
     #[inline]
@@ -677,28 +682,20 @@ impl Tree {
         self.nodes[at].snapshot(0, &available)
     }
 
+    /// The pools on the way up, as far as the nearest carve of an axis.
+    fn up_to_carve(&self, at: NodeId, axis: usize) -> impl Iterator<Item = &Node> {
+        let mut is_above = false;
+        self.path(at).take_while(move |node| !std::mem::replace(&mut is_above, node.carved.contains(axis)))
+    }
+
     /// The least that is free on the way up to the nearest carve; `None` if nothing there has a cap.
     fn available(&self, at: NodeId, axis: usize) -> Option<u64> {
-        let mut least = None;
-        for node in self.path(at) {
-            least = node.available_below(axis, least);
-            if node.carved.contains(axis) {
-                break;
-            }
-        }
-        least
+        self.up_to_carve(at, axis).fold(None, |least, node| node.available_below(axis, least))
     }
 
     /// The least that is free on the way up to the nearest carve, with a cap or without.
     pub(crate) fn free(&self, at: NodeId, axis: usize) -> u64 {
-        let mut least = u64::MAX;
-        for node in self.path(at) {
-            least = least.min(node.ledger.free(axis));
-            if node.carved.contains(axis) {
-                break;
-            }
-        }
-        least
+        self.up_to_carve(at, axis).map(|node| node.ledger.free(axis)).min().expect("a path has a pool")
     }
 
     /// This pool and all below it, parents before their children.
