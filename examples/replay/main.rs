@@ -16,6 +16,7 @@
 
 mod audit;
 mod progress;
+mod random;
 mod report;
 mod strategy;
 mod trace;

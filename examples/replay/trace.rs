@@ -5,6 +5,8 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::Path;
 
+use crate::random::SplitMix64;
+
 /// The one header that is understood: the form of the public Azure LLM inference traces.
 pub const HEADER: &str = "TIMESTAMP,ContextTokens,GeneratedTokens";
 
@@ -123,28 +125,8 @@ pub fn sample(seed: u64, calls: u32) -> Vec<Call> {
         [(0, 16), (100, 80), (250, 250), (500, 600), (750, 1_200), (900, 2_200), (990, 3_600), (1_000, 4_000)];
     const OUTPUT: [(u64, u64); 8] =
         [(0, 1), (100, 5), (250, 9), (500, 15), (750, 28), (900, 60), (990, 250), (1_000, 1_000)];
-    let mut random = SplitMix64(seed);
-    (0..calls).map(|_| Call { input: random.on_curve(&INPUT), output: random.on_curve(&OUTPUT) }).collect()
-}
-
-/// The generator of Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
-struct SplitMix64(u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number distributed as the curve says: whole numbers all the way, so that no machine rounds differently.
-    fn on_curve(&mut self, curve: &[(u64, u64)]) -> u64 {
-        const PARTS: u64 = 1_000;
-        let at = self.next() % (1_000 * PARTS);
-        let step = curve.windows(2).find(|step| at < step[1].0 * PARTS).expect("the curve ends at 1000 per mille");
-        let ((from, low), (to, high)) = (step[0], step[1]);
-        low + (high - low) * (at - from * PARTS) / ((to - from) * PARTS)
-    }
+    const PARTS: u64 = 1_000;
+    let mut random = SplitMix64::new(seed);
+    let mut on_curve = |curve| random.on_curve(curve, PARTS);
+    (0..calls).map(|_| Call { input: on_curve(&INPUT), output: on_curve(&OUTPUT) }).collect()
 }

@@ -13,6 +13,8 @@ use std::time::Duration;
 use replay::{Answer, Cells, Limit, Seen};
 use trace::Arrival;
 
+#[path = "../../../../examples/replay/random.rs"]
+mod random;
 mod replay;
 mod trace;
 

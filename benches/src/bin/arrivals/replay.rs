@@ -222,7 +222,7 @@ fn waits(refused: &BudgetError) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::SplitMix64;
+    use crate::random::SplitMix64;
 
     const SECOND: Duration = Duration::from_secs(1);
 

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::random::SplitMix64;
+
 /// The form of the public Azure LLM inference traces.
 const HEADER: &str = "TIMESTAMP,ContextTokens,GeneratedTokens";
 
@@ -89,39 +91,14 @@ pub fn sample(seed: u64, calls: usize) -> Vec<Arrival> {
     const OUTPUT: [(u64, u64); 5] = [(0, 1), (500, 13), (900, 60), (990, 250), (1_000, 1_000)];
     let mut random = SplitMix64::new(seed);
     let mut at = Duration::ZERO;
-    let tokens = |random: &mut SplitMix64, curve| u32::try_from(random.on_curve(curve)).expect("few tokens");
+    const PARTS: u64 = 1_000_000;
+    let tokens = |random: &mut SplitMix64, curve| u32::try_from(random.on_curve(curve, PARTS)).expect("few tokens");
     (0..calls)
         .map(|_| {
-            at += Duration::from_nanos(random.on_curve(&GAP_NANOS));
+            at += Duration::from_nanos(random.on_curve(&GAP_NANOS, PARTS));
             Arrival { at, input: tokens(&mut random, &INPUT), output: tokens(&mut random, &OUTPUT) }
         })
         .collect()
-}
-
-/// The generator of Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (2014).
-pub struct SplitMix64(u64);
-
-impl SplitMix64 {
-    pub fn new(seed: u64) -> SplitMix64 {
-        SplitMix64(seed)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number distributed as the curve says: whole numbers all the way, so that no machine rounds differently.
-    fn on_curve(&mut self, curve: &[(u64, u64)]) -> u64 {
-        const PARTS: u64 = 1_000_000;
-        let at = self.next() % (1_000 * PARTS);
-        let step = curve.windows(2).find(|step| at < step[1].0 * PARTS).expect("the curve ends at 1000 per mille");
-        let ((from, low), (to, high)) = (step[0], step[1]);
-        low + (high - low) * (at - from * PARTS) / ((to - from) * PARTS)
-    }
 }
 
 #[cfg(test)]
