@@ -527,6 +527,8 @@ mod blocking {
 mod runtimes {
     use super::*;
 
+    use futures_lite::future::block_on;
+
     #[tokio::test(start_paused = true)]
     async fn tokio_and_its_timer_need_no_real_second() {
         let pool = BudgetPool::builder()
@@ -563,8 +565,10 @@ mod runtimes {
     fn smol_drives_it_too() {
         let pool = pool_of(10);
         let held = pool.reserve(tokens(10)).unwrap();
+        let executor = async_executor::Executor::new();
+        let task = executor.spawn(pool.reserve_wait(tokens(10)));
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| smol::block_on(pool.reserve_wait(tokens(10))).map(|hold| hold.amount()));
+            let waiting = scope.spawn(|| block_on(executor.run(task)).map(|hold| hold.amount()));
             while pool.snapshot().waiting == 0 {
                 std::thread::yield_now();
             }
