@@ -10,6 +10,8 @@
 //! An axis without a cap has one of `u64::MAX`. What a fact adds beyond what a `u64` can count is not counted: `overage`
 //! and `spent` stay at `u64::MAX`.
 //!
+//! Arithmetic is checked. Where it is not, the line above shows what it cannot exceed.
+//!
 //! What asks goes over all axes without a branch on which are named: an axis that is not named asks for zero, and to
 //! compare with zero is cheaper than to ask whether to. What settles has more to do on an axis, and passes over the others.
 
@@ -102,7 +104,7 @@ impl Ledger {
         self.peak[axis] = self.peak(axis);
         let paid = units.min(self.overage[axis]);
         self.overage[axis] -= paid;
-        self.free[axis] += units - paid;
+        self.free[axis] = self.free[axis].checked_add(units - paid).expect("what is free is within the cap");
     }
 
     /// Raises the cap, at most by the [`headroom`](Ledger::headroom).
@@ -114,7 +116,7 @@ impl Ledger {
     /// Lowers the cap by what is free.
     pub(crate) fn lower(&mut self, axis: usize, units: u64) {
         self.free[axis] = self.free[axis].checked_sub(units).expect("a cap is lowered by what is free");
-        self.cap[axis] -= units;
+        self.cap[axis] = self.cap[axis].checked_sub(units).expect("what is free is within the cap");
     }
 
     /// Gives up all that is free. Returns it.
@@ -129,10 +131,11 @@ impl Ledger {
     pub(crate) fn reset(&mut self, shares: AxisSet) {
         for axis in 0..Axis::COUNTED {
             self.earlier[axis] = self.spent(axis);
-            if shares.contains(axis) {
-                self.cap[axis] -= self.used(axis);
+            let used = self.used(axis);
+            match shares.contains(axis) {
+                true => self.cap[axis] -= used,
+                false => self.free[axis] += used,
             }
-            self.free[axis] = self.cap[axis] - self.reserved[axis];
             self.overage[axis] = 0;
             self.peak[axis] = 0;
         }
@@ -167,13 +170,19 @@ impl Ledger {
     }
 
     pub(crate) fn used(&self, axis: usize) -> u64 {
-        self.cap[axis] - self.free[axis] - self.reserved[axis]
+        self.taken(axis).checked_sub(self.reserved[axis]).expect("what is reserved is taken")
+    }
+
+    /// Used plus reserved.
+    #[inline]
+    fn taken(&self, axis: usize) -> u64 {
+        self.cap[axis].checked_sub(self.free[axis]).expect("what is free is within the cap")
     }
 
     /// The most that was used plus reserved in this period. It only falls when `free` rises, and is marked just before, so
     /// that what is spent or held need not look at it.
     pub(crate) fn peak(&self, axis: usize) -> u64 {
-        self.peak[axis].max(self.cap[axis] - self.free[axis])
+        self.peak[axis].max(self.taken(axis))
     }
 
     pub(crate) fn spent(&self, axis: usize) -> u64 {
@@ -192,7 +201,7 @@ impl Ledger {
         let paid = at_most(units, self.overage[axis]);
         let freed = at_most(units - u128::from(paid), self.used(axis));
         self.overage[axis] -= paid;
-        self.free[axis] += freed;
+        self.free[axis] = self.free[axis].checked_add(freed).expect("what is free is within the cap");
         self.earlier[axis] = self.earlier[axis].saturating_add(paid).saturating_add(freed);
     }
 
