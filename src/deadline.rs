@@ -626,7 +626,7 @@ pub enum ParseGrpcTimeoutError {
     TooManyDigits,
 }
 
-#[cfg(all(test, not(budget_pool_loom)))]
+#[cfg(all(test, not(any(budget_pool_loom, budget_pool_shuttle))))]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -193,6 +193,8 @@ mod schedule;
 mod share;
 mod shared;
 mod snapshot;
+#[cfg(all(test, budget_pool_shuttle))]
+mod stories;
 mod sync;
 mod tree;
 mod usd;

@@ -1,0 +1,66 @@
+//! The same of loom or shuttle, whichever explores: to both, a thread is what they make one, and time does not pass.
+
+#[cfg(budget_pool_loom)]
+use loom as explorer;
+#[cfg(not(budget_pool_loom))]
+use shuttle as explorer;
+
+pub(crate) use explorer::sync::{Arc, MutexGuard, atomic::AtomicBool};
+
+/// Their mutex with parking_lot's signature; there is no poison, either.
+#[derive(Debug)]
+pub(crate) struct Mutex<T>(explorer::sync::Mutex<T>);
+
+impl<T> Mutex<T> {
+    pub(crate) fn new(value: T) -> Mutex<T> {
+        Mutex(explorer::sync::Mutex::new(value))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Parks as the standard library does, but never returns early, so that a wake-up that is lost is not made good by chance.
+/// (Besides, loom's own `park` forgets that it was told not to, should the thread meet a lock in between.)
+pub(crate) mod thread {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::Mutex;
+    use super::explorer::{self, sync::Condvar};
+
+    explorer::thread_local! {
+        static CURRENT: Thread = Thread(Arc::new((Mutex::new(false), Condvar::new())));
+    }
+
+    /// Whether it was told not to park, or to go on.
+    #[derive(Clone)]
+    pub(crate) struct Thread(Arc<(Mutex<bool>, Condvar)>);
+
+    impl Thread {
+        pub(crate) fn unpark(&self) {
+            let (is_told, changed) = &*self.0;
+            *is_told.lock() = true;
+            changed.notify_one();
+        }
+    }
+
+    pub(crate) fn current() -> Thread {
+        CURRENT.with(Thread::clone)
+    }
+
+    pub(crate) fn park() {
+        let (is_told, changed) = &*current().0;
+        let mut is_told = is_told.lock();
+        while !*is_told {
+            is_told = changed.wait(is_told).unwrap_or_else(std::sync::PoisonError::into_inner);
+        }
+        *is_told = false;
+    }
+
+    /// Time does not pass: only who is woken goes on.
+    pub(crate) fn park_timeout(_: Duration) {
+        park();
+    }
+}
