@@ -34,13 +34,13 @@ pub enum BudgetError {
     DeadlineExceeded(#[from] DeadlineExceeded),
     /// Others wait for the same, and are served first (P6): ask with [`reserve_wait`](crate::BudgetPool::reserve_wait) to
     /// stand behind them.
-    #[error("others wait in `{scope}`")]
+    #[error("others wait in `{}`", .scope.in_line())]
     Queued {
         /// The name of the pool in which they wait.
         scope: Name,
     },
     /// A wait was given up: the time that it was given is over.
-    #[error("waited in vain in `{scope}` for {waited:?}")]
+    #[error("waited in vain in `{}` for {waited:?}", .scope.in_line())]
     Timeout {
         /// The name of the pool that was called.
         scope: Name,
@@ -48,20 +48,20 @@ pub enum BudgetError {
         waited: Duration,
     },
     /// The pool, or one above it, was closed.
-    #[error("`{scope}` is closed")]
+    #[error("`{}` is closed", .scope.in_line())]
     Closed {
         /// The name of the pool on which [`close`](crate::BudgetPool::close) was called.
         scope: Name,
     },
     /// The hold has [expired](crate::BudgetPool::reserve_for). A spend that happened all the same can still be told, by
     /// [`commit`](crate::Reservation::commit) or [`debit`](crate::Reservation::debit).
-    #[error("the hold on `{scope}` has expired")]
+    #[error("the hold on `{}` has expired", .scope.in_line())]
     Expired {
         /// The name of the pool that was reserved on.
         scope: Name,
     },
     /// Another amount was spent under the same [key](crate::BudgetPool::record_once).
-    #[error("key `{key}` of `{scope}` stands for another amount")]
+    #[error("key `{}` of `{}` stands for another amount", .key.in_line(), .scope.in_line())]
     KeyConflict {
         /// The name of the pool that was called.
         scope: Name,
@@ -69,7 +69,7 @@ pub enum BudgetError {
         key: Name,
     },
     /// The pool remembers as many [keys](crate::Builder::keys) as it may. To forget one before its time could spend twice.
-    #[error("`{scope}` remembers as many keys as it may: {most}")]
+    #[error("`{}` remembers as many keys as it may: {most}", .scope.in_line())]
     KeysFull {
         /// The name of the pool that was called.
         scope: Name,
@@ -81,7 +81,7 @@ pub enum BudgetError {
         retry_after: Option<Duration>,
     },
     /// A carved pool cannot have a [window](crate::Builder::window): each turn would make budget out of nothing.
-    #[error("`{scope}` is carved: a window would mint budget")]
+    #[error("`{}` is carved: a window would mint budget", .scope.in_line())]
     CarvedWindow {
         /// The name of the pool that was to be built.
         scope: Name,
@@ -183,8 +183,8 @@ impl fmt::Display for Outlook {
 /// Axis and scope are those of the first refusal, from the called pool upward, axes in declared order. The outlook is the
 /// worst over all that refuse. The figures are exact, of one instant (P5).
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{axis} of `{scope}` exceeded: {} asked, {} available{}, {}",
-    self.requested().number(), self.available().number(), self.of_cap(), self.hope())]
+#[error("{axis} of `{}` exceeded: {} asked, {} available{}, {}",
+    .scope.in_line(), self.requested().number(), self.available().number(), self.of_cap(), self.hope())]
 pub struct BudgetExceeded {
     pub(crate) axis: Axis,
     pub(crate) requested: u64,
@@ -296,7 +296,7 @@ impl fmt::Display for DeadlineExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("deadline")?;
         if let Some(scope) = &self.scope {
-            write!(f, " of `{scope}`")?;
+            write!(f, " of `{}`", scope.in_line())?;
         }
         write!(f, " exceeded: ")?;
         if self.needed > Duration::ZERO {

@@ -1,7 +1,7 @@
 //! A name, as cheap to copy as a refusal needs it to be.
 
 use std::borrow::Borrow;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::ops::Deref;
 
 use ecow::EcoString;
@@ -27,6 +27,24 @@ impl Name {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// For a text of one line, whatever the name: what would break the line, or command the terminal, is escaped.
+    pub(crate) fn in_line(&self) -> InLine<'_> {
+        InLine(self)
+    }
+}
+
+pub(crate) struct InLine<'a>(&'a str);
+
+impl fmt::Display for InLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.chars().try_for_each(|c| match c {
+            // These separate lines, too, and are no control characters.
+            '\u{2028}' | '\u{2029}' => c.escape_default().fmt(f),
+            c if c.is_control() => c.escape_default().fmt(f),
+            c => f.write_char(c),
+        })
     }
 }
 

@@ -28,6 +28,9 @@ type Ticket = u64;
 /// Names one wait, until its owner collects or cancels it.
 pub(crate) type WaitKey = usize;
 
+/// Names one that waits for its pool to be closed; never given out twice.
+pub(crate) type ClosingKey = u64;
+
 /// All that wait in a tree of pools.
 #[derive(Debug, Default)]
 pub(crate) struct Waits {
@@ -41,7 +44,9 @@ pub(crate) struct Waits {
     due: BTreeSet<(Instant, NodeId)>,
     /// Of those that were granted, refused, told or reminded; to be woken outside the lock, in this order.
     pub(crate) wakers: VecDeque<Waker>,
-    closings: Slab<Closing>,
+    /// Those that wait for a pool to be closed, by pool: a close looks at its own alone.
+    closings: BTreeMap<(NodeId, ClosingKey), Option<Waker>>,
+    last_closing: ClosingKey,
 }
 
 #[derive(Debug)]
@@ -55,13 +60,6 @@ struct Wait {
     waker: Option<Waker>,
     /// When its owner will look again by itself, if ever.
     alarm: Option<Instant>,
-}
-
-/// One that waits for a pool to be closed.
-#[derive(Debug)]
-struct Closing {
-    pool: NodeId,
-    waker: Option<Waker>,
 }
 
 /// The waits of one pool.
@@ -391,23 +389,25 @@ impl Tree {
     pub(crate) fn tell_late(&mut self) {
         let is_due = |(at, _): &&(Instant, NodeId)| Some(*at) <= self.latest;
         if self.waits.due.first().is_some_and(|first| is_due(&first)) {
-            let due = self.waits.due.iter().take_while(is_due).map(|(_, pool)| *pool);
-            self.turn_all_away(due.collect(), self.latest);
+            let due: Vec<_> = self.waits.due.iter().take_while(is_due).map(|(_, pool)| *pool).collect();
+            self.turn_all_away(&due, self.latest);
             self.serve();
         }
     }
 
     /// Tells those that wait in pools that have just been closed, and those that wait for that.
     pub(crate) fn tell_closed(&mut self, pools: Vec<NodeId>) {
-        self.turn_all_away(pools, None);
-        let nodes = &self.nodes;
-        let closed = self.waits.closings.iter_mut().filter(|(_, closing)| nodes[closing.pool].closed);
-        self.waits.wakers.extend(closed.filter_map(|(_, closing)| closing.waker.take()));
+        self.turn_all_away(&pools, None);
+        let Waits { closings, wakers, .. } = &mut self.waits;
+        for pool in pools {
+            let told = closings.range_mut((pool, ClosingKey::MIN)..=(pool, ClosingKey::MAX));
+            wakers.extend(told.filter_map(|(_, waker)| waker.take()));
+        }
     }
 
-    fn turn_all_away(&mut self, pools: Vec<NodeId>, now: Option<Instant>) {
+    fn turn_all_away(&mut self, pools: &[NodeId], now: Option<Instant>) {
         let mut refusals = Vec::new();
-        for pool in pools {
+        for &pool in pools {
             for &key in self.nodes[pool].queue.own.values() {
                 refusals.push((key, self.explain(pool, self.waits.all[key].asked.units(), now)));
             }
@@ -472,18 +472,21 @@ impl Tree {
     pub(crate) fn poll_closed(
         &mut self,
         pool: NodeId,
-        key: &mut Option<usize>,
+        key: &mut Option<ClosingKey>,
         waker: Waker,
     ) -> (Poll<()>, Option<Waker>) {
         if self.nodes[pool].closed {
             return (Poll::Ready(()), Some(waker));
         }
-        let closings = &mut self.waits.closings;
-        let key = *key.get_or_insert_with(|| closings.insert(Closing { pool, waker: None }));
-        (Poll::Pending, closings[key].waker.replace(waker))
+        let Waits { closings, last_closing, .. } = &mut self.waits;
+        let key = *key.get_or_insert_with(|| {
+            *last_closing += 1;
+            *last_closing
+        });
+        (Poll::Pending, closings.entry((pool, key)).or_default().replace(waker))
     }
 
-    pub(crate) fn cancel_closing(&mut self, key: usize) -> Option<Waker> {
-        self.waits.closings.remove(key).waker
+    pub(crate) fn cancel_closing(&mut self, pool: NodeId, key: ClosingKey) -> Option<Waker> {
+        self.waits.closings.remove(&(pool, key)).flatten()
     }
 }

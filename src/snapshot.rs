@@ -170,7 +170,8 @@ impl fmt::Display for Snapshot {
         let closed = if self.closed { " (closed)" } else { "" };
         let plural = if self.reservations == 1 { "" } else { "s" };
         let waiting = if self.waiting > 0 { format!(", {} waiting", self.waiting) } else { String::new() };
-        let Snapshot { name, admitted, refused, reservations, .. } = self;
+        let Snapshot { admitted, refused, reservations, .. } = self;
+        let name = self.name.in_line();
         let indent = "  ".repeat(self.depth.min(20));
         writeln!(
             f,

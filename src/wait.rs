@@ -6,7 +6,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::error::BudgetError;
-use crate::queue::WaitKey;
+use crate::queue::{ClosingKey, WaitKey};
 use crate::reservation::Reservation;
 use crate::shared::Sleep;
 use crate::sync::thread;
@@ -140,7 +140,7 @@ impl fmt::Debug for Wait {
 #[must_use = "it does nothing unless it is awaited"]
 pub struct Closed {
     pool: BudgetPool,
-    key: Option<usize>,
+    key: Option<ClosingKey>,
 }
 
 impl Closed {
@@ -164,7 +164,7 @@ impl Future for Closed {
 impl Drop for Closed {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            drop(self.pool.handle().enter(|tree, _| tree.cancel_closing(key)));
+            drop(self.pool.handle().enter(|tree, at| tree.cancel_closing(at, key)));
         }
     }
 }

@@ -1,8 +1,11 @@
 //! Absurd input: a typed error or a documented no-op, never a wrap, never a panic.
 
+use std::collections::HashSet;
+use std::pin::Pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
-use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, Usd};
+use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, ManualClock, Usd, Window};
 
 fn all(n: u64) -> Amount {
     Amount::new().tokens(n).input_tokens(n).output_tokens(n).requests(n).usd(Usd::from_nanos(n))
@@ -210,4 +213,42 @@ fn a_hundred_thousand_children_come_and_go_in_any_order() {
         children.iter_mut().step_by(step).for_each(|child| drop(child.take()));
         assert_eq!(root.snapshot_tree().len(), 1 + children.iter().flatten().count());
     }
+}
+
+/// Names come from tenants, keys from their requests: neither may forge a line of a log, nor command its terminal.
+#[test]
+fn a_name_or_a_key_that_breaks_lines_stays_on_one() {
+    let clock = ManualClock::new();
+    let bad = "a\r\nb\u{1b}[2J\u{85}\u{2028}c`é\t";
+    let shown = r"`a\r\nb\u{1b}[2J\u{85}\u{2028}c`é\t`";
+    let pool = BudgetPool::builder().name(bad).tokens(1).keys(1, Duration::MAX).deadline(Duration::from_secs(60));
+    let pool = pool.clock(clock.clone()).build();
+    let mut hold = pool.reserve_for(Amount::new().tokens(1), Duration::from_secs(1)).unwrap();
+    let one = || Amount::new().tokens(1);
+    let mut texts = vec![pool.record(one()).unwrap_err()];
+    let mut wait = pool.reserve_wait(one());
+    assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    texts.push(pool.reserve(one()).unwrap_err());
+    texts.push(pool.reserve_blocking_for(one(), Duration::ZERO).unwrap_err());
+    drop(wait);
+    clock.advance(Duration::from_secs(1));
+    texts.push(hold.grow(one()).unwrap_err());
+    pool.record_once(bad, one()).unwrap();
+    texts.push(pool.record_once(bad, Amount::new()).unwrap_err());
+    texts.push(pool.record_once("other", one()).unwrap_err());
+    let window = Window::fixed(Duration::from_secs(1));
+    texts.push(pool.child().name(bad).window(window).carved().build().unwrap_err());
+    clock.advance(Duration::from_secs(60));
+    texts.push(pool.record(one()).unwrap_err());
+    pool.close();
+    texts.push(pool.record(one()).unwrap_err());
+    let kinds: HashSet<_> = texts.iter().map(std::mem::discriminant).collect();
+    assert_eq!(kinds.len(), 9, "each kind there is");
+    for text in &texts {
+        assert!(text.to_string().contains(shown), "{text}");
+        assert!(!text.to_string().contains(|c: char| c.is_control()), "{text:?}");
+        assert_eq!(text.scope(), bad, "as it was given");
+    }
+    let table = pool.snapshot().to_string();
+    assert!(table.starts_with(&shown[1..shown.len() - 1]) && table.lines().count() == 4, "{table}");
 }

@@ -295,6 +295,21 @@ fn closed_resolves_for_the_pool_and_all_below() {
     assert!(of_root.as_mut().poll(&mut context).is_ready() && of_root.as_mut().poll(&mut context).is_ready());
 }
 
+/// Each close looks at what is below it, and not at all that wait for some other.
+#[test]
+fn closed_resolves_for_many_that_are_closed_one_by_one() {
+    let root = BudgetPool::unlimited();
+    let pools: Vec<_> = (0..50_000).map(|_| root.child().build()).collect();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut closings: Vec<_> = pools.iter().map(BudgetPool::closed).collect();
+    assert!(closings.iter_mut().all(|closed| Pin::new(closed).poll(&mut context).is_pending()));
+    for at in 0..pools.len() {
+        pools[at].close();
+        assert!(Pin::new(&mut closings[at]).poll(&mut context).is_ready());
+        assert!(closings.get_mut(at + 1).is_none_or(|next| Pin::new(next).poll(&mut context).is_pending()));
+    }
+}
+
 #[test]
 fn p6_one_release_serves_a_long_line() {
     let pool = pool_of(100_000);
