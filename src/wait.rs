@@ -16,7 +16,7 @@ use crate::{Amount, BudgetPool};
 ///
 /// It takes its place at the first poll. It works on any runtime, keeps its pool alive, and is cancel-safe: dropped at any
 /// point, it gives up its place, or gives back what it was granted (P3). Fused: polled again after its end, it is pending
-/// for ever.
+/// for ever. One that is forgotten ([`std::mem::forget`]) in line keeps its place, and for ever what it is granted.
 ///
 /// What is granted is handed over in the transition that freed it, so that nobody can take it in between. The
 /// waker is woken by the call that granted it, without the lock; one that panics is passed over.

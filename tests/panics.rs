@@ -1,13 +1,14 @@
-//! Code of the user's that panics where it is called: wakers and timers. (The clock: `tests/time.rs`. A waker whose `wake`
-//! panics on release: `tests/waiting.rs`.)
+//! Code of the user's that panics where it is called: clocks, wakers and timers; and code that comes back to the pool from
+//! there. (What a panicking clock means where something is due: `tests/time.rs`. A waker whose `wake` panics on release:
+//! `tests/waiting.rs`.)
 //!
 //! After each panic the pool is usable and balanced, and the others that waited are served. A panic in a waker's `clone`
 //! cannot be written here without unsafe code.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -50,6 +51,34 @@ fn is_balanced(pool: &BudgetPool) {
     let end = pool.snapshot();
     assert_eq!((end.tokens.reserved, end.reservations, end.waiting), (0, 0, 0), "{end}");
     pool.reserve(tokens(100)).unwrap().release();
+}
+
+/// Each kind of call, by code that is called by the pool. What comes of it does not matter here: should the lock be held
+/// meanwhile, it hangs.
+fn use_all(pool: &BudgetPool) {
+    drop(pool.record(tokens(1)));
+    drop(pool.record_once("key", tokens(1)));
+    drop(pool.reserve_for(tokens(1), secs(1)).map(|mut hold| hold.grow(tokens(1))));
+    drop(pool.lease(tokens(1)).map(|mut lease| lease.record(tokens(2))));
+    let (mut wait, mut closed) = (pool.reserve_wait(tokens(50)), pool.closed());
+    let mut context = Context::from_waker(Waker::noop());
+    drop(Pin::new(&mut wait).poll(&mut context));
+    assert_eq!(Pin::new(&mut closed).poll(&mut context).is_ready(), pool.is_closed());
+    drop((wait, closed));
+    drop(pool.child().tokens(1).carved().build());
+    pool.child().deadline(secs(1)).build().close();
+    drop(pool.add(Caps::new().tokens(1)).and_then(|()| pool.remove(Caps::new().tokens(1))));
+    pool.debit(tokens(0));
+    assert_eq!((pool.snapshot_tree().len(), pool.snapshot().depth), (1, 0));
+    drop(pool.holders());
+}
+
+/// It ends; in a thread of its own, so that it fails instead of hanging.
+#[track_caller]
+fn ends<T: Send + 'static>(case: &str, call: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, is_done) = std::sync::mpsc::channel();
+    std::thread::spawn(move || drop(done.send(call())));
+    is_done.recv_timeout(secs(30)).unwrap_or_else(|_| panic!("{case}: it panicked or hangs"))
 }
 
 struct InWake;
@@ -395,6 +424,67 @@ mod timers {
         is_balanced(&pool);
     }
 
+    /// Where it is made, polled and dropped.
+    #[test]
+    fn one_that_comes_back_finds_no_lock_held() {
+        #[derive(Clone, Default)]
+        struct Back {
+            pool: Arc<Mutex<Option<BudgetPool>>>,
+            from: Arc<[AtomicUsize; 3]>,
+        }
+        struct Asleep(Back);
+
+        impl Back {
+            fn comes(&self, from: usize) {
+                // Not again from within.
+                let pool = self.pool.lock().unwrap().take();
+                if let Some(pool) = pool {
+                    self.from[from].fetch_add(1, Ordering::SeqCst);
+                    use_all(&pool);
+                    *self.pool.lock().unwrap() = Some(pool);
+                }
+            }
+        }
+        impl Future for Asleep {
+            type Output = ();
+
+            fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+                self.0.comes(1);
+                Poll::Pending
+            }
+        }
+        impl Drop for Asleep {
+            fn drop(&mut self) {
+                self.0.comes(2);
+            }
+        }
+
+        ends("a timer", || {
+            let (clock, back) = (ManualClock::new(), Back::default());
+            let timed = back.clone();
+            let pool = BudgetPool::builder().tokens(100).clock(clock.clone()).timer(move |_| {
+                timed.comes(0);
+                Box::pin(Asleep(timed.clone()))
+            });
+            let pool = pool.build();
+            *back.pool.lock().unwrap() = Some(pool.clone());
+            let mut held = pool.reserve_for(tokens(100), secs(20)).unwrap();
+            let mut first = Waiter::queued(&pool, tokens(60));
+            let mut second = Waiter::queued(&pool, tokens(60));
+            // Another alarm: one sleep for another. Then its end, and that of a wait that leaves.
+            held.renew(secs(10)).unwrap();
+            assert!(first.poll().is_pending());
+            clock.advance(secs(10));
+            assert!(first.poll().is_ready());
+            assert!(second.poll().is_ready());
+            let _held = pool.reserve_for(tokens(60), secs(10)).unwrap();
+            drop(Waiter::queued(&pool, tokens(60)));
+            let from = back.from.each_ref().map(|from| from.load(Ordering::SeqCst));
+            assert!(from.iter().all(|&times| times >= 3), "{from:?}");
+            *back.pool.lock().unwrap() = None;
+        });
+    }
+
     #[test]
     fn p3_one_that_panics_as_the_wait_ends_gives_back_what_was_granted() {
         let (timer, _, pool, held) = run();
@@ -409,5 +499,387 @@ mod timers {
         timer.breaks(WELL);
         assert!(other.poll().is_ready());
         is_balanced(&pool);
+    }
+}
+
+/// Every public call that may read the clock, with one that panics at its first read, its second, and so on.
+mod clocks {
+    use super::*;
+    use budget_pool::{BudgetError, DeadlineBudget, Lease, TreeSnapshot, Usd};
+    use std::time::Instant;
+
+    #[derive(Clone)]
+    struct Clock {
+        time: ManualClock,
+        reads: Arc<AtomicUsize>,
+        /// At which read it panics, if not zero.
+        panics_at: Arc<AtomicUsize>,
+        /// What it calls on its way, once for each call of the test's.
+        comes_back: Arc<Mutex<Option<BudgetPool>>>,
+    }
+
+    impl budget_pool::Clock for Clock {
+        fn now(&self) -> Instant {
+            let read = self.reads.fetch_add(1, Ordering::SeqCst) + 1;
+            if read == self.panics_at.load(Ordering::SeqCst) {
+                resume_unwind(Box::new("on purpose"));
+            }
+            let pool = self.comes_back.lock().unwrap().take();
+            if let Some(pool) = pool {
+                use_all(&pool);
+            }
+            self.time.now()
+        }
+    }
+
+    /// A way with all that knows a time: a deadline, windows of both kinds, a share, holds that may expire, a lease, and one
+    /// that waits.
+    struct World {
+        clock: Clock,
+        root: BudgetPool,
+        pool: BudgetPool,
+        share: BudgetPool,
+        line: BudgetPool,
+        hold: Option<Reservation>,
+        lease: Option<Lease>,
+        waiter: Waiter,
+        held: Vec<Reservation>,
+        leases: Vec<Lease>,
+        built: Vec<BudgetPool>,
+    }
+
+    impl World {
+        fn new() -> World {
+            let zero = Arc::<AtomicUsize>::default;
+            let time = ManualClock::new();
+            let clock = Clock { time, reads: zero(), panics_at: zero(), comes_back: Arc::default() };
+            let root = BudgetPool::builder().name("run").tokens(1_000).deadline(secs(600)).clock(clock.clone());
+            let root = root.window(Window::fixed(secs(60))).build();
+            let pool = root.child().name("pool").tokens(500).window(Window::sliding(secs(60))).build();
+            let share = root.child().name("share").tokens(100).carved().build().unwrap();
+            let line = root.child().name("line").requests(1).build();
+            pool.record(tokens(30)).unwrap();
+            let hold = pool.reserve_for(tokens(50).usd(Usd::from_cents(1)), secs(30)).unwrap();
+            let mut lease = pool.lease(tokens(20)).unwrap();
+            lease.record(tokens(5)).unwrap();
+            let held = vec![line.reserve(Amount::new().requests(1)).unwrap()];
+            let waiter = Waiter::queued(&line, Amount::new().requests(1));
+            let (leases, built) = (Vec::new(), Vec::new());
+            let (hold, lease) = (Some(hold), Some(lease));
+            World { clock, root, pool, share, line, hold, lease, waiter, held, leases, built }
+        }
+
+        fn hold(&mut self) -> &mut Reservation {
+            self.hold.as_mut().unwrap()
+        }
+
+        fn take(&mut self) -> Reservation {
+            self.hold.take().unwrap()
+        }
+
+        fn lease(&mut self) -> &mut Lease {
+            self.lease.as_mut().unwrap()
+        }
+
+        /// With a clock that is well again.
+        fn seen(&self) -> TreeSnapshot {
+            self.clock.panics_at.store(0, Ordering::SeqCst);
+            self.root.snapshot_tree()
+        }
+
+        /// Calls, with a clock that panics at one read. How often it was read, and what came of it.
+        fn calls(&mut self, call: fn(&mut World) -> String, panics_at: usize) -> (usize, Option<String>) {
+            self.clock.reads.store(0, Ordering::SeqCst);
+            self.clock.panics_at.store(panics_at, Ordering::SeqCst);
+            let outcome = catch_unwind(AssertUnwindSafe(|| call(self)));
+            if let Err(panic) = &outcome {
+                assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
+            }
+            (self.clock.reads.load(Ordering::SeqCst), outcome.ok())
+        }
+
+        /// All goes: nothing is held, nobody waits, no pool is left, and the rest can be had.
+        #[track_caller]
+        fn ends(self, case: &str) {
+            self.clock.panics_at.store(0, Ordering::SeqCst);
+            let World { root, pool, share, line, hold, lease, mut waiter, held, leases, built, .. } = self;
+            drop((held, hold, lease, leases));
+            assert!(waiter.poll().is_ready(), "{case}");
+            drop((waiter, pool, share, line, built));
+            let tree = root.snapshot_tree();
+            assert_eq!((tree.len(), tree[0].reservations, tree[0].waiting), (1, 0, 0), "{case}");
+            assert!(tree[0].axes().all(|(_, axis)| axis.reserved.units() == 0), "{case}: {tree}");
+            root.record(tokens(tree[0].tokens.available.unwrap())).unwrap();
+        }
+    }
+
+    fn said<T, E: std::fmt::Debug>(answer: Result<T, E>) -> String {
+        answer.map_or_else(|refusal| format!("{refusal:?}"), |_| "admitted".to_owned())
+    }
+
+    fn kept<T, E: std::fmt::Debug>(all: &mut Vec<T>, answer: Result<T, E>) -> String {
+        said(answer.map(|one| all.push(one)))
+    }
+
+    /// A call that asks: it panics where it is called, and nothing has changed.
+    const ASKS: [(&str, fn(&mut World) -> String); 44] = [
+        ("record", |world| said(world.pool.record(tokens(1)))),
+        ("record, refused", |world| said(world.pool.record(tokens(1_000)))),
+        ("record on a share", |world| said(world.share.record(tokens(1)))),
+        ("check", |world| said(world.pool.check(tokens(1)))),
+        ("reserve", |world| kept(&mut world.held, world.pool.reserve(tokens(1)))),
+        ("reserve, queued", |world| kept(&mut world.held, world.line.reserve(Amount::new().requests(1)))),
+        ("reserve_for", |world| kept(&mut world.held, world.pool.reserve_for(tokens(1), secs(1)))),
+        ("record_once", |world| said(world.pool.record_once("key", tokens(1)))),
+        ("lease", |world| kept(&mut world.leases, world.pool.lease(tokens(10)))),
+        ("add", |world| said(world.pool.add(Caps::new().tokens(1)))),
+        ("add to a share", |world| said(world.share.add(Caps::new().tokens(1)))),
+        ("time_left", |world| format!("{:?}", world.pool.time_left())),
+        ("reserve_wait, granted", |world| {
+            let mut wait = world.pool.reserve_wait(tokens(1));
+            match Pin::new(&mut wait).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(answer) => kept(&mut world.held, answer),
+                Poll::Pending => panic!("it waits"),
+            }
+        }),
+        ("reserve_wait, refused", |world| said(world.pool.reserve_wait(tokens(1_000)).block_on_once())),
+        ("reserve_wait, queued", |world| said(world.line.reserve_wait(Amount::new().requests(1)).block_on_once())),
+        ("polled again", |world| format!("{}", world.waiter.poll().is_pending())),
+        ("reserve_blocking", |world| kept(&mut world.held, world.pool.reserve_blocking(tokens(1)))),
+        ("reserve_blocking_for, in vain", |world| {
+            said(world.line.reserve_blocking_for(Amount::new().requests(1), Duration::ZERO))
+        }),
+        ("reserve_blocking_for, parked", |world| {
+            let waited = Duration::from_millis(20);
+            let error = world.line.reserve_blocking_for(Amount::new().requests(1), waited).unwrap_err();
+            // However often it looked.
+            world.clock.reads.store(3, Ordering::SeqCst);
+            assert!(matches!(error, BudgetError::Timeout { .. }));
+            error.to_string()
+        }),
+        ("hold.record", |world| said(world.hold().record(tokens(60)))),
+        ("hold.grow", |world| said(world.hold().grow(tokens(1)))),
+        ("hold.split", |world| {
+            let half = world.hold().split(tokens(1));
+            kept(&mut world.held, half)
+        }),
+        ("hold.renew", |world| said(world.hold().renew(secs(5)))),
+        ("hold.time_left", |world| format!("{:?}", world.hold().time_left())),
+        ("lease.record", |world| said(world.lease().record(tokens(30)))),
+        ("child with a deadline", |world| {
+            world.built.push(world.pool.child().deadline(secs(5)).build());
+            String::new()
+        }),
+        ("child with a budget of time", |world| {
+            let budget = DeadlineBudget::new(secs(5)).unwrap();
+            world.built.push(world.pool.child().deadline(budget).build());
+            String::new()
+        }),
+        ("child with a window", |world| {
+            world.built.push(world.pool.child().tokens(1).window(Window::sliding(secs(5))).build());
+            String::new()
+        }),
+        ("child with both", |world| {
+            world.built.push(world.pool.child().deadline(secs(5)).window(Window::fixed(secs(5))).build());
+            String::new()
+        }),
+        ("share", |world| kept(&mut world.built, world.pool.child().tokens(10).carved().build())),
+        ("share with a deadline", |world| {
+            kept(&mut world.built, world.pool.child().tokens(10).deadline(secs(5)).carved().build())
+        }),
+        ("another tree", |world| {
+            let other = BudgetPool::builder().deadline(secs(5)).window(Window::fixed(secs(5)));
+            said::<_, ()>(Ok(other.clock(world.clock.clone()).build()))
+        }),
+        ("budget", |world| {
+            said(DeadlineBudget::builder().total(secs(5)).clock(world.clock.clone()).build().map(|_| ()))
+        }),
+        ("budget.remaining", |world| format!("{:?}", world.pool.deadline().unwrap().remaining())),
+        ("budget.elapsed", |world| format!("{:?}", world.pool.deadline().unwrap().elapsed())),
+        ("budget.overrun", |world| format!("{:?}", world.pool.deadline().unwrap().overrun())),
+        ("budget.is_expired", |world| format!("{:?}", world.pool.deadline().unwrap().is_expired())),
+        ("budget.check", |world| said(world.pool.deadline().unwrap().check())),
+        ("budget.fits", |world| said(world.pool.deadline().unwrap().fits(secs(5)))),
+        ("budget.timeout_for", |world| format!("{:?}", world.pool.deadline().unwrap().timeout_for("call"))),
+        ("budget.split", |world| format!("{:?}", world.pool.deadline().unwrap().split(3))),
+        ("budget.child", |world| said(world.pool.deadline().unwrap().child(secs(5)).map(|_| ()))),
+        ("budget.to_grpc_timeout", |world| format!("{:?}", world.pool.deadline().unwrap().to_grpc_timeout())),
+        ("budget.child_from_grpc_timeout", |world| {
+            said(world.pool.deadline().unwrap().child_from_grpc_timeout("5S").map(|_| ()))
+        }),
+    ];
+
+    /// A call that tells, or looks: it is done, with the time that was seen last.
+    const TELLS: [(&str, fn(&mut World) -> String); 23] = [
+        ("debit", |world| format!("{:?}", world.pool.debit(tokens(700)))),
+        ("debit on a share", |world| format!("{:?}", world.share.debit(tokens(700)))),
+        ("snapshot", |world| world.pool.snapshot().to_string()),
+        ("snapshot_tree", |world| world.root.snapshot_tree().to_string()),
+        ("holders", |world| format!("{:?}", world.root.holders())),
+        ("reset", |world| world.pool.reset().to_string()),
+        ("remove", |world| said(world.pool.remove(Caps::new().tokens(10)))),
+        ("remove from a share", |world| said(world.share.remove(Caps::new().tokens(10)))),
+        ("remove, refused", |world| said(world.pool.remove(Caps::new().tokens(10_000)))),
+        ("commit", |world| format!("{:?}", world.take().commit(tokens(60)))),
+        ("commit_all", |world| format!("{:?}", world.take().commit_all())),
+        ("commit_total", |world| format!("{:?}", world.take().commit_total(tokens(10)))),
+        ("try_commit", |world| said(world.take().try_commit(tokens(60)).map_err(|refused| refused.to_string()))),
+        ("try_commit, refused", |world| {
+            let refused = world.take().try_commit(tokens(1_000)).unwrap_err();
+            let error = refused.error().to_string();
+            world.hold = Some(refused.into_reservation());
+            error
+        }),
+        ("release", |world| said::<_, ()>(Ok(world.take().release()))),
+        ("drop", |world| said::<_, ()>(Ok(drop(world.take())))),
+        ("commit_on_drop", |world| said::<_, ()>(Ok(drop(world.take().commit_on_drop())))),
+        ("hold.debit", |world| format!("{:?}", world.hold().debit(tokens(60)))),
+        ("hold.shrink", |world| said(world.hold().shrink(tokens(10)))),
+        ("hold's texts", |world| {
+            let text = format!("{:?}", world.hold);
+            format!("{text} {}", world.hold().amount())
+        }),
+        ("lease.debit", |world| format!("{:?}", world.lease().debit(tokens(600)))),
+        ("lease.settle", |world| said::<_, ()>(Ok(world.lease().settle()))),
+        ("lease's drop", |world| said::<_, ()>(Ok(drop(world.lease.take())))),
+    ];
+
+    /// Neither: there is no clock to panic.
+    const SILENT: [(&str, fn(&mut World) -> String); 9] = [
+        ("close", |world| {
+            world.share.close();
+            world.share.is_closed().to_string()
+        }),
+        ("closed", |world| {
+            let mut closed = world.pool.closed();
+            Pin::new(&mut closed).poll(&mut Context::from_waker(Waker::noop())).is_pending().to_string()
+        }),
+        ("label", |world| {
+            let hold = world.take().label("a");
+            world.hold = Some(hold);
+            String::new()
+        }),
+        ("child", |world| {
+            world.built.push(world.pool.child().tokens(5).build());
+            format!("{:?}", world.built)
+        }),
+        ("a wait that is not polled", |world| format!("{:?}", world.pool.reserve_wait(tokens(1)))),
+        ("lease.record of the share", |world| said(world.lease().record(tokens(1)))),
+        ("lease.debit of the share", |world| format!("{:?}", world.lease().debit(tokens(1)))),
+        ("lease's texts", |world| {
+            let text = format!("{:?}", world.lease);
+            format!("{text} {}", world.lease().remaining())
+        }),
+        ("budget's texts", |world| {
+            let budget = world.pool.deadline().unwrap();
+            format!("{:?}", (budget.total(), budget.deadline().is_some()))
+        }),
+    ];
+
+    trait BlockOnOnce {
+        fn block_on_once(self) -> Result<bool, BudgetError>;
+    }
+
+    impl BlockOnOnce for Wait {
+        /// Polled once, and dropped: whether it was granted.
+        fn block_on_once(mut self) -> Result<bool, BudgetError> {
+            match Pin::new(&mut self).poll(&mut Context::from_waker(Waker::noop())) {
+                Poll::Ready(answer) => answer.map(|_| true),
+                Poll::Pending => Ok(false),
+            }
+        }
+    }
+
+    /// What it says without any panic, how often it reads the clock for that, and what is seen afterwards.
+    fn whole(call: fn(&mut World) -> String, later: Duration) -> (usize, String, World) {
+        let mut world = World::new();
+        world.clock.time.advance(later);
+        let (reads, outcome) = world.calls(call, 0);
+        (reads, outcome.unwrap(), world)
+    }
+
+    /// Instants differ from one world to another.
+    fn same(a: &str, b: &str) -> bool {
+        let no_instants = |text: &str| {
+            text.split("Instant")
+                .map(|part| part.split_once('}').map_or(part, |(_, rest)| rest).to_owned())
+                .collect::<Vec<_>>()
+        };
+        no_instants(a) == no_instants(b)
+    }
+
+    #[test]
+    fn p7_what_asks_panics_wherever_it_reads_the_clock_and_nothing_has_changed() {
+        for (name, call) in ASKS {
+            // As things stand; after holds have expired; after both windows have turned.
+            for later in [0, 40, 70] {
+                let later = secs(later);
+                let case = format!("{name}, {later:?} later");
+                let untouched = World::new();
+                untouched.clock.time.advance(later);
+                let before = untouched.seen();
+                let (reads, outcome, then) = whole(call, later);
+                assert!(reads > 0, "{case}");
+                let after = then.seen();
+                for read in 1..=reads {
+                    let mut world = World::new();
+                    world.clock.time.advance(later);
+                    let panicked = world.calls(call, read);
+                    assert_eq!(panicked, (read, None), "{case}, read {read}");
+                    assert_eq!(world.seen(), before, "{case}, read {read}");
+                    let (_, again) = world.calls(call, 0);
+                    assert!(same(&again.unwrap(), &outcome), "{case}, read {read}");
+                    assert_eq!(world.seen(), after, "{case}, read {read}");
+                    world.ends(&case);
+                }
+                then.ends(&case);
+                untouched.ends(&case);
+            }
+        }
+    }
+
+    #[test]
+    fn p2_what_tells_is_done_wherever_the_clock_panics() {
+        for (name, call) in TELLS {
+            let (reads, outcome, then) = whole(call, Duration::ZERO);
+            assert!(reads > 0, "{name}");
+            let after = then.seen();
+            // Where it is read once more because the first read panicked, there, too.
+            for read in 1..=reads + 1 {
+                let mut world = World::new();
+                let (_, told) = world.calls(call, read);
+                assert_eq!(told.as_deref(), Some(&*outcome), "{name}, read {read}");
+                assert_eq!(world.seen(), after, "{name}, read {read}");
+                world.ends(name);
+            }
+            then.ends(name);
+        }
+    }
+
+    #[test]
+    fn p8_what_takes_no_time_cannot_meet_a_clock_that_panics() {
+        for (name, call) in SILENT {
+            let (reads, _, then) = whole(call, secs(70));
+            assert_eq!(reads, 0, "{name}");
+            then.ends(name);
+        }
+    }
+
+    #[test]
+    fn a_clock_that_comes_back_finds_no_lock_held() {
+        for (name, call) in ASKS.into_iter().chain(TELLS) {
+            let (_, outcome, then) = whole(call, Duration::ZERO);
+            then.ends(name);
+            let told = ends(name, move || {
+                let mut world = World::new();
+                *world.clock.comes_back.lock().unwrap() = Some(world.line.child().tokens(100).build());
+                let (_, told) = world.calls(call, 0);
+                assert!(world.clock.comes_back.lock().unwrap().is_none());
+                world.ends(name);
+                told.unwrap()
+            });
+            let looks = ["snapshot_tree", "holders"].contains(&name);
+            assert!(looks || same(&told, &outcome), "{name}: {told}, {outcome}");
+        }
     }
 }

@@ -157,6 +157,23 @@ fn p3_a_wait_that_is_dropped_gives_up_its_place_or_what_it_was_granted() {
 }
 
 #[test]
+fn p3_a_wait_that_is_forgotten_keeps_its_place_and_what_it_is_granted() {
+    let pool = pool_of(100);
+    let held = pool.reserve(tokens(100)).unwrap();
+    let mut forgotten = pool.reserve_wait(tokens(60));
+    assert!(Pin::new(&mut forgotten).poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    std::mem::forget(forgotten);
+    let (mut behind, mut large) = (Waiter::queued(&pool, tokens(40)), Waiter::queued(&pool, tokens(60)));
+    drop(held);
+    drop(behind.granted());
+    assert!(large.still_waits());
+    assert_eq!((pool.snapshot().tokens.reserved, pool.snapshot().waiting), (60, 1));
+    pool.close();
+    assert!(matches!(large.refused(), BudgetError::Closed { .. }));
+    assert_eq!(pool.snapshot().tokens.reserved, 60);
+}
+
+#[test]
 fn p6_a_head_that_leaves_lets_the_next_one_move_on() {
     let pool = pool_of(100);
     let _held = pool.reserve(tokens(60)).unwrap();
