@@ -582,9 +582,10 @@ mod clocks {
         }
 
         /// With a clock that is well again.
-        fn seen(&self) -> TreeSnapshot {
+        fn seen(&self) -> (TreeSnapshot, Option<Amount>, Option<Amount>) {
             self.clock.panics_at.store(0, Ordering::SeqCst);
-            self.root.snapshot_tree()
+            let held = self.hold.as_ref().map(Reservation::amount);
+            (self.root.snapshot_tree(), held, self.lease.as_ref().map(Lease::remaining))
         }
 
         /// Calls, with a clock that panics at one read. How often it was read, and what came of it.

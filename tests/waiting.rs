@@ -308,8 +308,13 @@ fn closed_resolves_for_the_pool_and_all_below() {
     child.close();
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
     assert!(of_child.as_mut().poll(&mut context).is_ready() && of_root.as_mut().poll(&mut context).is_pending());
+    let mut below: Vec<_> =
+        [root.child().build(), root.child().build().child().build()].iter().map(BudgetPool::closed).collect();
+    assert!(below.iter_mut().all(|closed| Pin::new(closed).poll(&mut context).is_pending()));
     root.close();
+    assert_eq!(wakes.0.load(Ordering::SeqCst), 4);
     assert!(of_root.as_mut().poll(&mut context).is_ready() && of_root.as_mut().poll(&mut context).is_ready());
+    assert!(below.iter_mut().all(|closed| Pin::new(closed).poll(&mut context).is_ready()));
 }
 
 /// Each close looks at what is below it, and not at all that wait for some other.
