@@ -62,6 +62,9 @@ struct Wait {
     alarm: Option<Instant>,
 }
 
+/// So much of an axis, by a wait.
+type Asked = (usize, u64, WaitKey);
+
 /// The waits of one pool.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
@@ -73,12 +76,39 @@ pub(crate) struct Queue {
     pub(crate) waiting: u64,
     /// At least what any of them asks here. It falls only when it is looked at or nobody waits.
     most_asked: Units,
+    /// What each of them asks here, axis by axis, once some had to be told that there is no hope: then the next of those is
+    /// found without a look at the others. As long as nobody is, it need not be known.
+    asked: Option<BTreeSet<Asked>>,
 }
 
 impl Queue {
     fn is_empty(&self) -> bool {
         self.own.is_empty() && self.parked.is_empty()
     }
+
+    fn begin(&mut self, key: WaitKey, units: &Units) {
+        self.waiting += 1;
+        for (most, &units) in self.most_asked.iter_mut().zip(units) {
+            *most = units.max(*most);
+        }
+        if let Some(asked) = &mut self.asked {
+            asked.extend(each_asked(key, units));
+        }
+    }
+
+    fn end(&mut self, key: WaitKey, units: &Units) {
+        self.waiting -= 1;
+        if self.waiting == 0 {
+            (self.most_asked, self.asked) = (Units::default(), None);
+        }
+        if let Some(asked) = &mut self.asked {
+            each_asked(key, units).for_each(|each| _ = asked.remove(&each));
+        }
+    }
+}
+
+fn each_asked(key: WaitKey, units: &Units) -> impl Iterator<Item = Asked> {
+    units.iter().enumerate().filter(|(_, units)| **units > 0).map(move |(axis, &units)| (axis, units, key))
 }
 
 /// Asking with patience.
@@ -133,10 +163,7 @@ impl Tree {
         }
         let mut asked = *asked.units();
         self.visit_path(home, |node| {
-            node.queue.waiting += 1;
-            for (most, &asked) in node.queue.most_asked.iter_mut().zip(&asked) {
-                *most = asked.max(*most);
-            }
+            node.queue.begin(key, &asked);
             node.carve(&mut asked);
         });
         self.call_next(home);
@@ -301,7 +328,8 @@ impl Tree {
     /// Its place is free: calls those that were behind it, in its own queue and where it was parked.
     fn unqueue(&mut self, key: WaitKey) {
         self.unpark(key);
-        let Wait { ticket, home, .. } = self.waits.all[key];
+        let Wait { ticket, home, asked, .. } = self.waits.all[key];
+        let mut asked = *asked.units();
         self.waits.waiting -= 1;
         let node = &mut self.nodes[home];
         node.queue.own.remove(&ticket);
@@ -309,10 +337,8 @@ impl Tree {
             self.waits.due.remove(&(deadline.at, home));
         }
         self.visit_path(home, |node| {
-            node.queue.waiting -= 1;
-            if node.queue.waiting == 0 {
-                node.queue.most_asked = Units::default();
-            }
+            node.queue.end(key, &asked);
+            node.carve(&mut asked);
         });
         self.call_next(home);
     }
@@ -354,8 +380,8 @@ impl Tree {
 
 /// Those for whom there is nothing to wait for any more.
 impl Tree {
-    /// Tells those that no release can meet now. A pool looks at all of them only where the most that is asked of it may be
-    /// more than it can ever give.
+    /// Tells those that no release can meet now. A pool looks at them only where the most that is asked of it may be more than
+    /// it can ever give.
     fn tell_hopeless(&mut self, at: NodeId) {
         let mut above = Some(at);
         while let Some(id) = above {
@@ -368,20 +394,34 @@ impl Tree {
     }
 
     fn tell_hopeless_of(&mut self, pool: NodeId) {
-        let mut most_asked = Units::default();
-        let mut hopeless = Vec::new();
-        for (key, wait) in self.waits.all.iter().filter(|(_, wait)| wait.outcome.is_none()) {
-            let Some(asked) = self.asked_at(pool, wait) else { continue };
-            if self.nodes[pool].can_ever_fit(&asked) {
-                most_asked = std::array::from_fn(|axis| asked[axis].max(most_asked[axis]));
-            } else {
-                let refusal = self.exceeded(wait.home, wait.asked.units());
-                hopeless.push((wait.ticket, key, refusal.expect("what can never fit does not fit now")));
+        let asked = self.nodes[pool].queue.asked.take().unwrap_or_else(|| self.all_asked(pool));
+        let (mut most_asked, mut hopeless) = (Units::default(), BTreeSet::new());
+        for (axis, most) in most_asked.iter_mut().enumerate() {
+            // Whoever asks for more has no more hope than one that asks for less.
+            for &(_, units, key) in asked.range((axis, 0, 0)..(axis + 1, 0, 0)).rev() {
+                if self.nodes[pool].has_hope(axis, units) {
+                    *most = units;
+                    break;
+                }
+                hopeless.insert((self.waits.all[key].ticket, key));
             }
         }
-        self.nodes[pool].queue.most_asked = most_asked;
-        hopeless.sort_unstable_by_key(|(ticket, ..)| *ticket);
-        self.turn_away(hopeless.into_iter().map(|(_, key, refusal)| (key, refusal.into())).collect());
+        let queue = &mut self.nodes[pool].queue;
+        (queue.most_asked, queue.asked) = (most_asked, Some(asked));
+        let refusal = |(_, key): (Ticket, WaitKey)| {
+            let wait = &self.waits.all[key];
+            let refusal = self.exceeded(wait.home, wait.asked.units());
+            (key, refusal.expect("what can never fit does not fit now").into())
+        };
+        let refusals = hopeless.into_iter().map(refusal).collect();
+        self.turn_away(refusals);
+    }
+
+    /// What is asked of a pool by all that wait.
+    fn all_asked(&self, pool: NodeId) -> BTreeSet<Asked> {
+        let waiting = self.waits.all.iter().filter(|(_, wait)| wait.outcome.is_none());
+        let asked = waiting.filter_map(|(key, wait)| Some((key, self.asked_at(pool, wait)?)));
+        asked.flat_map(|(key, units)| each_asked(key, &units).collect::<Vec<_>>()).collect()
     }
 
     /// Tells those whose deadline has come by the latest instant seen.

@@ -601,7 +601,12 @@ impl Node {
 
     /// Whether a release, or time before the deadline, may make room for what is asked, on every axis.
     pub(crate) fn can_ever_fit(&self, asked: &Units) -> bool {
-        (0..Axis::COUNTED).all(|axis| self.outlook(axis, asked[axis], self.deadline) != Outlook::Never)
+        (0..Axis::COUNTED).all(|axis| self.has_hope(axis, asked[axis]))
+    }
+
+    /// The same on one axis. What has none leaves none to what asks for more.
+    pub(crate) fn has_hope(&self, axis: usize, asked: u64) -> bool {
+        self.outlook(axis, asked, self.deadline) != Outlook::Never
     }
 
     /// What to expect of asking for more than is free.

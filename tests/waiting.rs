@@ -220,6 +220,31 @@ fn p6_what_can_never_be_met_is_refused_at_once_and_as_soon_as_commits_make_it_so
     assert_eq!(last.granted().amount(), tokens(1));
 }
 
+/// Without a look at all the others each time; those who came or left since are told, or not.
+#[test]
+fn p6_in_a_long_line_a_spend_tells_those_whom_it_leaves_no_hope_and_no_others() {
+    const MOST: u64 = 20_000;
+    let pool = pool_of(MOST);
+    let mut held = pool.reserve(tokens(MOST)).unwrap();
+    let mut line: Vec<_> = (1..=MOST).map(|n| Some(Waiter::queued(&pool, tokens(n)))).collect();
+    let mut newcomer: Option<Waiter> = None;
+    for left in (0..MOST).rev() {
+        held.record(tokens(1)).unwrap();
+        for waiter in [&mut line[left as usize], &mut newcomer].into_iter().filter_map(Option::take) {
+            assert_eq!(waiter.wakes(), 1, "{left}");
+            let error = { waiter }.refused();
+            assert_eq!((error.outlook(), error.axis()), (Outlook::Never, Some(Axis::Tokens)));
+        }
+        if left > 0 && left % 100 == 0 {
+            newcomer = Some(Waiter::queued(&pool, tokens(left)));
+            line[left as usize - 2] = None;
+        }
+        let next = line[..left as usize].last().and_then(Option::as_ref);
+        assert!(next.into_iter().chain(&newcomer).all(|waiter| waiter.wakes() == 0), "{left}");
+    }
+    assert_eq!(pool.snapshot().waiting, 0);
+}
+
 #[test]
 fn p6_every_kind_of_new_room_serves() {
     type Room = fn(&BudgetPool, &mut Option<Reservation>);
