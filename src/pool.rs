@@ -274,8 +274,8 @@ impl BudgetPool {
 
     /// Who holds what now: every live reservation and lease of this pool and of those below it, the largest first (by tokens,
     /// then by the other axes in declared order). Of a lease that is its share as the pool knows it: what was spent of it and
-    /// not settled yet counts as held. It takes time in proportion to all the holds of the tree and their depth, under the
-    /// lock.
+    /// not settled yet counts as held. It takes time in proportion to all the holds of the tree and their depth (and a little
+    /// for each of the most that there ever were at once), under the lock.
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
         let mut holders = self.handle.tell(Tree::holders);
