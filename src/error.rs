@@ -10,6 +10,8 @@ use crate::name::Name;
 ///
 /// The order of refusal is: closed, deadline, queue, capacity.
 ///
+/// Its text is one line, whatever the names in it: what would break the line, or command a terminal, is escaped there.
+///
 /// ```
 /// use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Outlook};
 ///
