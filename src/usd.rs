@@ -213,7 +213,7 @@ impl Usd {
 }
 
 /// The exact decimal, without needless zeros: `0.3`, `12`, `0.000000001`. A precision pads with zeros or rounds to the
-/// nearest, half up: `{:.2}` of 12.345 is `12.35`.
+/// nearest, half up: `{:.2}` of 12.345 is `12.35`. Width, fill and `0` are as with integers.
 impl fmt::Display for Usd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let decimals = f.precision().unwrap_or(DECIMALS).min(DECIMALS);
@@ -226,14 +226,8 @@ impl fmt::Display for Usd {
             None => digits.trim_end_matches('0').to_owned(),
         };
         let point = if fraction.is_empty() { "" } else { "." };
-        // Padded by hand: `pad` would take the precision for a length.
-        let text = format!("{whole}{point}{fraction}");
-        let width = f.width().unwrap_or(0);
-        match f.align() {
-            Some(fmt::Alignment::Left) => write!(f, "{text:<width$}"),
-            Some(fmt::Alignment::Center) => write!(f, "{text:^width$}"),
-            Some(fmt::Alignment::Right) | None => write!(f, "{text:>width$}"),
-        }
+        // As a number: `pad` would take the precision for a length.
+        f.pad_integral(true, "", &format!("{whole}{point}{fraction}"))
     }
 }
 
@@ -476,6 +470,7 @@ mod tests {
             format!("[{usd:>6}|{usd:<6}|{usd:^7}|{usd:6.1}|{usd:.0}|{usd:.11}]"),
             "[   1.5|1.5   |  1.5  |   1.5|2|1.50000000000]"
         );
+        assert_eq!(format!("[{usd:08.3}|{usd:*<6}|{usd:+}]"), "[0001.500|1.5***|+1.5]");
         assert_eq!(format!("{usd:?}"), "Usd(1.5)");
     }
 
