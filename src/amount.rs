@@ -1,6 +1,7 @@
 //! What a call names, and the most that a pool may have.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 
@@ -134,6 +135,14 @@ impl PartialEq for Amount {
 
 impl Eq for Amount {}
 
+/// Of what is compared: equal amounts hash alike.
+impl Hash for Amount {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.named().hash(state);
+        self.quantities.units().hash(state);
+    }
+}
+
 /// Axis by axis, saturating.
 impl Add for Amount {
     type Output = Amount;
@@ -165,6 +174,12 @@ impl Sum for Amount {
     }
 }
 
+impl<'a> Sum<&'a Amount> for Amount {
+    fn sum<I: Iterator<Item = &'a Amount>>(amounts: I) -> Amount {
+        amounts.copied().sum()
+    }
+}
+
 /// What is not zero, as a person reads it: `1200 tokens, 0.0036 USD`, or `nothing`.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -190,7 +205,7 @@ impl fmt::Debug for Amount {
 /// assert_eq!(caps.get(Axis::InFlight).unwrap().units(), 8);
 /// assert_eq!(caps.get(Axis::InputTokens), None);
 /// ```
-#[derive(Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Caps {
     quantities: Quantities,
 }
@@ -326,6 +341,7 @@ mod tests {
         sum += Amount::new().usd(Usd::from_nanos(1)).requests(2);
         assert_eq!(units(sum, Axis::Usd), Some(u64::MAX));
         assert_eq!(units(sum, Axis::Requests), Some(2));
+        assert_eq!([sum, sum].iter().sum::<Amount>(), sum + sum);
         // Still a setter after a sum: the total is what was summed.
         assert_eq!(units(sum.tokens(0), Axis::Tokens), Some(7));
     }

@@ -69,7 +69,7 @@ impl fmt::Display for Axis {
 }
 
 /// A set of counted axes. Iterates over their indices in declared order; an axis that is not in it costs nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct AxisSet(u8);
 
 impl AxisSet {
@@ -137,7 +137,7 @@ impl Iterator for AxisSet {
 pub(crate) type Units = [u64; Axis::COUNTED];
 
 /// Units on some of the axes; none on the others.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Quantities {
     axes: AxisSet,
     // Zero outside of `axes`.

@@ -390,7 +390,7 @@ impl fmt::Debug for DeadlineBudget {
 }
 
 /// Builds a [`DeadlineBudget`]. Without a [`total`](DeadlineBuilder::total) it is unbounded.
-#[must_use]
+#[must_use = "a builder does nothing until `build`"]
 pub struct DeadlineBuilder {
     total: Option<Duration>,
     safety_margin: Duration,
@@ -493,7 +493,7 @@ pub enum InvalidDeadline {
 
 /// A call that needs a timeout: see [`DeadlineBudget::timeout_for`]. A `&str` is a named call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-#[must_use]
+#[must_use = "a call does nothing until a budget is asked for its timeout"]
 pub struct Call<'a> {
     name: Option<&'a str>,
     cap: Option<Duration>,

@@ -25,7 +25,7 @@ use crate::name::Name;
 /// let BudgetError::Exceeded(exceeded) = error else { unreachable!() };
 /// assert_eq!(exceeded.requested().units(), 1_200);
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum BudgetError {
     /// It does not fit under a cap.
@@ -184,7 +184,7 @@ impl fmt::Display for Outlook {
 ///
 /// Axis and scope are those of the first refusal, from the called pool upward, axes in declared order. The outlook is the
 /// worst over all that refuse. The figures are exact, of one instant (P5).
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{axis} of `{}` exceeded: {} asked, {} available{}, {}",
     .scope.in_line(), self.requested().number(), self.available().number(), self.of_cap(), self.hope())]
 pub struct BudgetExceeded {
@@ -260,7 +260,7 @@ impl BudgetExceeded {
 }
 
 /// A refusal for lack of time: the deadline has passed, or what was asked for cannot be done before it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeadlineExceeded {
     pub(crate) scope: Option<Name>,
     pub(crate) budget: Duration,

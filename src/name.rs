@@ -1,6 +1,6 @@
 //! A name, as cheap to copy as a refusal needs it to be.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt::{self, Write as _};
 use std::ops::Deref;
 
@@ -93,6 +93,18 @@ impl From<String> for Name {
     }
 }
 
+impl From<Box<str>> for Name {
+    fn from(name: Box<str>) -> Name {
+        Name::from(&*name)
+    }
+}
+
+impl From<Cow<'_, str>> for Name {
+    fn from(name: Cow<'_, str>) -> Name {
+        Name::from(&*name)
+    }
+}
+
 impl From<Name> for String {
     fn from(name: Name) -> String {
         name.0.into()
@@ -114,6 +126,24 @@ impl PartialEq<String> for Name {
 impl PartialEq<&str> for Name {
     fn eq(&self, other: &&str) -> bool {
         **self == **other
+    }
+}
+
+impl PartialEq<Name> for str {
+    fn eq(&self, other: &Name) -> bool {
+        other == self
+    }
+}
+
+impl PartialEq<Name> for &str {
+    fn eq(&self, other: &Name) -> bool {
+        other == self
+    }
+}
+
+impl PartialEq<Name> for String {
+    fn eq(&self, other: &Name) -> bool {
+        other == self
     }
 }
 

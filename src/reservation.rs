@@ -277,7 +277,7 @@ impl fmt::Debug for Reservation {
 }
 
 /// What a settlement booked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Receipt(pub(crate) Booked);
 
 impl Receipt {

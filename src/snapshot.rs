@@ -8,7 +8,7 @@ use crate::name::Name;
 use crate::{Amount, Usd};
 
 /// One axis of a pool at one instant. `used + reserved` is never above `cap` (P1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct AxisSnapshot<T> {
     /// The most that may be used plus reserved; `None` = unlimited.
@@ -64,7 +64,7 @@ impl<T: Copy> AxisSnapshot<T> {
 ///      in flight     0         1          -     -     1        0      0\n"
 /// );
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// The pool's name.
@@ -196,7 +196,7 @@ impl fmt::Display for Snapshot {
 
 /// A pool and all those below it, at one and the same instant (P5): parents before their children, as a slice of
 /// [`Snapshot`]s, each with its depth. The order among children is not promised.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TreeSnapshot {
     pools: Vec<Snapshot>,
 }
@@ -224,6 +224,15 @@ impl<'a> IntoIterator for &'a TreeSnapshot {
     }
 }
 
+impl IntoIterator for TreeSnapshot {
+    type Item = Snapshot;
+    type IntoIter = std::vec::IntoIter<Snapshot>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.pools.into_iter()
+    }
+}
+
 /// One table a pool, indented by depth.
 impl fmt::Display for TreeSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -232,7 +241,7 @@ impl fmt::Display for TreeSnapshot {
 }
 
 /// Who holds what: one live reservation or lease.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Holder {
     /// The name of the pool that it was made on.

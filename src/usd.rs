@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::iter::Sum;
-use std::ops::{Add, AddAssign, Div, Mul, Sub, SubAssign};
+use std::ops::{Add, AddAssign, Div, DivAssign, Mul, MulAssign, Sub, SubAssign};
 use std::str::FromStr;
 
 const NANOS_PER_DOLLAR: u64 = 1_000_000_000;
@@ -315,6 +315,8 @@ impl Add for Usd {
     }
 }
 
+/// # Panics
+/// Above [`Usd::MAX`], as `Duration` does.
 impl AddAssign for Usd {
     fn add_assign(&mut self, other: Usd) {
         *self = *self + other;
@@ -330,6 +332,8 @@ impl Sub for Usd {
     }
 }
 
+/// # Panics
+/// Below zero, as `Duration` does.
 impl SubAssign for Usd {
     fn sub_assign(&mut self, other: Usd) {
         *self = *self - other;
@@ -346,11 +350,38 @@ impl Mul<u64> for Usd {
 }
 
 /// # Panics
+/// Above [`Usd::MAX`], as `Duration` does.
+impl Mul<Usd> for u64 {
+    type Output = Usd;
+    fn mul(self, each: Usd) -> Usd {
+        each * self
+    }
+}
+
+/// # Panics
+/// Above [`Usd::MAX`], as `Duration` does.
+impl MulAssign<u64> for Usd {
+    fn mul_assign(&mut self, times: u64) {
+        *self = *self * times;
+    }
+}
+
+/// A fraction of a nano is cut off.
+///
+/// # Panics
 /// By zero, as `Duration` does.
 impl Div<u64> for Usd {
     type Output = Usd;
     fn div(self, by: u64) -> Usd {
         self.checked_div(by).expect("divide by zero error when dividing dollars")
+    }
+}
+
+/// # Panics
+/// By zero, as `Duration` does.
+impl DivAssign<u64> for Usd {
+    fn div_assign(&mut self, by: u64) {
+        *self = *self / by;
     }
 }
 
@@ -362,6 +393,8 @@ impl Sum for Usd {
     }
 }
 
+/// # Panics
+/// Above [`Usd::MAX`], as `Duration` does.
 impl<'a> Sum<&'a Usd> for Usd {
     fn sum<I: Iterator<Item = &'a Usd>>(amounts: I) -> Usd {
         amounts.copied().sum()
@@ -402,9 +435,43 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "more dollars than Usd::MAX")]
+    fn operators_do_what_the_checked_ones_do() {
+        let cent = Usd::from_cents(1);
+        assert_eq!(3 * cent, cent * 3);
+        assert_eq!([cent, cent * 2].iter().sum::<Usd>(), [cent, cent * 2].into_iter().sum());
+        let mut usd = cent;
+        usd += cent;
+        usd *= 7;
+        usd -= cent;
+        usd /= 2;
+        assert_eq!(usd, Usd::from_nanos(65_000_000));
+        assert_eq!(Usd::from_nanos(7) / 2, Usd::from_nanos(3));
+    }
+
+    #[test]
+    fn operators_panic_where_the_checked_ones_say_none() {
+        let panics = |calculate: fn() -> Usd| std::panic::catch_unwind(calculate).is_err();
+        assert!(panics(|| Usd::MAX + Usd::from_nanos(1)));
+        assert!(panics(|| Usd::ZERO - Usd::from_nanos(1)));
+        assert!(panics(|| Usd::MAX * 2));
+        assert!(panics(|| 2 * Usd::MAX));
+        assert!(panics(|| Usd::MAX / 0));
+        assert!(panics(|| [Usd::MAX, Usd::MAX].into_iter().sum()));
+        assert!(!panics(|| [Usd::MAX, Usd::ZERO].iter().sum()));
+    }
+
+    #[test]
     fn a_constructor_does_not_wrap() {
-        let _ = Usd::from_dollars(18_446_744_074);
+        type Case = (fn(u64) -> Usd, u64);
+        let cases: [Case; 3] = [
+            (Usd::from_dollars, 18_446_744_073),
+            (Usd::from_cents, 1_844_674_407_370),
+            (Usd::from_micros, 18_446_744_073_709_551),
+        ];
+        for (from, most) in cases {
+            let _ = from(most);
+            assert!(std::panic::catch_unwind(|| from(most + 1)).is_err());
+        }
     }
 
     #[test]

@@ -4,35 +4,79 @@ use std::mem::size_of;
 
 use budget_pool::*;
 
-fn shared<T: Send + Sync + Unpin + 'static>() {}
+fn shared<T: Send + Sync + Unpin + std::fmt::Debug + 'static>() {}
 fn unwound<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
-fn printed<T: std::fmt::Debug>() {}
 fn error<T: std::error::Error + Send + Sync + 'static>() {}
+fn plain<T: Clone + Eq + std::hash::Hash + Send + Sync + Unpin + std::fmt::Debug + 'static>() {}
+fn copied<T: Copy>() {}
 
 #[test]
 fn what_is_handed_around_is_send_sync_static_and_debug() {
     shared::<BudgetPool>();
     shared::<Reservation>();
-    shared::<Receipt>();
-    shared::<Snapshot>();
-    shared::<TreeSnapshot>();
-    shared::<Holder>();
+    shared::<Lease>();
+    shared::<Closed>();
     shared::<CommitRefused>();
     shared::<Builder<Root>>();
     shared::<Builder<Child>>();
     shared::<Builder<Carved>>();
+    shared::<PoolDeadline>();
+    shared::<DeadlineBudget>();
+    shared::<DeadlineBuilder>();
+    shared::<SystemClock>();
     shared::<ManualClock>();
     unwound::<BudgetPool>();
     unwound::<Reservation>();
-    printed::<BudgetPool>();
-    printed::<Reservation>();
-    printed::<Builder<Root>>();
+    unwound::<Lease>();
+    unwound::<BudgetError>();
+    unwound::<CommitRefused>();
+    unwound::<Snapshot>();
     error::<BudgetError>();
     error::<BudgetExceeded>();
     error::<DeadlineExceeded>();
     error::<CommitRefused>();
+    error::<InvalidDeadline>();
+    error::<ParseGrpcTimeoutError>();
     error::<ParseUsdError>();
     error::<TryFromF64Error>();
+}
+
+#[test]
+fn what_is_a_value_can_be_compared_hashed_and_cloned() {
+    plain::<Amount>();
+    plain::<Caps>();
+    plain::<Usd>();
+    plain::<Axis>();
+    plain::<Quantity>();
+    plain::<Window>();
+    plain::<Outlook>();
+    plain::<Call<'static>>();
+    plain::<Name>();
+    plain::<Receipt>();
+    plain::<Snapshot>();
+    plain::<AxisSnapshot<u64>>();
+    plain::<TreeSnapshot>();
+    plain::<Holder>();
+    plain::<BudgetError>();
+    plain::<BudgetExceeded>();
+    plain::<DeadlineExceeded>();
+    plain::<InvalidDeadline>();
+    plain::<ParseGrpcTimeoutError>();
+    plain::<ParseUsdError>();
+    plain::<TryFromF64Error>();
+    copied::<(Amount, Caps, Usd, Axis, Quantity, Window, Outlook, Call<'static>, Receipt, AxisSnapshot<Usd>)>();
+}
+
+#[test]
+fn equal_amounts_hash_alike() {
+    use std::collections::HashSet;
+    let named = Amount::new().tokens(7).input_tokens(3).output_tokens(4);
+    let followed = Amount::new().input_tokens(3).output_tokens(4);
+    assert_eq!(named, followed);
+    assert_eq!(HashSet::from([named, followed]).len(), 1);
+    // Named is not the same as nonzero.
+    assert_eq!(HashSet::from([Amount::new(), Amount::new().requests(0), Amount::new().tokens(0)]).len(), 3);
+    assert_eq!(HashSet::from([Caps::new(), Caps::new().tokens(0), Caps::new().tokens(0)]).len(), 2);
 }
 
 #[test]
@@ -58,4 +102,32 @@ fn a_name_is_found_in_a_map_by_its_text() {
     let pool = BudgetPool::builder().name("run-17").build();
     let by_name = std::collections::HashMap::from([(pool.snapshot().name, 1)]);
     assert_eq!((by_name.get("run-17"), by_name.get("run-18")), (Some(&1), None));
+}
+
+#[test]
+fn a_name_is_text_whichever_way_it_is_compared_or_made() {
+    let name = BudgetPool::builder().name("run-17").build().snapshot().name;
+    assert_eq!(name, "run-17");
+    assert_eq!("run-17", name);
+    assert_eq!(name, String::from("run-17"));
+    assert_eq!(String::from("run-17"), name);
+    assert!(*"run-17" == name && name == *"run-17" && *"run-18" != name);
+    for made in [
+        Name::from(Box::<str>::from("run-17")),
+        Name::from(std::borrow::Cow::Borrowed("run-17")),
+        Name::from(&String::from("run-17")),
+        Name::from(&name),
+    ] {
+        assert_eq!(made, name);
+    }
+    assert_eq!(String::from(name.clone()), name.as_str());
+}
+
+#[test]
+fn a_snapshot_of_a_tree_is_walked_by_reference_and_by_value() {
+    let run = BudgetPool::builder().name("run").build();
+    let _agent = run.child().name("agent").build();
+    let tree = run.snapshot_tree();
+    assert_eq!((&tree).into_iter().map(|pool| pool.depth).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(tree.into_iter().map(|pool| pool.name).collect::<Vec<_>>(), ["run", "agent"]);
 }
