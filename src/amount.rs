@@ -353,6 +353,17 @@ mod tests {
     }
 
     #[test]
+    fn axes_come_in_declared_order_an_amount_without_zeros_and_caps_with_them() {
+        let amount = Amount::new().usd(Usd::from_nanos(5)).requests(0).output_tokens(3).input_tokens(0);
+        let axes: Vec<_> = amount.iter().map(|quantity| (quantity.axis(), quantity.units())).collect();
+        assert_eq!(axes, [(Axis::Tokens, 3), (Axis::OutputTokens, 3), (Axis::Usd, 5)]);
+        let caps = Caps::new().in_flight(1).usd(Usd::ZERO).tokens(0);
+        let axes: Vec<_> = caps.iter().map(|cap| (cap.axis(), cap.units())).collect();
+        assert_eq!(axes, [(Axis::Tokens, 0), (Axis::Usd, 0), (Axis::InFlight, 1)]);
+        assert_eq!((caps.get(Axis::InputTokens), caps.get(Axis::Deadline)), (None, None));
+    }
+
+    #[test]
     fn texts_name_their_units() {
         let amount = Amount::new().tokens(1_200).usd(Usd::from_micros(3_600));
         assert_eq!(amount.to_string(), "1200 tokens, 0.0036 USD");

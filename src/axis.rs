@@ -271,3 +271,34 @@ impl fmt::Display for Quantity {
         f.pad(&format!("{} {}", self.number(), self.axis))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_axis_but_the_deadline_is_counted_and_has_its_unit() {
+        let units = Axis::ALL_COUNTED.map(|axis| Quantity::new(axis, 1_200).to_string());
+        assert_eq!(
+            units,
+            [
+                "1200 tokens",
+                "1200 input tokens",
+                "1200 output tokens",
+                "1200 requests",
+                "0.0000012 USD",
+                "1200 in flight"
+            ]
+        );
+        assert!(Axis::ALL_COUNTED.is_sorted() && Axis::ALL_COUNTED.iter().all(|axis| axis.is_counted()));
+        assert!(!Axis::Deadline.is_counted() && Axis::Deadline > Axis::InFlight);
+        assert_eq!(Axis::Deadline.to_string(), "deadline");
+    }
+
+    #[test]
+    fn only_money_is_money() {
+        let money = |axis| Quantity::new(axis, 7).usd();
+        assert_eq!(money(Axis::Usd), Some(Usd::from_nanos(7)));
+        assert!(Axis::ALL_COUNTED.into_iter().filter(|&axis| axis != Axis::Usd).all(|axis| money(axis).is_none()));
+    }
+}

@@ -119,3 +119,27 @@ impl fmt::Debug for ManualClock {
         f.debug_tuple("ManualClock").field(&self.now()).finish()
     }
 }
+
+#[cfg(all(test, not(budget_pool_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_manual_clock_stands_until_it_is_advanced_and_its_clones_with_it() {
+        let clock = ManualClock::new();
+        let (same, start) = (clock.clone(), clock.now());
+        std::thread::sleep(Duration::from_millis(1));
+        assert_eq!((clock.now(), same.now()), (start, start));
+        same.advance(Duration::from_secs(5));
+        assert_eq!(clock.now(), start + Duration::from_secs(5));
+        clock.advance(Duration::MAX);
+        assert_eq!(clock.now(), start + Duration::from_secs(5), "as far as that it cannot go");
+    }
+
+    #[test]
+    fn the_systems_clock_and_a_closure_are_clocks() {
+        let before = Instant::now();
+        let closure = move || before;
+        assert!(SystemClock.now() >= before && Clock::now(&closure) == before);
+    }
+}

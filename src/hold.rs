@@ -350,3 +350,14 @@ impl Hold {
         self.held = Quantities::each(self.held.axes(), |axis| left(axis).expect("what is taken is held"));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stays of a guard that was forgotten.
+    #[test]
+    fn a_holds_place_is_some_200_bytes() {
+        assert!((150..=250).contains(&size_of::<Hold>()), "{}", size_of::<Hold>());
+    }
+}

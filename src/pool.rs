@@ -635,3 +635,32 @@ impl<Kind: fmt::Debug> fmt::Debug for Builder<Kind> {
             .finish()
     }
 }
+
+#[cfg(all(test, not(budget_pool_loom)))]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+
+    /// On another thread, while this one has the lock: whatever takes it, too, does not end.
+    #[test]
+    fn what_is_said_to_take_no_lock_takes_none() {
+        let pool = BudgetPool::builder().name("run").deadline(Duration::from_secs(3_600)).build();
+        let mut lease = pool.lease(Amount::new().tokens(10)).unwrap();
+        let (done, is_done) = mpsc::channel();
+        std::thread::scope(|scope| {
+            pool.handle().enter(|_, _| {
+                scope.spawn(|| {
+                    assert!(pool.time_left().is_some() && pool.deadline().is_some());
+                    assert_eq!((pool.name(), format!("{:?}", pool.clone()).is_empty()), ("run", false));
+                    lease.record(Amount::new().tokens(4)).unwrap();
+                    lease.debit(Amount::new().tokens(4));
+                    assert_eq!(lease.remaining(), Amount::new().tokens(2));
+                    assert_eq!(lease.pool().name(), "run");
+                    done.send(()).unwrap();
+                });
+                is_done.recv_timeout(Duration::from_secs(60)).expect("it takes no lock");
+            });
+        });
+    }
+}

@@ -124,6 +124,41 @@ fn what_time_adds_allocates_nothing() {
 }
 
 #[test]
+fn what_a_tree_has_taken_goes_with_its_last_pool() {
+    let seen = measure(|| {
+        let clock = ManualClock::new();
+        let root = BudgetPool::builder().name("a name of more than fifteen bytes").clock(clock.clone()).build();
+        let mut pools = vec![root];
+        for above in 0..50 {
+            pools.push(pools[above / 2].child().window(Window::fixed(Duration::from_secs(1))).build());
+        }
+        for pool in &pools {
+            pool.record_once("a key of more than fifteen bytes, too", amount()).unwrap();
+            drop(pool.reserve(amount()).unwrap());
+            pool.lease(amount()).unwrap().debit(amount());
+            let mut late = pool.reserve_for(amount(), Duration::ZERO).unwrap();
+            late.debit(amount());
+        }
+        let _share = pools[7].child().tokens(5).carved().build().unwrap();
+        drop(pools);
+    });
+    assert!(seen.count_total > 0);
+    assert_eq!((seen.count_current, seen.bytes_current), (0, 0));
+}
+
+#[test]
+fn what_is_gone_leaves_its_place_to_what_comes() {
+    let pools = chain(4);
+    let child = || {
+        let child = pools[3].child().tokens(100).build();
+        child.record(Amount::new().tokens(1)).unwrap();
+    };
+    (0..50).for_each(|_| child());
+    let seen = measure(|| (0..2_000).for_each(|_| child()));
+    assert_eq!((seen.count_total, seen.count_current), (2_000, 0), "its handle alone");
+}
+
+#[test]
 fn a_key_of_few_bytes_allocates_nothing_in_steady_state() {
     let clock = ManualClock::new();
     let pool = BudgetPool::builder().keys(64, Duration::from_secs(10)).clock(clock.clone()).build();

@@ -350,6 +350,67 @@ mod p3_no_leak {
         assert_eq!(seen(&root), [large.clone(), unnamed, small]);
         assert_eq!(seen(&child), [large]);
     }
+    #[test]
+    fn of_those_who_hold_as_much_the_other_axes_tell_in_declared_order() {
+        let pool = BudgetPool::unlimited();
+        let held = [
+            ("least", tokens(5)),
+            ("money", tokens(5).usd(Usd::from_nanos(9))),
+            ("requests", tokens(5).requests(1)),
+            ("output", tokens(5).output_tokens(2)),
+            ("input", tokens(5).input_tokens(1)),
+            ("tokens", tokens(6)),
+        ];
+        let _holds = held.map(|(label, amount)| pool.reserve(amount).unwrap().label(label));
+        let labels: Vec<_> = pool.holders().iter().filter_map(|holder| holder.label).collect();
+        assert_eq!(labels, ["tokens", "input", "output", "requests", "money", "least"]);
+    }
+
+    #[test]
+    fn a_half_keeps_the_label_and_the_guard_and_what_was_settled_stays_with_the_whole() {
+        let pool = pool_of(100);
+        let mut hold = pool.reserve(tokens(60)).unwrap().label("draft").commit_on_drop();
+        hold.record(tokens(10)).unwrap();
+        let half = hold.split(tokens(20)).unwrap();
+        let labels: Vec<_> = pool.holders().into_iter().map(|holder| (holder.label, holder.amount)).collect();
+        assert_eq!(labels, [(Some("draft"), tokens(30)), (Some("draft"), tokens(20))]);
+        assert_eq!(half.commit_total(tokens(20)).settled(), tokens(20), "nothing of it was settled before");
+        assert_eq!(hold.commit_total(tokens(25)).settled(), tokens(15));
+        assert_eq!(balance(&pool), [45, 0, 0]);
+    }
+
+    #[test]
+    fn what_is_given_back_stands_for_itself_axis_by_axis() {
+        let pool = BudgetPool::unlimited();
+        let mut hold = pool.reserve(Amount::new().input_tokens(30).output_tokens(10)).unwrap();
+        hold.shrink(tokens(15)).unwrap();
+        let held = |hold: &budget_pool::Reservation| {
+            [Axis::Tokens, Axis::InputTokens, Axis::OutputTokens].map(|axis| hold.amount().get(axis).unwrap().units())
+        };
+        assert_eq!(held(&hold), [25, 30, 10]);
+        let half = hold.split(Amount::new().input_tokens(5)).unwrap();
+        assert_eq!((held(&half), held(&hold)), ([5, 5, 0], [20, 25, 10]));
+    }
+
+    #[test]
+    fn a_pool_lives_as_long_as_anything_of_it() {
+        type Keep = fn(BudgetPool) -> Box<dyn std::any::Any>;
+        let keeps: [Keep; 6] = [
+            |pool| Box::new(pool.clone()),
+            |pool| Box::new(pool.reserve(tokens(1)).unwrap()),
+            |pool| Box::new(pool.lease(tokens(1)).unwrap()),
+            |pool| Box::new(pool.child().build()),
+            |pool| Box::new(pool.reserve_wait(tokens(1))),
+            |pool| Box::new(pool.closed()),
+        ];
+        for keep in keeps {
+            let root = BudgetPool::unlimited();
+            let kept = keep(root.child().build());
+            assert!(root.snapshot_tree().len() >= 2);
+            drop(kept);
+            assert_eq!(root.snapshot_tree().len(), 1);
+        }
+    }
 }
 
 mod p4_no_false_refusal {
@@ -423,6 +484,23 @@ mod p5_one_instant {
             }
         });
         assert_eq!(total.into_inner() + pool.reset().tokens.used, 20_000);
+    }
+    #[test]
+    fn what_is_available_is_a_matter_of_balances_alone() {
+        let clock = ManualClock::new();
+        let root = BudgetPool::builder().tokens(100).requests(9).clock(clock.clone()).build();
+        let child = root.child().tokens(200).deadline(Duration::from_secs(1)).build();
+        root.record(tokens(30)).unwrap();
+        let available = || {
+            let child = child.snapshot();
+            (child.tokens.available, child.requests.available, child.usd.available)
+        };
+        assert_eq!(available(), (Some(70), Some(9), None));
+        clock.advance(Duration::from_secs(1));
+        assert!(child.record(tokens(1)).is_err());
+        assert_eq!(available(), (Some(70), Some(9), None));
+        child.close();
+        assert_eq!(available(), (Some(70), Some(9), None));
     }
 }
 
@@ -519,6 +597,155 @@ mod p7_clear_refusals {
         root.close();
         assert_eq!(leaf.record(tokens(1)).unwrap_err().scope(), "root");
         assert!(sibling.is_closed() && root.snapshot_tree().iter().all(|pool| pool.closed));
+    }
+    /// How many more were admitted and refused.
+    fn counted(pool: &BudgetPool, call: impl FnOnce()) -> [u64; 2] {
+        let counts = || {
+            let snapshot = pool.snapshot();
+            [snapshot.admitted, snapshot.refused]
+        };
+        let before = counts();
+        call();
+        let after = counts();
+        [after[0] - before[0], after[1] - before[1]]
+    }
+
+    #[test]
+    fn what_asks_for_capacity_is_counted_as_admitted_or_refused_and_nothing_else_is() {
+        let clock = ManualClock::new();
+        let root = BudgetPool::builder().name("root").tokens(1_000).clock(clock.clone()).build();
+        let pool = root.child().name("run").tokens(100).keys(1, Duration::from_secs(9)).build();
+        let (mut hold, too_much) = (pool.reserve(tokens(10)).unwrap(), tokens(1_000));
+        let expired = pool.reserve_for(tokens(1), Duration::ZERO).unwrap();
+        let mut lease = pool.lease(tokens(10)).unwrap();
+        let [admitted, refused, neither] = [[1, 0], [0, 1], [0, 0]];
+        type Call<'a> = Box<dyn FnOnce() + 'a>;
+        let calls: Vec<([u64; 2], Call<'_>)> = vec![
+            (admitted, Box::new(|| pool.record(tokens(1)).unwrap())),
+            (refused, Box::new(|| _ = pool.record(too_much).unwrap_err())),
+            (admitted, Box::new(|| pool.record_once("key", tokens(1)).unwrap())),
+            (neither, Box::new(|| pool.record_once("key", tokens(1)).unwrap())),
+            (neither, Box::new(|| _ = pool.record_once("key", tokens(2)).unwrap_err())),
+            (refused, Box::new(|| _ = pool.record_once("another", tokens(1)).unwrap_err())),
+            (admitted, Box::new(|| pool.reserve(tokens(1)).unwrap().release())),
+            (refused, Box::new(|| _ = pool.reserve(too_much).unwrap_err())),
+            (admitted, Box::new(|| pool.reserve_for(tokens(1), Duration::MAX).unwrap().release())),
+            (admitted, Box::new(|| pool.reserve_blocking(tokens(1)).unwrap().release())),
+            (refused, Box::new(|| _ = pool.reserve_blocking(too_much).unwrap_err())),
+            (neither, Box::new(|| drop(pool.reserve_wait(too_much)))),
+            (neither, Box::new(|| pool.check(tokens(1)).unwrap())),
+            (neither, Box::new(|| _ = pool.check(too_much).unwrap_err())),
+            (neither, Box::new(|| _ = pool.debit(tokens(1)))),
+            (neither, Box::new(|| pool.add(Caps::new().tokens(1)).unwrap())),
+            (neither, Box::new(|| _ = pool.add(Caps::new().tokens(u64::MAX)).unwrap_err())),
+            (neither, Box::new(|| pool.remove(Caps::new().tokens(1)).unwrap())),
+            (neither, Box::new(|| _ = pool.remove(Caps::new().tokens(500)).unwrap_err())),
+            (neither, Box::new(|| drop(expired.try_commit(tokens(1)).unwrap_err()))),
+            (neither, Box::new(|| _ = lease.record(tokens(10)))),
+            (admitted, Box::new(|| drop(pool.child().tokens(5).carved().build().unwrap()))),
+            (refused, Box::new(|| _ = pool.child().tokens(500).carved().build().unwrap_err())),
+            (neither, Box::new(|| drop(pool.child().tokens(500).build()))),
+        ];
+        for (case, (counts, call)) in calls.into_iter().enumerate() {
+            assert_eq!(counted(&pool, call), counts, "{case}");
+        }
+        assert_eq!(counted(&pool, || lease.record(tokens(1)).unwrap()), admitted, "beyond the share");
+        assert_eq!(counted(&pool, || _ = lease.record(too_much).unwrap_err()), refused);
+        assert_eq!(counted(&pool, || hold.record(tokens(1)).unwrap()), admitted);
+        assert_eq!(counted(&pool, || _ = hold.record(too_much).unwrap_err()), refused);
+        assert_eq!(counted(&pool, || hold.grow(tokens(1)).unwrap()), admitted);
+        assert_eq!(counted(&pool, || _ = hold.grow(too_much).unwrap_err()), refused);
+        assert_eq!(counted(&pool, || drop(hold.split(tokens(1)).unwrap())), admitted);
+        assert_eq!(counted(&pool, || _ = hold.split(too_much).unwrap_err()), neither, "more than it holds");
+        assert_eq!(counted(&pool, || _ = hold.shrink(too_much).unwrap_err()), neither);
+        assert_eq!(counted(&pool, || hold.shrink(tokens(1)).unwrap()), neither);
+        let strict = pool.reserve(tokens(1)).unwrap();
+        assert_eq!(counted(&pool, || drop(strict.try_commit(too_much).unwrap_err())), neither);
+        assert_eq!(counted(&pool, || _ = hold.debit(tokens(1))), neither);
+        assert_eq!(counted(&pool, || _ = hold.commit_all()), neither);
+        let share = pool.child().tokens(5).carved().build().unwrap();
+        assert_eq!(counted(&pool, || share.add(Caps::new().tokens(1)).unwrap()), admitted);
+        assert_eq!(counted(&pool, || _ = share.add(Caps::new().tokens(500)).unwrap_err()), refused);
+        assert_eq!(counted(&root, || pool.record(tokens(1)).unwrap()), admitted, "on those above, too");
+        pool.close();
+        assert_eq!(counted(&root, || _ = pool.record(tokens(1)).unwrap_err()), refused);
+        assert_eq!(counted(&root, || _ = share.add(Caps::new().tokens(1)).unwrap_err()), neither, "it is closed");
+        drop(lease);
+    }
+
+    #[test]
+    fn every_refusal_answers_for_its_axis_scope_outlook_and_time() {
+        let pool = BudgetPool::builder().name("run").in_flight(1).build();
+        let _held = pool.reserve(Amount::new()).unwrap();
+        let mut wait = std::pin::pin!(pool.reserve_wait(Amount::new()));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(wait.as_mut().poll(&mut context).is_pending());
+        let queued = pool.reserve(Amount::new()).unwrap_err();
+        assert_eq!(queued, BudgetError::Queued { scope: "run".into() });
+        let alone = budget_pool::DeadlineBudget::at(Instant::now()).check().unwrap_err();
+        let late = BudgetError::from(alone.clone());
+        assert_eq!((alone.scope(), late.scope(), late.axis()), (None, "", Some(Axis::Deadline)));
+        let timeout = BudgetError::Timeout { scope: "run".into(), waited: Duration::from_secs(1) };
+        let closed = BudgetError::Closed { scope: "run".into() };
+        for (error, outlook) in [
+            (queued, Outlook::AfterRelease),
+            (timeout, Outlook::AfterRelease),
+            (closed, Outlook::Never),
+            (late, Outlook::Never),
+        ] {
+            assert_eq!((error.outlook(), error.retry_after()), (outlook, None), "{error}");
+            assert!(error.axis().is_none() || error.scope().is_empty(), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_deadline_of_the_outermost_is_named_where_several_end_together() {
+        let clock = ManualClock::new();
+        let root = BudgetPool::builder().name("root").deadline(Duration::from_secs(5)).clock(clock.clone()).build();
+        let leaf = root.child().name("middle").deadline(Duration::from_secs(5)).build().child().name("leaf").build();
+        clock.advance(Duration::from_secs(5));
+        assert_eq!(leaf.record(tokens(1)).unwrap_err().scope(), "root");
+    }
+}
+
+mod builders {
+    use super::*;
+
+    #[test]
+    fn a_setter_that_is_called_again_replaces_what_it_set() {
+        let clock = ManualClock::new();
+        let pool = BudgetPool::builder()
+            .name("first")
+            .name("second")
+            .tokens(5)
+            .requests(1)
+            .caps(Caps::new().tokens(7).usd(Usd::from_nanos(3)))
+            .usd(Usd::from_nanos(4))
+            .deadline(Duration::from_secs(1))
+            .deadline(Duration::from_secs(2))
+            .clock(|| unreachable!("it was replaced"))
+            .clock(clock.clone())
+            .build();
+        let caps = pool.snapshot();
+        assert_eq!((pool.name(), caps.tokens.cap, caps.requests.cap), ("second", Some(7), Some(1)));
+        assert_eq!((caps.usd.cap, pool.time_left()), (Some(Usd::from_nanos(4)), Some(Duration::from_secs(2))));
+    }
+
+    #[test]
+    fn a_pool_without_a_name_is_called_pool_and_names_need_not_be_unique() {
+        let pool = BudgetPool::builder().tokens(1).build();
+        assert_eq!((pool.name(), pool.record(tokens(2)).unwrap_err().scope()), ("pool", "pool"));
+        let twins = [(); 2].map(|()| pool.child().name("twin").tokens(0).build());
+        assert!(twins.iter().all(|twin| twin.record(tokens(1)).unwrap_err().scope() == "twin"));
+    }
+
+    #[test]
+    fn the_clock_of_a_root_is_that_of_all_below() {
+        let clock = ManualClock::new();
+        let root = BudgetPool::builder().clock(clock.clone()).build();
+        let leaf = root.child().build().child().deadline(Duration::from_secs(5)).build();
+        clock.advance(Duration::from_secs(4));
+        assert_eq!(leaf.time_left(), Some(Duration::from_secs(1)));
     }
 }
 

@@ -125,6 +125,39 @@ fn p6_what_only_another_axis_waits_for_is_not_held_up() {
 }
 
 #[test]
+fn p6_in_the_pool_that_is_called_all_stand_in_one_line() {
+    let pool = pool_of(10);
+    let _held = pool.reserve(tokens(10)).unwrap();
+    let mut blocked = Waiter::queued(&pool, tokens(1));
+    let requests = Amount::new().requests(1);
+    assert_eq!(pool.reserve(requests).unwrap_err(), BudgetError::Queued { scope: "run".into() });
+    assert!(matches!(pool.lease(requests), Err(BudgetError::Queued { .. })));
+    let mut behind = Waiter::queued(&pool, requests);
+    assert!(blocked.still_waits() && behind.still_waits());
+    // Below it they have a line of their own.
+    pool.child().build().reserve(requests).unwrap().release();
+    // What belongs to calls that run does not wait, nor do facts.
+    pool.record(requests).unwrap();
+    pool.check(requests).unwrap();
+    pool.debit(requests);
+}
+
+#[test]
+fn two_that_each_hold_half_wait_for_each_other_until_time_helps() {
+    let clock = ManualClock::new();
+    let pool = BudgetPool::builder().tokens(10).deadline(Duration::from_secs(60)).clock(clock.clone()).build();
+    let halves = [(); 2].map(|()| pool.reserve(tokens(5)).unwrap());
+    let mut waiters = [(); 2].map(|()| Waiter::queued(&pool, tokens(5)));
+    clock.advance(Duration::from_secs(59));
+    pool.check(tokens(0)).unwrap();
+    assert!(waiters.iter_mut().all(Waiter::still_waits));
+    clock.advance(Duration::from_secs(1));
+    assert!(pool.check(tokens(0)).is_err());
+    assert!(waiters.iter_mut().all(|waiter| waiter.refused().axis() == Some(Axis::Deadline)));
+    drop(halves);
+}
+
+#[test]
 fn p6_a_carved_share_is_not_held_up_by_those_who_wait_above() {
     let root = pool_of(100);
     let share = root.child().tokens(20).carved().build().unwrap();
@@ -553,6 +586,21 @@ mod blocking {
         assert_eq!((refusal.scope(), refusal.axis(), refusal.outlook()), ("run", None, Outlook::AfterRelease));
         assert_eq!(pool.snapshot().waiting, 0);
         assert!(pool.reserve_blocking_for(tokens(1), Duration::ZERO).is_err());
+    }
+
+    #[test]
+    fn what_is_there_is_granted_whatever_the_timeout_and_one_beyond_all_instants_is_none() {
+        let pool = pool_of(10);
+        pool.reserve_blocking_for(tokens(10), Duration::ZERO).unwrap().release();
+        let held = pool.reserve(tokens(10)).unwrap();
+        std::thread::scope(|scope| {
+            let waiting = scope.spawn(|| pool.reserve_blocking_for(tokens(1), Duration::MAX).map(|hold| hold.amount()));
+            while pool.snapshot().waiting == 0 {
+                std::thread::yield_now();
+            }
+            drop(held);
+            assert_eq!(waiting.join().unwrap(), Ok(tokens(1)));
+        });
     }
 
     #[test]
