@@ -1,6 +1,7 @@
 //! Where the time comes from.
 
 use std::fmt;
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -59,6 +60,10 @@ impl SharedClock {
     }
 }
 
+// It is only read: one that panics leaves nothing half done here.
+impl UnwindSafe for SharedClock {}
+impl RefUnwindSafe for SharedClock {}
+
 impl fmt::Debug for SharedClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(if self.0.is_some() { "Clock(given)" } else { "Clock(system)" })
@@ -107,6 +112,10 @@ impl Clock for ManualClock {
         *self.now.lock()
     }
 }
+
+// The instant is replaced as a whole.
+impl UnwindSafe for ManualClock {}
+impl RefUnwindSafe for ManualClock {}
 
 impl Default for ManualClock {
     fn default() -> ManualClock {

@@ -31,6 +31,10 @@ fn what_is_handed_around_is_send_sync_static_and_debug() {
     unwound::<BudgetError>();
     unwound::<CommitRefused>();
     unwound::<Snapshot>();
+    unwound::<DeadlineBudget>();
+    unwound::<DeadlineBuilder>();
+    unwound::<PoolDeadline>();
+    unwound::<ManualClock>();
     error::<BudgetError>();
     error::<BudgetExceeded>();
     error::<DeadlineExceeded>();
