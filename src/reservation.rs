@@ -1,6 +1,7 @@
 //! A hold on a budget, and what became of it.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
 use crate::axis::Quantities;
@@ -277,7 +278,7 @@ impl fmt::Debug for Reservation {
 }
 
 /// What a settlement booked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy)]
 pub struct Receipt(pub(crate) Booked);
 
 impl Receipt {
@@ -297,6 +298,21 @@ impl Receipt {
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.0.late
+    }
+}
+
+/// They say the same.
+impl PartialEq for Receipt {
+    fn eq(&self, other: &Receipt) -> bool {
+        (self.settled(), self.overage(), self.is_late()) == (other.settled(), other.overage(), other.is_late())
+    }
+}
+
+impl Eq for Receipt {}
+
+impl Hash for Receipt {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.settled(), self.overage(), self.is_late()).hash(state);
     }
 }
 

@@ -81,7 +81,7 @@ pub(crate) struct Deadline {
 }
 
 /// A fact that was booked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Booked {
     pub(crate) settled: Quantities,
     /// The greatest on the path; none where nothing was settled.

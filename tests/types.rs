@@ -78,9 +78,31 @@ fn equal_amounts_hash_alike() {
     let followed = Amount::new().input_tokens(3).output_tokens(4);
     assert_eq!(named, followed);
     assert_eq!(HashSet::from([named, followed]).len(), 1);
+    assert_eq!(HashSet::from([Amount::new().tokens(5), Amount::new().tokens(5).input_tokens(0)]).len(), 1);
     // Named is not the same as nonzero.
     assert_eq!(HashSet::from([Amount::new(), Amount::new().requests(0), Amount::new().tokens(0)]).len(), 3);
     assert_eq!(HashSet::from([Caps::new(), Caps::new().tokens(0), Caps::new().tokens(0)]).len(), 2);
+}
+
+#[test]
+fn equal_amounts_are_the_same_to_a_pool() {
+    let parts = Amount::new().input_tokens(3).output_tokens(4);
+    for (one, other) in [(parts, parts.tokens(7)), (Amount::new().tokens(5), Amount::new().tokens(5).input_tokens(0))] {
+        assert_eq!(one, other);
+        let seen = [one, other].map(|amount| {
+            let pool = BudgetPool::builder().caps(Caps::new().tokens(9).input_tokens(6).output_tokens(8)).build();
+            pool.record_once("key", one).unwrap();
+            pool.record_once("key", amount).unwrap();
+            let refused = pool.reserve(amount).unwrap_err();
+            let receipt = pool.debit(amount);
+            pool.reset();
+            let mut hold = pool.reserve(amount).unwrap();
+            let held = hold.amount();
+            hold.record(amount).unwrap();
+            (refused, receipt, held, hold.commit(amount), pool.snapshot())
+        });
+        assert_eq!(seen[0], seen[1]);
+    }
 }
 
 #[test]
@@ -115,7 +137,9 @@ fn a_name_is_text_whichever_way_it_is_compared_or_made() {
     assert_eq!("run-17", name);
     assert_eq!(name, String::from("run-17"));
     assert_eq!(String::from("run-17"), name);
-    assert!(*"run-17" == name && name == *"run-17" && *"run-18" != name);
+    assert_eq!(*"run-17", name);
+    assert_eq!(name, *"run-17");
+    assert_ne!(*"run-18", name);
     for made in [
         Name::from(Box::<str>::from("run-17")),
         Name::from(std::borrow::Cow::Borrowed("run-17")),
@@ -125,6 +149,26 @@ fn a_name_is_text_whichever_way_it_is_compared_or_made() {
         assert_eq!(made, name);
     }
     assert_eq!(String::from(name.clone()), name.as_str());
+}
+
+#[test]
+fn the_axes_of_a_snapshot_are_its_fields_in_declared_order() {
+    let pool = BudgetPool::unlimited();
+    let _hold = pool.reserve(Amount::new()).unwrap();
+    pool.record(Amount::new().input_tokens(1).output_tokens(2).requests(4).usd(Usd::from_nanos(5))).unwrap();
+    let snapshot = pool.snapshot();
+    let peaks: Vec<_> = snapshot.axes().map(|(axis, of_axis)| (axis, of_axis.peak.units())).collect();
+    let declared = [
+        (Axis::Tokens, 3),
+        (Axis::InputTokens, 1),
+        (Axis::OutputTokens, 2),
+        (Axis::Requests, 4),
+        (Axis::Usd, 5),
+        (Axis::InFlight, 1),
+    ];
+    assert_eq!(peaks, declared);
+    assert_eq!(snapshot.axis(Axis::Deadline), None);
+    assert_eq!(snapshot.axis(Axis::Usd).map(|usd| usd.spent.usd()), Some(Some(snapshot.usd.spent)));
 }
 
 #[test]
