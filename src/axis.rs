@@ -13,7 +13,7 @@ use crate::Usd;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Axis {
-    /// All tokens, whichever way they went: at least input plus output.
+    /// All tokens, whichever way they went: in an [`Amount`](crate::Amount) at least input plus output.
     Tokens,
     /// Tokens sent to a model. Cached ones are counted too.
     InputTokens,

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use crate::axis::{Axis, Quantity};
 use crate::name::Name;
 
-/// Why a call was refused. Nothing has changed (P7).
+/// Why a call was refused. Nothing has changed (P7) but the [count](crate::Snapshot::refused) of refusals.
 ///
 /// The order of refusal is: closed, deadline, queue, capacity.
 ///
@@ -34,7 +34,7 @@ pub enum BudgetError {
     /// It came after the deadline.
     #[error(transparent)]
     DeadlineExceeded(#[from] DeadlineExceeded),
-    /// Others wait for the same, and are served first (P6): ask with [`reserve_wait`](crate::BudgetPool::reserve_wait) to
+    /// Others wait, and are served first (P6): ask with [`reserve_wait`](crate::BudgetPool::reserve_wait) to
     /// stand behind them.
     #[error("others wait in `{}`", .scope.in_line())]
     Queued {
@@ -118,7 +118,8 @@ impl BudgetError {
         }
     }
 
-    /// Whether the same call may fit later. What is late, closed or expired never does.
+    /// Whether the same call may fit later. What is late, closed or expired never does; nor is another amount for a key worth
+    /// asking again, though keys are forgotten in time.
     #[must_use]
     pub fn outlook(&self) -> Outlook {
         match self {
@@ -150,7 +151,8 @@ impl BudgetError {
 #[non_exhaustive]
 pub enum Outlook {
     /// It fits from this instant of the pool's clock on, and not before: a [window](crate::Window) will have brought back
-    /// enough. This is exact if nobody else spends, and live holds stay held.
+    /// enough, or a [key](crate::Builder::keys) will have been forgotten. This is exact if nobody else spends, and live holds
+    /// stay held.
     At(Instant),
     /// It fits once enough of what is reserved now has been given back. To a reservation or a lease that asks for more, what
     /// it holds itself counts as reserved, too.
@@ -217,8 +219,8 @@ impl BudgetExceeded {
         Quantity::new(self.axis, self.available)
     }
 
-    /// The cap of the pool that refused (or what is held, where a reservation's part is more than that). `None` on an axis without one, which refuses only what no longer fits into a
-    /// `u64` beside what it has counted.
+    /// The cap of the pool that refused (or what is held, where a reservation's part is more than that). `None` on an axis
+    /// without one, which refuses only what no longer fits into a `u64` beside what it has counted.
     #[must_use]
     pub fn cap(&self) -> Option<Quantity> {
         self.cap.map(|cap| Quantity::new(self.axis, cap))

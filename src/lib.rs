@@ -38,7 +38,7 @@
 //!
 //! One distinction runs through all of it. **Admission** may be refused: may I spend? A **fact** never is: this was spent.
 //! [`record`](BudgetPool::record) and [`reserve`](BudgetPool::reserve) ask; [`commit`](Reservation::commit) and
-//! [`debit`](BudgetPool::debit) tell.
+//! [`debit`](BudgetPool::debit) tell. Each promise is tested by its number: `cargo test p1_` runs the tests of P1.
 //!
 //! | | promise |
 //! | --- | --- |
@@ -83,8 +83,9 @@
 //! There is one lock for each tree of pools, never held while code of yours runs: no clock is read, no waker woken and nothing
 //! of yours dropped under it. A call holds it for nanoseconds, in proportion to how deep its pool stands; what looks at a whole tree
 //! ([`snapshot_tree`](BudgetPool::snapshot_tree), [`holders`](BudgetPool::holders), [`close`](BudgetPool::close)) in
-//! proportion to the tree. Pools and holds that are gone leave their place to new ones; their memory goes with the last pool
-//! of the tree. Each call is one transition under that lock. Whatever happened before a call that
+//! proportion to the tree. (The call that comes first after a while may have to do what time has brought since; one that frees
+//! much serves all who can be served by it.) Pools and holds that are gone leave their place to new ones; their memory goes
+//! with the last pool of the tree. Each call is one transition under that lock. Whatever happened before a call that
 //! changed a pool is visible to whoever sees that change, in a later call on the same tree, as with any mutex.
 //!
 //! A snapshot is a state that existed, not one that still does. An answer of [`check`](BudgetPool::check) is not a promise.
@@ -93,10 +94,11 @@
 //! # Waiting
 //!
 //! [`reserve_wait`](BudgetPool::reserve_wait) is a future for any runtime;
-//! [`reserve_blocking`](BudgetPool::reserve_blocking) parks the thread. Both take a ticket. Those compete that ask for
-//! something that is capped in the same pool; one that is blocked in its own child does not hold up the others. While
-//! somebody waits for the same, [`reserve`](BudgetPool::reserve) says [`Queued`](BudgetError::Queued);
-//! [`record`](BudgetPool::record) and [`grow`](Reservation::grow), which belong to calls that run, pass, as facts do.
+//! [`reserve_blocking`](BudgetPool::reserve_blocking) parks the thread. Both take a ticket. Those compete that ask the
+//! same pool, whatever for, and those that ask for something that is capped in the same pool above them; one that is blocked in
+//! its own child does not hold up the others. While somebody waits with whom it would compete,
+//! [`reserve`](BudgetPool::reserve) says [`Queued`](BudgetError::Queued); [`record`](BudgetPool::record) and
+//! [`grow`](Reservation::grow), which belong to calls that run, pass, as facts do.
 //!
 //! Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any semaphore. Only time can
 //! help them: a deadline, holds that [expire](BudgetPool::reserve_for), or

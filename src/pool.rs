@@ -22,8 +22,8 @@ use crate::window::{Turning, Window};
 
 /// One budget shared by many tasks or threads.
 ///
-/// A handle, one pointer wide: a clone is the same pool. The pool lives as long as a handle, a [`Reservation`], a [`Lease`]
-/// or a child of it does.
+/// A handle, one pointer wide: a clone is the same pool. The pool lives as long as a handle, a [`Reservation`], a [`Lease`],
+/// a [`Wait`] or a child of it does.
 ///
 /// *Asking* ([`record`](BudgetPool::record), [`reserve`](BudgetPool::reserve)) may be refused. *Telling*
 /// ([`debit`](BudgetPool::debit), [`Reservation::commit`]) never is: it happened.
@@ -103,8 +103,8 @@ impl BudgetPool {
     /// Asks for a hold on the amount, and one in flight. Never waits.
     ///
     /// # Errors
-    /// As [`record`](BudgetPool::record), and [`Queued`](BudgetError::Queued) before capacity is looked at, if others wait
-    /// for the same (P6).
+    /// As [`record`](BudgetPool::record), and [`Queued`](BudgetError::Queued) before capacity is looked at, if others wait in
+    /// this pool, or in one above it that caps what is asked (P6).
     #[inline]
     pub fn reserve(&self, amount: Amount) -> Result<Reservation, BudgetError> {
         let key = self.handle.ask(|tree, at, now| tree.reserve(at, amount.quantities(), now))?;
@@ -116,8 +116,9 @@ impl BudgetPool {
     /// [`commit_on_drop`](Reservation::commit_on_drop)), from the instant `ttl` after now on.
     ///
     /// Nothing runs in the background: an expired hold is reclaimed by the next call on a pool of its tree, in time for
-    /// that call. Those that it does not need are reclaimed in small batches, so that few calls pay for many. What the owner of an expired hold can
-    /// still do is told at [`Reservation`]. A `ttl` too long for an [`Instant`] is none; zero has expired from the start.
+    /// that call. Those that it does not need are reclaimed in small batches, so that no call pays for all. What the owner of
+    /// an expired hold can still do is told at [`Reservation`]. A `ttl` too long for an [`Instant`] is none; one of zero has
+    /// expired from the start.
     ///
     /// To wait for such a hold, [`renew`](Reservation::renew) the one that was waited for.
     ///
@@ -235,7 +236,8 @@ impl BudgetPool {
         self.reserve_wait(amount).block(None)
     }
 
-    /// [`reserve_blocking`](BudgetPool::reserve_blocking), for at most so long (by the system's clock).
+    /// [`reserve_blocking`](BudgetPool::reserve_blocking), for at most so long (by the system's clock). A timeout too long for
+    /// an [`Instant`] is none.
     ///
     /// # Errors
     /// As [`reserve_wait`](BudgetPool::reserve_wait), and [`Timeout`](BudgetError::Timeout). What is granted in the last
@@ -285,7 +287,7 @@ impl BudgetPool {
 
     /// Starts a new period of this pool alone, and returns the old one as it was in the same instant.
     ///
-    /// `used` and `overage` go to zero, and peaks restart; `spent` and the counts stay. Live holds stay, and settle into
+    /// `used` and `overage` go to zero, and peaks start again from what is held; `spent` and the counts stay. Live holds stay, and settle into
     /// the new period. A [window](Builder::window) turns when it would have turned. On a carved pool it creates no budget: its
     /// caps become what is left of them.
     pub fn reset(&self) -> Snapshot {
@@ -312,7 +314,7 @@ impl BudgetPool {
     }
 
     /// The kill switch, for good: from now on everything that asks of this pool or of one below it is refused with
-    /// [`Closed`](BudgetError::Closed). Facts are still booked, live reservations can still be settled. A carved pool
+    /// [`Closed`](BudgetError::Closed), and those that wait are told. Facts are still booked, live reservations can still be settled. A carved pool
     /// gives back what it neither used nor holds.
     pub fn close(&self) {
         self.handle.enter(Tree::close);
@@ -549,7 +551,8 @@ impl Builder<Root> {
 
     /// How async waits of this pool, and of all that will be below it, sleep: an instant of the pool's clock in, a sleep of
     /// the caller's runtime until then out. Without it a wait that only time can end is served or told at the next call on
-    /// the pool, and so are those behind it. Blocking waits need none.
+    /// the pool, and so are those behind it. Blocking waits need none. It is called by the poll that has to wait, without the
+    /// lock; should it panic there, the wait keeps its place.
     ///
     /// ```
     /// use budget_pool::BudgetPool;

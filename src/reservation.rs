@@ -125,7 +125,8 @@ impl Reservation {
     /// alone, so that it works after the deadline and on a closed pool.
     ///
     /// # Errors
-    /// [`CommitRefused`] says what did not fit, or that the hold has [expired](BudgetError::Expired), and owns the reservation. **Dropping it releases the hold.**
+    /// [`CommitRefused`] says what did not fit, or that the hold has [expired](BudgetError::Expired), and owns the
+    /// reservation. **Dropping it releases the hold.**
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -174,8 +175,9 @@ impl Reservation {
         Receipt(self.pool.handle().tell(|tree, _, now| tree.debit_part(key, part.quantities(), now)))
     }
 
-    /// From now on a drop, or the [expiry](BudgetPool::reserve_for), settles what is still held, instead of releasing it: for a call that the provider bills even if
-    /// we stop listening. Everything else works as before.
+    /// From now on a drop, or the [expiry](BudgetPool::reserve_for), settles what is still held, instead of releasing it: for
+    /// a call that the provider bills even if we stop listening. Everything else works as before. On a hold that has expired
+    /// already it does nothing.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -319,9 +321,10 @@ impl Hash for Receipt {
 /// A strict commit that did not fit, or came after the hold had expired: nothing was settled, and the reservation is in here,
 /// as it was.
 ///
-/// As long as the error is kept, so is the hold, until it expires. **Dropping this error drops the reservation, which releases what it holds** (or settles it, after
-/// [`commit_on_drop`](Reservation::commit_on_drop)). A spend that really happened must not be lost that way: take the
-/// reservation back with [`into_reservation`](CommitRefused::into_reservation) and `commit` it.
+/// As long as the error is kept, so is the hold, until it expires. **Dropping this error drops the reservation, which
+/// releases what it holds** (or settles it, after [`commit_on_drop`](Reservation::commit_on_drop)). A spend that really
+/// happened must not be lost that way: take the reservation back with [`into_reservation`](CommitRefused::into_reservation)
+/// and `commit` it.
 #[derive(Debug, thiserror::Error)]
 #[error("strict commit refused")]
 #[must_use = "dropping this drops the reservation, which releases what it holds"]

@@ -84,12 +84,12 @@ pub struct Snapshot {
     /// Live reservations, and the in-flight caps that are carved out for children.
     pub in_flight: AxisSnapshot<u64>,
     /// What asked for capacity and was admitted, on this pool and on those below it: `record`, `record_once` (once for a
-    /// key), `reserve`, a reservation's `record`, `grow` and `split`, `lease` and a lease's `record` that its share does not
-    /// cover, and what a carved child asks when it is built or added to.
+    /// key), `reserve`, a wait that was granted, a reservation's `record`, `grow` and `split`, `lease` and a lease's `record`
+    /// that its share does not cover, and what a carved child asks when it is built or added to.
     pub admitted: u64,
-    /// What of that was refused. (Not counted: a strict commit, a key that stands for another amount, what is asked of an
-    /// expired hold, and what is refused for being more than a reservation holds, a cap can rise by, or is free to be
-    /// removed.)
+    /// What of that was refused. (Not counted: a wait that was given up, a strict commit, a key that stands for another
+    /// amount, what is asked of an expired hold, what is refused for being more than a reservation holds, a cap can rise by,
+    /// or is free to be removed, and an `add` to a closed pool.)
     pub refused: u64,
     /// Live reservations, on this pool and on those below it.
     pub reservations: u64,

@@ -45,8 +45,8 @@ impl Usd {
     /// From micro-dollars (1e-6). One dollar per million tokens is one micro-dollar a token.
     ///
     /// # Panics
-    /// If the result is above [`Usd::MAX`], as [`Duration::from_mins`](std::time::Duration) and its kin do; in a
-    /// `const` that is a compile error. Use [`checked_mul`](Usd::checked_mul) on a figure that is not your own.
+    /// If the result is above [`Usd::MAX`]; in a `const` that is a compile error. On a figure that is not your own use
+    /// [`checked_mul`](Usd::checked_mul): `Usd::from_nanos(1_000).checked_mul(micros)`.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Usd {
         Usd::scaled(micros, NANOS_PER_MICRO)
@@ -101,7 +101,8 @@ impl Usd {
         self.0 / NANOS_PER_DOLLAR
     }
 
-    /// As a float, for display and statistics only: the nearest one, which may not be exact.
+    /// As a float, for display and statistics only, which may not be exact: the nearest one up to nine million dollars, and
+    /// above that no more than one step beside it.
     #[must_use]
     pub fn as_dollars_f64(self) -> f64 {
         self.0 as f64 / NANOS_PER_DOLLAR as f64
@@ -550,6 +551,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_float_is_the_nearest_up_to_nine_million_dollars_and_no_more_than_a_step_beside_it_above(
+            nanos: u64,
+            shift in 0..40_u32,
+        ) {
+            for usd in [Usd::from_nanos(nanos >> shift), Usd::from_nanos(nanos % (1 << 53))] {
+                let nearest: f64 = usd.to_string().parse().unwrap();
+                let beside = usd.as_dollars_f64().to_bits().abs_diff(nearest.to_bits());
+                prop_assert!(beside <= u64::from(usd > Usd::from_dollars(9_000_000)), "{usd}: {beside} steps");
+            }
+        }
+
         #[test]
         fn what_is_displayed_parses_back(nanos: u64) {
             let usd = Usd::from_nanos(nanos);

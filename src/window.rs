@@ -62,9 +62,9 @@ impl Window {
         Window { kind: Kind::Sliding, period, start: None }
     }
 
-    /// When a period starts, for a clock of the pool's: before or after the present. If not set, the first starts when the
-    /// pool is built. Should this be later than that, the first period lasts until then. (A sliding window starts to give
-    /// back then.)
+    /// An instant at which a period starts, by the pool's clock, before or after the present. If not set, the first starts
+    /// when the pool is built. Should this be later than that, the first period lasts until then. (A sliding window starts to
+    /// give back then.)
     #[must_use]
     pub const fn starting(self, at: Instant) -> Window {
         Window { start: Some(at), ..self }
