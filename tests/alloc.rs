@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
-use budget_pool::{Amount, BudgetPool, ManualClock, Reservation, Usd, Wait, Window};
+use budget_pool::{Amount, BudgetPool, Call, DeadlineBudget, ManualClock, Name, Reservation, Usd, Wait, Window};
 
 const PLENTY: u64 = u64::MAX / 2;
 
@@ -120,6 +120,28 @@ fn what_time_adds_allocates_nothing() {
         };
         (0..50).for_each(|_| turn());
         assert_eq!(measure(|| (0..2_000).for_each(|_| turn())), AllocationInfo::default(), "{window:?}");
+    }
+}
+
+#[test]
+fn a_budget_of_time_is_copied_and_asked_without_allocating() {
+    let caps = [("search", Duration::from_secs(2)), ("draft", Duration::from_secs(8))];
+    let budget = DeadlineBudget::builder().total(Duration::from_secs(3_600)).call_caps(caps).build().unwrap();
+    let seen = measure(|| {
+        let part = budget.clone().child(Duration::from_secs(60)).unwrap();
+        assert!(part.timeout_for("draft").is_ok() && part.timeout_for(Call::named("search").strict()).is_ok());
+        assert!(part.fits(Duration::from_secs(90)).is_err() && part.check().is_ok() && !part.split(3).is_zero());
+        assert!(!DeadlineBudget::new(Duration::from_secs(1)).unwrap().is_expired());
+    });
+    assert_eq!(seen, AllocationInfo::default());
+}
+
+#[test]
+fn a_name_of_up_to_fifteen_bytes_is_kept_in_place_and_no_copy_allocates() {
+    for (text, allocations) in [("fifteen bytes..", 0), ("sixteen bytes...", 1)] {
+        let mut name = Name::from("");
+        assert_eq!(measure(|| name = Name::from(text)).count_total, allocations, "{text}");
+        assert_eq!(measure(|| assert_eq!(name.clone(), text)), AllocationInfo::default());
     }
 }
 

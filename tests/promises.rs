@@ -271,6 +271,7 @@ mod p3_no_leak {
         let hold = pool.reserve(tokens(60)).unwrap();
         let refused = hold.try_commit(tokens(101)).unwrap_err();
         assert_eq!(refused.to_string(), "strict commit refused");
+        assert!(std::error::Error::source(&refused).is_some_and(|why| why.to_string() == refused.error().to_string()));
         assert_eq!(
             refused.error().to_string(),
             "tokens of `run` exceeded: 41 asked, 40 available of 100, may fit after a release"
@@ -280,6 +281,15 @@ mod p3_no_leak {
         assert_eq!(hold.amount(), tokens(60));
         drop(hold.try_commit(tokens(101)));
         assert_whole(&pool);
+    }
+
+    #[test]
+    fn an_error_that_keeps_a_guard_settles_it_when_it_is_dropped() {
+        let pool = pool_of(100);
+        let refused = pool.reserve(tokens(60)).unwrap().commit_on_drop().try_commit(tokens(101)).unwrap_err();
+        assert_eq!(balance(&pool), [0, 60, 0]);
+        drop(refused);
+        assert_eq!(balance(&pool), [60, 0, 0]);
     }
 
     #[test]
@@ -598,6 +608,20 @@ mod p7_clear_refusals {
         assert_eq!(leaf.record(tokens(1)).unwrap_err().scope(), "root");
         assert!(sibling.is_closed() && root.snapshot_tree().iter().all(|pool| pool.closed));
     }
+    #[test]
+    fn what_a_hold_or_a_lease_has_itself_counts_as_reserved_when_it_asks_for_more() {
+        let pool = pool_of(100);
+        let mut hold = pool.reserve(tokens(60)).unwrap();
+        assert_eq!(hold.grow(tokens(41)).unwrap_err().outlook(), Outlook::AfterRelease);
+        assert_eq!(hold.grow(tokens(100)).unwrap_err().outlook(), Outlook::AfterRelease);
+        assert_eq!(hold.grow(tokens(101)).unwrap_err().outlook(), Outlook::Never);
+        drop(hold);
+        let mut lease = pool.lease(tokens(60)).unwrap();
+        // 60 of it are its own share: 50 more are asked of the pool, and 101 more.
+        assert_eq!(lease.record(tokens(110)).unwrap_err().outlook(), Outlook::AfterRelease);
+        assert_eq!(lease.record(tokens(161)).unwrap_err().outlook(), Outlook::Never);
+    }
+
     /// How many more were admitted and refused.
     fn counted(pool: &BudgetPool, call: impl FnOnce()) -> [u64; 2] {
         let counts = || {

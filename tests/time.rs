@@ -1503,6 +1503,9 @@ mod once {
         let pool = BudgetPool::builder().keys(1, Duration::ZERO).build();
         (0..3).for_each(|_| pool.record_once("job", tokens(5)).unwrap());
         assert_eq!(spent(&pool), 15);
+        let none = BudgetPool::builder().keys(0, Duration::ZERO).build();
+        let refused = none.record_once("job", tokens(5)).unwrap_err();
+        assert!(matches!(refused, BudgetError::KeysFull { most: 0, outlook: Outlook::Never, .. }));
     }
 
     #[test]

@@ -595,7 +595,7 @@ mod blocking {
         let held = pool.reserve(tokens(10)).unwrap();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| pool.reserve_blocking_for(tokens(1), Duration::MAX).map(|hold| hold.amount()));
-            while pool.snapshot().waiting == 0 {
+            while pool.snapshot().waiting == 0 && !waiting.is_finished() {
                 std::thread::yield_now();
             }
             drop(held);
