@@ -105,6 +105,20 @@ fn winner<T>(
     }
 }
 
+/// Whatever happened before a call that changed a pool is visible to whoever sees that change.
+#[test]
+fn what_was_written_before_a_close_is_seen_by_whoever_sees_it() {
+    explore([(false, false), (false, true), (true, true)], || {
+        let (pool, written) = (pool(1), loom::sync::Arc::new(AtomicBool::new(false)));
+        let mine = loom::sync::Arc::clone(&written);
+        let close = move |pool: &BudgetPool| {
+            mine.store(true, Relaxed);
+            pool.close();
+        };
+        both(&pool, close, |pool| (pool.is_closed(), written.load(Relaxed))).1
+    });
+}
+
 /// P1: of two records of which each fits alone, one is admitted. Its two axes move together, although one has room for both.
 #[test]
 fn record_against_record() {
