@@ -1,9 +1,9 @@
-//! P1 to P5, P7 and P8 on any sequence of calls: a whole tree of pools against a naive model of it.
+//! P1 to P8 on any sequence of calls: a whole tree of pools against a naive model of it.
 
 #[path = "support/model.rs"]
 mod model;
 
-use model::{Figures, Op};
+use model::language::{Figures, Op};
 use proptest::prelude::*;
 use proptest::test_runner::TestCaseError;
 
@@ -17,12 +17,32 @@ fn few_figures() -> impl Strategy<Value = Figures> {
         .prop_map(|(some, other, figures)| Figures { axes: 1 << (some % 6) | 1 << (other % 6), ..figures })
 }
 
-fn caps() -> impl Strategy<Value = Figures> {
+fn any_figures() -> impl Strategy<Value = Figures> {
     prop_oneof![3 => few_figures(), 2 => figures()]
 }
 
-fn amount() -> impl Strategy<Value = Figures> {
-    prop_oneof![3 => few_figures(), 2 => figures()]
+/// Tokens, and now and then requests or in flight: so few axes that most that is asked is asked of the same.
+fn narrow_figures() -> impl Strategy<Value = Figures> {
+    let axes =
+        prop_oneof![5 => Just(1), 1 => Just(0b001_000), 1 => Just(0b001_001), 1 => Just(0b100_001), 1 => Just(0)];
+    (axes, any::<[u16; 6]>()).prop_map(|(axes, raw)| Figures { axes, raw })
+}
+
+/// Tokens: a part of what there is, or all of it.
+fn part() -> impl Strategy<Value = Figures> {
+    (25..30_u16, 0..4_u16).prop_map(|(class, rest)| Figures { axes: 1, raw: [class + 32 * rest; 6] })
+}
+
+/// Pools of which all is taken, and those who wait for it.
+fn crowd() -> impl Strategy<Value = Vec<Op>> {
+    let all = Figures { axes: 1, raw: [18 + 32; 6] };
+    let holds = prop::collection::vec(any::<u8>().prop_map(move |pool| Op::Reserve { pool, amount: all }), 1..5);
+    let wait = (any::<u8>(), part()).prop_map(|(pool, amount)| Op::Wait { pool, amount, poll: true });
+    (holds, prop::collection::vec(wait, 2..9)).prop_map(|(holds, waits)| [holds, waits].concat())
+}
+
+fn figures_of(much: Much) -> BoxedStrategy<Figures> {
+    if much == Much::Waiting { narrow_figures().boxed() } else { any_figures().boxed() }
 }
 
 /// What a sequence of calls has much to do with.
@@ -36,10 +56,16 @@ enum Much {
     Time,
     /// Leases, sometimes in time.
     Leases,
+    /// Queues of several, in a few pools, sometimes in time.
+    Waiting,
 }
 
 fn deadline(much: Much) -> impl Strategy<Value = u8> {
-    let without = if much == Much::Deadlines { 1 } else { 12 };
+    let without = match much {
+        Much::Deadlines => 1,
+        Much::Waiting => 3,
+        Much::Money | Much::Time | Much::Leases => 12,
+    };
     prop_oneof![without => Just(1), 1 => any::<u8>().prop_map(|raw| raw & !7)]
 }
 
@@ -47,13 +73,14 @@ fn window(much: Much) -> impl Strategy<Value = u32> {
     let without = match much {
         Much::Time => 1,
         Much::Leases => 2,
+        Much::Waiting => 5,
         Much::Money | Much::Deadlines => 12,
     };
     prop_oneof![without => Just(0), 2 => any::<u32>().prop_map(|raw| raw | 1)]
 }
 
 fn child(much: Much) -> impl Strategy<Value = Op> {
-    (any::<(u8, bool, bool, u8)>(), caps(), deadline(much), window(much)).prop_map(
+    (any::<(u8, bool, bool, u8)>(), figures_of(much), deadline(much), window(much)).prop_map(
         move |((pool, carved, also, keys), caps, deadline, window)| {
             // One with a window is refused.
             let carved = carved && (also || much != Much::Time);
@@ -67,9 +94,20 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         Much::Money => 1,
         Much::Leases => 8,
         Much::Deadlines | Much::Time => 10,
+        Much::Waiting => 14,
     };
-    let timed = if much == Much::Time { 6 } else { 1 };
-    let leased = if much == Much::Leases { 6 } else { 1 };
+    let waiting = if much == Much::Waiting { 8 } else { 1 };
+    let (amount, caps) = (|| figures_of(much), || figures_of(much));
+    let timed = match much {
+        Much::Time => 6,
+        Much::Waiting => 3,
+        Much::Money | Much::Deadlines | Much::Leases => 1,
+    };
+    let leased = match much {
+        Much::Leases => 6,
+        Much::Waiting => 2,
+        Much::Money | Much::Deadlines | Much::Time => 1,
+    };
     let at = any::<u8>;
     let of_leases = prop_oneof![
         8 => (at(), amount()).prop_map(|(pool, batch)| Op::Lease { pool, batch }),
@@ -80,6 +118,13 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         3 => at().prop_map(|lease| Op::LeaseSettle { lease }),
         4 => at().prop_map(|lease| Op::DropLease { lease }),
         1 => at().prop_map(|lease| Op::ForgetLease { lease }),
+    ];
+    let of_waits = prop_oneof![
+        8 => (at(), prop_oneof![amount(), part()], prop::bool::weighted(0.8))
+            .prop_map(|(pool, amount, poll)| Op::Wait { pool, amount, poll }),
+        7 => (at(), any::<bool>()).prop_map(|(wait, anew)| Op::Poll { wait, anew }),
+        2 => at().prop_map(|wait| Op::DropWait { wait }),
+        1 => at().prop_map(|pool| Op::Closed { pool }),
     ];
     let holds_in_time = (at(), amount(), at(), at(), any::<bool>());
     let in_time = prop_oneof![
@@ -103,7 +148,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         18 => (at(), amount()).prop_map(|(pool, amount)| Op::Reserve { pool, amount }),
         3 => at().prop_map(|pool| Op::Reset { pool }),
         5 => (at(), caps()).prop_map(|(pool, caps)| Op::Add { pool, caps }),
-        3 => (at(), figures()).prop_map(|(pool, caps)| Op::Remove { pool, caps }),
+        2 + waiting => (at(), caps()).prop_map(|(pool, caps)| Op::Remove { pool, caps }),
         3 => at().prop_map(|pool| Op::Close { pool }),
         2 => (at(), any::<u8>()).prop_map(|(hold, label)| Op::Label { hold, label }),
         2 => at().prop_map(|hold| Op::CommitOnDrop { hold }),
@@ -112,7 +157,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         3 => (at(), amount()).prop_map(|(hold, total)| Op::CommitTotal { hold, total }),
         4 => (at(), amount(), any::<bool>())
             .prop_map(|(hold, actual, take_back)| Op::TryCommit { hold, actual, take_back }),
-        1 => at().prop_map(|hold| Op::Release { hold }),
+        waiting => at().prop_map(|hold| Op::Release { hold }),
         3 => at().prop_map(|hold| Op::DropHold { hold }),
         1 => at().prop_map(|hold| Op::Forget { hold }),
         5 => (at(), amount()).prop_map(|(hold, part)| Op::RecordPart { hold, part }),
@@ -122,15 +167,20 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         4 => (at(), amount()).prop_map(|(hold, part)| Op::Split { hold, part }),
         timed * 3 => in_time,
         leased * 12 => of_leases,
+        waiting * 8 => of_waits,
         passes => any::<u32>().prop_map(|by| Op::Advance { by }),
     ]
 }
 
-/// A root, what happens below it, and towards the end perhaps the loss of the root's own handles.
+/// Pools, what happens in them, and towards the end perhaps the loss of the root's own handles.
 fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
     let later = prop_oneof![60 => op(much), 1 => Just(Op::DropRoot)];
-    (child(much), prop::collection::vec(op(much), 0..30), prop::collection::vec(later, 0..30))
-        .prop_map(|(root, first, then)| std::iter::once(root).chain(first).chain(then).collect())
+    let begin = match much {
+        Much::Waiting => (prop::collection::vec(child(much), 1..5), crowd()).boxed(),
+        _ => child(much).prop_map(|root| (vec![root], Vec::new())).boxed(),
+    };
+    (begin, prop::collection::vec(op(much), 0..30), prop::collection::vec(later, 0..30))
+        .prop_map(|((pools, crowd), first, then)| [pools, crowd, first, then].concat())
 }
 
 /// 1,000 cases, or what `PROPTEST_CASES` says.
@@ -153,6 +203,7 @@ proptest! {
             1 => ops(Much::Deadlines),
             3 => ops(Much::Time),
             2 => ops(Much::Leases),
+            3 => ops(Much::Waiting),
         ],
     ) {
         model::compare(&ops).map_err(TestCaseError::fail)?;
@@ -338,4 +389,48 @@ fn a_key_is_forgotten_at_the_end_of_its_time() {
 #[test]
 fn a_key_that_comes_again_is_known_for_its_whole_time() {
     with_keys(&[once(0), once(1), once(2), once(3), once(4), PASS, once(4), once(5), once(4)]);
+}
+
+fn wait(pool: u8, units: u16) -> Op {
+    Op::Wait { pool, amount: tokens(units), poll: true }
+}
+
+/// 60 tokens, and a pool below with a deadline after 20 ms.
+fn pool_with_a_deadline() -> [Op; 2] {
+    [plain_child(token_cap(60), 1), plain_child(NOTHING, 8)]
+}
+
+#[test]
+fn p6_at_a_deadline_those_behind_the_one_that_is_told_are_served() {
+    let see = Op::Record { pool: 1, amount: NOTHING };
+    let reserve = Op::Reserve { pool: 0, amount: tokens(50) };
+    model::run(&[&pool_with_a_deadline()[..], &[reserve, wait(1, 30), wait(0, 10), PASS, see]].concat());
+}
+
+#[test]
+fn at_a_deadline_it_is_told_before_what_has_expired_is_served() {
+    let see = Op::Record { pool: 1, amount: NOTHING };
+    model::run(&[&pool_with_a_deadline()[..], &[hold_for(60, SOON, 1), wait(1, 30), PASS, see]].concat());
+}
+
+#[test]
+fn p6_each_fact_tells_those_whom_it_leaves_nothing() {
+    let reserve = Op::Reserve { pool: 0, amount: tokens(60) };
+    let debit = |units| Op::Debit { pool: 0, amount: tokens(units) };
+    let root = plain_child(token_cap(60), 1);
+    model::run(&[root, reserve, wait(0, 50), wait(0, 30), wait(0, 10), debit(20), debit(15), debit(20)]);
+}
+
+#[test]
+fn p6_a_lease_that_settles_tells_those_whom_it_leaves_nothing() {
+    let record = Op::LeaseRecord { lease: 0, amount: tokens(10), beyond: false };
+    model::run(&[plain_child(token_cap(60), 1), lease_of(20), record, wait(0, 60), Op::LeaseSettle { lease: 0 }]);
+}
+
+#[test]
+fn a_lease_is_refilled_while_others_wait_for_something_else() {
+    let record = Op::LeaseRecord { lease: 0, amount: tokens(10), beyond: false };
+    let reserve = Op::Reserve { pool: 1, amount: tokens(10) };
+    let pools = [plain_child(token_cap(60), 1), plain_child(token_cap(10), 1)];
+    model::run(&[&pools[..], &[reserve, wait(1, 5), lease_of(8), record]].concat());
 }

@@ -2,6 +2,7 @@
 //!
 //! It is eager where the library is lazy: when it is told the time it does all that was due since, each thing at its own
 //! instant and in the order of these, in all pools. A window that turns at the instant at which a hold expires turns first.
+//! Who waits is of `queue.rs`, which says where the model is as lazy as the library.
 //!
 //! It knows of time only what the real pools were told (P8). A call that reads no clock happens at the latest instant seen.
 
@@ -10,8 +11,10 @@ use std::time::Duration;
 
 use budget_pool::{Axis, Outlook};
 
+use super::language::{AXES, IN_FLIGHT, MAX, Units, Want, ZERO, each, plus, with_one_in_flight, without_in_flight};
+use super::name;
+use super::queue::Waits;
 use super::seen::{AxisView, HolderView, View};
-use super::{AXES, IN_FLIGHT, MAX, Units, Want, ZERO, each, name, plus, without_in_flight};
 
 pub(super) type PoolId = usize;
 pub(super) type HoldId = usize;
@@ -44,7 +47,7 @@ pub(super) struct Pool {
     admitted: u64,
     refused: u64,
     deadline: Option<Deadline>,
-    window: Option<Window>,
+    pub(super) window: Option<Window>,
     /// How many are remembered at most, and for how long.
     memory: (usize, Duration),
     keys: BTreeMap<u8, Known>,
@@ -56,8 +59,12 @@ impl Pool {
         self.caps[axis].unwrap_or(MAX)
     }
 
-    fn is_carved(&self, axis: usize) -> bool {
-        self.carved && self.caps[axis].is_some()
+    pub(super) fn is_capped(&self, axis: usize) -> bool {
+        self.caps[axis].is_some()
+    }
+
+    pub(super) fn is_carved(&self, axis: usize) -> bool {
+        self.carved && self.is_capped(axis)
     }
 
     /// All that was spent in this period, and has not come back.
@@ -98,7 +105,7 @@ pub(super) enum Kind {
 }
 
 #[derive(Debug, Clone)]
-struct Window {
+pub(super) struct Window {
     kind: Kind,
     period: Nanos,
     start: Nanos,
@@ -164,6 +171,11 @@ enum State {
 }
 
 impl Hold {
+    pub(super) fn new(pool: PoolId, held: Units) -> Hold {
+        let (settled, label, expiry, state) = (ZERO, None, None, State::Live);
+        Hold { pool, held, settled, label, commit_on_drop: false, expiry, state }
+    }
+
     pub(super) fn is_live(&self) -> bool {
         self.state == State::Live
     }
@@ -209,6 +221,7 @@ impl When {
 pub(super) enum Refusal {
     Closed { scope: String },
     Late { scope: String, budget: Duration, elapsed: Duration, needed: Duration },
+    Queued { scope: String },
     Exceeded(Exceeded),
     Expired { scope: String },
     KeyConflict { scope: String, key: String },
@@ -235,6 +248,7 @@ impl Refusal {
                 (Some(*axis), scope, *outlook, *retry_after)
             }
             Refusal::KeysFull { scope, outlook, retry_after, .. } => (None, scope, *outlook, *retry_after),
+            Refusal::Queued { scope } => (None, scope, When::AfterRelease, None),
             Refusal::Closed { scope }
             | Refusal::Expired { scope }
             | Refusal::KeyConflict { scope, .. }
@@ -273,7 +287,7 @@ pub(super) enum Reads {
     /// It looks at this pool and all below.
     Surveys(PoolId),
     /// It takes a time or a key.
-    Always,
+    Always(PoolId),
 }
 
 #[derive(Debug, Default)]
@@ -283,6 +297,7 @@ pub(super) struct Model {
     /// Until their owners let go of them, expired or not.
     pub(super) holds: BTreeMap<HoldId, Hold>,
     pub(super) leases: BTreeMap<LeaseId, Lease>,
+    pub(super) waits: Waits,
     pub(super) built: usize,
     made: usize,
     /// The latest instant seen.
@@ -292,6 +307,10 @@ pub(super) struct Model {
 }
 
 impl Model {
+    pub(super) fn new(now: Nanos) -> Model {
+        Model { now, ..Model::default() }
+    }
+
     /// The pool and those above it.
     pub(super) fn path(&self, from: PoolId) -> Vec<PoolId> {
         std::iter::successors(Some(from), |pool| self.pools[pool].parent).collect()
@@ -377,17 +396,23 @@ impl Model {
         earliest
     }
 
+    /// The axes on which the pool of this name has its caps from the one above.
+    pub(super) fn carved(&self, named: &str) -> [bool; 6] {
+        let pool = self.pools.iter().find(|(id, _)| name(**id) == named).expect("a pool that is seen").1;
+        std::array::from_fn(|axis| pool.is_carved(axis))
+    }
+
     // Asking: changes nothing.
 
     /// As with deadlines, the outermost of those that were closed is named.
-    fn open(&self, id: PoolId) -> Result<(), Refusal> {
+    pub(super) fn open(&self, id: PoolId) -> Result<(), Refusal> {
         match self.path(id).into_iter().rfind(|id| self.pools[id].closed) {
             Some(closed) => Err(Refusal::Closed { scope: name(closed) }),
             None => Ok(()),
         }
     }
 
-    fn in_time(&self, id: PoolId) -> Result<(), Refusal> {
+    pub(super) fn in_time(&self, id: PoolId) -> Result<(), Refusal> {
         match self.deadline(id) {
             Some((scope, deadline)) if self.now >= deadline.at() => Err(Refusal::Late {
                 scope: name(scope),
@@ -399,19 +424,28 @@ impl Model {
         }
     }
 
-    fn fits(&self, at: PoolId, units: &Units) -> Result<(), Refusal> {
-        let mut beyond_carve = [false; 6];
-        let mut refusals = Vec::new();
+    /// The pools on the way up, each with what is asked of it: above a carve nothing on its axes.
+    pub(super) fn asked_on_path(&self, at: PoolId, units: &Units) -> Vec<(PoolId, Units)> {
+        let mut asked = *units;
+        let mut all = Vec::new();
         for id in self.path(at) {
-            let (pool, free) = (&self.pools[&id], self.free(id));
-            for axis in 0..6 {
-                if !beyond_carve[axis] && units[axis] > free[axis] {
-                    refusals.push(self.refusal(id, axis, units[axis], self.deadline(at)));
-                }
-                beyond_carve[axis] |= pool.is_carved(axis);
-            }
+            all.push((id, asked));
+            asked = each(|axis| if self.pools[&id].is_carved(axis) { 0 } else { asked[axis] });
         }
-        self.first_and_worst(refusals)
+        all
+    }
+
+    pub(super) fn fits(&self, at: PoolId, units: &Units) -> Result<(), Refusal> {
+        let deadline = self.deadline(at);
+        let ways = self.asked_on_path(at, units).into_iter();
+        self.first_and_worst(ways.flat_map(|(id, asked)| self.short(id, &asked, deadline)).collect())
+    }
+
+    /// The axes on which a pool has less than is asked of it.
+    pub(super) fn short(&self, id: PoolId, asked: &Units, deadline: Option<(PoolId, Deadline)>) -> Vec<Exceeded> {
+        let free = self.free(id);
+        let short = (0..6).filter(|&axis| asked[axis] > free[axis]);
+        short.map(|axis| self.refusal(id, axis, asked[axis], deadline)).collect()
     }
 
     /// A refusal, and what to expect. Time alone is enough if it is before the deadline: `at` that instant it fits, live
@@ -458,15 +492,27 @@ impl Model {
         self.fits(at, units)
     }
 
+    /// The same, for what must not jump the queue (P6).
+    fn ask_in_turn(&self, at: PoolId, units: &Units) -> Result<(), Refusal> {
+        self.open(at)?;
+        self.in_time(at)?;
+        self.in_turn(at, units)?;
+        self.fits(at, units)
+    }
+
     fn counted<T>(&mut self, at: PoolId, answer: Result<T, Refusal>) -> Result<T, Refusal> {
+        self.count(at, answer.is_ok());
+        answer
+    }
+
+    pub(super) fn count(&mut self, at: PoolId, admitted: bool) {
         for id in self.path(at) {
             let pool = self.pool(id);
-            match answer {
-                Ok(_) => pool.admitted += 1,
-                Err(_) => pool.refused += 1,
+            match admitted {
+                true => pool.admitted += 1,
+                false => pool.refused += 1,
             }
         }
-        answer
     }
 
     pub(super) fn pool(&mut self, id: PoolId) -> &mut Pool {
@@ -484,7 +530,7 @@ impl Model {
         let windowed = |at: PoolId| self.path(at).iter().any(|id| self.pools[id].window.is_some());
         let is_timed = match call {
             Reads::Never => return Some(false),
-            Reads::Always => return Some(true),
+            Reads::Always(_) => return Some(true),
             Reads::Asks(at) => windowed(at) || self.deadline(at).is_some(),
             Reads::Tells(at) => windowed(at),
             Reads::Surveys(at) => {
@@ -495,16 +541,22 @@ impl Model {
         if is_timed || may_expire || self.unreclaimed == 0 { Some(is_timed || may_expire) } else { None }
     }
 
-    /// All that is due up to now, in its order.
-    pub(super) fn pass(&mut self, now: Nanos) {
+    /// All that is due up to now, in its order, for a call that is told the time.
+    pub(super) fn pass(&mut self, now: Nanos, call: Reads) {
+        self.now = self.now.max(now);
+        self.tell_late();
         while let Some((at, id)) = self.next_expiry().filter(|(at, _)| *at <= now) {
-            self.turn(at);
+            self.turn(at, &self.path(self.holds[&id].pool));
             self.expire(id);
             self.unreclaimed += 1;
         }
-        self.turn(now);
-        self.now = self.now.max(now);
-        self.unreclaimed = self.unreclaimed.saturating_sub(BATCH);
+        if let Reads::Asks(at) | Reads::Tells(at) | Reads::Surveys(at) | Reads::Always(at) = call {
+            self.turn(self.now, &self.path(at));
+        }
+        if let Reads::Surveys(at) = call {
+            self.turn(self.now, &self.below(at));
+        }
+        self.unreclaimed = if self.anybody_waits() { 0 } else { self.unreclaimed.saturating_sub(BATCH) };
         for pool in self.pools.values_mut() {
             pool.peak_is_least |= self.unreclaimed > 0;
         }
@@ -525,14 +577,16 @@ impl Model {
         live.filter_map(|(id, hold)| Some((hold.expiry?, *id))).min()
     }
 
-    /// Brings all windows up to an instant.
-    fn turn(&mut self, to: Nanos) {
-        let pools: Vec<PoolId> = self.pools.keys().copied().collect();
-        for id in pools {
+    /// Brings windows up to an instant: all, or if somebody waits (see `queue.rs`) only those that are touched.
+    pub(super) fn turn(&mut self, to: Nanos, touched: &[PoolId]) {
+        let all: Vec<PoolId> = self.pools.keys().copied().collect();
+        let mut has_turned = false;
+        for &id in if self.anybody_waits() { touched } else { &all } {
             let pool = self.pool(id);
             let Some(mut window) = pool.window.clone().filter(|window| window.at < to) else { continue };
+            has_turned = true;
             match window.kind {
-                Kind::Fixed if window.next() <= to => self.reset(id),
+                Kind::Fixed if window.next() <= to => self.begin_period(id),
                 Kind::Fixed => {}
                 Kind::Sliding => {
                     let later = to.saturating_sub(window.at.max(window.start));
@@ -547,6 +601,9 @@ impl Model {
                 }
             }
             self.pool(id).window = Some(Window { at: to, ..window });
+        }
+        if has_turned {
+            self.settle();
         }
     }
 
@@ -597,9 +654,14 @@ impl Model {
         greatest
     }
 
-    /// What follows from a change, from the bottom up: overage is paid from whatever is free, and a closed carved pool
-    /// keeps no free share.
+    /// What follows from a change: balances first, then those who wait.
     fn settle(&mut self) {
+        self.balance();
+        self.serve();
+    }
+
+    /// From the bottom up: overage is paid from whatever is free, and a closed carved pool keeps no free share.
+    fn balance(&mut self) {
         let pools: Vec<PoolId> = self.pools.keys().rev().copied().collect();
         for id in pools {
             let free = self.free(id);
@@ -621,16 +683,22 @@ impl Model {
 
     /// Frees pools that nobody needs, upward.
     fn free_unneeded(&mut self, from: PoolId) {
+        if self.is_reached(from) {
+            return;
+        }
+        self.turn(self.now, &self.path(from));
         let mut next = Some(from);
-        while let Some(id) = next {
-            let held = self.holds.values().any(|hold| hold.pool == id);
-            let leased = self.leases.values().any(|lease| lease.pool == id);
-            if self.pools[&id].handles > 0 || held || leased || self.children(id).next().is_some() {
-                break;
-            }
+        while let Some(id) = next.filter(|&id| !self.is_reached(id) && self.children(id).next().is_none()) {
             next = self.pools.remove(&id).expect("a live pool").parent;
         }
         self.settle();
+    }
+
+    /// Whether anybody still has it, or what it gave.
+    fn is_reached(&self, id: PoolId) -> bool {
+        let held = self.holds.values().any(|hold| hold.pool == id);
+        let leased = self.leases.values().any(|lease| lease.pool == id);
+        self.pools[&id].handles > 0 || held || leased
     }
 
     // The calls of a pool.
@@ -643,7 +711,7 @@ impl Model {
             if window.is_some() {
                 return Err(Refusal::CarvedWindow { scope: name(id) });
             }
-            let answer = self.ask(parent, &each(|axis| caps[axis].unwrap_or(0).into()));
+            let answer = self.ask_in_turn(parent, &each(|axis| caps[axis].unwrap_or(0).into()));
             self.counted(parent, answer)?;
         }
         self.built += 1;
@@ -672,12 +740,10 @@ impl Model {
     }
 
     pub(super) fn reserve(&mut self, at: PoolId, units: &Units) -> Result<HoldId, Refusal> {
-        let mut held = *units;
-        held[IN_FLIGHT] = 1;
-        let answer = self.ask(at, &held);
+        let held = with_one_in_flight(*units);
+        let answer = self.ask_in_turn(at, &held);
         self.counted(at, answer)?;
-        let (settled, label, expiry, state) = (ZERO, None, None, State::Live);
-        Ok(self.insert(Hold { pool: at, held, settled, label, commit_on_drop: false, expiry, state }))
+        Ok(self.insert(Hold::new(at, held)))
     }
 
     pub(super) fn reserve_for(&mut self, at: PoolId, units: &Units, ttl: Duration) -> Result<HoldId, Refusal> {
@@ -721,11 +787,12 @@ impl Model {
         self.pools[&at].keys.get(&key).map(|known| known.amount)
     }
 
-    fn insert(&mut self, hold: Hold) -> HoldId {
+    /// It frees nothing.
+    pub(super) fn insert(&mut self, hold: Hold) -> HoldId {
         let id = self.made;
         self.made += 1;
         self.holds.insert(id, hold);
-        self.settle();
+        self.balance();
         id
     }
 
@@ -736,6 +803,11 @@ impl Model {
     }
 
     pub(super) fn reset(&mut self, id: PoolId) {
+        self.begin_period(id);
+        self.settle();
+    }
+
+    fn begin_period(&mut self, id: PoolId) {
         let reserved = self.reserved(id);
         let pool = self.pool(id);
         for axis in 0..6 {
@@ -747,11 +819,13 @@ impl Model {
         if let Some(window) = &mut pool.window {
             window.parts = ZERO;
         }
-        self.settle();
     }
 
     pub(super) fn close(&mut self, id: PoolId) {
+        self.turn(self.now, &self.path(id));
+        self.turn(self.now, &self.below(id));
         self.pool(id).closed = true;
+        self.tell_closed();
         self.settle();
     }
 
@@ -921,8 +995,7 @@ impl Model {
         self.live(id)?;
         self.is_held(id, part)?;
         let Hold { pool, label, commit_on_drop, expiry, state, .. } = self.holds[&id];
-        let mut one = ZERO;
-        one[IN_FLIGHT] = 1;
+        let one = with_one_in_flight(ZERO);
         let answer = self.ask(pool, &one);
         self.counted(pool, answer)?;
         let hold = self.hold(id);
@@ -933,7 +1006,7 @@ impl Model {
     // The calls of a lease.
 
     pub(super) fn lease(&mut self, at: PoolId, batch: &Units) -> Result<LeaseId, Refusal> {
-        let answer = self.ask(at, batch);
+        let answer = self.ask_in_turn(at, batch);
         self.counted(at, answer)?;
         let id = self.made;
         self.made += 1;
@@ -988,9 +1061,13 @@ impl Model {
         self.counted(pool, answer)?;
         assert_eq!(self.spend_beyond(id, units).overage, ZERO, "what was admitted fits");
         let free = self.least_free(pool);
-        let lease = self.leased(id);
-        lease.left = each(|axis| lease.left[axis] + (lease.batch[axis] - lease.left[axis]).min(free[axis] / BITE));
-        self.settle();
+        let Lease { batch, left, .. } = self.leases[&id];
+        let bite = each(|axis| (batch[axis] - left[axis]).min(free[axis] / BITE));
+        // Only what was short, while others wait for more of it.
+        if self.in_turn(pool, &bite).is_ok() {
+            self.leased(id).left = plus(&left, &bite);
+        }
+        self.balance();
         Ok(())
     }
 
@@ -1036,13 +1113,18 @@ impl Model {
             name: name(id),
             depth: self.path(id).len() - self.path(top).len(),
             closed: self.is_closed(id),
-            counts: [pool.admitted, pool.refused, below],
+            counts: [pool.admitted, pool.refused, below, self.waiting(id)],
             axes: std::array::from_fn(axis),
         }
     }
 
     pub(super) fn tree(&self, top: PoolId) -> Vec<View> {
-        self.pools.keys().filter(|id| self.is_below(**id, top)).map(|id| self.view(*id, top)).collect()
+        self.below(top).into_iter().map(|id| self.view(id, top)).collect()
+    }
+
+    /// The pool and all below it.
+    fn below(&self, top: PoolId) -> Vec<PoolId> {
+        self.pools.keys().copied().filter(|id| self.is_below(*id, top)).collect()
     }
 
     pub(super) fn holders(&self, top: PoolId) -> Vec<HolderView> {
@@ -1066,6 +1148,20 @@ impl Model {
     pub(super) fn amount(&self, id: HoldId) -> Units {
         let hold = &self.holds[&id];
         if hold.is_live() { without_in_flight(hold.held) } else { ZERO }
+    }
+
+    /// Whether there is anything that only time brings, or takes away.
+    pub(super) fn is_timed(&self) -> bool {
+        let may_expire = self.holds.values().any(|hold| hold.is_live() && hold.expiry.is_some());
+        may_expire || self.pools.values().any(|pool| pool.window.is_some())
+    }
+
+    /// What a pool could give if all that is reserved came back. Without a cap, something ordinary.
+    pub(super) fn at_best(&self, id: PoolId) -> Units {
+        let at_best = |id: PoolId, axis| self.pools[&id].cap(axis).saturating_sub(self.pools[&id].owed(axis));
+        let least =
+            each(|axis| self.path(id).into_iter().map(|id| at_best(id, axis)).min().expect("a path has a pool"));
+        each(|axis| if least[axis] > MAX / 2 { 16 } else { least[axis] })
     }
 
     /// Figures that matter to a pool: what is available. Without a cap, something ordinary.

@@ -3,18 +3,18 @@
 use std::fmt::{self, Debug};
 use std::time::Instant;
 
-use budget_pool::{Amount, BudgetError, Receipt, Snapshot, Usd};
+use budget_pool::{Amount, BudgetError, Holder, Receipt, Snapshot, Usd};
 
+use super::language::{AXES, Units, Want, each};
 use super::oracle::{Booked, Exceeded, Refusal, When};
-use super::{AXES, Units, Want, each};
 
 #[derive(PartialEq, Eq)]
 pub(super) struct View {
     pub(super) name: String,
     pub(super) depth: usize,
     pub(super) closed: bool,
-    /// Admitted, refused, reservations.
-    pub(super) counts: [u64; 3],
+    /// Admitted, refused, reservations, waiting.
+    pub(super) counts: [u64; 4],
     pub(super) axes: [AxisView; 6],
 }
 
@@ -60,7 +60,7 @@ impl From<&Snapshot> for View {
             name: snapshot.name.to_string(),
             depth: snapshot.depth,
             closed: snapshot.closed,
-            counts: [snapshot.admitted, snapshot.refused, snapshot.reservations],
+            counts: [snapshot.admitted, snapshot.refused, snapshot.reservations, snapshot.waiting],
             axes,
         }
     }
@@ -68,9 +68,10 @@ impl From<&Snapshot> for View {
 
 impl Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let View { name, depth, closed, counts: [admitted, refused, reservations], axes } = self;
+        let View { name, depth, closed, counts: [admitted, refused, reservations, waiting], axes } = self;
         let closed = if *closed { " closed" } else { "" };
-        write!(f, "{name} (depth {depth}{closed}, {admitted} admitted, {refused} refused, {reservations} held)")?;
+        write!(f, "{name} (depth {depth}{closed}, {admitted} admitted, {refused} refused, ")?;
+        write!(f, "{reservations} held, {waiting} waiting)")?;
         for (view, axis) in axes.iter().zip(AXES) {
             let AxisView { cap, used, reserved, overage, available, spent, peak } = view;
             if cap.is_some() || spent + peak > 0 {
@@ -80,6 +81,10 @@ impl Debug for View {
         }
         Ok(())
     }
+}
+
+pub(super) fn holder(holder: &Holder) -> HolderView {
+    (units_of(holder.amount), holder.pool.to_string(), holder.label)
 }
 
 pub(super) fn units_of(amount: Amount) -> Units {
@@ -116,6 +121,7 @@ pub(super) fn refusal(error: &BudgetError, origin: Instant) -> Refusal {
             elapsed: late.elapsed(),
             needed: late.needed(),
         },
+        BudgetError::Queued { scope } => Refusal::Queued { scope: scope.to_string() },
         BudgetError::Closed { scope } => Refusal::Closed { scope: scope.to_string() },
         BudgetError::Expired { scope } => Refusal::Expired { scope: scope.to_string() },
         BudgetError::KeyConflict { scope, key } => {

@@ -1,0 +1,187 @@
+//! What is looked at between the steps: all that can be seen is as in the model, and what is promised holds in what is seen.
+
+use budget_pool::BudgetPool;
+
+use super::language::{IN_FLIGHT, MAX, ZERO, each, plus};
+use super::oracle::{Pool, PoolId, Reads};
+use super::seen::{AxisView, HolderView, View, holder, units_of};
+use super::{Both, Closing, Waiter, heard, name};
+
+/// If those who wait are reminded so often after one step, they wake themselves.
+const MANY_REMINDERS: usize = 1_000;
+
+impl Both {
+    /// All that can be seen is as in the model, and the promises hold in what is seen.
+    pub(super) fn check(&mut self, at: usize) -> Result<(), String> {
+        let reached = self.reached();
+        let Some((id, pool)) = reached.get(at.checked_rem(reached.len()).unwrap_or(0)) else { return Ok(()) };
+        let (id, now) = (*id, self.now());
+
+        // One of them by all that it shows by itself, and the whole tree, or what is left of it that can be reached.
+        let expected = self.model.deadline(id).map(|(_, deadline)| self.instant(deadline.at()));
+        same!("name", pool.name(), name(id));
+        same!("is_closed", self.glance(false, || pool.is_closed())?, self.model.is_closed(id));
+        let time_left = self.glance(expected.is_some(), || pool.time_left())?;
+        same!("time_left", time_left, self.model.time_left(id, now));
+        let deadline = pool.deadline().and_then(|budget| budget.deadline());
+        same!("deadline", deadline, expected);
+        for hold in 0..self.holds.len() {
+            self.check_hold(hold)?;
+        }
+        let snapshot = self.call(Reads::Tells(id), || pool.snapshot())?;
+        let snapshot = View::from(&snapshot);
+        self.model.learn_peaks(std::slice::from_ref(&snapshot));
+        same!("snapshot", snapshot, self.model.view(id, id));
+        self.check_holders(id, pool)?;
+        let root = reached.iter().find(|(id, _)| *id == 0);
+        for (id, pool) in root.map_or(&*reached, std::slice::from_ref) {
+            self.check_tree(*id, pool)?;
+            self.check_holders(*id, pool)?;
+        }
+        self.check_wakes(true)
+    }
+
+    fn check_hold(&mut self, index: usize) -> Result<(), String> {
+        let holds = std::mem::take(&mut self.holds);
+        let (id, hold) = &holds[index];
+        let expected = self.model.hold_time_left(*id, self.now());
+        same!("time_left", self.glance(expected.is_some(), || hold.time_left())?, expected);
+        let amount = self.call(Reads::Tells(self.model.holds[id].pool), || hold.amount())?;
+        same!("amount", units_of(amount), self.model.amount(*id));
+        let expected = self.model.hold_time_left(*id, self.now());
+        same!("time_left", self.glance(expected.is_some(), || hold.time_left())?, expected);
+        self.holds = holds;
+        Ok(())
+    }
+
+    pub(super) fn check_leases(&self) -> Result<(), String> {
+        for (id, lease) in &self.leases {
+            let remaining = self.glance(false, || lease.remaining())?;
+            same!(format!("what is left of lease {id}"), units_of(remaining), self.model.leases[id].left);
+        }
+        Ok(())
+    }
+
+    /// Whoever was told something is woken by the call that told it, once, and nobody else but to look again: where time
+    /// will bring something earlier than it knows. One that is reminded looks again at once.
+    pub(super) fn check_wakes(&mut self, was_timed: bool) -> Result<(), String> {
+        for _ in 0..MANY_REMINDERS {
+            let mut reminded = None;
+            for (index, Waiter { id, bell, .. }) in self.waiters.iter().enumerate() {
+                let Some(bell) = bell else { continue };
+                match (heard(bell), self.model.has_ended(*id)) {
+                    ((1, false), false) if was_timed || self.model.is_timed() => reminded = Some(index),
+                    (heard, has_ended) => {
+                        let expected = (usize::from(has_ended), !has_ended);
+                        same!(format!("wakes of wait {id}, and whether its waker is kept"), heard, expected);
+                    }
+                }
+            }
+            for Closing { pool, bell, .. } in &self.closings {
+                let is_closed = self.model.is_closed(*pool);
+                same!(format!("wakes by the close of p{pool}"), heard(bell), (usize::from(is_closed), !is_closed));
+            }
+            self.collect_closings()?;
+            let Some(index) = reminded else { return Ok(()) };
+            let waiter = Waiter { bell: None, ..self.waiters.swap_remove(index) };
+            self.poll(waiter, true)?;
+        }
+        Err("they wake themselves".to_owned())
+    }
+
+    fn check_tree(&mut self, id: PoolId, pool: &BudgetPool) -> Result<(), String> {
+        let snapshot = self.call(Reads::Surveys(id), || pool.snapshot_tree())?;
+        let mut real: Vec<View> = snapshot.iter().map(View::from).collect();
+        self.check_promises(&real)?;
+        let holders = self.call(Reads::Tells(id), || pool.holders())?;
+        self.check_owners(&real, &holders.iter().map(holder).collect::<Vec<_>>())?;
+
+        // Parents come before their children, so in the order of depths on any way down; siblings in any order.
+        same!("the first of a tree", real.first().map(|view| &*view.name), Some(&*name(id)));
+        let position = |pool: PoolId| real.iter().position(|view| view.name == name(pool));
+        for (child, Pool { parent, .. }) in &self.model.pools {
+            if let (Some(child), Some(Some(parent))) = (position(*child), parent.map(position)) {
+                ensure!(parent < child, "a child comes before its parent: {real:?}");
+            }
+        }
+
+        self.model.learn_peaks(&real);
+        let mut model = self.model.tree(id);
+        let in_order = |view: &View| view.name.clone();
+        real.sort_by_key(in_order);
+        model.sort_by_key(in_order);
+        for (real, model) in real.iter().zip(&model) {
+            same!("a pool of the tree", real, model);
+        }
+        same!("the tree", real, model);
+        Ok(())
+    }
+
+    /// What is promised of the figures of each pool, whatever was done.
+    fn check_promises(&mut self, tree: &[View]) -> Result<(), String> {
+        for view in tree {
+            let before = self.spent.insert(view.name.clone(), each(|axis| view.axes[axis].spent)).unwrap_or(ZERO);
+            for (axis, AxisView { cap, used, reserved, overage, spent, .. }) in view.axes.iter().enumerate() {
+                let (taken, cap) = (used + reserved, cap.unwrap_or(MAX));
+                ensure!(taken <= cap, "P1: more than the cap is used and reserved: {view:?}");
+                ensure!(*overage == 0 || taken == cap, "P2: overage beside room: {view:?}");
+                ensure!((used + overage).min(MAX) <= *spent, "P2: what is owed was never spent: {view:?}");
+                ensure!(before[axis] <= *spent, "P2: what was spent is less than it was: {view:?}");
+            }
+        }
+        let whole = tree.first().is_some_and(|view| view.name == name(0));
+        if let Some((home, asked)) = self.model.first_of_all().filter(|_| whole) {
+            let home = tree.iter().find(|view| view.name == name(home)).expect("it keeps its pool");
+            let counts = |axis: &AxisView, asked| axis.cap.is_some() || axis.used + axis.reserved + asked <= MAX;
+            let fits = |axis: usize| {
+                let has_room = home.axes[axis].available.is_none_or(|room| asked[axis] <= room);
+                has_room && tree.iter().all(|view| counts(&view.axes[axis], asked[axis]))
+            };
+            ensure!(!(0..6).all(fits), "P6: the first of all waits for what there is: {home:?}");
+        }
+        Ok(())
+    }
+
+    /// P3: every unit that is reserved has one owner, in its pool or in one below: a hold or what was granted to a wait, a
+    /// lease, or a carved share. All of it is seen but which shares are carved.
+    fn check_owners(&self, tree: &[View], holders: &[HolderView]) -> Result<(), String> {
+        for (at, view) in tree.iter().enumerate() {
+            let below = tree[at + 1..].iter().take_while(|below| below.depth > view.depth);
+            let children: Vec<&View> = below.filter(|below| below.depth == view.depth + 1).collect();
+            let held =
+                |axis| holders.iter().filter(|holder| holder.1 == view.name).map(move |holder| holder.0[axis]).sum();
+            let mut owned = each(held);
+            let reservations = |view: &View| u128::from(view.counts[2]);
+            owned[IN_FLIGHT] = reservations(view) - children.iter().map(|child| reservations(child)).sum::<u128>();
+            for child in children {
+                let carved = self.model.carved(&child.name);
+                let share = |axis: &AxisView| axis.cap.expect("what is carved is capped") - axis.used;
+                let of_axis = |axis: usize| (carved[axis], &child.axes[axis]);
+                owned = plus(
+                    &owned,
+                    &each(|axis| match of_axis(axis) {
+                        (true, axis) => share(axis),
+                        (false, axis) => axis.reserved,
+                    }),
+                );
+            }
+            same!(
+                format!("P3: what is reserved in {}, and its owners", view.name),
+                each(|axis| view.axes[axis].reserved),
+                owned
+            );
+        }
+        Ok(())
+    }
+
+    fn check_holders(&mut self, id: PoolId, pool: &BudgetPool) -> Result<(), String> {
+        let holders = self.call(Reads::Tells(id), || pool.holders())?;
+        let mut real: Vec<HolderView> = holders.iter().map(holder).collect();
+        ensure!(real.is_sorted_by(|a, b| a.0 >= b.0), "holders are not the largest first: {real:?}");
+        let mut model = self.model.holders(id);
+        real.sort();
+        model.sort();
+        same!("holders", real, model);
+        Ok(())
+    }
+}

@@ -1,0 +1,407 @@
+//! The language: the operations, and the figures that they name. One byte or two say a figure, so that proptest and the fuzzer
+//! speak it alike, and any of them means something in any state: it is read by what there is to spend or to hold.
+
+use std::time::Duration;
+
+use budget_pool::{Amount, Axis, Caps, Usd};
+
+use super::oracle::{Kind, Nanos};
+
+pub(super) const AXES: [Axis; 6] =
+    [Axis::Tokens, Axis::InputTokens, Axis::OutputTokens, Axis::Requests, Axis::Usd, Axis::InFlight];
+const TOKENS: usize = 0;
+const INPUT: usize = 1;
+const OUTPUT: usize = 2;
+const REQUESTS: usize = 3;
+const USD: usize = 4;
+pub(super) const IN_FLIGHT: usize = 5;
+
+pub(super) const MAX: u128 = u64::MAX as u128;
+/// Facts go no further than this beyond what is held: the saturation of overage at `u64::MAX` is tested elsewhere.
+pub(super) const FACT: u128 = 1 << 40;
+pub(super) const UNIT_OF_TIME: Duration = Duration::from_millis(10);
+pub(super) const YEAR: Duration = Duration::from_secs(365 * 86_400);
+
+pub(super) type Units = [u128; 6];
+
+pub(super) const ZERO: Units = [0; 6];
+
+pub(super) fn each(units: impl FnMut(usize) -> u128) -> Units {
+    std::array::from_fn(units)
+}
+
+pub(super) fn plus(a: &Units, b: &Units) -> Units {
+    each(|axis| a[axis] + b[axis])
+}
+
+pub(super) fn with_one_in_flight(mut units: Units) -> Units {
+    units[IN_FLIGHT] = 1;
+    units
+}
+
+pub(super) fn without_in_flight(mut units: Units) -> Units {
+    units[IN_FLIGHT] = 0;
+    units
+}
+
+/// One step. `pool`, `hold`, `lease` and `wait` are taken modulo what is alive; a step that finds nothing alive does nothing.
+///
+/// The first step, if it is a `Child`, says what the root is like, and by its `pool` how often all is looked at.
+#[derive(Debug, Clone)]
+#[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
+pub enum Op {
+    Child {
+        pool: u8,
+        carved: bool,
+        caps: Figures,
+        deadline: u8,
+        window: u32,
+        keys: u8,
+    },
+    Clone {
+        pool: u8,
+    },
+    Drop {
+        pool: u8,
+    },
+    DropRoot,
+    Record {
+        pool: u8,
+        amount: Figures,
+    },
+    Check {
+        pool: u8,
+        amount: Figures,
+    },
+    Debit {
+        pool: u8,
+        amount: Figures,
+    },
+    Reserve {
+        pool: u8,
+        amount: Figures,
+    },
+    /// So many of the same kind.
+    ReserveFor {
+        pool: u8,
+        amount: Figures,
+        ttl: u8,
+        many: u8,
+        forget: bool,
+    },
+    /// With the amount that the key stands for, if it is known and this is a retry.
+    RecordOnce {
+        pool: u8,
+        key: u8,
+        amount: Figures,
+        retry: bool,
+    },
+    Reset {
+        pool: u8,
+    },
+    Add {
+        pool: u8,
+        caps: Figures,
+    },
+    Remove {
+        pool: u8,
+        caps: Figures,
+    },
+    Close {
+        pool: u8,
+    },
+    Label {
+        hold: u8,
+        label: u8,
+    },
+    CommitOnDrop {
+        hold: u8,
+    },
+    Commit {
+        hold: u8,
+        actual: Figures,
+    },
+    CommitAll {
+        hold: u8,
+    },
+    CommitTotal {
+        hold: u8,
+        total: Figures,
+    },
+    TryCommit {
+        hold: u8,
+        actual: Figures,
+        take_back: bool,
+    },
+    Release {
+        hold: u8,
+    },
+    DropHold {
+        hold: u8,
+    },
+    Forget {
+        hold: u8,
+    },
+    RecordPart {
+        hold: u8,
+        part: Figures,
+    },
+    DebitPart {
+        hold: u8,
+        part: Figures,
+    },
+    Grow {
+        hold: u8,
+        extra: Figures,
+    },
+    Shrink {
+        hold: u8,
+        by: Figures,
+    },
+    Split {
+        hold: u8,
+        part: Figures,
+    },
+    Renew {
+        hold: u8,
+        ttl: u8,
+    },
+    Lease {
+        pool: u8,
+        batch: Figures,
+    },
+    /// Around what is left of it; or, if this goes beyond, around that and what the pool has.
+    LeaseRecord {
+        lease: u8,
+        amount: Figures,
+        beyond: bool,
+    },
+    LeaseDebit {
+        lease: u8,
+        amount: Figures,
+        beyond: bool,
+    },
+    LeaseSettle {
+        lease: u8,
+    },
+    DropLease {
+        lease: u8,
+    },
+    ForgetLease {
+        lease: u8,
+    },
+    /// It takes its place at the first poll: at once, or later.
+    Wait {
+        pool: u8,
+        amount: Figures,
+        poll: bool,
+    },
+    /// By the same waker as before, or by another.
+    Poll {
+        wait: u8,
+        anew: bool,
+    },
+    DropWait {
+        wait: u8,
+    },
+    /// Waits for the close of a pool.
+    Closed {
+        pool: u8,
+    },
+    Advance {
+        by: u32,
+    },
+}
+
+/// Figures on some of the axes: bit `n` of `axes` names axis `n`, and `raw[n]` picks its figure, mostly around a figure
+/// that matters there (what is available, what is held).
+#[derive(Debug, Clone, Copy)]
+#[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
+pub struct Figures {
+    pub axes: u8,
+    pub raw: [u16; 6],
+}
+
+impl Figures {
+    fn names(&self, axis: usize) -> bool {
+        self.axes >> axis & 1 == 1
+    }
+}
+
+fn figure(raw: u16, near: u128) -> u64 {
+    let (class, rest) = (raw % 32, u128::from(raw / 32));
+    let figure = match class {
+        0..=2 => 0,
+        3..=4 => 1,
+        5..=10 => rest % 8,
+        11..=15 => rest % 64,
+        16..=17 => rest,
+        18..=24 => (near + rest % 3).saturating_sub(1),
+        25..=29 => near / (1 + rest % 4),
+        30 => near + rest,
+        _ => match rest % 4 {
+            0 => MAX,
+            1 => MAX - rest % 7,
+            2 => MAX / 2 + rest % 2,
+            _ => 1 << (rest / 4 % 64),
+        },
+    };
+    clip(figure)
+}
+
+fn clip(units: u128) -> u64 {
+    u64::try_from(units).unwrap_or(u64::MAX)
+}
+
+/// What a call names, as the contract reads it.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Want {
+    set: [Option<u64>; 6],
+}
+
+impl Want {
+    pub(super) fn asked(figures: &Figures, near: &Units) -> Want {
+        let set = |axis| (axis != IN_FLIGHT && figures.names(axis)).then(|| figure(figures.raw[axis], near[axis]));
+        Want { set: std::array::from_fn(set) }
+    }
+
+    /// As `asked`, but at most `FACT` beyond `near` on every axis, the token total included.
+    pub(super) fn fact(figures: &Figures, near: &Units) -> Want {
+        let want = Want::asked(figures, near);
+        match (0..6).all(|axis| want.units()[axis] <= near[axis] + FACT) {
+            true => want,
+            false => Want { set: want.set.map(|units| units.map(|units| units % (1 << 39))) },
+        }
+    }
+
+    /// The token total is the larger of what was named and input plus output.
+    pub(super) fn units(&self) -> Units {
+        let mut units = self.set.map(|units| u128::from(units.unwrap_or(0)));
+        units[TOKENS] = units[TOKENS].max(units[INPUT] + units[OUTPUT]).min(MAX);
+        units
+    }
+
+    /// Naming one token axis names all three.
+    pub(super) fn names(&self, axis: usize) -> bool {
+        match axis {
+            TOKENS | INPUT | OUTPUT => [TOKENS, INPUT, OUTPUT].iter().any(|&axis| self.set[axis].is_some()),
+            _ => self.set[axis].is_some(),
+        }
+    }
+
+    /// So much and no more, if that can be named: a token total is not less than its parts.
+    pub(super) fn exactly(units: &Units) -> Option<Want> {
+        let want = Want { set: units.map(|units| (units > 0).then(|| clip(units))) };
+        (want.units() == *units).then_some(want)
+    }
+
+    /// What a pool remembers of it.
+    pub(super) fn again((named, units): ([bool; 6], Units)) -> Want {
+        Want { set: std::array::from_fn(|axis| named[axis].then(|| clip(units[axis]))) }
+    }
+
+    pub(super) fn amount(&self) -> Amount {
+        let mut amount = Amount::new();
+        for (axis, units) in self.set.iter().enumerate() {
+            let Some(units) = *units else { continue };
+            amount = match axis {
+                TOKENS => amount.tokens(units),
+                INPUT => amount.input_tokens(units),
+                OUTPUT => amount.output_tokens(units),
+                REQUESTS => amount.requests(units),
+                USD => amount.usd(Usd::from_nanos(units)),
+                _ => unreachable!("in flight is not set by hand"),
+            };
+        }
+        amount
+    }
+}
+
+pub(super) fn caps_of(set: &[Option<u64>; 6]) -> Caps {
+    let mut caps = Caps::new();
+    for (axis, units) in set.iter().enumerate() {
+        let Some(units) = *units else { continue };
+        caps = match axis {
+            TOKENS => caps.tokens(units),
+            INPUT => caps.input_tokens(units),
+            OUTPUT => caps.output_tokens(units),
+            REQUESTS => caps.requests(units),
+            USD => caps.usd(Usd::from_nanos(units)),
+            _ => caps.in_flight(units),
+        };
+    }
+    caps
+}
+
+/// Caps are seldom tiny, so that there is something to hold. In flight goes by ones.
+pub(super) fn caps_near(figures: &Figures, near: &Units) -> [Option<u64>; 6] {
+    std::array::from_fn(|axis| {
+        let (class, rest) = (figures.raw[axis] % 32, u64::from(figures.raw[axis] / 32));
+        let cap = || match (axis, class) {
+            (_, 0) => 0,
+            (IN_FLIGHT, 1..=28) => 1 + rest % 6,
+            (_, 1..=16) => 8 + rest % 56,
+            _ => figure(figures.raw[axis], near[axis]),
+        };
+        figures.names(axis).then(cap)
+    })
+}
+
+/// Few different ones, so that some of them are at one instant.
+pub(super) fn deadline_of(raw: u8) -> Option<Duration> {
+    let units = match (raw % 8, raw / 8) {
+        (0, 31) => return Some(Duration::MAX),
+        (0, 30) => 0,
+        (0, some) => 1 + some % 3,
+        _ => return None,
+    };
+    Some(UNIT_OF_TIME * u32::from(units))
+}
+
+/// Zero, a moment, around the deadlines, long, for ever.
+pub(super) fn ttl_of(raw: u8) -> Duration {
+    let some = u32::from(raw / 16);
+    match raw % 16 {
+        0 => Duration::ZERO,
+        1 => Duration::from_nanos(1),
+        2 => Duration::MAX,
+        3 => Duration::from_secs(1 << 40),
+        4..=6 => Duration::from_nanos(u64::from(some) * 3),
+        7..=9 => Duration::from_secs(u64::from(some)),
+        _ => UNIT_OF_TIME * (1 + some % 4),
+    }
+}
+
+/// A window, if any. Its start is before or after `now`.
+pub(super) fn window_of(raw: u32, now: Nanos) -> Option<(Kind, Duration, Option<Nanos>)> {
+    if raw % 2 == 0 {
+        return None;
+    }
+    let kind = if raw >> 1 & 1 == 0 { Kind::Fixed } else { Kind::Sliding };
+    let some = raw >> 16;
+    let period = match raw >> 2 & 15 {
+        0 => Duration::ZERO,
+        1 => Duration::from_nanos(1),
+        2..=3 => Duration::from_nanos(u64::from(2 + some % 14)),
+        4..=5 => Duration::from_secs(u64::from(1 + some % 60)),
+        6 => Duration::from_secs(86_400),
+        7 => YEAR * (1 + some % 3),
+        8 => Duration::MAX,
+        9 => Duration::from_nanos(u64::MAX - u64::from(some % 2)),
+        _ => UNIT_OF_TIME * (1 + some % 3),
+    };
+    let away = match raw >> 6 & 7 {
+        0 => 0,
+        1 => Nanos::from(some),
+        2 => UNIT_OF_TIME.as_nanos() * Nanos::from(some % 4),
+        3 => YEAR.as_nanos() * Nanos::from(some % 30),
+        _ => return Some((kind, period, None)),
+    };
+    let start = if raw >> 9 & 1 == 0 { now - away } else { now + away };
+    Some((kind, period, Some(start)))
+}
+
+/// Few keys for a short time, so that they collide, fill up and are forgotten.
+pub(super) fn memory_of(raw: u8) -> Option<(usize, Duration)> {
+    (raw % 4 != 0).then(|| ([0, 1, 3, 6][usize::from(raw / 4 % 4)], ttl_of(raw)))
+}

@@ -1,0 +1,276 @@
+//! The model's queue: a list of all who wait, by ticket, that is looked at as a whole after every change.
+//!
+//! Each pool has its own line, first come, first served. The first of each line is a candidate. It stays blocked at the pool
+//! that refused it for as long as that pool refuses it (for lack of room, or because an earlier one is parked there), and is
+//! parked there and at the pools on the way there where it competes; then it is tried again from its own pool upward. Whoever
+//! came first is tried first. Whoever can never be met is told so at once, before anybody is served.
+//!
+//! # Time
+//!
+//! Here the model is as lazy as the library says it is, for it can be seen who was woken by which call:
+//!
+//! - Whoever waits for a deadline that has come is told by the next call, on any pool, that is told the time, and before
+//!   anything else that is due is done.
+//! - A window turns when a call on its pool, or on one below, is told the time; or one that looks at it from above. (While
+//!   nobody waits nobody can see that, and the model turns all windows in their time.) Those who wait for it are served then.
+//! - What can never be met, by what time brings, is judged by the deadline of each pool for itself. One that waits in a pool
+//!   whose deadline is before that of a pool with a window above it may be told somewhat later: it does not wait here.
+
+use std::collections::BTreeMap;
+
+use super::language::{Units, with_one_in_flight};
+use super::name;
+use super::oracle::{Hold, HoldId, Model, PoolId, Refusal, When};
+
+pub(super) type WaitId = usize;
+
+/// The order of arrival.
+type Ticket = u64;
+
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    /// Until their owners let go of them, or learn what became of them.
+    all: BTreeMap<WaitId, Wait>,
+    made: usize,
+    last_ticket: Ticket,
+}
+
+#[derive(Debug)]
+struct Wait {
+    home: PoolId,
+    /// One in flight is among it.
+    asked: Units,
+    state: State,
+}
+
+#[derive(Debug, Clone)]
+enum State {
+    /// It has asked for nothing yet.
+    New,
+    Waiting {
+        ticket: Ticket,
+        blocked: Option<PoolId>,
+    },
+    Ended(Result<HoldId, Refusal>),
+}
+
+impl Wait {
+    fn ticket(&self) -> Option<Ticket> {
+        match self.state {
+            State::Waiting { ticket, .. } => Some(ticket),
+            _ => None,
+        }
+    }
+}
+
+/// The calls of a wait.
+impl Model {
+    /// It keeps its pool, and asks when it is polled.
+    pub(super) fn wait(&mut self, home: PoolId, units: &Units) -> WaitId {
+        let id = self.waits.made;
+        self.waits.made += 1;
+        self.waits.all.insert(id, Wait { home, asked: with_one_in_flight(*units), state: State::New });
+        self.pool(home).handles += 1;
+        id
+    }
+
+    /// What became of it, if it has ended: that is told once.
+    pub(super) fn poll(&mut self, id: WaitId) -> Option<Result<HoldId, Refusal>> {
+        if self.is_new(id) {
+            self.enter(id);
+        }
+        let State::Ended(outcome) = self.waits.all[&id].state.clone() else { return None };
+        let wait = self.waits.all.remove(&id).expect("it was just there");
+        self.drop_handle(wait.home);
+        Some(outcome)
+    }
+
+    fn enter(&mut self, id: WaitId) {
+        let Wait { home, asked, .. } = self.waits.all[&id];
+        let hopeless = self.fits(home, &asked).or_else(|refusal| match refusal.summary() {
+            (_, _, When::Never, _) => Err(refusal),
+            _ => Ok(()),
+        });
+        if let Err(refusal) = self.open(home).and_then(|()| self.in_time(home)).and(hopeless) {
+            return self.refuse(id, refusal);
+        }
+        self.waits.last_ticket += 1;
+        self.set(id, State::Waiting { ticket: self.waits.last_ticket, blocked: None });
+        self.serve();
+    }
+
+    /// Its owner has gone: nothing is lost, whatever became of it.
+    pub(super) fn cancel(&mut self, id: WaitId) {
+        let wait = self.waits.all.remove(&id).expect("a wait");
+        if let State::Ended(Ok(granted)) = wait.state {
+            self.release(granted);
+        }
+        self.serve();
+        self.drop_handle(wait.home);
+    }
+}
+
+/// What is seen of it.
+impl Model {
+    pub(super) fn home(&self, id: WaitId) -> PoolId {
+        self.waits.all[&id].home
+    }
+
+    pub(super) fn is_new(&self, id: WaitId) -> bool {
+        matches!(self.waits.all[&id].state, State::New)
+    }
+
+    pub(super) fn has_ended(&self, id: WaitId) -> bool {
+        matches!(self.waits.all[&id].state, State::Ended(_))
+    }
+
+    /// How many wait in a pool and in those below.
+    pub(super) fn waiting(&self, top: PoolId) -> u64 {
+        let below = self.line().into_iter().filter(|(_, wait)| self.is_below(wait.home, top));
+        below.count() as u64
+    }
+
+    pub(super) fn anybody_waits(&self) -> bool {
+        !self.line().is_empty()
+    }
+
+    /// Where the first of all who wait does so, and for what.
+    pub(super) fn first_of_all(&self) -> Option<(PoolId, Units)> {
+        self.line().first().map(|(_, wait)| (wait.home, wait.asked))
+    }
+
+    /// Whether one that waits here may be told late that it waits in vain.
+    pub(super) fn may_wait_in_vain(&self, home: PoolId) -> bool {
+        let at = |pool| self.deadline(pool).map(|(_, deadline)| deadline.at());
+        self.path(home).into_iter().any(|pool| self.pools[&pool].window.is_some() && at(pool) != at(home))
+    }
+}
+
+/// How it moves on.
+impl Model {
+    /// All who wait, the earliest first.
+    fn line(&self) -> Vec<(WaitId, &Wait)> {
+        let mut line: Vec<_> = self.waits.all.iter().filter(|(_, wait)| wait.ticket().is_some()).collect();
+        line.sort_by_key(|(_, wait)| wait.ticket());
+        line.into_iter().map(|(id, wait)| (*id, wait)).collect()
+    }
+
+    fn set(&mut self, id: WaitId, state: State) {
+        self.waits.all.get_mut(&id).expect("a wait").state = state;
+    }
+
+    fn refuse(&mut self, id: WaitId, refusal: Refusal) {
+        self.count(self.home(id), false);
+        self.set(id, State::Ended(Err(refusal)));
+    }
+
+    /// Tells all of whom that can be said now. Returns whether there are any.
+    fn refuse_all(&mut self, why: impl Fn(&Model, PoolId, &Units) -> Result<(), Refusal>) -> bool {
+        let mut refusals = Vec::new();
+        for (id, wait) in self.line() {
+            refusals.extend(why(self, wait.home, &wait.asked).err().map(|refusal| (id, refusal)));
+        }
+        let is_any = !refusals.is_empty();
+        for (id, refusal) in refusals {
+            self.refuse(id, refusal);
+        }
+        is_any
+    }
+
+    pub(super) fn tell_late(&mut self) {
+        if self.refuse_all(|model, home, _| model.in_time(home)) {
+            self.serve();
+        }
+    }
+
+    pub(super) fn tell_closed(&mut self) {
+        self.refuse_all(|model, home, _| model.open(home));
+    }
+
+    /// Tells all who can never be met, then serves all who can be.
+    pub(super) fn serve(&mut self) {
+        self.refuse_all(|model, home, asked| match model.is_hopeless(home, asked) {
+            true => model.fits(home, asked),
+            false => Ok(()),
+        });
+        while let Some(id) = self.next_to_try() {
+            let Wait { home, asked, .. } = self.waits.all[&id];
+            let ticket = self.waits.all[&id].ticket().expect("it waits");
+            // Where it was parked nothing holds it, and it is in nobody's way there while it is tried.
+            self.set(id, State::Waiting { ticket, blocked: None });
+            let way = self.asked_on_path(home, &asked);
+            match way.into_iter().find(|(pool, asked)| self.refuses(*pool, asked, id)) {
+                Some((pool, _)) => self.set(id, State::Waiting { ticket, blocked: Some(pool) }),
+                None => {
+                    self.count(home, true);
+                    let hold = self.insert(Hold::new(home, asked));
+                    self.set(id, State::Ended(Ok(hold)));
+                }
+            }
+        }
+    }
+
+    /// Whether one of the pools can never give so much: neither by a release nor, before its own deadline, by time.
+    fn is_hopeless(&self, home: PoolId, asked: &Units) -> bool {
+        self.asked_on_path(home, asked).into_iter().any(|(pool, asked)| {
+            let short = self.short(pool, &asked, self.deadline(pool));
+            short.iter().any(|refusal| refusal.outlook == When::Never)
+        })
+    }
+
+    /// The earliest of those who are the first of their line, and are not held where they are blocked.
+    fn next_to_try(&self) -> Option<WaitId> {
+        let mut lines = Vec::new();
+        for (id, wait) in self.line() {
+            if lines.contains(&wait.home) {
+                continue;
+            }
+            lines.push(wait.home);
+            let State::Waiting { blocked, .. } = wait.state else { unreachable!("it is in line") };
+            let way = self.asked_on_path(wait.home, &wait.asked);
+            let is_held = |(pool, asked): &(PoolId, Units)| blocked == Some(*pool) && self.refuses(*pool, asked, id);
+            if !way.iter().any(is_held) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// Whether a pool refuses one that waits: it does not fit, or an earlier one is parked there.
+    fn refuses(&self, pool: PoolId, asked: &Units, id: WaitId) -> bool {
+        let wait = &self.waits.all[&id];
+        let is_earlier = |other: &Wait| other.ticket() < wait.ticket() && self.is_parked(other, pool);
+        let is_short = !self.short(pool, asked, None).is_empty();
+        is_short
+            || (self.competes(wait.home, pool, asked) && self.line().into_iter().any(|(_, other)| is_earlier(other)))
+    }
+
+    /// Whether what is asked of a pool is anything that others wait for there.
+    fn competes(&self, home: PoolId, pool: PoolId, asked: &Units) -> bool {
+        home == pool || (0..6).any(|axis| asked[axis] > 0 && self.pools[&pool].is_capped(axis))
+    }
+
+    /// Whether one keeps a place at a pool: where it is blocked, and on the way there where it competes.
+    fn is_parked(&self, wait: &Wait, pool: PoolId) -> bool {
+        let State::Waiting { blocked: Some(blocked), .. } = wait.state else { return false };
+        for (on_way, asked) in self.asked_on_path(wait.home, &wait.asked) {
+            if on_way == pool {
+                return pool == blocked || self.competes(wait.home, pool, &asked);
+            }
+            if on_way == blocked {
+                break;
+            }
+        }
+        false
+    }
+
+    /// Whoever asks without patience must not pass those who wait for the same.
+    pub(super) fn in_turn(&self, at: PoolId, units: &Units) -> Result<(), Refusal> {
+        let mut way = self.asked_on_path(at, units).into_iter();
+        let has_line = |pool| self.line().into_iter().any(|(_, wait)| wait.home == pool || self.is_parked(wait, pool));
+        match way.find(|(pool, asked)| self.competes(at, *pool, asked) && has_line(*pool)) {
+            Some((pool, _)) => Err(Refusal::Queued { scope: name(pool) }),
+            None => Ok(()),
+        }
+    }
+}

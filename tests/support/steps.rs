@@ -1,0 +1,661 @@
+//! What each operation does: the real call, and the same of the model.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker};
+
+use budget_pool::{BudgetError, BudgetPool, Builder, Clock, Lease, Reservation, Window};
+
+use super::language::{
+    FACT, Figures, Op, UNIT_OF_TIME, Want, YEAR, caps_near, caps_of, deadline_of, each, memory_of, plus, ttl_of,
+    window_of, without_in_flight,
+};
+use super::oracle::{HoldId, Kind, LeaseId, Model, Nanos, PoolId, Reads, Refusal, Spec, When, key_name};
+use super::seen::{View, booked};
+use super::{Bell, Both, Closing, END, PAST, Refused, Waiter, heard, name};
+
+const LABELS: [&str; 3] = ["draft", "review", "answer"];
+const MOST_POOLS: usize = 10;
+const MOST_HOLDS: usize = 30;
+const MOST_LEASES: usize = 6;
+const MOST_WAITS: usize = 12;
+const MOST_CLOSINGS: usize = 3;
+
+impl Both {
+    pub(super) fn step(&mut self, op: &Op) -> Result<(), String> {
+        let refused = self.refused.take();
+        match *op {
+            Op::Advance { by } => match refused.filter(|_| by & 1 << 31 == 0) {
+                Some(refused) => self.retry(&refused)?,
+                None => self.advance(by),
+            },
+            Op::DropRoot => {
+                let (root, kept) = std::mem::take(&mut self.pools).into_iter().partition(|(id, _)| *id == 0);
+                self.pools = kept;
+                self.log("drop the handles of p0");
+                for (id, pool) in root {
+                    self.call(Reads::Never, || drop(pool))?;
+                    self.model.drop_handle(id);
+                }
+            }
+            Op::Child { pool, .. }
+            | Op::Clone { pool }
+            | Op::Drop { pool }
+            | Op::Record { pool, .. }
+            | Op::Check { pool, .. }
+            | Op::Debit { pool, .. }
+            | Op::Reserve { pool, .. }
+            | Op::ReserveFor { pool, .. }
+            | Op::RecordOnce { pool, .. }
+            | Op::Reset { pool }
+            | Op::Add { pool, .. }
+            | Op::Remove { pool, .. }
+            | Op::Close { pool }
+            | Op::Lease { pool, .. }
+            | Op::Wait { pool, .. }
+            | Op::Closed { pool } => {
+                if let Some((id, pool)) = self.pool(pool) {
+                    self.pool_step(op, id, pool)?;
+                }
+            }
+            Op::Label { hold, .. }
+            | Op::CommitOnDrop { hold }
+            | Op::Commit { hold, .. }
+            | Op::CommitAll { hold }
+            | Op::CommitTotal { hold, .. }
+            | Op::TryCommit { hold, .. }
+            | Op::Release { hold }
+            | Op::DropHold { hold }
+            | Op::Forget { hold }
+            | Op::RecordPart { hold, .. }
+            | Op::DebitPart { hold, .. }
+            | Op::Grow { hold, .. }
+            | Op::Shrink { hold, .. }
+            | Op::Split { hold, .. }
+            | Op::Renew { hold, .. } => {
+                if let Some(index) = usize::from(hold).checked_rem(self.holds.len()) {
+                    let (id, hold) = self.holds.swap_remove(index);
+                    self.hold_step(op, id, hold)?;
+                }
+            }
+            Op::LeaseRecord { lease, .. }
+            | Op::LeaseDebit { lease, .. }
+            | Op::LeaseSettle { lease }
+            | Op::DropLease { lease }
+            | Op::ForgetLease { lease } => {
+                if let Some(index) = usize::from(lease).checked_rem(self.leases.len()) {
+                    let (id, lease) = self.leases.swap_remove(index);
+                    self.lease_step(op, id, lease)?;
+                }
+            }
+            Op::Poll { wait, anew } => {
+                if let Some(index) = usize::from(wait).checked_rem(self.waiters.len()) {
+                    let waiter = self.waiters.swap_remove(index);
+                    self.poll(waiter, anew)?;
+                }
+            }
+            Op::DropWait { wait } => {
+                if let Some(index) = usize::from(wait).checked_rem(self.waiters.len()) {
+                    let waiter = self.waiters.swap_remove(index);
+                    self.drop_wait(waiter)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Time passes: not at all, a moment, to what is due next or beside it, or long.
+    fn advance(&mut self, by: u32) {
+        let (now, some) = (self.now(), Nanos::from(by >> 8 & 0xFFFF));
+        let unit = UNIT_OF_TIME.as_nanos();
+        let at = match by % 16 {
+            0 => now,
+            1 => now + 1,
+            2..=8 => {
+                let next: Vec<Nanos> = self.model.events().into_iter().filter(|event| *event > now).take(4).collect();
+                match (some as usize / 3).checked_rem(next.len()) {
+                    Some(one) => (next[one] + some % 3 - 1).max(now),
+                    None => now + unit,
+                }
+            }
+            9 => now + some,
+            10 => now + some * 1_000_000_000,
+            11 => now + YEAR.as_nanos() * (1 + some % 8),
+            12 => now + unit / 2,
+            _ => now + unit * (some % 3),
+        };
+        self.advance_to(at);
+    }
+
+    /// A refusal that says when it fits is exact: not a nanosecond before, if live holds stay held; but then, if nobody else
+    /// comes first.
+    fn retry(&mut self, refused: &Refused) -> Result<(), String> {
+        let Refused { pool: id, ref want, key, at } = *refused;
+        let Some((_, pool)) = self.reached().into_iter().find(|(reached, _)| *reached == id) else { return Ok(()) };
+        ensure!(at > self.now(), "what was refused is to fit at once: {at}");
+        if at > (PAST + END).as_nanos() {
+            return Ok(());
+        }
+        let others_wait = self.model.anybody_waits();
+        let holds_stay = self.model.events().into_iter().all(|event| event <= self.now() || event >= at);
+        for at in [at - 1, at] {
+            let is_early = at < refused.at;
+            self.advance_to(at);
+            let fits = match key {
+                Some(key) => !matches!(self.record_once(id, &pool, key, want)?, Err(Refusal::KeysFull { .. })),
+                None => self.check_amount(id, &pool, want)?.is_ok(),
+            };
+            ensure!(is_early || fits || others_wait, "it does not fit at the instant told: {at}");
+            ensure!(!is_early || !fits || !holds_stay, "it fits before the instant told: {at}");
+        }
+        Ok(())
+    }
+
+    fn remember(&mut self, pool: PoolId, want: Want, key: Option<u8>, answer: &Result<(), Refusal>) {
+        let Err(refusal) = answer else { return };
+        let key = key.filter(|_| matches!(refusal, Refusal::KeysFull { .. }));
+        if let (_, _, When::At(at), _) = refusal.summary() {
+            self.refused = Some(Refused { pool, want, key, at });
+        }
+    }
+
+    fn check_amount(&mut self, id: PoolId, pool: &BudgetPool, want: &Want) -> Result<Result<(), Refusal>, String> {
+        self.log(format!("p{id}.check({})", want.amount()));
+        let real = self.call(Reads::Asks(id), || pool.check(want.amount()))?;
+        let real = self.answer(real);
+        same!("check", real, self.model.ask(id, &want.units()));
+        Ok(real)
+    }
+
+    fn record_once(
+        &mut self,
+        id: PoolId,
+        pool: &BudgetPool,
+        key: u8,
+        want: &Want,
+    ) -> Result<Result<(), Refusal>, String> {
+        self.log(format!("p{id}.record_once({}, {})", key_name(key), want.amount()));
+        let real = self.call(Reads::Always(id), || pool.record_once(key_name(key), want.amount()))?;
+        let real = self.answer(real);
+        same!("record_once", real, self.model.record_once(id, key, want));
+        Ok(real)
+    }
+
+    fn pool_step(&mut self, op: &Op, id: PoolId, pool: BudgetPool) -> Result<(), String> {
+        let near = self.model.near(id);
+        match *op {
+            Op::Child { carved, ref caps, deadline, window, keys, .. } => {
+                if self.model.pools.len() < MOST_POOLS {
+                    let caps = caps_near(caps, &near);
+                    let spec = self.spec(carved, caps, deadline, window, keys);
+                    self.child(id, &pool, spec)?;
+                }
+            }
+            Op::Clone { .. } => {
+                self.log(format!("clone p{id}"));
+                self.pools.push((id, pool));
+                self.model.pool(id).handles += 1;
+            }
+            Op::Drop { .. } => {
+                // The root stays, so that there is a whole tree to look at, until `DropRoot`.
+                let Some(index) = self.pools.iter().position(|(handle, _)| *handle == id && id != 0) else {
+                    return Ok(());
+                };
+                self.log(format!("drop a handle of p{id}"));
+                let (_, handle) = self.pools.swap_remove(index);
+                drop(pool);
+                self.call(Reads::Never, || drop(handle))?;
+                self.model.drop_handle(id);
+            }
+            Op::Record { ref amount, .. } => {
+                let want = Want::asked(amount, &near);
+                self.log(format!("p{id}.record({})", want.amount()));
+                let real = self.call(Reads::Asks(id), || pool.record(want.amount()))?;
+                let real = self.answer(real);
+                same!("record", real, self.model.record(id, &want.units()));
+                self.remember(id, want, None, &real);
+            }
+            Op::RecordOnce { key, ref amount, retry, .. } => {
+                let key = key % 7;
+                let known = self.model.known(id, key).filter(|_| retry).map(Want::again);
+                let want = known.unwrap_or_else(|| Want::asked(amount, &near));
+                let real = self.record_once(id, &pool, key, &want)?;
+                self.remember(id, want, Some(key), &real);
+            }
+            Op::Check { ref amount, .. } => {
+                let want = Want::asked(amount, &near);
+                let real = self.check_amount(id, &pool, &want)?;
+                self.remember(id, want, None, &real);
+            }
+            Op::Debit { ref amount, .. } => {
+                let want = Want::fact(amount, &near.map(|near| near.min(FACT)));
+                self.log(format!("p{id}.debit({})", want.amount()));
+                let real = self.call(Reads::Tells(id), || pool.debit(want.amount()))?;
+                same!("debit", booked(real, &want)?, self.model.debit(id, &want.units()));
+            }
+            Op::Reserve { ref amount, .. } => {
+                let want = Want::asked(amount, &near);
+                self.log(format!("p{id}.reserve({})", want.amount()));
+                let real = self.call(Reads::Asks(id), || pool.reserve(want.amount()))?;
+                let model = self.model.reserve(id, &want.units());
+                let refused = self.made("reserve", real, model)?;
+                self.remember(id, want, None, &refused);
+            }
+            Op::ReserveFor { ref amount, ttl, many, forget, .. } => {
+                let (want, ttl) = (Want::asked(amount, &near), ttl_of(ttl));
+                for _ in 0..=many % 12 {
+                    if self.holds.len() >= MOST_HOLDS {
+                        break;
+                    }
+                    self.log(format!("p{id}.reserve_for({}, {ttl:?})", want.amount()));
+                    let real = self.call(Reads::Always(id), || pool.reserve_for(want.amount(), ttl))?;
+                    let model = self.model.reserve_for(id, &want.units(), ttl);
+                    if let refused @ Err(_) = self.made("reserve_for", real, model)? {
+                        self.remember(id, want, None, &refused);
+                        break;
+                    }
+                    if forget {
+                        let (hold, guard) = self.holds.pop().expect("it was just made");
+                        self.log(format!("hold {hold} of p{id}: forget"));
+                        std::mem::forget(guard);
+                    }
+                }
+            }
+            Op::Reset { .. } => {
+                self.log(format!("p{id}.reset()"));
+                let real = self.call(Reads::Tells(id), || pool.reset())?;
+                let real = View::from(&real);
+                self.model.learn_peaks(std::slice::from_ref(&real));
+                same!("reset", real, self.model.view(id, id));
+                self.model.reset(id);
+            }
+            Op::Add { ref caps, .. } => {
+                // A carved pool's new share is asked of the one above.
+                let above = self.model.pools[&id].parent.map_or([64; 6], |parent| self.model.near(parent));
+                let set = caps_near(caps, &above);
+                self.log(format!("p{id}.add({})", caps_of(&set)));
+                let real = self.call(Reads::Asks(id), || pool.add(caps_of(&set)))?;
+                same!("add", self.answer(real), self.model.add(id, &set));
+            }
+            Op::Remove { ref caps, .. } => {
+                let set = caps_near(caps, &near);
+                self.log(format!("p{id}.remove({})", caps_of(&set)));
+                let real = self.call(Reads::Tells(id), || pool.remove(caps_of(&set)))?;
+                same!("remove", self.answer(real), self.model.remove(id, &set));
+            }
+            // The root seldom: whatever asks later is refused.
+            Op::Close { pool: raw } if id == 0 && raw < 192 => {}
+            Op::Close { .. } => {
+                self.log(format!("p{id}.close()"));
+                self.call(Reads::Never, || pool.close())?;
+                self.model.close(id);
+            }
+            Op::Lease { ref batch, .. } => {
+                if self.leases.len() < MOST_LEASES {
+                    let want = Want::asked(batch, &near);
+                    self.log(format!("p{id}.lease({})", want.amount()));
+                    let real = self.call(Reads::Asks(id), || pool.lease(want.amount()))?;
+                    let answer = self.answer(real.as_ref().map(drop).map_err(Clone::clone));
+                    let model = self.model.lease(id, &want.units());
+                    same!("lease", answer, model.as_ref().map(|_| ()).map_err(Clone::clone));
+                    self.leases.extend(model.ok().zip(real.ok()));
+                    self.remember(id, want, None, &answer);
+                }
+            }
+            Op::Wait { ref amount, poll, .. } => {
+                if self.waiters.len() < MOST_WAITS && !self.model.may_wait_in_vain(id) {
+                    let want = Want::asked(amount, &self.model.at_best(id));
+                    let wait = self.model.wait(id, &want.units());
+                    self.log(format!("wait {wait} = p{id}.reserve_wait({})", want.amount()));
+                    let waiter = Waiter { id: wait, wait: Box::pin(pool.reserve_wait(want.amount())), bell: None };
+                    drop(pool);
+                    match poll {
+                        true => self.poll(waiter, true)?,
+                        false => self.waiters.push(waiter),
+                    }
+                }
+            }
+            Op::Closed { .. } => {
+                if self.closings.len() < MOST_CLOSINGS {
+                    self.log(format!("p{id}.closed()"));
+                    let (mut closed, bell) = (Box::pin(pool.closed()), Arc::<Bell>::default());
+                    let waker = Waker::from(Arc::clone(&bell));
+                    let poll = self.call(Reads::Never, || closed.as_mut().poll(&mut Context::from_waker(&waker)))?;
+                    same!("closed", poll.is_ready(), self.model.is_closed(id));
+                    if poll.is_pending() {
+                        self.model.pool(id).handles += 1;
+                        self.closings.push(Closing { pool: id, closed, bell });
+                    }
+                }
+            }
+            _ => unreachable!("not a step of a pool"),
+        }
+        Ok(())
+    }
+
+    pub(super) fn spec(&self, carved: bool, caps: [Option<u64>; 6], deadline: u8, window: u32, keys: u8) -> Spec {
+        let (deadline, window) = (deadline_of(deadline), window_of(window, self.now()));
+        Spec { carved, caps, deadline, window, memory: memory_of(keys) }
+    }
+
+    /// What a builder is told.
+    fn equip<K>(&self, id: PoolId, mut builder: Builder<K>, spec: &Spec) -> Builder<K> {
+        builder = builder.name(name(id)).caps(caps_of(&spec.caps));
+        if let Some(deadline) = spec.deadline {
+            builder = builder.deadline(deadline);
+        }
+        if let Some((kind, period, start)) = spec.window {
+            let window = match kind {
+                Kind::Fixed => Window::fixed(period),
+                Kind::Sliding => Window::sliding(period),
+            };
+            builder = builder.window(start.map_or(window, |start| window.starting(self.instant(start))));
+        }
+        match spec.memory {
+            Some((most, ttl)) => builder.keys(most, ttl),
+            None => builder,
+        }
+    }
+
+    pub(super) fn root(&mut self, spec: Spec) {
+        let (time, counter) = (self.clock.clone(), Arc::clone(&self.reads));
+        let read = move || {
+            counter.fetch_add(1, Ordering::Relaxed);
+            time.now()
+        };
+        self.log(format!("p0 = {spec:?}"));
+        let pool = self.equip(0, BudgetPool::builder().clock(read), &spec).build();
+        let id = self.model.build(None, &spec, self.now()).expect("a root is not refused");
+        self.pools.push((id, pool));
+    }
+
+    fn child(&mut self, parent: PoolId, pool: &BudgetPool, spec: Spec) -> Result<(), String> {
+        let child = self.model.built;
+        self.log(format!("p{child} = a child of p{parent} with {spec:?}"));
+        let builder = self.equip(child, pool.child(), &spec);
+        let (reads, starts) = match (spec.carved, &spec.window) {
+            (true, Some(_)) => (Reads::Never, 0),
+            (true, None) => (Reads::Asks(parent), usize::from(spec.deadline.is_some())),
+            (false, window) => (Reads::Never, usize::from(spec.deadline.is_some()) + usize::from(window.is_some())),
+        };
+        let real = self.call_of(starts..=starts, reads, || match spec.carved {
+            true => builder.carved().build(),
+            false => Ok(builder.build()),
+        })?;
+        let real = self.answer(real);
+        let model = self.model.build(Some(parent), &spec, self.now());
+        same!("child", real.as_ref().map(|_| child), model.as_ref().copied());
+        self.pools.extend(real.ok().map(|pool| (child, pool)));
+        Ok(())
+    }
+
+    fn made(
+        &mut self,
+        what: &str,
+        real: Result<Reservation, BudgetError>,
+        model: Result<HoldId, Refusal>,
+    ) -> Result<Result<(), Refusal>, String> {
+        match (self.answer(real), model) {
+            (Ok(hold), Ok(id)) => {
+                self.holds.push((id, hold));
+                Ok(Ok(()))
+            }
+            (real, model) => {
+                let real = real.map(drop);
+                same!(what, real, model.map(drop));
+                Ok(real)
+            }
+        }
+    }
+
+    fn hold_step(&mut self, op: &Op, id: HoldId, mut hold: Reservation) -> Result<(), String> {
+        let held = without_in_flight(self.model.holds[&id].held);
+        let pool = self.model.holds[&id].pool;
+        let (asks, tells) = (Reads::Asks(pool), Reads::Tells(pool));
+        let on = format!("hold {id} of p{pool}");
+        match op {
+            Op::Label { label, .. } => {
+                let label = LABELS[usize::from(*label) % LABELS.len()];
+                self.log(format!("{on}: label({label})"));
+                let hold = self.call(Reads::Never, || hold.label(label))?;
+                self.model.hold(id).label = Some(label);
+                self.holds.push((id, hold));
+            }
+            Op::CommitOnDrop { .. } => {
+                self.log(format!("{on}: commit_on_drop()"));
+                let hold = self.call(tells, || hold.commit_on_drop())?;
+                self.model.hold(id).commit_on_drop = true;
+                self.holds.push((id, hold));
+            }
+            Op::Commit { actual, .. } => {
+                let want = Want::fact(actual, &held);
+                self.log(format!("{on}: commit({})", want.amount()));
+                let real = self.call(tells, || hold.commit(want.amount()))?;
+                same!("commit", booked(real, &want)?, self.model.commit(id, &want));
+            }
+            Op::CommitAll { .. } => {
+                self.log(format!("{on}: commit_all()"));
+                let all = Want::default();
+                let real = self.call(tells, || hold.commit_all())?;
+                same!("commit_all", booked(real, &all)?, self.model.commit(id, &all));
+            }
+            Op::CommitTotal { total, .. } => {
+                let want = Want::fact(total, &plus(&held, &self.model.holds[&id].settled));
+                self.log(format!("{on}: commit_total({})", want.amount()));
+                let real = self.call(tells, || hold.commit_total(want.amount()))?;
+                same!("commit_total", booked(real, &want)?, self.model.commit_total(id, &want));
+            }
+            Op::TryCommit { actual, take_back, .. } => self.try_commit(id, hold, actual, *take_back)?,
+            Op::Release { .. } => {
+                self.log(format!("{on}: release()"));
+                self.call(tells, || hold.release())?;
+                self.model.release(id);
+            }
+            Op::DropHold { .. } => {
+                self.log(format!("{on}: drop"));
+                self.drop_hold(id, hold)?;
+            }
+            Op::Forget { .. } => {
+                self.log(format!("{on}: forget"));
+                std::mem::forget(hold);
+            }
+            Op::RecordPart { part, .. } => {
+                let want = Want::asked(part, &held);
+                self.log(format!("{on}: record({})", want.amount()));
+                let real = self.call(asks, || hold.record(want.amount()))?;
+                self.holds.push((id, hold));
+                same!("a hold's record", self.answer(real), self.model.record_part(id, &want.units()));
+            }
+            Op::DebitPart { part, .. } => {
+                let want = Want::fact(part, &held);
+                self.log(format!("{on}: debit({})", want.amount()));
+                let real = self.call(tells, || hold.debit(want.amount()))?;
+                self.holds.push((id, hold));
+                same!("a hold's debit", booked(real, &want)?, self.model.debit_part(id, &want.units()));
+            }
+            Op::Grow { extra, .. } => {
+                let want = Want::asked(extra, &self.model.near(pool));
+                self.log(format!("{on}: grow({})", want.amount()));
+                let real = self.call(asks, || hold.grow(want.amount()))?;
+                self.holds.push((id, hold));
+                let real = self.answer(real);
+                same!("grow", real, self.model.grow(id, &want.units()));
+                self.remember(pool, want, None, &real);
+            }
+            Op::Shrink { by, .. } => {
+                let want = Want::asked(by, &held);
+                self.log(format!("{on}: shrink({})", want.amount()));
+                let real = self.call(tells, || hold.shrink(want.amount()))?;
+                self.holds.push((id, hold));
+                same!("shrink", self.answer(real), self.model.shrink(id, &want.units()));
+            }
+            Op::Split { part, .. } => {
+                let want = Want::asked(part, &held);
+                self.log(format!("{on}: split({})", want.amount()));
+                let real = self.call(asks, || hold.split(want.amount()))?;
+                let model = self.model.split(id, &want.units());
+                self.holds.push((id, hold));
+                self.made("split", real, model)?.ok();
+            }
+            Op::Renew { ttl, .. } => {
+                let ttl = ttl_of(*ttl);
+                self.log(format!("{on}: renew({ttl:?})"));
+                let real = self.call(Reads::Always(pool), || hold.renew(ttl))?;
+                self.holds.push((id, hold));
+                same!("renew", self.answer(real), self.model.renew(id, ttl));
+            }
+            _ => unreachable!("not a step of a hold"),
+        }
+        Ok(())
+    }
+
+    pub(super) fn drop_hold(&mut self, id: HoldId, hold: Reservation) -> Result<(), String> {
+        let tells = Reads::Tells(self.model.holds[&id].pool);
+        self.call(tells, || drop(hold))?;
+        self.model.drop_hold(id);
+        Ok(())
+    }
+
+    fn lease_step(&mut self, op: &Op, id: LeaseId, mut lease: Lease) -> Result<(), String> {
+        let (pool, left) = (self.model.leases[&id].pool, self.model.leases[&id].left);
+        let on = format!("lease {id} of p{pool}");
+        let near = |beyond: bool, model: &Model| if beyond { plus(&left, &model.near(pool)) } else { left };
+        let tells = Reads::Tells(pool);
+        match *op {
+            Op::LeaseRecord { ref amount, beyond, .. } => {
+                let want = Want::asked(amount, &near(beyond, &self.model));
+                let units = want.units();
+                let is_local = self.model.covers(id, &units);
+                if !is_local && self.model.may_leave_some(self.now()) {
+                    self.log(format!("p{pool}.snapshot()"));
+                    let snapshot = View::from(&self.call(tells, || lease.pool().snapshot())?);
+                    self.model.learn_peaks(std::slice::from_ref(&snapshot));
+                    same!("snapshot", snapshot, self.model.view(pool, pool));
+                }
+                self.log(format!("{on}: record({})", want.amount()));
+                let reads = if is_local { Reads::Never } else { Reads::Asks(pool) };
+                let real = self.call(reads, || lease.record(want.amount()))?;
+                self.leases.push((id, lease));
+                let real = self.answer(real);
+                same!("a lease's record", real, self.model.lease_record(id, &units));
+                if let Some(want) = Want::exactly(&self.model.beyond_lease(id, &units)) {
+                    self.remember(pool, want, None, &real);
+                }
+            }
+            Op::LeaseDebit { ref amount, beyond, .. } => {
+                let most = near(beyond, &self.model);
+                let want = Want::fact(amount, &each(|axis| most[axis].min(left[axis] + FACT)));
+                let is_local = self.model.covers(id, &want.units());
+                self.log(format!("{on}: debit({})", want.amount()));
+                let real = self.call(if is_local { Reads::Never } else { tells }, || lease.debit(want.amount()))?;
+                self.leases.push((id, lease));
+                same!("a lease's debit", booked(real, &want)?, self.model.lease_debit(id, &want.units()));
+            }
+            Op::LeaseSettle { .. } => {
+                self.log(format!("{on}: settle()"));
+                self.call(tells, || lease.settle())?;
+                self.leases.push((id, lease));
+                self.model.settle_lease(id);
+            }
+            Op::DropLease { .. } => {
+                self.log(format!("{on}: drop"));
+                self.drop_lease(id, lease)?;
+            }
+            Op::ForgetLease { .. } => {
+                self.log(format!("{on}: forget"));
+                std::mem::forget(lease);
+            }
+            _ => unreachable!("not a step of a lease"),
+        }
+        Ok(())
+    }
+
+    pub(super) fn drop_lease(&mut self, id: LeaseId, lease: Lease) -> Result<(), String> {
+        let tells = Reads::Tells(self.model.leases[&id].pool);
+        self.call(tells, || drop(lease))?;
+        self.model.drop_lease(id);
+        Ok(())
+    }
+
+    /// By the waker of the last poll, or by a new one: then the old one is let go.
+    pub(super) fn poll(&mut self, waiter: Waiter, anew: bool) -> Result<(), String> {
+        let Waiter { id, mut wait, bell: kept } = waiter;
+        let (home, is_kept) = (self.model.home(id), kept.is_some() && !anew);
+        self.log(format!("wait {id} of p{home}: poll{}", if is_kept { " again" } else { " by a new waker" }));
+        let (bell, old) = if is_kept { (kept.unwrap_or_default(), None) } else { (Arc::default(), kept) };
+        // A first poll asks, and if it must wait it looks what became of that.
+        let asks = Reads::Asks(home);
+        let looks = usize::from(self.model.is_new(id) && self.model.reads(asks) != Some(false));
+        let was_timed = self.model.is_timed();
+        let waker = Waker::from(Arc::clone(&bell));
+        let real = self.call_of(0..=looks, asks, || wait.as_mut().poll(&mut Context::from_waker(&waker)))?;
+        drop(waker);
+
+        // This very poll may have reminded it.
+        let may_ring = |has_ended: bool, wakes| wakes == usize::from(has_ended) || (wakes == 1 && was_timed);
+        if let Some((wakes, is_kept)) = old.as_ref().map(heard) {
+            let is_right = !is_kept && may_ring(self.model.has_ended(id), wakes);
+            ensure!(is_right, "a waker that was replaced was woken {wakes} times, and is kept: {is_kept}");
+        }
+        match (real, self.model.poll(id)) {
+            (Poll::Pending, None) => {
+                let wakes = bell.0.swap(0, Ordering::Relaxed);
+                ensure!(may_ring(false, wakes), "one that waits was woken {wakes} times by its poll");
+                self.waiters.push(Waiter { id, wait, bell: Some(bell) });
+                return Ok(());
+            }
+            (Poll::Ready(Ok(reservation)), Some(Ok(hold))) => self.holds.push((hold, reservation)),
+            (Poll::Ready(real), model) => {
+                let real = self.answer(real).map(drop);
+                same!("a wait", Some(real), model.map(|model| model.map(drop)));
+            }
+            (Poll::Pending, model) => same!("a wait", None::<Result<HoldId, Refusal>>, model),
+        }
+        self.call(Reads::Never, || drop(wait))?;
+        same!("wakes of one that has ended", heard(&bell), (is_kept.into(), false));
+        Ok(())
+    }
+
+    pub(super) fn drop_wait(&mut self, waiter: Waiter) -> Result<(), String> {
+        let Waiter { id, wait, bell } = waiter;
+        self.log(format!("wait {id} of p{}: drop", self.model.home(id)));
+        self.call(Reads::Never, || drop(wait))?;
+        if let Some(bell) = bell {
+            same!("wakes of one that is gone", heard(&bell), (self.model.has_ended(id).into(), false));
+        }
+        self.model.cancel(id);
+        Ok(())
+    }
+
+    pub(super) fn collect_closings(&mut self) -> Result<(), String> {
+        while let Some(index) = self.closings.iter().position(|closing| self.model.is_closed(closing.pool)) {
+            let Closing { pool, mut closed, .. } = self.closings.swap_remove(index);
+            self.log(format!("p{pool}.closed(): poll and drop"));
+            let poll = self.call(Reads::Never, || closed.as_mut().poll(&mut Context::from_waker(Waker::noop())))?;
+            ensure!(poll.is_ready(), "what is closed is open");
+            self.call(Reads::Never, || drop(closed))?;
+            self.model.drop_handle(pool);
+        }
+        Ok(())
+    }
+
+    fn try_commit(&mut self, id: HoldId, hold: Reservation, actual: &Figures, take_back: bool) -> Result<(), String> {
+        let want = Want::asked(actual, &without_in_flight(self.model.holds[&id].held));
+        let then = if take_back { "take it back" } else { "drop the refusal" };
+        let pool = self.model.holds[&id].pool;
+        self.log(format!("hold {id} of p{pool}: try_commit({}), if refused {then}", want.amount()));
+        let real = self.call(Reads::Tells(pool), || hold.try_commit(want.amount()))?;
+        let model = self.model.try_commit(id, &want);
+        match real {
+            Ok(receipt) => same!("try_commit", Ok(booked(receipt, &want)?), model),
+            Err(refused) => {
+                same!("try_commit", Err(self.refusal(refused.error())), model);
+                match take_back {
+                    true => self.holds.push((id, refused.into_reservation())),
+                    false => self.drop_hold(id, refused.into_reservation())?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
