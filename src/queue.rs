@@ -200,6 +200,8 @@ impl Tree {
         }
         let wait = self.waits.all.remove(key);
         if let Some(Ok(granted)) = wait.outcome {
+            // It reads no clock: this happens at the latest instant seen.
+            self.turn_to_latest(wait.home);
             self.release(granted, None);
         }
         wait.waker

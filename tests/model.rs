@@ -308,6 +308,25 @@ fn p8_what_a_close_returns_it_returns_at_the_latest_instant_seen() {
     }
 }
 
+/// A wait that is dropped gives back what it was granted: at the latest instant seen, when its pool's period had begun.
+#[test]
+fn p8_what_a_wait_gives_back_it_gives_back_at_the_latest_instant_seen() {
+    let child = |pool, caps, window| Op::Child { pool, carved: false, caps, deadline: 1, window, keys: 0 };
+    let every_10_ms = 1 | 10 << 2 | 7 << 6;
+    model::run(&[
+        child(SELDOM, NOTHING, 0),
+        child(0, token_cap(60), every_10_ms),
+        Op::ReserveFor { pool: 0, amount: NOTHING, ttl: 3, many: 0, forget: false },
+        Op::Reserve { pool: 1, amount: tokens(60) },
+        Op::Wait { pool: 1, amount: tokens(20), poll: true },
+        Op::Release { hold: 1 },
+        PASS,
+        Op::Record { pool: 0, amount: NOTHING },
+        // All is looked at after this one.
+        Op::DropWait { wait: 0 },
+    ]);
+}
+
 /// What settles when it expires does so in its period, however much has expired before it.
 #[test]
 fn p2_what_expired_before_a_turn_is_spent_before_it() {

@@ -103,6 +103,7 @@ impl Model {
     pub(super) fn cancel(&mut self, id: WaitId) {
         let wait = self.waits.all.remove(&id).expect("a wait");
         if let State::Ended(Ok(granted)) = wait.state {
+            self.turn(self.now, &self.path(wait.home));
             self.release(granted);
         }
         self.serve();
