@@ -5,7 +5,7 @@ mod model;
 
 use model::language::{Figures, Op};
 use proptest::prelude::*;
-use proptest::test_runner::TestCaseError;
+use proptest::test_runner::{TestCaseError, TestRunner};
 
 fn figures() -> impl Strategy<Value = Figures> {
     (0..64_u8, any::<[u16; 6]>()).prop_map(|(axes, raw)| Figures { axes, raw })
@@ -183,31 +183,39 @@ fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
         .prop_map(|((pools, crowd), first, then)| [pools, crowd, first, then].concat())
 }
 
-/// 1,000 cases, or what `PROPTEST_CASES` says.
-fn config() -> ProptestConfig {
-    let mut config =
-        ProptestConfig { max_shrink_iters: 20_000, failure_persistence: None, ..ProptestConfig::default() };
+/// Hundreds of histories, or as many as `PROPTEST_CASES` says.
+fn compare_many(much: Much) {
+    let mut config = ProptestConfig { max_shrink_iters: 20_000, failure_persistence: None, ..Default::default() };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 1_000;
+        config.cases = 300;
     }
-    config
+    let outcome = TestRunner::new(config).run(&ops(much), |ops| model::compare(&ops).map_err(TestCaseError::fail));
+    outcome.unwrap_or_else(|difference| panic!("{difference}"));
 }
 
-proptest! {
-    #![proptest_config(config())]
+#[test]
+fn balances_are_those_of_the_model() {
+    compare_many(Much::Money);
+}
 
-    #[test]
-    fn a_tree_of_pools_does_what_the_model_does(
-        ops in prop_oneof![
-            2 => ops(Much::Money),
-            1 => ops(Much::Deadlines),
-            3 => ops(Much::Time),
-            2 => ops(Much::Leases),
-            3 => ops(Much::Waiting),
-        ],
-    ) {
-        model::compare(&ops).map_err(TestCaseError::fail)?;
-    }
+#[test]
+fn deadlines_are_those_of_the_model() {
+    compare_many(Much::Deadlines);
+}
+
+#[test]
+fn what_time_does_is_what_it_does_to_the_model() {
+    compare_many(Much::Time);
+}
+
+#[test]
+fn leases_are_those_of_the_model() {
+    compare_many(Much::Leases);
+}
+
+#[test]
+fn who_waits_is_who_waits_in_the_model() {
+    compare_many(Much::Waiting);
 }
 
 // Sequences that proptest seldom finds.
