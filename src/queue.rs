@@ -230,7 +230,7 @@ impl Tree {
     }
 
     /// Calls the first of those parked at a pool, after the pool gained room or lost one of them.
-    fn call_parked(&mut self, at: NodeId) {
+    pub(crate) fn call_parked(&mut self, at: NodeId) {
         if let Some((&ticket, &key)) = self.nodes[at].queue.parked.first_key_value() {
             self.waits.called.push(Reverse((ticket, key)));
         }
@@ -247,7 +247,7 @@ impl Tree {
 
     /// Tries all that were called, and whoever moves up behind them, by ticket: each stays where it is still refused, or
     /// is parked where it is blocked now, or is granted.
-    fn serve(&mut self) {
+    pub(crate) fn serve(&mut self) {
         while let Some(Reverse((_, key))) = self.waits.called.pop() {
             if self.waits.all[key].outcome.is_some() {
                 continue;

@@ -163,16 +163,18 @@ impl Tree {
         self.schedule.windows > 0 && below.any(|(id, _)| self.nodes[id].window.is_some())
     }
 
-    /// Turns the windows of all the pools below, for one that looks at them all.
+    /// Turns the windows of all the pools below, for one that looks at them all, and serves those who wait for that: by
+    /// ticket, once all have turned.
     pub(crate) fn turn_below(&mut self, at: NodeId) {
         let Some(now) = self.latest.filter(|_| self.schedule.windows > 0) else { return };
         let mut below = self.next_below(at, 0);
         while let Some((id, depth)) = below {
             if self.nodes[id].turn(now) {
-                self.stir(id);
+                self.call_parked(id);
             }
             below = self.next_below(id, depth);
         }
+        self.serve();
     }
 }
 
