@@ -786,10 +786,30 @@ impl Node {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Window;
 
     /// Many pools are cheap: one is ten cache lines at most.
     #[test]
     fn a_pools_place_is_small() {
         assert!(size_of::<Node>() <= 640, "{}", size_of::<Node>());
+    }
+
+    #[test]
+    fn p8_windows_that_are_gone_are_not_counted() {
+        let (mut tree, now) = (Tree::default(), Instant::now());
+        let spec = || Spec {
+            name: Name::DEFAULT,
+            caps: Caps::new(),
+            deadline: None,
+            window: Some(Turning::start(Window::fixed(Duration::MAX), now)),
+            memory: None,
+        };
+        let root = tree.add_root(spec());
+        let child = tree.add_child(root, spec());
+        assert_eq!(tree.schedule.windows, 2);
+        tree.drop_handle(child);
+        assert_eq!(tree.schedule.windows, 1);
+        tree.drop_handle(root);
+        assert_eq!((tree.schedule.windows, tree.nodes.len()), (0, 0));
     }
 }

@@ -279,6 +279,7 @@ mod tests {
         let fixed = Turning::start(Window::fixed(Duration::from_nanos(9)), now);
         assert_eq!(fixed.when(&ledger, Axis::InFlight as usize, 0), None);
         assert_eq!(window.when(&ledger, Axis::Usd as usize, 0), None, "no cap, no rate");
+        assert_eq!(window.when(&self::ledger(0, 5), TOKENS, 5), None, "a cap of zero is a rate of zero");
         assert_eq!(sliding(u64::MAX, now).when(&ledger, TOKENS, u128::MAX), None);
     }
 

@@ -158,6 +158,46 @@ fn two_that_each_hold_half_wait_for_each_other_until_time_helps() {
 }
 
 #[test]
+fn p6_one_that_is_blocked_above_keeps_its_place_in_its_own_pool_too() {
+    let root = pool_of(10);
+    let pool = root.child().requests(10).build();
+    let below = pool.child().build();
+    let held = root.reserve(tokens(10)).unwrap();
+    // Its own pool has no cap on what it lacks, but one on what comes after it from below.
+    let mut first = Waiter::queued(&pool, tokens(5));
+    assert!(matches!(below.reserve(Amount::new().requests(1)), Err(BudgetError::Queued { scope }) if scope == "pool"));
+    let mut second = Waiter::queued(&below, Amount::new().requests(1));
+    assert!(first.still_waits() && second.still_waits());
+    drop(held);
+    assert_eq!((first.granted().amount(), second.granted().amount()), (tokens(5), Amount::new().requests(1)));
+}
+
+#[test]
+fn p6_one_that_passes_a_pool_without_a_cap_on_it_holds_nobody_up_there() {
+    let root = pool_of(10);
+    let pool = root.child().build();
+    let below = pool.child().build();
+    let _held = root.reserve(tokens(10)).unwrap();
+    let mut blocked = Waiter::queued(&below, tokens(1));
+    pool.reserve(Amount::new().requests(1)).unwrap().release();
+    assert!(blocked.still_waits());
+}
+
+#[test]
+fn p6_one_is_not_held_up_where_another_waits_for_something_else() {
+    let root = pool_of(10);
+    let pool = root.child().requests(1).build();
+    let (a, b) = (pool.child().build(), pool.child().build());
+    let _only = pool.reserve(Amount::new().requests(1)).unwrap();
+    let held = root.reserve(tokens(10)).unwrap();
+    let mut first = Waiter::queued(&a, Amount::new().requests(1));
+    let mut second = Waiter::queued(&b, tokens(5));
+    drop(held);
+    assert_eq!(second.granted().amount(), tokens(5));
+    assert!(first.still_waits());
+}
+
+#[test]
 fn p6_a_carved_share_is_not_held_up_by_those_who_wait_above() {
     let root = pool_of(100);
     let share = root.child().tokens(20).carved().build().unwrap();
