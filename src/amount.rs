@@ -362,6 +362,7 @@ mod tests {
         assert_eq!(units(sum, Axis::Usd), Some(u64::MAX));
         assert_eq!(units(sum, Axis::Requests), Some(2));
         assert_eq!([sum, sum].iter().sum::<Amount>(), sum + sum);
+        assert_eq!([sum, Amount::new().requests(3)].into_iter().sum::<Amount>(), sum.requests(5));
         // Still a setter after a sum: the total is what was summed.
         assert_eq!(units(sum.tokens(0), Axis::Tokens), Some(7));
     }

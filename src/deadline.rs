@@ -811,10 +811,11 @@ mod tests {
         let (clock, builder) = manual();
         let budget = builder.total(ms(1_000)).call_caps([("a", ms(300)), ("b", ms(50))]).build().unwrap();
         let next = Call::new().reserve_for_next(ms(400));
+        let owned = String::from("b");
         for (call, timeout) in [
             ("unknown".into(), 1_000),
             ("a".into(), 300),
-            ("b".into(), 50),
+            (Call::from(&owned), 50),
             (Call::named("a").cap(ms(200)), 200),
             (Call::named("a").cap(ms(400)), 300),
             (Call::new().cap(ms(700)), 700),

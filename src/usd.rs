@@ -442,6 +442,8 @@ mod tests {
         assert_eq!(one.checked_add(one), Some(one * 2));
         assert_eq!(Usd::ZERO.checked_sub(one), None);
         assert_eq!(Usd::ZERO.saturating_sub(one), Usd::ZERO);
+        assert_eq!(Usd(7).saturating_sub(one), Usd(6));
+        assert_eq!((Usd(7).saturating_add(one), Usd(7).saturating_mul(2)), (Usd(8), Usd(14)));
         assert_eq!(Usd::MAX.checked_sub(one), Some(Usd::from_nanos(u64::MAX - 1)));
         assert_eq!(Usd::MAX.checked_mul(2), None);
         assert_eq!(Usd::MAX.saturating_mul(2), Usd::MAX);
@@ -454,7 +456,8 @@ mod tests {
     fn operators_do_what_the_checked_ones_do() {
         let cent = Usd::from_cents(1);
         assert_eq!(3 * cent, cent * 3);
-        assert_eq!([cent, cent * 2].iter().sum::<Usd>(), [cent, cent * 2].into_iter().sum());
+        assert_eq!([cent, cent * 2].iter().sum::<Usd>(), cent * 3);
+        assert_eq!([cent, cent * 2].into_iter().sum::<Usd>(), cent * 3);
         let mut usd = cent;
         usd += cent;
         usd *= 7;
