@@ -371,6 +371,8 @@ mod tests {
     fn a_later_cap_overlays_an_earlier_one() {
         let caps = Caps::new().tokens(5).requests(1).overlaid(Caps::new().tokens(0).in_flight(2));
         assert_eq!(caps, Caps::new().tokens(0).requests(1).in_flight(2));
+        assert_eq!(caps.get(Axis::InFlight), Some(Quantity::new(Axis::InFlight, 2)));
+        assert_eq!((caps.get(Axis::InputTokens), caps.get(Axis::Deadline)), (None, None));
     }
 
     #[test]
@@ -390,7 +392,9 @@ mod tests {
         assert_eq!(amount.to_string(), "1200 tokens, 0.0036 USD");
         assert_eq!(format!("{amount:?}"), "Amount(1200 tokens, 0.0036 USD)");
         assert_eq!(Amount::new().to_string(), "nothing");
-        assert_eq!(Caps::new().in_flight(2).requests(3).to_string(), "3 requests, 2 in flight");
+        let caps = Caps::new().in_flight(2).requests(3);
+        assert_eq!(caps.to_string(), "3 requests, 2 in flight");
+        assert_eq!(format!("{caps:?}"), "Caps(3 requests, 2 in flight)");
         assert!(Amount::new().requests(0).is_zero() && Amount::new().is_zero() && !amount.is_zero());
     }
 }

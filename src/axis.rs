@@ -307,4 +307,11 @@ mod tests {
         assert_eq!(money(Axis::Usd), Some(Usd::from_nanos(7)));
         assert!(Axis::ALL_COUNTED.into_iter().filter(|&axis| axis != Axis::Usd).all(|axis| money(axis).is_none()));
     }
+
+    #[test]
+    fn debug_says_what_it_is() {
+        let quantities = Quantities::NONE.with(Axis::Requests, 3).with(Axis::Usd, 5);
+        assert_eq!(format!("{quantities:?}"), "(3 requests, 0.000000005 USD)");
+        assert_eq!(format!("{:?}", quantities.axes()), "{Requests, Usd}");
+    }
 }
