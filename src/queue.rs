@@ -274,7 +274,7 @@ impl Tree {
     /// knows no deadline but its own.) Those behind it are told when they are the first.
     fn is_too_late_for(&self, key: WaitKey) -> bool {
         let Wait { home, asked, .. } = &self.waits.all[key];
-        self.schedule.windows > 0 && self.nodes[*home].deadline.is_some() && self.is_hopeless(*home, asked.units())
+        self.schedule.windows > 0 && self.is_hopeless(*home, asked.units())
     }
 
     /// Whether the pool at which a candidate is blocked refuses it still.
