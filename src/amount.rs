@@ -315,6 +315,8 @@ impl fmt::Debug for Caps {
 
 #[cfg(test)]
 mod tests {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+
     use super::*;
 
     fn units(amount: Amount, axis: Axis) -> Option<u64> {
@@ -365,6 +367,14 @@ mod tests {
         assert_eq!([sum, Amount::new().requests(3)].into_iter().sum::<Amount>(), sum.requests(5));
         // Still a setter after a sum: the total is what was summed.
         assert_eq!(units(sum.tokens(0), Axis::Tokens), Some(7));
+    }
+
+    #[test]
+    fn amounts_that_differ_are_told_apart_by_their_hashes() {
+        let hash = |amount: Amount| BuildHasherDefault::<DefaultHasher>::default().hash_one(amount);
+        assert_ne!(hash(Amount::new().tokens(1)), hash(Amount::new().tokens(2)));
+        assert_ne!(hash(Amount::new().requests(0)), hash(Amount::new()));
+        assert_eq!(hash(Amount::new().tokens(5).input_tokens(5)), hash(Amount::new().input_tokens(5)));
     }
 
     #[test]
