@@ -422,6 +422,22 @@ mod p6_fair_waiting {
     }
 
     #[test]
+    fn a_lease_that_is_dropped_tells_those_whom_it_leaves_no_hope() {
+        let pool = pool_of(100);
+        let mut lease = pool.lease(tokens(90)).unwrap();
+        lease.record(tokens(90)).unwrap();
+        let (mut hopeless, mut last) = (queued(&pool, tokens(11)), queued(&pool, tokens(10)));
+        assert_eq!(pool.snapshot().waiting, 2);
+        drop(lease);
+        assert_eq!(pool.snapshot().waiting, 0, "without a look of their own");
+        match poll(&mut hopeless) {
+            Poll::Ready(Err(refusal)) => assert_eq!(refusal.outlook(), Outlook::Never),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(granted(&mut last).amount(), tokens(10));
+    }
+
+    #[test]
     fn who_waits_for_what_a_lease_has_spent_is_told_once_the_pool_knows() {
         for tell in [
             Lease::settle,

@@ -1099,6 +1099,86 @@ mod waiters {
         }
     }
 
+    /// Each of the holds, and each of the windows, is as early as the other.
+    #[test]
+    fn p6_what_is_due_at_one_instant_goes_to_those_who_wait_for_it_by_ticket() {
+        for turned in [false, true] {
+            let (clock, root) = pool_of(100);
+            let pools = [(); 2].map(|()| root.child().build());
+            for pool in if turned { [&pools[0], &pools[1]] } else { [&pools[1], &pools[0]] } {
+                forget(pool.reserve_for(tokens(50), secs(10)).unwrap());
+            }
+            let asked = [(&pools[1], 60), (&pools[0], 30), (&root, 20), (&pools[0], 10)];
+            let waiters = asked.map(|(pool, n)| Waiter::queued(pool, tokens(n)));
+            clock.advance(secs(10));
+            root.check(tokens(0)).unwrap();
+            assert_eq!(waiters.each_ref().map(Waiter::wakes), [1, 1, 0, 0], "the first is not passed by the second");
+            assert_eq!(balance(&root), [0, 90, 0]);
+        }
+    }
+
+    #[test]
+    fn p6_windows_of_a_path_that_turn_at_one_instant_serve_by_ticket() {
+        let (clock, root) = pool_of(200);
+        let [upper, middle, leaf] = {
+            let turning = |above: &BudgetPool| above.child().tokens(100).window(Window::fixed(secs(10))).build();
+            let upper = turning(&root);
+            let middle = turning(&upper);
+            let leaf = turning(&middle);
+            [upper, middle, leaf]
+        };
+        leaf.record(tokens(100)).unwrap();
+        let asked = [(&leaf, 30), (&middle, 30), (&leaf, 30), (&upper, 20), (&middle, 10)];
+        let waiters = asked.map(|(pool, n)| Waiter::queued(pool, tokens(n)));
+        clock.advance(secs(10));
+        leaf.check(tokens(0)).unwrap();
+        assert_eq!(waiters.each_ref().map(Waiter::wakes), [1, 1, 1, 0, 0]);
+        assert_eq!([&leaf, &middle, &upper].map(balance), [[0, 60, 0], [0, 90, 0], [0, 90, 0]]);
+    }
+
+    #[test]
+    fn p6_a_snapshot_of_a_tree_serves_those_who_wait_for_the_turns_below() {
+        let (clock, root) = pool_of(100);
+        let turning = [(); 3].map(|()| root.child().tokens(10).window(Window::fixed(secs(10))).build());
+        turning.iter().for_each(|pool| pool.record(tokens(10)).unwrap());
+        let asked = [(&turning[2], 10), (&turning[0], 10), (&turning[1].child().build(), 5), (&turning[1], 5)];
+        let mut waiters = asked.map(|(pool, n)| Waiter::queued(pool, tokens(n)));
+        clock.advance(secs(10));
+        assert_eq!((root.snapshot().waiting, root.snapshot().tokens.reserved), (4, 0));
+        let seen = root.snapshot_tree();
+        assert!(seen.iter().all(|pool| pool.waiting == 0));
+        assert_eq!(seen.iter().filter(|pool| pool.tokens.reserved == 10).count(), 3);
+        assert!(waiters.iter_mut().all(|waiter| waiter.wakes() == 1 && waiter.outcome().is_ok()));
+    }
+
+    /// Neither reads the clock. What was due by the latest instant seen was so before.
+    #[test]
+    fn p8_whoever_a_due_turn_serves_is_served_before_a_pool_is_closed_or_gone() {
+        type End = fn([BudgetPool; 3]);
+        let ends: [(&str, End); 4] = [
+            ("closed above", |[root, ..]| root.close()),
+            ("closed", |[_, turning, _]| turning.close()),
+            ("closed below", |[_, _, below]| below.close()),
+            ("gone below", |[root, turning, below]| {
+                drop(below);
+                assert!(!root.is_closed() && !turning.is_closed());
+            }),
+        ];
+        for (case, end) in ends {
+            let (clock, root) = pool_of(100);
+            let turning = root.child().tokens(10).window(Window::fixed(secs(10))).build();
+            let below = turning.child().build();
+            turning.record(tokens(10)).unwrap();
+            let mut waiter = Waiter::queued(&turning, tokens(10));
+            clock.advance(secs(10));
+            root.child().deadline(secs(90)).build().check(tokens(0)).unwrap();
+            assert_eq!(waiter.wakes(), 0, "{case}: nobody has touched it");
+            end([root, turning, below]);
+            assert_eq!(waiter.wakes(), 1, "{case}");
+            assert_eq!(waiter.outcome().map(|hold| hold.amount()), Ok(tokens(10)), "{case}");
+        }
+    }
+
     #[test]
     fn p6_what_comes_back_is_for_those_who_wait_first() {
         let (clock, pool) = pool_of(100);
@@ -1214,6 +1294,43 @@ mod waiters {
         assert!(second.outcome().is_err() && first.poll().is_pending());
         clock.advance(secs(30));
         assert!(first.outcome().is_ok() && third.outcome().is_ok());
+    }
+
+    /// It is told as soon as it is the first at the pool with the window, or at its deadline; then it holds up nobody.
+    #[test]
+    fn p6_whoever_waits_in_vain_below_a_window_holds_up_others_at_most_until_its_deadline() {
+        for leaves in [true, false] {
+            let (clock, root) = windowed(60, Window::fixed(secs(60)));
+            let middle = root.child().requests(1).build();
+            let soon = middle.child().deadline(secs(30)).build();
+            let requests = Amount::new().requests(1);
+            let hold = root.reserve(tokens(60)).unwrap();
+            let mut first = Waiter::queued(&root, tokens(20));
+            let mut in_vain = Waiter::queued(&soon, tokens(20) + requests);
+            let mut same_pool = Waiter::queued(&soon, requests);
+            let mut behind = Waiter::queued(&middle, requests);
+            hold.commit_all();
+            assert!([&mut in_vain, &mut same_pool, &mut behind].into_iter().all(|waiter| waiter.poll().is_pending()));
+            if leaves {
+                drop(first);
+                assert_eq!([&in_vain, &same_pool, &behind].map(Waiter::wakes), [1, 1, 0]);
+                let told = in_vain.outcome().unwrap_err();
+                assert_eq!((told.axis(), told.outlook(), told.scope()), (Some(Axis::Tokens), Outlook::Never, "run"));
+                same_pool.outcome().unwrap().release();
+            } else {
+                clock.advance(secs(30) - NANO);
+                root.check(tokens(0)).unwrap();
+                assert_eq!([&in_vain, &same_pool, &behind].map(Waiter::wakes), [0, 0, 0]);
+                clock.advance(NANO);
+                root.check(tokens(0)).unwrap();
+                for told in [in_vain, same_pool].map(|mut waiter| waiter.outcome().unwrap_err()) {
+                    assert_eq!(told.axis(), Some(Axis::Deadline));
+                }
+                assert!(first.poll().is_pending());
+            }
+            assert_eq!(behind.wakes(), 1);
+            behind.outcome().unwrap().release();
+        }
     }
 
     #[test]

@@ -375,6 +375,22 @@ fn closing_tells_every_waiter_below_and_grants_none() {
 }
 
 #[test]
+fn closing_tells_a_whole_line_and_then_serves_those_outside() {
+    let root = pool_of(100);
+    let closing = root.child().name("closing").build();
+    let _held = root.reserve(tokens(60)).unwrap();
+    // The large one is first. Those behind it would fit, were it not for the close.
+    let inside = [(&closing, 80), (&closing, 10), (&closing.child().build(), 10)];
+    let mut inside = inside.map(|(pool, n)| Waiter::queued(pool, tokens(n)));
+    let mut outside = Waiter::queued(&root, tokens(40));
+    closing.close();
+    for waiter in &mut inside {
+        assert_eq!(waiter.refused().to_string(), "`closing` is closed");
+    }
+    assert_eq!(outside.granted().amount(), tokens(40));
+}
+
+#[test]
 fn a_deadline_tells_every_waiter_at_the_next_touch() {
     let clock = ManualClock::new();
     let root = BudgetPool::builder().name("root").tokens(10).clock(clock.clone()).build();
@@ -476,6 +492,38 @@ fn p6_a_large_one_is_not_starved_by_two_streams_that_take_turns() {
         }
     }
     panic!("starved");
+}
+
+#[test]
+fn p6_a_place_is_kept_at_every_pool_on_the_way_where_others_ask_for_the_same() {
+    let root = pool_of(10);
+    let middle = root.child().name("middle").requests(10).build();
+    let low = middle.child().name("low").usd(Usd::from_cents(10)).build();
+    let _held = root.reserve(tokens(10)).unwrap();
+    let (requests, cents) = (Amount::new().requests(1), Amount::new().usd(Usd::from_cents(1)));
+    let mut large = Waiter::queued(&low.child().build(), (tokens(1) + cents).requests(10));
+    // There is room for them, but not at the root for the one that came first.
+    assert_eq!(low.child().build().reserve(cents).unwrap_err(), BudgetError::Queued { scope: "low".into() });
+    assert_eq!(middle.child().build().reserve(requests).unwrap_err(), BudgetError::Queued { scope: "middle".into() });
+    let (mut of_low, mut of_middle) = (Waiter::queued(&low, cents), Waiter::queued(&middle, requests));
+    root.debit(tokens(0));
+    assert!(large.still_waits() && of_low.still_waits() && of_middle.still_waits());
+    drop(large);
+    assert_eq!((of_low.granted().amount(), of_middle.granted().amount()), (cents, requests));
+}
+
+#[test]
+fn p6_at_a_pool_that_it_only_passes_it_is_in_nobodys_way() {
+    let root = pool_of(10);
+    let middle = root.child().requests(1).build();
+    let _held = root.reserve(tokens(10)).unwrap();
+    let mut passes = Waiter::queued(&middle.child().build(), tokens(5));
+    let requests = Amount::new().requests(1);
+    let held = middle.reserve(requests).unwrap();
+    let mut later = Waiter::queued(&middle, requests);
+    drop(held);
+    assert_eq!(later.granted().amount(), requests);
+    assert!(passes.still_waits());
 }
 
 #[test]
