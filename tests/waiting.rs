@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, ManualClock, Outlook, Reservation, Usd};
+use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, Closed, ManualClock, Outlook, Reservation, Usd};
 
 #[path = "support/waiter.rs"]
 mod waiter;
@@ -431,6 +431,27 @@ fn closed_resolves_for_the_pool_and_all_below() {
     assert!(below.iter_mut().all(|closed| Pin::new(closed).poll(&mut context).is_ready()));
 }
 
+#[test]
+fn a_close_wakes_the_latest_waker_of_each_that_is_still_there_once() {
+    let root = BudgetPool::unlimited();
+    let child = root.child().build();
+    let wakes: [_; 5] = std::array::from_fn(|_| Arc::new(Wakes::default()));
+    let wakers = wakes.each_ref().map(|wakes| Waker::from(Arc::clone(wakes)));
+    let poll = |closed: &mut Closed, waker: usize| Pin::new(closed).poll(&mut Context::from_waker(&wakers[waker]));
+    let [mut first, mut second, mut gone] = [child.closed(), child.closed(), child.closed()];
+    let mut of_root = root.closed();
+    assert!(poll(&mut first, 0).is_pending() && poll(&mut first, 1).is_pending());
+    assert!(poll(&mut second, 2).is_pending() && poll(&mut gone, 3).is_pending());
+    assert!(poll(&mut of_root, 4).is_pending());
+    drop(gone);
+    // The test, and its wakers: of those that were replaced or dropped, no other is kept.
+    assert_eq!(wakes.each_ref().map(Arc::strong_count), [2, 3, 3, 2, 3]);
+    child.close();
+    child.close();
+    assert_eq!(wakes.each_ref().map(|wakes| wakes.0.load(Ordering::SeqCst)), [0, 1, 1, 0, 0]);
+    assert!(poll(&mut first, 1).is_ready() && poll(&mut second, 2).is_ready() && poll(&mut of_root, 4).is_pending());
+}
+
 /// Each close looks at what is below it, and not at all that wait for some other.
 #[test]
 fn closed_resolves_for_many_that_are_closed_one_by_one() {
@@ -466,6 +487,22 @@ fn p6_behind_those_who_leave_together_the_earlier_one_is_first() {
     root.record(tokens(1)).unwrap();
     assert!(leaving.iter_mut().all(|waiter| waiter.refused().outlook() == Outlook::Never));
     // 9 are free: enough for one.
+    assert_eq!(earlier.granted().amount(), tokens(5));
+    assert_eq!(later.granted().amount(), tokens(5));
+}
+
+#[test]
+fn p6_who_is_told_is_out_of_the_way_before_anybody_is_served() {
+    let root = pool_of(15);
+    let narrow = root.child().tokens(10).build();
+    let _other = root.reserve(tokens(5)).unwrap();
+    let held = narrow.reserve(tokens(10)).unwrap();
+    let mut hopeless = Waiter::queued(&narrow, tokens(10));
+    let mut earlier = Waiter::queued(&narrow, tokens(5));
+    let mut later = Waiter::queued(&root, tokens(5));
+    // There is room for one of them, and it belongs to the one behind.
+    held.commit(tokens(5));
+    assert_eq!(hopeless.refused().outlook(), Outlook::Never);
     assert_eq!(earlier.granted().amount(), tokens(5));
     assert_eq!(later.granted().amount(), tokens(5));
 }
