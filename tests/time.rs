@@ -1238,6 +1238,21 @@ mod waiters {
     }
 
     #[test]
+    fn p6_of_those_who_are_blocked_at_a_pool_only_the_first_sleeps_towards_a_time() {
+        let slept = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&slept);
+        let pool = BudgetPool::builder().tokens(10).clock(ManualClock::new());
+        let pool = pool.timer(move |_| {
+            count.fetch_add(1, Ordering::SeqCst);
+            Box::pin(std::future::pending())
+        });
+        let pool = pool.build();
+        forget(pool.reserve_for(tokens(10), secs(10)).unwrap());
+        let _waiters = [&pool, &pool.child().build(), &pool].map(|pool| Waiter::queued(pool, tokens(5)));
+        assert_eq!(slept.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
     fn p6_who_cannot_be_met_before_the_deadline_is_told_at_once() {
         for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
             let clock = ManualClock::new();
@@ -1267,6 +1282,22 @@ mod waiters {
         let pool = BudgetPool::builder().tokens(60).window(Window::fixed(secs(60))).deadline(secs(30));
         let pool = pool.clock(clock.clone()).build();
         told_when_it_becomes_hopeless(&pool, &pool);
+    }
+
+    #[test]
+    fn p6_who_waits_in_a_pool_with_a_window_is_told_that_its_turn_is_too_late_though_others_are_first() {
+        for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
+            let pool = BudgetPool::builder().tokens(60).window(window).deadline(secs(30));
+            let pool = pool.clock(ManualClock::new()).build();
+            let [spends, lasts] = [(); 2].map(|()| pool.reserve(tokens(30)).unwrap());
+            let [mut first, mut second, third] = [30, 60, 1].map(|n| Waiter::queued(&pool, tokens(n)));
+            spends.commit_all();
+            assert_eq!([&first, &second, &third].map(Waiter::wakes), [0, 1, 0]);
+            let told = second.outcome().unwrap_err();
+            assert_eq!((told.axis(), told.outlook()), (Some(Axis::Tokens), Outlook::Never));
+            lasts.release();
+            first.outcome().unwrap().release();
+        }
     }
 
     #[test]

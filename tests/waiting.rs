@@ -1,8 +1,8 @@
 //! P6: fair waiting, cancel-safe, never for ever.
 
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
@@ -140,6 +140,31 @@ fn p6_in_the_pool_that_is_called_all_stand_in_one_line() {
     pool.record(requests).unwrap();
     pool.check(requests).unwrap();
     pool.debit(requests);
+}
+
+#[test]
+fn p6_those_from_below_stand_in_the_line_of_each_pool_that_caps_what_they_ask_for() {
+    let root = pool_of(10);
+    let middle = root.child().requests(10).build();
+    let held = root.reserve(tokens(10)).unwrap();
+    // It asks for nothing that its own pool has a cap on.
+    let mut first = Waiter::queued(&middle, tokens(5));
+    let mut from_below = Waiter::queued(&middle.child().build(), Amount::new().requests(1));
+    assert!(first.still_waits() && from_below.still_waits());
+    drop(held);
+    assert!(first.granted().amount() == tokens(5) && from_below.granted().amount() == Amount::new().requests(1));
+}
+
+#[test]
+fn p6_who_calls_a_pool_stands_behind_those_from_below_who_wait_there() {
+    let pool = pool_of(10);
+    let held = pool.reserve(tokens(10)).unwrap();
+    let mut from_below = Waiter::queued(&pool.child().build(), tokens(5));
+    // The pool has no cap on what it asks for.
+    let mut behind = Waiter::queued(&pool, Amount::new().requests(1));
+    assert!(from_below.still_waits() && behind.still_waits());
+    drop(held);
+    assert!(from_below.granted().amount() == tokens(5) && behind.granted().amount() == Amount::new().requests(1));
 }
 
 #[test]
@@ -293,6 +318,160 @@ fn p6_what_can_never_be_met_is_refused_at_once_and_as_soon_as_commits_make_it_so
     assert_eq!(last.granted().amount(), tokens(1));
 }
 
+#[test]
+fn p6_who_waits_for_all_that_can_be_counted_is_told_of_the_first_spend() {
+    for pool in [BudgetPool::unlimited(), pool_of(u64::MAX)] {
+        let held = pool.reserve(tokens(1)).unwrap();
+        let mut all = Waiter::queued(&pool, tokens(u64::MAX));
+        let mut all_but_one = Waiter::queued(&pool, tokens(u64::MAX - 1));
+        held.commit_all();
+        assert_eq!(all.refused().outlook(), Outlook::Never);
+        assert_eq!(all_but_one.granted().amount(), tokens(u64::MAX - 1));
+    }
+}
+
+#[test]
+fn p6_each_axis_tells_those_whom_it_leaves_no_hope_and_each_of_them_once() {
+    let pool = BudgetPool::builder().tokens(100).requests(10).in_flight(3).build();
+    let both = |n: u64, requests| tokens(n).requests(requests);
+    let mut held = pool.reserve(both(100, 10)).unwrap();
+    let mut line = [(1, 9), (90, 1), (90, 9), (100, 10), (89, 8), (0, 10), (100, 0), (0, 0)]
+        .map(|(n, requests)| Waiter::queued(&pool, both(n, requests)));
+    held.record(both(1, 0)).unwrap();
+    assert_eq!(line.each_ref().map(Waiter::wakes), [0, 0, 0, 1, 0, 0, 1, 0]);
+    held.record(both(10, 2)).unwrap();
+    assert_eq!(line.each_ref().map(Waiter::wakes), [1, 1, 1, 1, 0, 1, 1, 0]);
+    assert_eq!(pool.snapshot().refused, 6);
+    let axes = [0, 1, 2, 3, 5, 6].map(|at| line[at].refused().axis());
+    let [by_tokens, by_requests] = [Some(Axis::Tokens), Some(Axis::Requests)];
+    assert_eq!(axes, [by_tokens, by_tokens, by_tokens, by_tokens, by_requests, by_tokens]);
+    held.record(both(0, 8)).unwrap();
+    assert_eq!(line[4].refused().axis(), Some(Axis::Tokens));
+    assert_eq!(line[7].granted().amount(), both(0, 0));
+}
+
+#[test]
+fn p6_who_is_left_no_slot_is_told_though_it_waits_for_something_else() {
+    let root = pool_of(10);
+    let child = root.child().name("child").in_flight(1).build();
+    let held = root.reserve(tokens(10)).unwrap();
+    let mut waiter = Waiter::queued(&child, tokens(5));
+    let mut behind = Waiter::queued(&root, tokens(10));
+    child.remove(Caps::new().in_flight(1)).unwrap();
+    let refusal = waiter.refused();
+    assert_eq!((refusal.outlook(), refusal.axis(), refusal.scope()), (Outlook::Never, Some(Axis::InFlight), "child"));
+    assert!(behind.still_waits());
+    drop(held);
+    assert_eq!(behind.granted().amount(), tokens(10));
+}
+
+#[test]
+fn p6_what_is_spent_on_an_axis_tells_those_who_wait_for_it_and_no_others() {
+    type Set = fn(Amount, u64) -> Amount;
+    let axes: [(Axis, u64, Set); 4] = [
+        (Axis::Tokens, 9_500, Amount::tokens),
+        (Axis::OutputTokens, 500, Amount::output_tokens),
+        (Axis::Requests, 500, Amount::requests),
+        (Axis::Usd, 500, |amount, nanos| amount.usd(Usd::from_nanos(nanos))),
+    ];
+    let caps = Caps::new().tokens(10_000).output_tokens(1_000).requests(1_000).usd(Usd::from_nanos(1_000));
+    for (axis, spent, set) in axes {
+        let pool = BudgetPool::builder().caps(caps).build();
+        let mut held = pool.reserve(tokens(10_000)).unwrap();
+        let of_all = |n: u64| axes.iter().fold(tokens(n), |amount, (_, _, set)| set(amount, n));
+        let mut told = Waiter::queued(&pool, set(of_all(1), 600));
+        let mut stays = Waiter::queued(&pool, set(if axis == Axis::Tokens { tokens(0) } else { of_all(600) }, 1));
+        held.record(set(Amount::new(), spent)).unwrap();
+        assert_eq!(told.refused().outlook(), Outlook::Never, "{axis}");
+        assert!(axis == Axis::Tokens || stays.still_waits());
+        drop(held);
+        drop(stays.granted());
+    }
+}
+
+#[test]
+fn p6_what_was_granted_and_not_collected_is_kept_whatever_is_spent_then() {
+    let pool = pool_of(100);
+    let [released, spent] = [(); 2].map(|()| pool.reserve(tokens(50)).unwrap());
+    let mut granted = Waiter::queued(&pool, tokens(50));
+    let mut waits = Waiter::queued(&pool, tokens(1));
+    released.release();
+    spent.commit_all();
+    // Now it could not be met any more.
+    pool.debit(tokens(1));
+    assert_eq!(granted.granted().amount(), tokens(50));
+    assert_eq!(waits.granted().amount(), tokens(1));
+}
+
+#[test]
+fn p6_what_leaves_no_hope_in_a_pool_leaves_it_to_those_who_do_not_pass_it() {
+    let root = BudgetPool::unlimited();
+    let [small, large] = [10, 100].map(|cap| root.child().tokens(cap).build());
+    let mut held = small.reserve(tokens(10)).unwrap();
+    let held_beside = large.reserve(tokens(100)).unwrap();
+    let mut beside = Waiter::queued(&large, tokens(50));
+    let mut told = Waiter::queued(&small, tokens(10));
+    held.record(tokens(1)).unwrap();
+    assert_eq!(told.refused().outlook(), Outlook::Never);
+    assert!(beside.still_waits());
+    drop(held_beside);
+    drop(beside.granted());
+}
+
+#[test]
+fn p6_what_leaves_no_hope_above_a_carve_leaves_it_below() {
+    let root = pool_of(100);
+    let share = root.child().tokens(20).carved().build().unwrap();
+    let held_below = share.reserve(tokens(20)).unwrap();
+    let held = root.reserve(tokens(80)).unwrap();
+    let mut below = Waiter::queued(&share, tokens(10));
+    let mut above = Waiter::queued(&root, tokens(5));
+    held.commit(tokens(96));
+    assert_eq!(above.refused().outlook(), Outlook::Never);
+    let mut newcomer = Waiter::queued(&share, tokens(10));
+    root.debit(tokens(1));
+    assert!(below.still_waits() && newcomer.still_waits());
+    drop(held_below);
+    assert_eq!((below.granted().amount(), newcomer.granted().amount()), (tokens(10), tokens(10)));
+}
+
+#[test]
+fn p6_those_who_are_told_together_are_woken_by_ticket() {
+    struct Tells(usize, Arc<Mutex<Vec<usize>>>);
+    impl Wake for Tells {
+        fn wake(self: Arc<Self>) {
+            self.1.lock().unwrap().push(self.0);
+        }
+    }
+    let tell: [fn(&BudgetPool); 2] = [|pool| drop(pool.debit(tokens(90))), BudgetPool::close];
+    for tell in tell {
+        let pool = pool_of(100);
+        let _held = pool.reserve(tokens(10)).unwrap();
+        let woken = Arc::default();
+        let mut waits = [99, 95, 100, 97, 96, 98].map(|n| Box::pin(pool.reserve_wait(tokens(n))));
+        for (at, wait) in waits.iter_mut().enumerate() {
+            let waker = Waker::from(Arc::new(Tells(at, Arc::clone(&woken))));
+            assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+        tell(&pool);
+        assert_eq!(*woken.lock().unwrap(), [0, 1, 2, 3, 4, 5]);
+    }
+}
+
+#[test]
+fn p6_what_is_spent_below_tells_those_who_wait_above_and_beside() {
+    let root = pool_of(10);
+    let [spends, beside] = [(); 2].map(|()| root.child().build().child().build());
+    let held = root.reserve(tokens(5)).unwrap();
+    let mut told = [&root, &beside].map(|pool| Waiter::queued(pool, tokens(8)));
+    let mut stays = Waiter::queued(&beside, tokens(7));
+    spends.record(tokens(3)).unwrap();
+    assert!(told.iter_mut().all(|waiter| waiter.refused().outlook() == Outlook::Never));
+    assert!(stays.still_waits());
+    drop(held);
+    assert_eq!(stays.granted().amount(), tokens(7));
+}
+
 /// Without a look at all the others each time; those who came or left since are told, or not.
 #[test]
 fn p6_in_a_long_line_a_spend_tells_those_whom_it_leaves_no_hope_and_no_others() {
@@ -435,20 +614,21 @@ fn closed_resolves_for_the_pool_and_all_below() {
 fn a_close_wakes_the_latest_waker_of_each_that_is_still_there_once() {
     let root = BudgetPool::unlimited();
     let child = root.child().build();
-    let wakes: [_; 5] = std::array::from_fn(|_| Arc::new(Wakes::default()));
+    let after = root.child().build();
+    let wakes: [_; 6] = std::array::from_fn(|_| Arc::new(Wakes::default()));
     let wakers = wakes.each_ref().map(|wakes| Waker::from(Arc::clone(wakes)));
     let poll = |closed: &mut Closed, waker: usize| Pin::new(closed).poll(&mut Context::from_waker(&wakers[waker]));
     let [mut first, mut second, mut gone] = [child.closed(), child.closed(), child.closed()];
-    let mut of_root = root.closed();
+    let [mut of_root, mut beside] = [root.closed(), after.closed()];
     assert!(poll(&mut first, 0).is_pending() && poll(&mut first, 1).is_pending());
     assert!(poll(&mut second, 2).is_pending() && poll(&mut gone, 3).is_pending());
-    assert!(poll(&mut of_root, 4).is_pending());
+    assert!(poll(&mut of_root, 4).is_pending() && poll(&mut beside, 5).is_pending());
     drop(gone);
     // The test, and its wakers: of those that were replaced or dropped, no other is kept.
-    assert_eq!(wakes.each_ref().map(Arc::strong_count), [2, 3, 3, 2, 3]);
+    assert_eq!(wakes.each_ref().map(Arc::strong_count), [2, 3, 3, 2, 3, 3]);
     child.close();
     child.close();
-    assert_eq!(wakes.each_ref().map(|wakes| wakes.0.load(Ordering::SeqCst)), [0, 1, 1, 0, 0]);
+    assert_eq!(wakes.each_ref().map(|wakes| wakes.0.load(Ordering::SeqCst)), [0, 1, 1, 0, 0, 0]);
     assert!(poll(&mut first, 1).is_ready() && poll(&mut second, 2).is_ready() && poll(&mut of_root, 4).is_pending());
 }
 
@@ -610,6 +790,41 @@ fn a_deadline_is_kept_when_one_of_those_who_wait_leaves() {
     clock.advance(Duration::from_secs(1));
     assert!(pool.check(tokens(0)).is_err());
     assert_eq!(stays.refused().axis(), Some(Axis::Deadline));
+}
+
+#[test]
+fn one_touch_tells_all_whose_deadlines_have_come_and_no_others() {
+    let clock = ManualClock::new();
+    let root = BudgetPool::builder().tokens(10).deadline(Duration::from_secs(9)).clock(clock.clone()).build();
+    let _held = root.reserve(tokens(5)).unwrap();
+    let timed = [1, 3, 2, 2, 4].map(|deadline| root.child().deadline(Duration::from_secs(deadline)).build());
+    let waiters = timed.each_ref().map(|pool| Waiter::queued(pool, tokens(10)));
+    let mut behind = Waiter::queued(&timed[4], tokens(5));
+    clock.advance(Duration::from_secs(3));
+    root.check(tokens(0)).unwrap();
+    assert_eq!(waiters.each_ref().map(Waiter::wakes), [1, 1, 1, 1, 0]);
+    assert_eq!(root.snapshot().waiting, 2);
+    let [.., last] = waiters;
+    assert!(behind.still_waits());
+    drop(last);
+    assert_eq!(behind.granted().amount(), tokens(5));
+}
+
+#[test]
+fn a_deadline_for_which_nobody_waits_any_more_concerns_nobody() {
+    let clock = ManualClock::new();
+    let root = BudgetPool::builder().tokens(10).deadline(Duration::from_secs(9)).clock(clock.clone()).build();
+    let held = root.reserve(tokens(10)).unwrap();
+    let timed = root.child().deadline(Duration::from_secs(1)).build();
+    drop(Waiter::queued(&timed, tokens(5)));
+    drop(timed);
+    // It may have its place.
+    let mut waiter = Waiter::queued(&root.child().build(), tokens(5));
+    clock.advance(Duration::from_secs(1));
+    root.check(tokens(0)).unwrap();
+    assert!(waiter.still_waits());
+    drop(held);
+    drop(waiter.granted());
 }
 
 #[test]
