@@ -1151,6 +1151,20 @@ mod waiters {
         assert!(waiters.iter_mut().all(|waiter| waiter.wakes() == 1 && waiter.outcome().is_ok()));
     }
 
+    /// Whichever of the pools was built first: what is above them is for who came first.
+    #[test]
+    fn p6_a_snapshot_of_a_tree_turns_all_that_is_below_before_it_serves() {
+        for first_of in [0, 1] {
+            let (clock, root) = pool_of(30);
+            let pools = [(); 2].map(|()| root.child().tokens(10).window(Window::fixed(secs(10))).build());
+            pools.iter().for_each(|pool| pool.record(tokens(10)).unwrap());
+            let [first, second] = [first_of, 1 - first_of].map(|at| Waiter::queued(&pools[at], tokens(10)));
+            clock.advance(secs(10));
+            drop(root.snapshot_tree());
+            assert_eq!([&first, &second].map(Waiter::wakes), [1, 0], "at the root there is room for one");
+        }
+    }
+
     /// Neither reads the clock. What was due by the latest instant seen was so before.
     #[test]
     fn p8_whoever_a_due_turn_serves_is_served_before_a_pool_is_closed_or_gone() {
