@@ -13,11 +13,11 @@ use crate::tree::{Booked, NOTHING, NodeId, Tally, Tree};
 
 const ONE_IN_FLIGHT: Quantities = Quantities::NONE.with(Axis::InFlight, 1);
 
-/// Names one hold for ever: the slot is used again, the serial never.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Names one hold for ever: the slot is used again, the serial never. The older one is less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HoldKey {
-    slot: usize,
     serial: Serial,
+    slot: usize,
 }
 
 /// Counts up from one; not in a lifetime does it come round.
@@ -296,6 +296,11 @@ impl HoldKey {
 }
 
 impl Hold {
+    /// Its name, for whoever knows its place.
+    pub(crate) fn key(&self, slot: usize) -> HoldKey {
+        HoldKey { serial: self.serial, slot }
+    }
+
     pub(crate) fn is_live(&self) -> bool {
         self.state == State::Live
     }

@@ -18,8 +18,8 @@ use crate::tree::{NodeId, Tree};
 
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
-    /// The live holds that may expire, by their slots.
-    expiries: BTreeSet<(Instant, usize)>,
+    /// The live holds that may expire; of those that do so at one instant the older ones first.
+    expiries: BTreeSet<(Instant, HoldKey)>,
     /// How many pools have a window.
     pub(crate) windows: usize,
 }
@@ -37,7 +37,7 @@ impl Schedule {
 
     /// The next hold to reclaim, if its time has come.
     fn next_due(&self, now: Instant) -> Option<usize> {
-        self.expiries.first().filter(|(at, _)| *at <= now).map(|(_, slot)| *slot)
+        self.expiries.first().filter(|(at, _)| *at <= now).map(|(_, key)| key.slot())
     }
 }
 
@@ -207,7 +207,7 @@ impl Tree {
         let hold = self.hold_mut(key);
         hold.expiry = expiry;
         let node = hold.node;
-        self.schedule.expiries.insert((at, key.slot()));
+        self.schedule.expiries.insert((at, key));
         self.remind_path(node);
     }
 
@@ -215,7 +215,8 @@ impl Tree {
     pub(crate) fn unschedule(&mut self, slot: usize) -> Option<Instant> {
         let hold = &mut self.holds[slot];
         let at = hold.expiry.take()?;
-        self.schedule.expiries.remove(&(at, slot));
+        let key = hold.key(slot);
+        self.schedule.expiries.remove(&(at, key));
         Some(at)
     }
 }

@@ -434,6 +434,25 @@ fn p6_at_a_deadline_those_behind_the_one_that_is_told_are_served() {
     model::run(&[&pool_with_a_deadline()[..], &[reserve, wait(1, 30), wait(0, 10), PASS, see]].concat());
 }
 
+/// The younger has the place of one that is gone: that makes it no older.
+#[test]
+fn p6_of_two_holds_that_expire_at_one_instant_the_older_is_reclaimed_first() {
+    let hold_in = |pool| Op::ReserveFor { pool, amount: tokens(10), ttl: SOON, many: 0, forget: false };
+    model::run(&[
+        plain_child(token_cap(20), 1),
+        plain_child(token_cap(15), 1),
+        plain_child(NOTHING, 1),
+        Op::Reserve { pool: 0, amount: tokens(1) },
+        hold_in(1),
+        Op::Release { hold: 0 },
+        hold_in(2),
+        wait(1, 15),
+        wait(2, 10),
+        PASS,
+        Op::Record { pool: 0, amount: NOTHING },
+    ]);
+}
+
 #[test]
 fn at_a_deadline_it_is_told_before_what_has_expired_is_served() {
     let see = Op::Record { pool: 1, amount: NOTHING };

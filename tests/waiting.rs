@@ -443,7 +443,7 @@ fn p6_those_who_are_told_together_are_woken_by_ticket() {
             self.1.lock().unwrap().push(self.0);
         }
     }
-    let tell: [fn(&BudgetPool); 2] = [|pool| drop(pool.debit(tokens(90))), BudgetPool::close];
+    let tell: [fn(&BudgetPool); 2] = [|pool| _ = pool.debit(tokens(90)), BudgetPool::close];
     for tell in tell {
         let pool = pool_of(100);
         let _held = pool.reserve(tokens(10)).unwrap();
