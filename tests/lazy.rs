@@ -20,6 +20,11 @@ use std::time::{Duration, Instant};
 
 use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, Lease, Reservation, Snapshot, Wait, Window};
 
+#[path = "support/random.rs"]
+mod random;
+
+use random::Dice;
+
 /// Unless `RUNS` says otherwise: a second or two for each test, without optimization.
 const RUNS: u64 = 300;
 const STEPS: usize = 300;
@@ -126,32 +131,18 @@ struct Step {
     ticks: u64,
 }
 
-/// Numbers that depend on the seed alone (xorshift).
-struct Dice(u64);
-
 impl Dice {
-    fn of(seed: u64) -> Dice {
-        Dice(seed.wrapping_mul(0x9E37_79B9).wrapping_add(7))
-    }
-
-    fn below(&mut self, n: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0.wrapping_mul(0x2545_F491_4F6C_DD1D) >> 20) % n
-    }
-
     fn one_in(&mut self, n: u64) -> bool {
-        self.below(n) == 0
+        self.roll(n) == 0
     }
 
     fn one_of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len() as u64) as usize]
+        choices[self.roll(choices.len() as u64) as usize]
     }
 
     fn window(&mut self) -> Option<Window> {
         let period = Duration::from_nanos(self.one_of(&PERIODS));
-        match self.below(5) {
+        match self.roll(5) {
             0 | 1 => Some(Window::fixed(period)),
             2 | 3 => Some(Window::sliding(period)),
             _ => None,
@@ -159,7 +150,7 @@ impl Dice {
     }
 
     fn call(&mut self) -> Call {
-        let mut left = self.below(CALLS.iter().map(|(_, often)| often).sum());
+        let mut left = self.roll(CALLS.iter().map(|(_, often)| often).sum());
         for (call, often) in CALLS {
             match left.checked_sub(often) {
                 Some(rest) => left = rest,
@@ -170,13 +161,13 @@ impl Dice {
     }
 
     fn step(&mut self) -> Step {
-        let amount = match self.below(8) {
-            0 => Amount::new().tokens(self.below(40)).requests(self.below(30)),
-            1 => Amount::new().tokens(self.below(120)),
+        let amount = match self.roll(8) {
+            0 => Amount::new().tokens(self.roll(40)).requests(self.roll(30)),
+            1 => Amount::new().tokens(self.roll(120)),
             2 => Amount::new().requests(1),
-            _ => Amount::new().tokens(self.below(6)),
+            _ => Amount::new().tokens(self.roll(6)),
         };
-        Step { call: self.call(), at: self.below(u64::MAX), amount, ticks: 1 + self.below(8) }
+        Step { call: self.call(), at: self.roll(u64::MAX), amount, ticks: 1 + self.roll(8) }
     }
 }
 
@@ -243,8 +234,8 @@ impl World {
         }
         let mut pools = vec![root.build()];
         for place in 0..POOLS {
-            let parent = &pools[dice.below(pools.len() as u64) as usize];
-            let mut child = parent.child().name(format!("{}-{place}", parent.name())).tokens(10 + dice.below(80));
+            let parent = &pools[dice.roll(pools.len() as u64) as usize];
+            let mut child = parent.child().name(format!("{}-{place}", parent.name())).tokens(10 + dice.roll(80));
             if dice.one_in(2) {
                 pools.extend(child.carved().build());
                 continue;
@@ -254,7 +245,7 @@ impl World {
                 has_windows = true;
             }
             if dice.one_in(4) {
-                child = child.deadline(Duration::from_nanos((50 + dice.below(200)) * TICK));
+                child = child.deadline(Duration::from_nanos((50 + dice.roll(200)) * TICK));
             }
             pools.push(child.build());
         }
@@ -504,13 +495,13 @@ fn p6_with_exact_alarms_nobody_waits_whom_a_touch_would_serve() {
     for seed in seeds() {
         let (mut world, mut dice) = (World::new(seed, Instant::now()), Dice::of(!seed));
         for place in 0..STEPS {
-            match dice.below(16) {
+            match dice.roll(16) {
                 0..=3 => {
                     let most = dice.one_of(&[5, 30, 90]);
-                    world.wait(dice.below(world.pools.len() as u64), Amount::new().tokens(1 + dice.below(most)));
+                    world.wait(dice.roll(world.pools.len() as u64), Amount::new().tokens(1 + dice.roll(most)));
                 }
                 4..=7 => {
-                    let until = world.now() + (1 + dice.below(8)) * TICK;
+                    let until = world.now() + (1 + dice.roll(8)) * TICK;
                     loop {
                         all_ended += world.run().len();
                         if dice.one_in(2) {
@@ -530,7 +521,7 @@ fn p6_with_exact_alarms_nobody_waits_whom_a_touch_would_serve() {
                         world.time.store(next - early, Ordering::Relaxed);
                     }
                 }
-                8 => drop(taken(&mut world.waiters, dice.below(u64::MAX))),
+                8 => drop(taken(&mut world.waiters, dice.roll(u64::MAX))),
                 _ => drop(world.do_step(&dice.step())),
             }
             all_ended += world.run().len();

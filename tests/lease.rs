@@ -14,6 +14,11 @@ use budget_pool::{
     Amount, Axis, BudgetError, BudgetPool, Caps, Lease, ManualClock, Outlook, Reservation, Usd, Wait, Window,
 };
 
+#[path = "support/random.rs"]
+mod random;
+
+use random::Dice;
+
 fn tokens(n: u64) -> Amount {
     Amount::new().tokens(n)
 }
@@ -696,18 +701,6 @@ mod types {
     }
 }
 
-/// A source of numbers that is the same in every run.
-struct Dice(u64);
-
-impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % sides
-    }
-}
-
 const PAIR: [Axis; 2] = [Axis::Tokens, Axis::Requests];
 
 /// On each of the pair.
@@ -743,7 +736,7 @@ mod p1_exactness_under_load {
     /// The even ones spend to the last unit, one by one. The odd ones stop at their first refusal, or earlier, and leave
     /// what they have stranded.
     fn work(worker: u64, lease: &mut Lease) -> [u64; 2] {
-        let mut dice = Dice(0x9E37_79B9_7F4A_7C15 ^ (worker + 1));
+        let mut dice = Dice::of(worker);
         let mut spent = [0; 2];
         let mut spend = |lease: &mut Lease, asked: [u64; 2]| {
             let before = lease.remaining();

@@ -18,6 +18,11 @@ use budget_pool::{
     Amount, Axis, BudgetError, BudgetPool, Caps, Lease, ManualClock, Receipt, Reservation, Snapshot, Usd, Window,
 };
 
+#[path = "support/random.rs"]
+mod random;
+
+use random::Dice;
+
 const THREADS: usize = 8;
 const STEPS: u64 = 3_000;
 const PERIOD: Duration = Duration::from_millis(50);
@@ -55,17 +60,7 @@ fn spent(snapshot: &Snapshot) -> Units {
     AXES.map(|axis| snapshot.axis(axis).unwrap().spent.units())
 }
 
-/// SplitMix64.
-struct Dice(u64);
-
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) % sides
-    }
-
     fn units(&mut self, most: u64) -> Units {
         [self.roll(most + 1), self.roll(most / 10 + 1), self.roll(most * 10 + 1)]
     }
@@ -177,7 +172,7 @@ impl<'a> Worker<'a> {
     fn new(run: &'a Run, seed: u64) -> Worker<'a> {
         Worker {
             run,
-            dice: Dice(seed),
+            dice: Dice::of(seed),
             held: Vec::new(),
             leases: Vec::new(),
             added: Vec::new(),
