@@ -8,7 +8,8 @@
 //! What is promised of the future is tried out: with alarms that ring in their very instant nobody is left waiting whom a
 //! look at the tree would serve (P6), and a refusal that names an instant means that one (P7).
 //!
-//! A failure names its seed. `SEED=17 RUNS=1 cargo test --test lazy` does that tree again, `RUNS=100000` does more of them.
+//! A failure names its seed. `BUDGET_POOL_SEED=17 BUDGET_POOL_RUNS=1 cargo test --test lazy` does that tree again,
+//! `BUDGET_POOL_RUNS=100000` does more of them.
 
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
@@ -25,7 +26,7 @@ mod random;
 
 use random::Dice;
 
-/// Unless `RUNS` says otherwise: a second or two for each test, without optimization.
+/// Unless `BUDGET_POOL_RUNS` says otherwise: a second or two for each test, without optimization.
 const RUNS: u64 = 300;
 const STEPS: usize = 300;
 /// Below the root.
@@ -176,8 +177,8 @@ fn seeds() -> std::ops::Range<u64> {
         Ok(number) => number.parse().unwrap_or_else(|_| panic!("{name} is a number, not {number}")),
         Err(_) => default,
     };
-    let first = set("SEED", 1);
-    first..first + set("RUNS", RUNS)
+    let first = set("BUDGET_POOL_SEED", 1);
+    first..first + set("BUDGET_POOL_RUNS", RUNS)
 }
 
 /// Who is to be woken, and when: a timer that is never late.
