@@ -33,16 +33,33 @@ fn part() -> impl Strategy<Value = Figures> {
     (25..30_u16, 0..4_u16).prop_map(|(class, rest)| Figures { axes: 1, raw: [class + 32 * rest; 6] })
 }
 
-/// Pools of which all is taken, and those who wait for it.
+fn any_wait() -> impl Strategy<Value = Op> {
+    (any::<u8>(), part()).prop_map(|(pool, amount)| Op::Wait { pool, amount, poll: true })
+}
+
+/// Pools of which all is taken, sometimes for some tens of milliseconds, and those who wait for it.
 fn crowd() -> impl Strategy<Value = Vec<Op>> {
-    let all = Figures { axes: 1, raw: [18 + 32; 6] };
-    let holds = prop::collection::vec(any::<u8>().prop_map(move |pool| Op::Reserve { pool, amount: all }), 1..5);
-    let wait = (any::<u8>(), part()).prop_map(|(pool, amount)| Op::Wait { pool, amount, poll: true });
-    (holds, prop::collection::vec(wait, 2..9)).prop_map(|(holds, waits)| [holds, waits].concat())
+    let amount = Figures { axes: 1, raw: [18 + 32; 6] };
+    let for_good = any::<u8>().prop_map(move |pool| Op::Reserve { pool, amount });
+    let held_for = move |(pool, ttl)| Op::ReserveFor { pool, amount, ttl, many: 0, forget: false };
+    let for_now = (any::<u8>(), prop::sample::select(vec![SOON, LATER])).prop_map(held_for);
+    let holds = prop::collection::vec(prop_oneof![2 => for_good, 1 => for_now], 1..5);
+    (holds, prop::collection::vec(any_wait(), 2..9)).prop_map(|(holds, waits)| [holds, waits].concat())
+}
+
+/// Leases of a part of what there is, and perhaps a crowd that waits for the rest: then they are not refilled.
+fn shares() -> impl Strategy<Value = Vec<Op>> {
+    let lease = (any::<u8>(), part()).prop_map(|(pool, batch)| Op::Lease { pool, batch });
+    let waits = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(any_wait(), 1..5)];
+    (prop::collection::vec(lease, 1..5), waits).prop_map(|(leases, waits)| [leases, waits].concat())
 }
 
 fn figures_of(much: Much) -> BoxedStrategy<Figures> {
-    if much == Much::Waiting { narrow_figures().boxed() } else { any_figures().boxed() }
+    match much {
+        Much::Waiting => narrow_figures().boxed(),
+        Much::Leases => prop_oneof![2 => narrow_figures(), 1 => any_figures()].boxed(),
+        Much::Money | Much::Deadlines | Much::Time => any_figures().boxed(),
+    }
 }
 
 /// What a sequence of calls has much to do with.
@@ -96,7 +113,11 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         Much::Deadlines | Much::Time => 10,
         Much::Waiting => 14,
     };
-    let waiting = if much == Much::Waiting { 8 } else { 1 };
+    let waiting = match much {
+        Much::Waiting => 8,
+        Much::Leases => 2,
+        Much::Money | Much::Deadlines | Much::Time => 1,
+    };
     let (amount, caps) = (|| figures_of(much), || figures_of(much));
     let timed = match much {
         Much::Time => 6,
@@ -134,7 +155,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
             let raw = if many % 12 > 4 { [3; 6] } else { amount.raw };
             Op::ReserveFor { pool, amount: Figures { raw, ..amount }, ttl, many, forget }
         }),
-        2 => (at(), at(), amount(), any::<bool>())
+        4 => (at(), at(), amount(), any::<bool>())
             .prop_map(|(pool, key, amount, retry)| Op::RecordOnce { pool, key, amount, retry }),
         1 => (at(), at()).prop_map(|(hold, ttl)| Op::Renew { hold, ttl }),
     ];
@@ -177,6 +198,7 @@ fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
     let later = prop_oneof![60 => op(much), 1 => Just(Op::DropRoot)];
     let begin = match much {
         Much::Waiting => (prop::collection::vec(child(much), 1..5), crowd()).boxed(),
+        Much::Leases => (prop::collection::vec(child(much), 1..5), shares()).boxed(),
         _ => child(much).prop_map(|root| (vec![root], Vec::new())).boxed(),
     };
     (begin, prop::collection::vec(op(much), 0..30), prop::collection::vec(later, 0..30))

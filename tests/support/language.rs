@@ -403,5 +403,5 @@ pub(super) fn window_of(raw: u32, now: Nanos) -> Option<(Kind, Duration, Option<
 
 /// Few keys for a short time, so that they collide, fill up and are forgotten.
 pub(super) fn memory_of(raw: u8) -> Option<(usize, Duration)> {
-    (raw % 4 != 0).then(|| ([0, 1, 3, 6][usize::from(raw / 4 % 4)], ttl_of(raw)))
+    (raw % 4 != 0).then(|| ([0, 1, 2, 4][usize::from(raw / 4 % 4)], ttl_of(raw)))
 }

@@ -787,6 +787,10 @@ impl Model {
         self.pools[&at].keys.get(&key).map(|known| known.amount)
     }
 
+    pub(super) fn known_keys(&self, at: PoolId) -> Vec<u8> {
+        self.pools[&at].keys.keys().copied().collect()
+    }
+
     /// It frees nothing.
     pub(super) fn insert(&mut self, hold: Hold) -> HoldId {
         let id = self.made;

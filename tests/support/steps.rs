@@ -216,7 +216,12 @@ impl Both {
                 self.remember(id, want, None, &real);
             }
             Op::RecordOnce { key, ref amount, retry, .. } => {
-                let key = key % 7;
+                // Mostly one that is known, if any is: few are for long.
+                let keys = self.model.known_keys(id);
+                let key = match keys.get(usize::from(key) % keys.len().max(1)) {
+                    Some(known) if retry || key >= 128 => *known,
+                    _ => key % 7,
+                };
                 let known = self.model.known(id, key).filter(|_| retry).map(Want::again);
                 let want = known.unwrap_or_else(|| Want::asked(amount, &near));
                 let real = self.record_once(id, &pool, key, &want)?;
