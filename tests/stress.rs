@@ -627,6 +627,7 @@ fn p1_p2_p3_p5_hold_in_long_histories_of_many_threads() {
     let times = std::env::var("BUDGET_POOL_STRESS").map_or(3, |times| times.parse().unwrap());
     for seed in 0..times {
         for window in [Window::fixed(PERIOD), Window::sliding(PERIOD)] {
+            println!("seed {seed}, {window:?}");
             let mut met = play(window, seed);
             assert!(met.each().iter().all(|count| **count > 0), "{met:?}");
         }
