@@ -12,7 +12,9 @@ use budget_pool::{Amount, BudgetPool, Usd};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn text(file: &str) -> String {
-    fs::read_to_string(Path::new(ROOT).join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
+    let text = fs::read_to_string(Path::new(ROOT).join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    // As git may check it out on Windows.
+    text.replace("\r\n", "\n")
 }
 
 /// The files of a folder, `folder/name.rs`.
