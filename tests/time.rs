@@ -1397,19 +1397,14 @@ mod waiters {
         /// So that a failure does not wait for ever.
         const ENOUGH: Duration = Duration::from_secs(20);
 
-        /// By the system's clock.
-        fn waits_at_least(least: Duration, wait: impl FnOnce() -> Result<Reservation, BudgetError>) {
-            let start = Instant::now();
-            wait().unwrap().release();
-            assert!(start.elapsed() >= least, "{:?}", start.elapsed());
-        }
-
         #[test]
         fn p6_a_thread_is_served_when_a_window_turns_or_gives_back() {
-            for (window, least) in [(Window::fixed(SOON), Duration::ZERO), (Window::sliding(SOON), SOON / 2)] {
+            for (window, least) in [(Window::fixed(SOON), Duration::ZERO), (Window::sliding(SOON), SOON * 3 / 2)] {
                 let pool = BudgetPool::builder().tokens(10).window(window).build();
+                let start = Instant::now();
                 pool.debit(tokens(20));
-                waits_at_least(least, || pool.reserve_blocking_for(tokens(5), ENOUGH));
+                pool.reserve_blocking_for(tokens(5), ENOUGH).unwrap().release();
+                assert!(start.elapsed() >= least, "{:?}", start.elapsed());
             }
         }
 
@@ -1418,10 +1413,11 @@ mod waiters {
             let pool = BudgetPool::builder().tokens(10).build();
             let start = Instant::now();
             forget(pool.reserve_for(tokens(10), SOON).unwrap());
-            assert!(matches!(
-                pool.reserve_blocking_for(tokens(5), SOON / 10),
-                Err(BudgetError::Timeout { waited, .. }) if waited == SOON / 10
-            ));
+            match pool.reserve_blocking_for(tokens(5), SOON / 10) {
+                Err(BudgetError::Timeout { waited, .. }) => assert_eq!(waited, SOON / 10),
+                // On a busy machine its time may have come by now.
+                granted => assert!(granted.is_ok() && start.elapsed() >= SOON, "{granted:?}"),
+            }
             pool.reserve_blocking_for(tokens(5), ENOUGH).unwrap().release();
             assert!(start.elapsed() >= SOON);
         }

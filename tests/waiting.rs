@@ -945,8 +945,9 @@ mod blocking {
 
     #[test]
     fn the_deadline_ends_it() {
-        let pool = BudgetPool::builder().tokens(1).deadline(Duration::from_millis(30)).build();
-        let _held = pool.reserve(tokens(1)).unwrap();
+        let above = pool_of(1);
+        let _held = above.reserve(tokens(1)).unwrap();
+        let pool = above.child().deadline(Duration::from_millis(30)).build();
         let refusal = pool.reserve_blocking(tokens(1)).unwrap_err();
         assert_eq!(refusal.axis(), Some(Axis::Deadline));
     }
