@@ -10,15 +10,15 @@ use crate::axis::{Axis, AxisSet, Quantities, Quantity};
 
 /// How much of each counted axis one call names.
 ///
-/// Which axes are *named* matters, not which are nonzero: a commit settles a named axis at its figure, zero included, and
-/// an axis that is not named at what is held of it. Naming one token axis names all three.
+/// Which axes are *named* matters, not which are nonzero: a commit settles a named axis at its figure, zero included,
+/// and an axis that is not named at what is held of it. Naming one token axis names all three.
 ///
-/// [`Tokens`](Axis::Tokens) is the larger of what was named and input plus output, so that every provider's usage block,
-/// with or without a total, can be written down as it comes. Cached input tokens are input tokens; their price is yours to
-/// reckon. [`InFlight`](Axis::InFlight) is not an amount: every live reservation counts one.
+/// [`Tokens`](Axis::Tokens) is the larger of what was named and input plus output, so that every provider's usage
+/// block, with or without a total, can be written down as it comes. Cached input tokens are input tokens; their price
+/// is yours to reckon. [`InFlight`](Axis::InFlight) is not an amount: every live reservation counts one.
 ///
-/// The setters set; `+` adds, saturating: a sum that overflows on an axis is `u64::MAX` there, which fits under no smaller
-/// cap, nor on an axis that has been used at all.
+/// The setters set; `+` adds, saturating: a sum that overflows on an axis is `u64::MAX` there, which fits under no
+/// smaller cap, nor on an axis that has been used at all.
 ///
 /// ```
 /// use budget_pool::{Amount, Axis, Usd};
@@ -136,8 +136,8 @@ impl Amount {
     }
 }
 
-/// The same axes are named, with the same figures: the same to a pool. (Setters called afterwards may still tell a total
-/// that was named from one that followed from its parts.)
+/// The same axes are named, with the same figures: the same to a pool. (Setters called afterwards may still tell a
+/// total that was named from one that followed from its parts.)
 // Tests: src/amount.rs tests::naming_one_token_axis_names_all_three_and_nothing_else;
 // tests/types.rs equal_amounts_hash_alike, equal_amounts_are_the_same_to_a_pool
 impl PartialEq for Amount {
@@ -209,7 +209,8 @@ impl fmt::Debug for Amount {
     }
 }
 
-/// The most that a pool may have used plus reserved, axis by axis. An axis that is not named is unlimited: it only counts.
+/// The most that a pool may have used plus reserved, axis by axis. An axis that is not named is unlimited: it only
+/// counts.
 ///
 /// Each axis is named by itself: a cap on [`Tokens`](Axis::Tokens) says nothing of input and output.
 ///

@@ -14,8 +14,9 @@ use crate::{Clock, DeadlineExceeded};
 /// Start it where the request comes in, hand clones down, and ask it how long each call may take. It only counts: it
 /// interrupts nothing, so a call that overruns its timeout is noticed by the next question. Usable without a pool.
 ///
-/// A clone is the same budget (same start, same deadline) and copies no names. Every reading is at most one clock read and
-/// takes no lock of its own; two readings are of two instants. A clock that runs back before the start stands still at it.
+/// A clone is the same budget (same start, same deadline) and copies no names. Every reading is at most one clock read
+/// and takes no lock of its own; two readings are of two instants. A clock that runs back before the start stands still
+/// at it.
 ///
 /// A deadline beyond what an [`Instant`] can hold (billions of years ahead on Linux) is no deadline: such a budget is
 /// [`unbounded`](DeadlineBudget::unbounded).
@@ -145,7 +146,8 @@ impl DeadlineBudget {
         self.elapsed_at(self.now())
     }
 
-    /// The whole time from the start to the deadline, the safety margin already taken off; [`Duration::MAX`] if unbounded.
+    /// The whole time from the start to the deadline, the safety margin already taken off; [`Duration::MAX`] if
+    /// unbounded.
     // Tests: src/deadline.rs tests::a_margin_is_taken_off_the_total, tests::an_unbounded_budget_never_ends_but_counts
     #[must_use]
     pub fn total(&self) -> Duration {
@@ -181,8 +183,8 @@ impl DeadlineBudget {
     /// Whether work of this length can be done in time. Ask before starting what is of no use half done.
     ///
     /// # Errors
-    /// If it would end after the deadline, or if nothing is left at all (so that even no work does not fit). Ending at the
-    /// deadline fits.
+    /// If it would end after the deadline, or if nothing is left at all (so that even no work does not fit). Ending at
+    /// the deadline fits.
     // Tests: src/deadline.rs tests::work_fits_up_to_the_deadline_and_nothing_fits_after_it
     #[inline]
     pub fn fits(&self, work: Duration) -> Result<(), DeadlineExceeded> {
@@ -197,14 +199,14 @@ impl DeadlineBudget {
     /// The timeout to give to the next call, by name or described in full.
     ///
     /// It is what remains, less [`reserve_for_next`](Call::reserve_for_next), but at least the floor
-    /// ([`min`](Call::min), or else [`min_timeout`](DeadlineBuilder::min_timeout)), and then at most the cap (the lesser of
-    /// the named one and [`cap`](Call::cap), if any). A name without a cap is not an error.
+    /// ([`min`](Call::min), or else [`min_timeout`](DeadlineBuilder::min_timeout)), and then at most the cap (the
+    /// lesser of the named one and [`cap`](Call::cap), if any). A name without a cap is not an error.
     ///
-    /// **The floor may exceed what remains**: 20 ms before the deadline, a floor of 100 ms gives 100 ms. It may also take
-    /// from what is reserved. [`strict`](Call::strict) refuses the first.
+    /// **The floor may exceed what remains**: 20 ms before the deadline, a floor of 100 ms gives 100 ms. It may also
+    /// take from what is reserved. [`strict`](Call::strict) refuses the first.
     ///
-    /// Zero is a possible answer (a cap of zero, or a floor of zero and everything reserved); many clients take a timeout of
-    /// zero for none.
+    /// Zero is a possible answer (a cap of zero, or a floor of zero and everything reserved); many clients take a
+    /// timeout of zero for none.
     ///
     /// # Errors
     /// If nothing is left; of a strict call also if the timeout would exceed what remains.
@@ -241,8 +243,8 @@ impl DeadlineBudget {
 
     /// A fair share of what remains for each of `steps` that are still to come, rounded down.
     ///
-    /// Ask again before each step, with one less: what one leaves over goes to those after it. A share knows no floor. It is
-    /// zero once late and for no steps at all, and [`Duration::MAX`] if unbounded.
+    /// Ask again before each step, with one less: what one leaves over goes to those after it. A share knows no floor.
+    /// It is zero once late and for no steps at all, and [`Duration::MAX`] if unbounded.
     ///
     /// ```
     /// use std::time::Duration;
@@ -291,9 +293,9 @@ impl DeadlineBudget {
 
     /// What is left, as the value of a `grpc-timeout` header for the next process; `None`, so no header, if unbounded.
     ///
-    /// One to eight digits and a unit, the finest that fits, rounded down: it never promises time that is not there. Once
-    /// late it is `0n`, which gRPC servers take as already expired; more than `99999999H` (11,400 years) is written as that.
-    /// The time on the wire is not accounted for.
+    /// One to eight digits and a unit, the finest that fits, rounded down: it never promises time that is not there.
+    /// Once late it is `0n`, which gRPC servers take as already expired; more than `99999999H` (11,400 years) is
+    /// written as that. The time on the wire is not accounted for.
     ///
     /// ```
     /// use std::time::Duration;
@@ -315,8 +317,9 @@ impl DeadlineBudget {
         self.deadline.map(|_| encode_grpc_timeout(self.remaining()))
     }
 
-    /// From the value of a `grpc-timeout` header, counted from now. A timeout of zero is a budget that has expired, not an
-    /// error: peers send it for a call that is already late. No header at all is [`unbounded`](DeadlineBudget::unbounded).
+    /// From the value of a `grpc-timeout` header, counted from now. A timeout of zero is a budget that has expired, not
+    /// an error: peers send it for a call that is already late. No header at all is
+    /// [`unbounded`](DeadlineBudget::unbounded).
     ///
     /// # Errors
     /// If it is not one to eight ASCII digits and one of the units `H`, `M`, `S`, `m`, `u`, `n`.
@@ -338,8 +341,8 @@ impl DeadlineBudget {
         Ok(DeadlineBudget::starting(Instant::now(), total, SharedClock::SYSTEM))
     }
 
-    /// As [`from_grpc_timeout`](DeadlineBudget::from_grpc_timeout), but a [`child`](DeadlineBudget::child) of this budget: it
-    /// has its clock, floor and named caps, and a peer cannot ask for more time than it has.
+    /// As [`from_grpc_timeout`](DeadlineBudget::from_grpc_timeout), but a [`child`](DeadlineBudget::child) of this
+    /// budget: it has its clock, floor and named caps, and a peer cannot ask for more time than it has.
     ///
     /// # Errors
     /// As [`from_grpc_timeout`](DeadlineBudget::from_grpc_timeout).
@@ -436,15 +439,16 @@ impl DeadlineBuilder {
         self
     }
 
-    /// Taken off the total, for what has to be done after the last call. None by default; an unbounded budget has no use
-    /// for it.
+    /// Taken off the total, for what has to be done after the last call. None by default; an unbounded budget has no
+    /// use for it.
     // Tests: src/deadline.rs tests::a_margin_is_taken_off_the_total
     pub fn safety_margin(mut self, margin: Duration) -> DeadlineBuilder {
         self.safety_margin = margin;
         self
     }
 
-    /// The floor of [`timeout_for`](DeadlineBudget::timeout_for), where the call does not name another: 100 ms by default.
+    /// The floor of [`timeout_for`](DeadlineBudget::timeout_for), where the call does not name another: 100 ms by
+    /// default.
     // Tests: src/deadline.rs tests::the_floor_wins_over_what_remains_and_the_cap_over_the_floor
     pub fn min_timeout(mut self, min: Duration) -> DeadlineBuilder {
         self.rules.min_timeout = min;

@@ -77,7 +77,8 @@ pub enum BudgetError {
         /// The key.
         key: Name,
     },
-    /// The pool remembers as many [keys](crate::Builder::keys) as it may. To forget one before its time could spend twice.
+    /// The pool remembers as many [keys](crate::Builder::keys) as it may. To forget one before its time could spend
+    /// twice.
     #[error("`{}` remembers as many keys as it may: {most}", .scope.in_line())]
     KeysFull {
         /// The name of the pool that was called.
@@ -130,8 +131,8 @@ impl BudgetError {
         }
     }
 
-    /// Whether the same call may fit later. What is late, closed or expired never does; nor is another amount for a key worth
-    /// asking again, though keys are forgotten in time.
+    /// Whether the same call may fit later. What is late, closed or expired never does; nor is another amount for a key
+    /// worth asking again, though keys are forgotten in time.
     // Tests: tests/promises.rs p7_clear_refusals::every_refusal_answers_for_its_axis_scope_outlook_and_time,
     //   p7_clear_refusals::the_order_is_closed_then_deadline_then_capacity;
     // tests/time.rs retry_after::p7_the_texts
@@ -173,12 +174,12 @@ impl BudgetError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Outlook {
-    /// It fits from this instant of the pool's clock on, and not before: a [window](crate::Window) will have brought back
-    /// enough, or a [key](crate::Builder::keys) will have been forgotten. This is exact if nobody else spends, and live holds
-    /// stay held.
+    /// It fits from this instant of the pool's clock on, and not before: a [window](crate::Window) will have brought
+    /// back enough, or a [key](crate::Builder::keys) will have been forgotten. This is exact if nobody else spends,
+    /// and live holds stay held.
     At(Instant),
-    /// It fits once enough of what is reserved now has been given back. To a reservation or a lease that asks for more, what
-    /// it holds itself counts as reserved, too.
+    /// It fits once enough of what is reserved now has been given back. To a reservation or a lease that asks for more,
+    /// what it holds itself counts as reserved, too.
     AfterRelease,
     /// Neither time nor a release can make it fit: more is asked than the cap leaves beside what is used (under a
     /// [window](crate::Window), more than the cap), or it would fit only after the deadline.
@@ -207,8 +208,8 @@ impl fmt::Display for Outlook {
 
 /// A refusal for lack of capacity.
 ///
-/// Axis and scope are those of the first refusal, from the called pool upward, axes in declared order. The outlook is the
-/// worst over all that refuse. The figures are exact, of one instant (P5).
+/// Axis and scope are those of the first refusal, from the called pool upward, axes in declared order. The outlook is
+/// the worst over all that refuse. The figures are exact, of one instant (P5).
 // Tests: tests/promises.rs p7_clear_refusals::the_first_refusal_is_named_from_the_called_pool_upward_and_axes_in_order,
 //   p7_clear_refusals::the_outlook_is_the_worst_over_all_that_refuse,
 //   p7_clear_refusals::texts_are_one_lowercase_line_with_units;
@@ -249,8 +250,8 @@ impl BudgetExceeded {
         Quantity::new(self.axis, self.available)
     }
 
-    /// The cap of the pool that refused (or what is held, where a reservation's part is more than that). `None` on an axis
-    /// without one, which refuses only what no longer fits into a `u64` beside what it has counted.
+    /// The cap of the pool that refused (or what is held, where a reservation's part is more than that). `None` on an
+    /// axis without one, which refuses only what no longer fits into a `u64` beside what it has counted.
     // Tests: tests/promises.rs
     //   p7_clear_refusals::the_first_refusal_is_named_from_the_called_pool_upward_and_axes_in_order,
     //   p7_clear_refusals::texts_are_one_lowercase_line_with_units;
@@ -273,8 +274,8 @@ impl BudgetExceeded {
     }
 
     /// How long from the refusal until the [`outlook`](BudgetExceeded::outlook)'s instant, by the pool's clock: at that
-    /// instant it fits, and a nanosecond before it does not, if nobody else spends and live holds stay held. `None` if no
-    /// time is enough by itself.
+    /// instant it fits, and a nanosecond before it does not, if nobody else spends and live holds stay held. `None` if
+    /// no time is enough by itself.
     // Tests: tests/time.rs retry_after::p7_it_is_exact_for_fixed_windows,
     //   retry_after::p7_it_is_exact_for_sliding_windows;
     // tests/lazy.rs p7_retry_after_names_the_first_instant_at_which_it_fits

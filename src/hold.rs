@@ -1,7 +1,7 @@
 //! Holds: what becomes of budget that is promised to one owner. Pure.
 //!
-//! A hold lives in the tree's state, under a key, so that it can expire, be listed and be labelled. What it was is kept until
-//! its owner ends it, also when it has expired before: a spend that happened all the same can still be told.
+//! A hold lives in the tree's state, under a key, so that it can expire, be listed and be labelled. What it was is kept
+//! until its owner ends it, also when it has expired before: a spend that happened all the same can still be told.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
@@ -27,8 +27,8 @@ pub(crate) type Serial = NonZeroU64;
 pub(crate) struct Hold {
     serial: Serial,
     pub(crate) node: NodeId,
-    /// What is reserved for it, one in flight included. What was, if it has expired: its owner may still come and say that
-    /// it was spent.
+    /// What is reserved for it, one in flight included. What was, if it has expired: its owner may still come and say
+    /// that it was spent.
     pub(crate) held: Quantities,
     /// What `record` and `debit` have settled of it.
     settled: Units,

@@ -11,13 +11,13 @@ use crate::{Amount, BudgetPool};
 
 /// A worker's own share of a pool, from [`BudgetPool::lease`]. It keeps its pool alive.
 ///
-/// What is spent from the share touches nothing that other threads touch. It is spent within what the pool has reserved for
-/// it, so that P1 holds at every instant. The pool learns of it at the next refill, at [`settle`](Lease::settle), or when
-/// the lease is dropped: until then its `used` lags behind, and `reserved` covers what is missing.
+/// What is spent from the share touches nothing that other threads touch. It is spent within what the pool has reserved
+/// for it, so that P1 holds at every instant. The pool learns of it at the next refill, at [`settle`](Lease::settle),
+/// or when the lease is dropped: until then its `used` lags behind, and `reserved` covers what is missing.
 ///
-/// So do other things that happen to the pool: a [`close`](BudgetPool::close) and the deadline reach the lease at its next
-/// refill, which is refused; what was spent before a [`reset`](BudgetPool::reset) or a [window](crate::Window)'s turn, and not
-/// yet settled, settles into the new period.
+/// So do other things that happen to the pool: a [`close`](BudgetPool::close) and the deadline reach the lease at its
+/// next refill, which is refused; what was spent before a [`reset`](BudgetPool::reset) or a [window](crate::Window)'s
+/// turn, and not yet settled, settles into the new period.
 ///
 /// | event | left of the share | spent |
 /// | --- | --- | --- |
@@ -29,16 +29,16 @@ use crate::{Amount, BudgetPool};
 ///
 /// What is left in a lease cannot be spent by others until it is dropped. On each axis:
 ///
-/// - That is never more than its batch, which [`lease`](BudgetPool::lease) takes as a whole, however low the pool is. It
-///   falls until the next refill.
-/// - A refill takes, beyond what was asked, no more than fills the batch, and no more than an eighth of what is free then
-///   (in the pool of the path that has least). So a share that ran short is filled to an eighth of that at most. On an axis
-///   that did not run short what was left stays, and is filled up likewise: name the axes of a batch in the proportion in
-///   which they are spent.
+/// - That is never more than its batch, which [`lease`](BudgetPool::lease) takes as a whole, however low the pool is.
+///   It falls until the next refill.
+/// - A refill takes, beyond what was asked, no more than fills the batch, and no more than an eighth of what is free
+///   then (in the pool of the path that has least). So a share that ran short is filled to an eighth of that at most.
+///   On an axis that did not run short what was left stays, and is filled up likewise: name the axes of a batch in the
+///   proportion in which they are spent.
 /// - Of less than 8 free units a refill takes none: the last units of a pool go to whoever asks for them.
 /// - A refused call has counted its own share as well: of what was asked beyond that, there was more than the pool had
-///   free. So what is unspent of a cap at a refusal is what is left of the own share, what is free, and what other leases,
-///   reservations and carved children hold; no more.
+///   free. So what is unspent of a cap at a refusal is what is left of the own share, what is free, and what other
+///   leases, reservations and carved children hold; no more.
 // Tests: tests/lease.rs p1_cap::a_share_is_reserved_before_it_is_spent_and_booked_when_it_is_settled,
 //   p3_no_leak::a_lease_keeps_its_pool_alive, p3_no_leak::what_is_left_goes_back_once_however_it_ends,
 //   p3_no_leak::a_forgotten_lease_is_held_for_ever,
@@ -64,15 +64,15 @@ impl Lease {
         Lease { pool, key, batch, left: *batch.units() }
     }
 
-    /// Asks and spends in one step: from the share if it covers the amount. If not, what is missing is taken from the pool,
-    /// and the share is filled up to the batch again, or less where the pool runs low or others wait (P6).
+    /// Asks and spends in one step: from the share if it covers the amount. If not, what is missing is taken from the
+    /// pool, and the share is filled up to the batch again, or less where the pool runs low or others wait (P6).
     ///
-    /// What is above the batch, or on an axis that the batch does not name, always comes from the pool: name in the batch
-    /// every axis that is spent.
+    /// What is above the batch, or on an axis that the batch does not name, always comes from the pool: name in the
+    /// batch every axis that is spent.
     ///
     /// # Errors
-    /// As [`BudgetPool::record`], for what is beyond the share. Nothing has been spent then; what was spent before has been
-    /// settled.
+    /// As [`BudgetPool::record`], for what is beyond the share. Nothing has been spent then; what was spent before has
+    /// been settled.
     // Tests: tests/lease.rs p1_cap::a_share_is_spent_on_all_its_axes_or_on_none,
     //   p1_cap::a_refill_settles_takes_what_is_missing_and_fills_the_share,
     //   p1_cap::an_axis_that_the_batch_does_not_name_comes_from_the_pool,

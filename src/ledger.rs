@@ -2,18 +2,19 @@
 //!
 //! On every axis, after every function here (P1, P2):
 //!
-//! - `used + reserved + free = cap`, and so `used + reserved <= cap`: `used` is not stored but derived, so that no order of
-//!   updates can break the equation;
+//! - `used + reserved + free = cap`, and so `used + reserved <= cap`: `used` is not stored but derived, so that no
+//!   order of updates can break the equation;
 //! - `overage > 0` implies `free = 0`: what is freed or added pays the overage first;
 //! - `spent = earlier periods + used + overage`.
 //!
-//! An axis without a cap has one of `u64::MAX`. What a fact adds beyond what a `u64` can count is not counted: `overage`
-//! and `spent` stay at `u64::MAX`.
+//! An axis without a cap has one of `u64::MAX`. What a fact adds beyond what a `u64` can count is not counted:
+//! `overage` and `spent` stay at `u64::MAX`.
 //!
 //! Arithmetic is checked. Where it is not, the line above shows what it cannot exceed.
 //!
 //! What asks goes over all axes without a branch on which are named: an axis that is not named asks for zero, and to
-//! compare with zero is cheaper than to ask whether to. What settles has more to do on an axis, and passes over the others.
+//! compare with zero is cheaper than to ask whether to. What settles has more to do on an axis, and passes over the
+//! others.
 
 use std::array;
 
@@ -76,8 +77,8 @@ impl Ledger {
         }
     }
 
-    /// Replaces what is held by what was really spent, less or more. A fact: always booked (P2). Raises `overage` to what
-    /// did not fit.
+    /// Replaces what is held by what was really spent, less or more. A fact: always booked (P2). Raises `overage` to
+    /// what did not fit.
     #[inline]
     pub(crate) fn settle(&mut self, held: &Units, actual: &Units, overage: &mut Units) {
         for axis in 0..Axis::COUNTED {
@@ -126,8 +127,8 @@ impl Ledger {
         free
     }
 
-    /// Starts a new period: nothing is used. The caps stay, but those of `shares` become what is left of them, so that no
-    /// budget is created.
+    /// Starts a new period: nothing is used. The caps stay, but those of `shares` become what is left of them, so that
+    /// no budget is created.
     pub(crate) fn reset(&mut self, shares: AxisSet) {
         for axis in 0..Axis::COUNTED {
             self.earlier[axis] = self.spent(axis);
@@ -179,8 +180,8 @@ impl Ledger {
         self.cap[axis].checked_sub(self.free[axis]).expect("what is free is within the cap")
     }
 
-    /// The most that was used plus reserved in this period. It only falls when `free` rises, and is marked just before, so
-    /// that what is spent or held need not look at it.
+    /// The most that was used plus reserved in this period. It only falls when `free` rises, and is marked just before,
+    /// so that what is spent or held need not look at it.
     pub(crate) fn peak(&self, axis: usize) -> u64 {
         self.peak[axis].max(self.taken(axis))
     }

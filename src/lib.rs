@@ -1,5 +1,5 @@
-//! One budget shared by many tasks or threads: several axes at once (tokens, USD, requests, in-flight, time), never over its
-//! caps, never losing a spend that happened.
+//! One budget shared by many tasks or threads: several axes at once (tokens, USD, requests, in-flight, time), never
+//! over its caps, never losing a spend that happened.
 //!
 //! ```
 //! use std::time::Duration;
@@ -36,8 +36,8 @@
 //!
 //! # What is promised
 //!
-//! One distinction runs through all of it. **Admission** may be refused: may I spend? A **fact** never is: this was spent.
-//! [`record`](BudgetPool::record) and [`reserve`](BudgetPool::reserve) ask; [`commit`](Reservation::commit) and
+//! One distinction runs through all of it. **Admission** may be refused: may I spend? A **fact** never is: this was
+//! spent. [`record`](BudgetPool::record) and [`reserve`](BudgetPool::reserve) ask; [`commit`](Reservation::commit) and
 //! [`debit`](BudgetPool::debit) tell. Each promise is tested by its number: `cargo test p1_` runs the tests of P1.
 //!
 //! | | promise |
@@ -128,35 +128,36 @@
 //!
 //! # Consistency
 //!
-//! There is one lock for each tree of pools, never held while code of yours runs: no clock is read, no waker woken and nothing
-//! of yours dropped under it. A call holds it for nanoseconds, in proportion to how deep its pool stands; what looks at a whole tree
-//! ([`snapshot_tree`](BudgetPool::snapshot_tree), [`holders`](BudgetPool::holders), [`close`](BudgetPool::close)) in
-//! proportion to the tree. (The call that comes first after a while may have to do what time has brought since; one that frees
-//! much serves all who can be served by it.) Pools and holds that are gone leave their place to new ones; their memory goes
-//! with the last pool of the tree. Each call is one transition under that lock. Whatever happened before a call that
-//! changed a pool is visible to whoever sees that change, in a later call on the same tree, as with any mutex.
+//! There is one lock for each tree of pools, never held while code of yours runs: no clock is read, no waker woken and
+//! nothing of yours dropped under it. A call holds it for nanoseconds, in proportion to how deep its pool stands; what
+//! looks at a whole tree ([`snapshot_tree`](BudgetPool::snapshot_tree), [`holders`](BudgetPool::holders),
+//! [`close`](BudgetPool::close)) in proportion to the tree. (The call that comes first after a while may have to do
+//! what time has brought since; one that frees much serves all who can be served by it.) Pools and holds that are gone
+//! leave their place to new ones; their memory goes with the last pool of the tree. Each call is one transition under
+//! that lock. Whatever happened before a call that changed a pool is visible to whoever sees that change, in a later
+//! call on the same tree, as with any mutex.
 // Tests: tests/consistency.rs a_clock_may_call_the_pool,
 //   a_waker_may_call_the_pool_when_it_is_woken_and_when_it_is_dropped, a_timer_and_its_sleep_may_call_the_pool;
 // tests/alloc.rs what_is_gone_leaves_its_place_to_what_comes, what_a_tree_has_taken_goes_with_its_last_pool;
 // tests/bad_input.rs a_tree_a_hundred_thousand_deep_is_no_trouble;
 // src/models.rs what_was_written_before_a_close_is_seen_by_whoever_sees_it
 //!
-//! A snapshot is a state that existed, not one that still does. An answer of [`check`](BudgetPool::check) is not a promise.
-//! Calls that race are ordered by the lock; who comes first is not promised.
+//! A snapshot is a state that existed, not one that still does. An answer of [`check`](BudgetPool::check) is not a
+//! promise. Calls that race are ordered by the lock; who comes first is not promised.
 //!
 //! # Waiting
 //!
 //! [`reserve_wait`](BudgetPool::reserve_wait) is a future for any runtime;
 //! [`reserve_blocking`](BudgetPool::reserve_blocking) parks the thread. Both take a ticket. Those compete that ask the
-//! same pool, whatever for, and those that ask for something that is capped in the same pool above them; one that is blocked in
-//! its own child does not hold up the others. While somebody waits with whom it would compete,
+//! same pool, whatever for, and those that ask for something that is capped in the same pool above them; one that is
+//! blocked in its own child does not hold up the others. While somebody waits with whom it would compete,
 //! [`reserve`](BudgetPool::reserve) says [`Queued`](BudgetError::Queued); [`record`](BudgetPool::record) and
 //! [`grow`](Reservation::grow), which belong to calls that run, pass, as facts do.
 // Tests: tests/waiting.rs p6_in_the_pool_that_is_called_all_stand_in_one_line,
 //   p6_what_only_another_axis_waits_for_is_not_held_up, p6_one_blocked_in_its_child_does_not_hold_up_another_child
 //!
-//! Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any semaphore. Only time can
-//! help them: a deadline, holds that [expire](BudgetPool::reserve_for), or
+//! Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any semaphore. Only time
+//! can help them: a deadline, holds that [expire](BudgetPool::reserve_for), or
 //! [`reserve_blocking_for`](BudgetPool::reserve_blocking_for).
 // Tests: tests/waiting.rs two_that_each_hold_half_wait_for_each_other_until_time_helps,
 //   blocking::a_wait_in_vain_ends_and_leaves_no_trace;
@@ -171,9 +172,9 @@
 //!
 //! # Time
 //!
-//! There is no thread in the background: whatever time brings is done by the next call on a pool of the tree that knows the
-//! time, before it does its own work, as if it had been done in its time. (But whoever waits for a deadline that has come is
-//! told first, whatever else has come before it.)
+//! There is no thread in the background: whatever time brings is done by the next call on a pool of the tree that knows
+//! the time, before it does its own work, as if it had been done in its time. (But whoever waits for a deadline that
+//! has come is told first, whatever else has come before it.)
 // Tests: tests/lazy.rs a_tree_that_is_touched_now_and_then_answers_as_one_that_is_touched_at_each_instant;
 // tests/waiting.rs new_caps_grant_nothing_to_those_whose_deadline_has_come
 //!
@@ -193,8 +194,8 @@
 //!
 //! # Hot loops
 //!
-//! Threads that would fight for the lock each take a [`Lease`]: a share of their own, spent from without touching anything
-//! shared.
+//! Threads that would fight for the lock each take a [`Lease`]: a share of their own, spent from without touching
+//! anything shared.
 // Tests: src/pool.rs tests::what_is_said_to_take_no_lock_takes_none;
 // tests/lease.rs p1_cap::a_share_is_reserved_before_it_is_spent_and_booked_when_it_is_settled
 //!
@@ -204,8 +205,8 @@
 //! - **Tokenizers and price lists.** Amounts are yours to reckon; [`Usd::for_tokens`] does the arithmetic.
 //! - **One axis, no money, no tree.** `tokio::sync::Semaphore` has permits; an atomic counts.
 //! - **A rate, and nothing else.** For requests per second alone there is `governor`.
-//! - **Keys that outlive the process.** Those of [`record_once`](BudgetPool::record_once) are in memory, a bounded number of
-//!   them, for a bounded time.
+//! - **Keys that outlive the process.** Those of [`record_once`](BudgetPool::record_once) are in memory, a bounded
+//!   number of them, for a bounded time.
 //!
 //! # Features and versions
 //!
@@ -214,8 +215,8 @@
 //!
 //! # Counting beyond a `u64`
 //!
-//! Balances are `u64` (USD in nano-dollars, up to 18.4 billion dollars) and checked. Where facts add up to more than that,
-//! `overage` and `spent` saturate at `u64::MAX`; the caps hold all the same.
+//! Balances are `u64` (USD in nano-dollars, up to 18.4 billion dollars) and checked. Where facts add up to more than
+//! that, `overage` and `spent` saturate at `u64::MAX`; the caps hold all the same.
 // Tests: tests/bad_input.rs sums_that_overflow_are_refused_or_stay_at_the_most;
 // src/ledger.rs tests::p2_facts_beyond_a_u64_stay_at_its_most_and_the_cap_holds
 //!

@@ -1,11 +1,11 @@
 //! What threads can do to each other: each story is told by loom in all its interleavings.
 //!
-//! One call is one transition under one lock, so that sequences of calls are proptest's work. Here is what only threads can
-//! show: that a call *is* one transition; that handles and reservations dropped anywhere give back once; that the clock,
-//! which is read before the lock, does no harm.
+//! One call is one transition under one lock, so that sequences of calls are proptest's work. Here is what only threads
+//! can show: that a call *is* one transition; that handles and reservations dropped anywhere give back once; that the
+//! clock, which is read before the lock, does no harm.
 //!
-//! A model names all that may come of its story. Anything else fails it, and so does an outcome that is never seen: a model
-//! that explores nothing is not green.
+//! A model names all that may come of its story. Anything else fails it, and so does an outcome that is never seen: a
+//! model that explores nothing is not green.
 //!
 //! Under this cfg a pool and a `ManualClock` live only inside a model: tests elsewhere in `src` that make one are off.
 //!
@@ -119,7 +119,8 @@ fn what_was_written_before_a_close_is_seen_by_whoever_sees_it() {
     });
 }
 
-/// P1: of two records of which each fits alone, one is admitted. Its two axes move together, although one has room for both.
+/// P1: of two records of which each fits alone, one is admitted. Its two axes move together, although one has room for
+/// both.
 #[test]
 fn record_against_record() {
     let outcomes = [("first", (0, 0)), ("first", (6, 4)), ("second", (0, 0)), ("second", (4, 6))];
@@ -162,7 +163,8 @@ fn commit_against_drop() {
     });
 }
 
-/// P1, P5: at the parent's cap the child's record competes with the parent's; a look at the tree sees it in both or neither.
+/// P1, P5: at the parent's cap the child's record competes with the parent's; a look at the tree sees it in both or
+/// neither.
 #[test]
 fn child_against_parent() {
     let outcomes = [("child", (0, 0)), ("child", (6, 6)), ("parent", (0, 0)), ("parent", (6, 0))];
@@ -183,8 +185,8 @@ fn child_against_parent() {
     });
 }
 
-/// P4, P5, P7: a record is admitted or refused by the state at its one instant, and the refusal's figures are that state's.
-/// Whoever is admitted into what a release made free also sees what was written before it.
+/// P4, P5, P7: a record is admitted or refused by the state at its one instant, and the refusal's figures are that
+/// state's. Whoever is admitted into what a release made free also sees what was written before it.
 #[test]
 fn record_against_release() {
     let refused = |written| (Some((4, Outlook::AfterRelease)), written);
@@ -324,8 +326,8 @@ fn carved_add_against_record() {
     });
 }
 
-/// P3, P4: what a hold lets go, by a shrink and by the drop of a part split off, a carved pool can have; the split by itself
-/// frees nothing.
+/// P3, P4: what a hold lets go, by a shrink and by the drop of a part split off, a carved pool can have; the split by
+/// itself frees nothing.
 #[test]
 fn carved_add_against_shrink_and_split() {
     explore([("refused", 2), ("refused", 3), ("added", 6)], || {
@@ -351,8 +353,8 @@ fn carved_add_against_shrink_and_split() {
     });
 }
 
-/// P3: the last handle of a pool goes while its reservation does: whichever is later frees it, and the pool above it that
-/// only it kept.
+/// P3: the last handle of a pool goes while its reservation does: whichever is later frees it, and the pool above it
+/// that only it kept.
 #[test]
 fn last_handle_against_reservation() {
     explore([(1, 3), (3, 1), (1, 1)], || {
@@ -416,7 +418,8 @@ fn last_handle_against_last_handle() {
     });
 }
 
-/// P8: a call that has read the clock may be overtaken before it has the lock. Once one was late, none is in time after it.
+/// P8: a call that has read the clock may be overtaken before it has the lock. Once one was late, none is in time after
+/// it.
 #[test]
 fn clock_against_lock() {
     explore([("read in time", true, 1), ("read in time", false, 0), ("read late", false, 0)], || {

@@ -22,8 +22,8 @@ use crate::window::{Turning, Window};
 
 /// One budget shared by many tasks or threads.
 ///
-/// A handle, one pointer wide: a clone is the same pool. The pool lives as long as a handle, a [`Reservation`], a [`Lease`],
-/// a [`Wait`] or a child of it does.
+/// A handle, one pointer wide: a clone is the same pool. The pool lives as long as a handle, a [`Reservation`], a
+/// [`Lease`], a [`Wait`] or a child of it does.
 ///
 /// *Asking* ([`record`](BudgetPool::record), [`reserve`](BudgetPool::reserve)) may be refused. *Telling*
 /// ([`debit`](BudgetPool::debit), [`Reservation::commit`]) never is: it happened.
@@ -115,8 +115,8 @@ impl BudgetPool {
     /// Asks for a hold on the amount, and one in flight. Never waits.
     ///
     /// # Errors
-    /// As [`record`](BudgetPool::record), and [`Queued`](BudgetError::Queued) before capacity is looked at, if others wait in
-    /// this pool, or in one above it that caps what is asked (P6).
+    /// As [`record`](BudgetPool::record), and [`Queued`](BudgetError::Queued) before capacity is looked at, if others
+    /// wait in this pool, or in one above it that caps what is asked (P6).
     // Tests: tests/promises.rs p4_no_false_refusal::a_cap_of_zero_admits_zero,
     //   carved::a_carved_in_flight_cap_is_a_guaranteed_slot;
     // tests/bad_input.rs zero_is_an_amount;
@@ -129,14 +129,14 @@ impl BudgetPool {
         Ok(Reservation::new(self.clone(), key))
     }
 
-    /// A [`reserve`](BudgetPool::reserve) for so long: a hold that is neither settled nor dropped in time, because its task
-    /// is stuck or its guard forgotten, *expires*. What it holds is then free again (or settled:
+    /// A [`reserve`](BudgetPool::reserve) for so long: a hold that is neither settled nor dropped in time, because its
+    /// task is stuck or its guard forgotten, *expires*. What it holds is then free again (or settled:
     /// [`commit_on_drop`](Reservation::commit_on_drop)), from the instant `ttl` after now on.
     ///
     /// Nothing runs in the background: an expired hold is reclaimed by the next call on a pool of its tree, in time for
-    /// that call. Those that it does not need are reclaimed in small batches, so that no call pays for all. What the owner of
-    /// an expired hold can still do is told at [`Reservation`]. A `ttl` too long for an [`Instant`] is none; one of zero has
-    /// expired from the start.
+    /// that call. Those that it does not need are reclaimed in small batches, so that no call pays for all. What the
+    /// owner of an expired hold can still do is told at [`Reservation`]. A `ttl` too long for an [`Instant`] is
+    /// none; one of zero has expired from the start.
     ///
     /// To wait for such a hold, [`renew`](Reservation::renew) the one that was waited for.
     ///
@@ -166,13 +166,13 @@ impl BudgetPool {
         Ok(Reservation::new(self.clone(), key))
     }
 
-    /// A [`record`](BudgetPool::record) that counts once for its key: a call that is retried, because nobody knows whether
-    /// it went through, spends once, and is answered as it was the first time. For two threads with the same key at once,
-    /// too.
+    /// A [`record`](BudgetPool::record) that counts once for its key: a call that is retried, because nobody knows
+    /// whether it went through, spends once, and is answered as it was the first time. For two threads with the
+    /// same key at once, too.
     ///
-    /// A call that was refused is not remembered: nothing happened, and a retry may succeed. Keys belong to the pool that is
-    /// called, stay through a [`reset`](BudgetPool::reset), and are forgotten after the time set by [`Builder::keys`]. One
-    /// that is known is answered also after the deadline, and when closed: it was spent.
+    /// A call that was refused is not remembered: nothing happened, and a retry may succeed. Keys belong to the pool
+    /// that is called, stay through a [`reset`](BudgetPool::reset), and are forgotten after the time set by
+    /// [`Builder::keys`]. One that is known is answered also after the deadline, and when closed: it was spent.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetError, BudgetPool};
@@ -201,8 +201,9 @@ impl BudgetPool {
         self.handle.ask_at(|tree, at, now| tree.record_once(at, key, &amount, now))
     }
 
-    /// Takes a worker's own share of so much, to spend from without touching the pool: for the hot loop of a thread pool. The
-    /// share is not in flight, does not expire, and is [refilled](Lease::record) up to the batch. Never waits.
+    /// Takes a worker's own share of so much, to spend from without touching the pool: for the hot loop of a thread
+    /// pool. The share is not in flight, does not expire, and is [refilled](Lease::record) up to the batch. Never
+    /// waits.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -230,15 +231,17 @@ impl BudgetPool {
     }
 
     /// Asks for a hold on the amount, and waits until it is granted: first come, first served among those that compete
-    /// (P6), so that a stream of small ones cannot starve a large one. Nothing is asked before the first poll. See [`Wait`].
+    /// (P6), so that a stream of small ones cannot starve a large one. Nothing is asked before the first poll. See
+    /// [`Wait`].
     ///
-    /// The future ends with an error as soon as there is nothing to wait for: the amount can never fit, the pool is closed,
-    /// the deadline has passed (told in time by [`Builder::timer`], or else at the next call on the pool that asks). What only
-    /// time makes hopeless may be told later, at the next call on the pool or at the deadline: a [window](Builder::window) above
-    /// brings back enough, but after the deadline; a hold above is settled by its expiry.
+    /// The future ends with an error as soon as there is nothing to wait for: the amount can never fit, the pool is
+    /// closed, the deadline has passed (told in time by [`Builder::timer`], or else at the next call on the pool
+    /// that asks). What only time makes hopeless may be told later, at the next call on the pool or at the
+    /// deadline: a [window](Builder::window) above brings back enough, but after the deadline; a hold above is
+    /// settled by its expiry.
     ///
-    /// What time alone brings (a [window](Builder::window) that turns, a hold that [expires](BudgetPool::reserve_for)) serves it
-    /// in the same way.
+    /// What time alone brings (a [window](Builder::window) that turns, a hold that [expires](BudgetPool::reserve_for))
+    /// serves it in the same way.
     ///
     /// Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any semaphore.
     ///
@@ -276,20 +279,20 @@ impl BudgetPool {
         self.reserve_wait(amount).block(None)
     }
 
-    /// [`reserve_blocking`](BudgetPool::reserve_blocking), for at most so long (by the system's clock). A timeout too long for
-    /// an [`Instant`] is none.
+    /// [`reserve_blocking`](BudgetPool::reserve_blocking), for at most so long (by the system's clock). A timeout too
+    /// long for an [`Instant`] is none.
     ///
     /// # Errors
-    /// As [`reserve_wait`](BudgetPool::reserve_wait), and [`Timeout`](BudgetError::Timeout). What is granted in the last
-    /// moment is not lost: it is returned.
+    /// As [`reserve_wait`](BudgetPool::reserve_wait), and [`Timeout`](BudgetError::Timeout). What is granted in the
+    /// last moment is not lost: it is returned.
     // Tests: tests/waiting.rs blocking::a_wait_in_vain_ends_and_leaves_no_trace,
     //   blocking::what_is_there_is_granted_whatever_the_timeout_and_one_beyond_all_instants_is_none
     pub fn reserve_blocking_for(&self, amount: Amount, timeout: Duration) -> Result<Reservation, BudgetError> {
         self.reserve_wait(amount).block(Some(timeout))
     }
 
-    /// The answer that [`record`](BudgetPool::record) would give now; nothing is spent or counted. By the time it is read,
-    /// it may have changed: to be sure of a spend, ask for it.
+    /// The answer that [`record`](BudgetPool::record) would give now; nothing is spent or counted. By the time it is
+    /// read, it may have changed: to be sure of a spend, ask for it.
     ///
     /// # Errors
     /// As [`record`](BudgetPool::record).
@@ -298,8 +301,8 @@ impl BudgetPool {
         self.handle.ask(|tree, at, now| tree.check(at, amount.quantities(), now))
     }
 
-    /// Tells of a spend that happened without a hold. Always booked (P2), also after the deadline, also when closed; what
-    /// does not fit is overage.
+    /// Tells of a spend that happened without a hold. Always booked (P2), also after the deadline, also when closed;
+    /// what does not fit is overage.
     // Tests: tests/promises.rs p2_nothing_lost::a_fact_is_booked_after_the_deadline_and_on_a_closed_pool,
     //   p2_nothing_lost::freed_and_added_capacity_pays_the_overage_first
     pub fn debit(&self, amount: Amount) -> Receipt {
@@ -325,10 +328,10 @@ impl BudgetPool {
         TreeSnapshot::new(self.handle.survey(Tree::snapshot_tree))
     }
 
-    /// Who holds what now: every live reservation and lease of this pool and of those below it, the largest first (by tokens,
-    /// then by the other axes in declared order). Of a lease that is its share as the pool knows it: what was spent of it and
-    /// not settled yet counts as held. It takes time in proportion to all the holds of the tree and their depth (and a little
-    /// for each of the most that there ever were at once), under the lock.
+    /// Who holds what now: every live reservation and lease of this pool and of those below it, the largest first (by
+    /// tokens, then by the other axes in declared order). Of a lease that is its share as the pool knows it: what
+    /// was spent of it and not settled yet counts as held. It takes time in proportion to all the holds of the tree
+    /// and their depth (and a little for each of the most that there ever were at once), under the lock.
     // Tests: tests/promises.rs p3_no_leak::who_holds_what_is_listed_largest_first,
     //   p3_no_leak::of_those_who_hold_as_much_the_other_axes_tell_in_declared_order;
     // tests/lease.rs p3_no_leak::a_lease_is_listed_but_is_no_reservation
@@ -341,9 +344,9 @@ impl BudgetPool {
 
     /// Starts a new period of this pool alone, and returns the old one as it was in the same instant.
     ///
-    /// `used` and `overage` go to zero, and peaks start again from what is held; `spent` and the counts stay. Live holds stay, and settle into
-    /// the new period. A [window](Builder::window) turns when it would have turned. On a carved pool it creates no budget: its
-    /// caps become what is left of them.
+    /// `used` and `overage` go to zero, and peaks start again from what is held; `spent` and the counts stay. Live
+    /// holds stay, and settle into the new period. A [window](Builder::window) turns when it would have turned. On
+    /// a carved pool it creates no budget: its caps become what is left of them.
     // Tests: tests/promises.rs p5_one_instant::a_reset_returns_the_very_state_that_it_ends,
     //   p2_nothing_lost::spent_is_the_true_spend_of_all_periods, carved::a_reset_creates_no_budget;
     // tests/time.rs windows::a_reset_starts_a_period_and_leaves_the_turns_where_they_are;
@@ -356,8 +359,8 @@ impl BudgetPool {
     /// budget moves here from the parent, in one transition.
     ///
     /// # Errors
-    /// [`Exceeded`](BudgetError::Exceeded) if a cap would no longer fit into a `u64` (then `available` is how far it can
-    /// rise); [`Closed`](BudgetError::Closed); on a carved pool all that the parent's
+    /// [`Exceeded`](BudgetError::Exceeded) if a cap would no longer fit into a `u64` (then `available` is how far it
+    /// can rise); [`Closed`](BudgetError::Closed); on a carved pool all that the parent's
     /// [`record`](BudgetPool::record) can answer. Nothing has changed then.
     // Tests: tests/promises.rs p2_nothing_lost::freed_and_added_capacity_pays_the_overage_first,
     //   carved::add_and_remove_move_budget_between_the_share_and_its_parent,
@@ -367,7 +370,8 @@ impl BudgetPool {
         self.handle.ask(|tree, at, now| tree.add(at, &caps, now))
     }
 
-    /// Lowers the caps by what is free; on a carved pool it goes back to the parent. An axis without a cap stays unlimited.
+    /// Lowers the caps by what is free; on a carved pool it goes back to the parent. An axis without a cap stays
+    /// unlimited.
     ///
     /// # Errors
     /// [`Exceeded`](BudgetError::Exceeded) if less is free in this pool. Nothing has changed then.
@@ -378,8 +382,8 @@ impl BudgetPool {
     }
 
     /// The kill switch, for good: from now on everything that asks of this pool or of one below it is refused with
-    /// [`Closed`](BudgetError::Closed), and those that wait are told. Facts are still booked, live reservations can still be settled. A carved pool
-    /// gives back what it neither used nor holds.
+    /// [`Closed`](BudgetError::Closed), and those that wait are told. Facts are still booked, live reservations can
+    /// still be settled. A carved pool gives back what it neither used nor holds.
     // Tests: tests/promises.rs p7_clear_refusals::closing_closes_what_is_below_and_names_the_outermost,
     //   p2_nothing_lost::a_fact_is_booked_after_the_deadline_and_on_a_closed_pool,
     //   carved::closing_returns_what_is_neither_used_nor_held_now_and_later;
@@ -408,8 +412,9 @@ impl BudgetPool {
         self.handle.name()
     }
 
-    /// The time until the earliest deadline on the way up, zero once it has passed; `None` without one. Reads the clock if
-    /// there is a deadline (P8), and takes no lock: should the clock have run back, it may say more than a refusal knows.
+    /// The time until the earliest deadline on the way up, zero once it has passed; `None` without one. Reads the clock
+    /// if there is a deadline (P8), and takes no lock: should the clock have run back, it may say more than a
+    /// refusal knows.
     // Tests: tests/promises.rs p8_time_only_when_asked::the_earliest_deadline_counts_and_is_named,
     //   p8_time_only_when_asked::without_a_deadline_the_clock_is_never_read;
     // src/pool.rs tests::what_is_said_to_take_no_lock_takes_none
@@ -497,7 +502,8 @@ impl From<&DeadlineBudget> for PoolDeadline {
 }
 
 impl PoolDeadline {
-    /// Starts the time by the pool's clock. What lasts for a while keeps the floor and the named caps of the budget above.
+    /// Starts the time by the pool's clock. What lasts for a while keeps the floor and the named caps of the budget
+    /// above.
     fn start(self, clock: &SharedClock, above: Option<&DeadlineBudget>) -> DeadlineBudget {
         match (self, above) {
             (PoolDeadline::Budget(budget), _) => budget.with_clock(clock.clone()),
@@ -580,8 +586,8 @@ impl<Kind> Builder<Kind> {
     /// Until when the pool may be asked: a [`Duration`] from `build` on, or the instant of a [`DeadlineBudget`], which
     /// [`BudgetPool::deadline`] gives back. The earliest on the way up counts.
     ///
-    /// A pool reads the clock of its tree. One that stands alone and is not given a [`clock`](Builder::clock) takes that of
-    /// the budget; any other budget given here should go by the tree's clock, too.
+    /// A pool reads the clock of its tree. One that stands alone and is not given a [`clock`](Builder::clock) takes
+    /// that of the budget; any other budget given here should go by the tree's clock, too.
     // Tests: tests/deadline.rs a_part_keeps_the_floor_and_the_caps_and_a_lone_pool_the_clock;
     // tests/promises.rs p8_time_only_when_asked::the_earliest_deadline_counts_and_is_named,
     //   p7_clear_refusals::the_deadline_of_the_outermost_is_named_where_several_end_together
@@ -590,8 +596,8 @@ impl<Kind> Builder<Kind> {
         self
     }
 
-    /// Lets the caps come back by themselves: so much per minute, per day. A lifetime cap and several rates combine as pools
-    /// under pools, as every spend is charged to the whole path:
+    /// Lets the caps come back by themselves: so much per minute, per day. A lifetime cap and several rates combine as
+    /// pools under pools, as every spend is charged to the whole path:
     ///
     /// ```
     /// use std::time::Duration;
@@ -603,8 +609,8 @@ impl<Kind> Builder<Kind> {
     /// # Ok::<(), budget_pool::ParseUsdError>(())
     /// ```
     ///
-    /// Time is read by the pool's clock, at each call on it or below it. A [carved](Builder::carved) pool cannot have one:
-    /// [`CarvedWindow`](BudgetError::CarvedWindow).
+    /// Time is read by the pool's clock, at each call on it or below it. A [carved](Builder::carved) pool cannot have
+    /// one: [`CarvedWindow`](BudgetError::CarvedWindow).
     // Tests: tests/time.rs windows::p7_rates_and_lifetime_caps_combine_and_the_one_that_bound_is_named,
     //   windows::p1_a_carved_pool_has_no_window, p8_time_only_when_asked::a_window_makes_its_path_read_it
     pub fn window(mut self, window: Window) -> Self {
@@ -612,9 +618,9 @@ impl<Kind> Builder<Kind> {
         self
     }
 
-    /// How many keys of [`record_once`](BudgetPool::record_once) are remembered at most, and each for how long. If not set:
-    /// 65,536, for an hour. A time too long for an [`Instant`] is for ever; one of zero remembers nothing. With a `most` of zero
-    /// every call with a key is refused.
+    /// How many keys of [`record_once`](BudgetPool::record_once) are remembered at most, and each for how long. If not
+    /// set: 65,536, for an hour. A time too long for an [`Instant`] is for ever; one of zero remembers nothing.
+    /// With a `most` of zero every call with a key is refused.
     // Tests: tests/time.rs once::unless_set_a_key_is_remembered_for_an_hour_as_one_of_65_536,
     //   once::p7_there_is_never_room_where_none_is_forgotten_or_none_may_be_known,
     //   once::a_key_remembered_for_no_time_counts_each_time
@@ -635,18 +641,18 @@ impl<Kind> Builder<Kind> {
 }
 
 impl Builder<Root> {
-    /// Where this pool, and all that will be below it, take the time from; the system's if not set. An `Arc<dyn Clock>` is
-    /// one by closure: `.clock(move || clock.now())`.
+    /// Where this pool, and all that will be below it, take the time from; the system's if not set. An `Arc<dyn Clock>`
+    /// is one by closure: `.clock(move || clock.now())`.
     // Tests: tests/promises.rs builders::the_clock_of_a_root_is_that_of_all_below
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.kind.runtime.clock = SharedClock::new(clock);
         self
     }
 
-    /// How async waits of this pool, and of all that will be below it, sleep: an instant of the pool's clock in, a sleep of
-    /// the caller's runtime until then out. Without it a wait that only time can end is served or told at the next call on
-    /// the pool, and so are those behind it. Blocking waits need none. It is called by the poll that has to wait, without the
-    /// lock; should it panic there, the wait keeps its place.
+    /// How async waits of this pool, and of all that will be below it, sleep: an instant of the pool's clock in, a
+    /// sleep of the caller's runtime until then out. Without it a wait that only time can end is served or told at
+    /// the next call on the pool, and so are those behind it. Blocking waits need none. It is called by the poll
+    /// that has to wait, without the lock; should it panic there, the wait keeps its place.
     ///
     /// ```
     /// use budget_pool::BudgetPool;
@@ -681,8 +687,8 @@ impl Builder<Root> {
 
 impl Builder<Child> {
     /// Makes the caps a share that nobody else can touch: they are reserved in the parent, and all the way up, when the
-    /// pool is built. On the axes that it caps, the pools above are not asked again. Closing or dropping it returns what is
-    /// neither used nor held.
+    /// pool is built. On the axes that it caps, the pools above are not asked again. Closing or dropping it returns
+    /// what is neither used nor held.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};

@@ -1,12 +1,12 @@
 //! Who waits, in what order, blocked where. Pure: wakers are stored and handed out, never woken here.
 //!
-//! Each pool has one queue, first come, first served, by ticket. Only the head of a queue is a *candidate*. A candidate is
-//! *blocked* at the first pool on its way up that refuses it, for lack of room or because an earlier candidate is parked
-//! there. It is *parked* there, and at the pools on the way that it would have passed: it keeps its place in all of them, so
-//! that streams of small ones in two pools cannot take turns to starve a large one that needs both. A pool that gains room,
-//! or loses a candidate, tries the first that is parked at it: one that is still refused where it is blocked stays, one that
-//! is now blocked elsewhere moves there. So a small one cannot starve a large one, one that is blocked in a child does not
-//! hold up those outside of it, and the cost is that of the grants and the moves.
+//! Each pool has one queue, first come, first served, by ticket. Only the head of a queue is a *candidate*. A candidate
+//! is *blocked* at the first pool on its way up that refuses it, for lack of room or because an earlier candidate is
+//! parked there. It is *parked* there, and at the pools on the way that it would have passed: it keeps its place in all
+//! of them, so that streams of small ones in two pools cannot take turns to starve a large one that needs both. A pool
+//! that gains room, or loses a candidate, tries the first that is parked at it: one that is still refused where it is
+//! blocked stays, one that is now blocked elsewhere moves there. So a small one cannot starve a large one, one that is
+//! blocked in a child does not hold up those outside of it, and the cost is that of the grants and the moves.
 //!
 //! Pools compete where something is asked of an axis that is capped: on a carved axis nothing is asked above the carve.
 
@@ -76,8 +76,8 @@ pub(crate) struct Queue {
     pub(crate) waiting: u64,
     /// At least what any of them asks here. It falls only when it is looked at or nobody waits.
     most_asked: Units,
-    /// What each of them asks here, axis by axis, once some had to be told that there is no hope: then the next of those is
-    /// found without a look at the others. As long as nobody is, it need not be known.
+    /// What each of them asks here, axis by axis, once some had to be told that there is no hope: then the next of
+    /// those is found without a look at the others. As long as nobody is, it need not be known.
     asked: Option<BTreeSet<Asked>>,
 }
 
@@ -171,8 +171,9 @@ impl Tree {
         key
     }
 
-    /// What became of a wait: collected once. Until then `waker` is kept; the one kept before is given back, to be dropped
-    /// outside the lock. The last is the instant at which its owner must look again, should it not be woken before.
+    /// What became of a wait: collected once. Until then `waker` is kept; the one kept before is given back, to be
+    /// dropped outside the lock. The last is the instant at which its owner must look again, should it not be woken
+    /// before.
     pub(crate) fn poll_wait(
         &mut self,
         key: WaitKey,
@@ -191,8 +192,8 @@ impl Tree {
         (Poll::Pending, wait.waker.replace(waker), alarm)
     }
 
-    /// The owner has gone: its place is given up, or what it was granted is given back. Returns what to drop outside the
-    /// lock.
+    /// The owner has gone: its place is given up, or what it was granted is given back. Returns what to drop outside
+    /// the lock.
     pub(crate) fn cancel_wait(&mut self, key: WaitKey) -> Option<Waker> {
         if self.waits.all[key].outcome.is_none() {
             self.unqueue(key);
@@ -245,8 +246,8 @@ impl Tree {
         }
     }
 
-    /// Tries all that were called, and whoever moves up behind them, by ticket: each stays where it is still refused, or
-    /// is parked where it is blocked now, or is granted.
+    /// Tries all that were called, and whoever moves up behind them, by ticket: each stays where it is still refused,
+    /// or is parked where it is blocked now, or is granted.
     pub(crate) fn serve(&mut self) {
         while let Some(Reverse((_, key))) = self.waits.called.pop() {
             if self.waits.all[key].outcome.is_some() {
@@ -270,8 +271,8 @@ impl Tree {
         }
     }
 
-    /// Whether a window will bring back enough only after the deadline of the one that waits. (The pool where it is blocked
-    /// knows no deadline but its own.) Those behind it are told when they are the first.
+    /// Whether a window will bring back enough only after the deadline of the one that waits. (The pool where it is
+    /// blocked knows no deadline but its own.) Those behind it are told when they are the first.
     fn is_too_late_for(&self, key: WaitKey) -> bool {
         let Wait { home, asked, .. } = &self.waits.all[key];
         self.schedule.windows > 0 && self.is_hopeless(*home, asked.units())
@@ -382,8 +383,8 @@ impl Tree {
 
 /// Those for whom there is nothing to wait for any more.
 impl Tree {
-    /// Tells those that no release can meet now. A pool looks at them only where the most that is asked of it may be more than
-    /// it can ever give.
+    /// Tells those that no release can meet now. A pool looks at them only where the most that is asked of it may be
+    /// more than it can ever give.
     fn tell_hopeless(&mut self, at: NodeId) {
         let mut above = Some(at);
         while let Some(id) = above {
@@ -460,8 +461,9 @@ impl Tree {
 
 /// Those for whom time is enough.
 impl Tree {
-    /// When time alone may change what becomes of a wait: its deadline comes; and for the first of those that are blocked at
-    /// a pool, enough has come back there, or a hold expires. The others cannot pass it whatever the time.
+    /// When time alone may change what becomes of a wait: its deadline comes; and for the first of those that are
+    /// blocked at a pool, enough has come back there, or a hold expires. The others cannot pass it whatever the
+    /// time.
     fn alarm(&self, key: WaitKey) -> Option<Instant> {
         let wait = &self.waits.all[key];
         let deadline = self.nodes[wait.home].deadline.map(|deadline| deadline.at);
@@ -509,8 +511,8 @@ impl Tree {
 
 /// Waiting for the end.
 impl Tree {
-    /// Whether a pool is closed. If not, `waker` is kept under `key`, and the one kept before is given back, to be dropped
-    /// outside the lock.
+    /// Whether a pool is closed. If not, `waker` is kept under `key`, and the one kept before is given back, to be
+    /// dropped outside the lock.
     pub(crate) fn poll_closed(
         &mut self,
         pool: NodeId,

@@ -25,25 +25,26 @@ use crate::{Amount, BudgetPool};
 ///
 /// # After it has expired
 ///
-/// A hold from [`reserve_for`](BudgetPool::reserve_for) or [`renew`](Reservation::renew) has expired from the instant of its
-/// expiry on, whether or not a call has reclaimed it yet. What may still be told:
+/// A hold from [`reserve_for`](BudgetPool::reserve_for) or [`renew`](Reservation::renew) has expired from the instant
+/// of its expiry on, whether or not a call has reclaimed it yet. What may still be told:
 ///
 /// - [`commit`](Reservation::commit) and [`debit`](Reservation::debit) book what happened, as if it had not been held:
 ///   from what is free, and what does not fit as overage. What was held is remembered for this, so that a late
 ///   [`commit_all`](Reservation::commit_all) books it. The receipt [is late](Receipt::is_late).
-/// - After [`commit_on_drop`](Reservation::commit_on_drop), what was held has been settled by the expiry, into the period in
-///   which it expired. A late commit then books what is beyond that, so that nothing counts twice.
+/// - After [`commit_on_drop`](Reservation::commit_on_drop), what was held has been settled by the expiry, into the
+///   period in which it expired. A late commit then books what is beyond that, so that nothing counts twice.
 ///
-/// What would ask ([`record`](Reservation::record), [`try_commit`](Reservation::try_commit), [`grow`](Reservation::grow),
-/// [`shrink`](Reservation::shrink), [`split`](Reservation::split), [`renew`](Reservation::renew)) is refused with
-/// [`Expired`](BudgetError::Expired). A drop or a release does nothing more. What a forgotten guard held is free again; what
-/// the pool remembers of it (some 200 bytes) stays, as it may still come. So does its pool, which it keeps alive: the share of
-/// a [carved](crate::Builder::carved) one goes back only when that is closed.
+/// What would ask ([`record`](Reservation::record), [`try_commit`](Reservation::try_commit),
+/// [`grow`](Reservation::grow), [`shrink`](Reservation::shrink), [`split`](Reservation::split),
+/// [`renew`](Reservation::renew)) is refused with [`Expired`](BudgetError::Expired). A drop or a release does nothing
+/// more. What a forgotten guard held is free again; what the pool remembers of it (some 200 bytes) stays, as it may
+/// still come. So does its pool, which it keeps alive: the share of a [carved](crate::Builder::carved) one goes back
+/// only when that is closed.
 ///
 /// # What a commit settles
 ///
-/// An axis that is not named settles at what is still held of it; naming it with zero settles zero. Naming one token axis
-/// names all three. So a commit of tokens alone books the held money: a forgotten axis does not make money vanish.
+/// An axis that is not named settles at what is still held of it; naming it with zero settles zero. Naming one token
+/// axis names all three. So a commit of tokens alone books the held money: a forgotten axis does not make money vanish.
 ///
 /// ```
 /// use budget_pool::{Amount, BudgetPool, Usd};
@@ -102,8 +103,8 @@ impl Reservation {
         self
     }
 
-    /// Settles the real figures. Cannot fail (P2): what is more than was held comes from what is free, and what does not
-    /// fit there is booked as overage. What is less goes back.
+    /// Settles the real figures. Cannot fail (P2): what is more than was held comes from what is free, and what does
+    /// not fit there is booked as overage. What is less goes back.
     ///
     /// Works after the deadline, on a closed pool, and after the hold has expired, too: it happened.
     // Tests: tests/promises.rs p2_nothing_lost::a_commit_beyond_its_hold_takes_what_is_free_and_the_rest_is_overage,
@@ -122,8 +123,8 @@ impl Reservation {
     }
 
     /// As [`commit`](Reservation::commit), with a total that includes what [`record`](Reservation::record) and
-    /// [`debit`](Reservation::debit) on this reservation have settled already: providers report totals. A total below what
-    /// has been settled settles nothing more; what has been settled stays.
+    /// [`debit`](Reservation::debit) on this reservation have settled already: providers report totals. A total below
+    /// what has been settled settles nothing more; what has been settled stays.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -140,8 +141,8 @@ impl Reservation {
         Receipt(self.end(|tree, key, now| tree.commit_total(key, &total, now)))
     }
 
-    /// A strict commit: refused, with nothing changed, if it does not fit into what is held and free. It asks for capacity
-    /// alone, so that it works after the deadline and on a closed pool.
+    /// A strict commit: refused, with nothing changed, if it does not fit into what is held and free. It asks for
+    /// capacity alone, so that it works after the deadline and on a closed pool.
     ///
     /// # Errors
     /// [`CommitRefused`] says what did not fit, or that the hold has [expired](BudgetError::Expired), and owns the
@@ -181,12 +182,12 @@ impl Reservation {
         self.end(Tree::release);
     }
 
-    /// Asks to settle part of the hold now: for a stream that meters as it goes. What is beyond the hold is taken from the
-    /// pool.
+    /// Asks to settle part of the hold now: for a stream that meters as it goes. What is beyond the hold is taken from
+    /// the pool.
     ///
     /// # Errors
-    /// As [`BudgetPool::record`], for what is beyond the hold; before all, [`Expired`](BudgetError::Expired). Nothing has
-    /// changed then.
+    /// As [`BudgetPool::record`], for what is beyond the hold; before all, [`Expired`](BudgetError::Expired). Nothing
+    /// has changed then.
     // Tests: tests/promises.rs p2_nothing_lost::a_total_includes_what_was_metered,
     //   p7_clear_refusals::what_asks_for_capacity_is_counted_as_admitted_or_refused_and_nothing_else_is;
     // tests/time.rs ttl::p7_after_expiry_what_asks_is_refused_and_changes_nothing
@@ -203,9 +204,9 @@ impl Reservation {
         Receipt(self.pool.handle().tell(|tree, _, now| tree.debit_part(key, part.quantities(), now)))
     }
 
-    /// From now on a drop, or the [expiry](BudgetPool::reserve_for), settles what is still held, instead of releasing it: for
-    /// a call that the provider bills even if we stop listening. Everything else works as before. On a hold that has expired
-    /// already it does nothing.
+    /// From now on a drop, or the [expiry](BudgetPool::reserve_for), settles what is still held, instead of releasing
+    /// it: for a call that the provider bills even if we stop listening. Everything else works as before. On a hold
+    /// that has expired already it does nothing.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -226,8 +227,8 @@ impl Reservation {
     /// Asks to hold `extra` more.
     ///
     /// # Errors
-    /// As [`BudgetPool::record`]: it passes those that wait. Before all, [`Expired`](BudgetError::Expired). The hold is then as
-    /// it was.
+    /// As [`BudgetPool::record`]: it passes those that wait. Before all, [`Expired`](BudgetError::Expired). The hold is
+    /// then as it was.
     // Tests: tests/promises.rs p1_cap::the_check_is_exact_at_the_cap;
     // tests/waiting.rs p6_a_place_at_a_pool_is_kept_while_that_pool_refuses;
     // tests/bad_input.rs a_hold_cannot_grow_past_what_a_u64_can_count;
@@ -241,8 +242,8 @@ impl Reservation {
     /// shrink input and output, name them (their total then follows); to name the total alone leaves them as they are.
     ///
     /// # Errors
-    /// [`Expired`](BudgetError::Expired); [`Exceeded`](BudgetError::Exceeded) if that is more than is held: the hold is then
-    /// what was available, and the cap, and it is as it was.
+    /// [`Expired`](BudgetError::Expired); [`Exceeded`](BudgetError::Exceeded) if that is more than is held: the hold is
+    /// then what was available, and the cap, and it is as it was.
     // Tests: tests/promises.rs p3_no_leak::what_is_given_back_stands_for_itself_axis_by_axis,
     //   p2_nothing_lost::a_fact_is_booked_after_the_deadline_and_on_a_closed_pool;
     // tests/bad_input.rs a_hold_does_not_shrink_or_split_below_nothing
@@ -256,8 +257,8 @@ impl Reservation {
     /// Each axis stands for itself, as in [`shrink`](Reservation::shrink).
     ///
     /// # Errors
-    /// As [`shrink`](Reservation::shrink); else as [`BudgetPool::record`], for the one in flight that the new reservation
-    /// counts. Nothing has changed then.
+    /// As [`shrink`](Reservation::shrink); else as [`BudgetPool::record`], for the one in flight that the new
+    /// reservation counts. Nothing has changed then.
     // Tests: tests/promises.rs
     //   p3_no_leak::a_half_keeps_the_label_and_the_guard_and_what_was_settled_stays_with_the_whole,
     //   p3_no_leak::what_is_given_back_stands_for_itself_axis_by_axis, p3_no_leak::resizing_moves_units_and_loses_none;
@@ -269,9 +270,9 @@ impl Reservation {
         Ok(Reservation::new(self.pool.clone(), half))
     }
 
-    /// From now on the hold lives for so long, whether it could [expire](BudgetPool::reserve_for) before or not: longer, or
-    /// shorter. A `ttl` too long for an [`Instant`] is for ever. Works after the deadline and on a closed pool, too: it asks
-    /// for nothing more.
+    /// From now on the hold lives for so long, whether it could [expire](BudgetPool::reserve_for) before or not:
+    /// longer, or shorter. A `ttl` too long for an [`Instant`] is for ever. Works after the deadline and on a
+    /// closed pool, too: it asks for nothing more.
     ///
     /// # Errors
     /// [`Expired`](BudgetError::Expired): it is too late.
@@ -289,8 +290,8 @@ impl Reservation {
         self.pool.handle().tell(|tree, _, now| Amount::from(tree.held(self.key(), now)))
     }
 
-    /// The time until this hold [expires](BudgetPool::reserve_for) or the earliest deadline on the pool's path comes, zero
-    /// once it has; `None` without either. Reads the clock if there is one (P8).
+    /// The time until this hold [expires](BudgetPool::reserve_for) or the earliest deadline on the pool's path comes,
+    /// zero once it has; `None` without either. Reads the clock if there is one (P8).
     // Tests: tests/time.rs ttl::p3_a_hold_lives_until_its_instant_and_has_expired_at_it,
     //   ttl::a_hold_can_be_renewed_on_a_closed_pool_and_after_the_deadline,
     //   ttl::p8_what_has_expired_has_no_time_left_though_the_clock_runs_back,
@@ -374,13 +375,13 @@ impl Hash for Receipt {
     }
 }
 
-/// A strict commit that did not fit, or came after the hold had expired: nothing was settled, and the reservation is in here,
-/// as it was.
+/// A strict commit that did not fit, or came after the hold had expired: nothing was settled, and the reservation is in
+/// here, as it was.
 ///
 /// As long as the error is kept, so is the hold, until it expires. **Dropping this error drops the reservation, which
 /// releases what it holds** (or settles it, after [`commit_on_drop`](Reservation::commit_on_drop)). A spend that really
-/// happened must not be lost that way: take the reservation back with [`into_reservation`](CommitRefused::into_reservation)
-/// and `commit` it.
+/// happened must not be lost that way: take the reservation back with
+/// [`into_reservation`](CommitRefused::into_reservation) and `commit` it.
 // Tests: tests/promises.rs p3_no_leak::a_refused_strict_commit_gives_the_reservation_back,
 //   p3_no_leak::an_error_that_keeps_a_guard_settles_it_when_it_is_dropped
 #[derive(Debug, thiserror::Error)]

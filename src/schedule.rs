@@ -1,12 +1,12 @@
 //! What is due at a given instant: holds that expire, windows that turn. Pure: time is passed in.
 //!
-//! Nothing happens by itself. Whoever knows the time *touches* a path first, and what was due there is then done as if it
-//! had been done in its time: a hold that settles when it expires settles into the period in which it expired. A window that
-//! no call has touched turns at its next touch.
+//! Nothing happens by itself. Whoever knows the time *touches* a path first, and what was due there is then done as if
+//! it had been done in its time: a hold that settles when it expires settles into the period in which it expired. A
+//! window that no call has touched turns at its next touch.
 //!
-//! Expired holds, of the whole tree, are reclaimed in small batches, so that few calls pay for many; but not fewer than the
-//! call needs to be met, and all if somebody waits, if a window must not turn before, or if whoever calls wants to see the
-//! whole.
+//! Expired holds, of the whole tree, are reclaimed in small batches, so that few calls pay for many; but not fewer than
+//! the call needs to be met, and all if somebody waits, if a window must not turn before, or if whoever calls wants to
+//! see the whole.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -52,8 +52,8 @@ impl Tree {
         !self.schedule.expiries.is_empty()
     }
 
-    /// Brings a path up to the present, for a call that asks for so much there. Returns the instant to go by: time never
-    /// runs back (P8).
+    /// Brings a path up to the present, for a call that asks for so much there. Returns the instant to go by: time
+    /// never runs back (P8).
     #[inline]
     pub(crate) fn touch(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Option<Instant> {
         now.map(|now| self.touch_at(at, asked, now))
@@ -187,8 +187,8 @@ impl Tree {
         self.schedule(key, now.checked_add(ttl));
     }
 
-    /// When a hold expires or its pool's deadline comes; and the latest instant seen, which is when one that has expired
-    /// ends.
+    /// When a hold expires or its pool's deadline comes; and the latest instant seen, which is when one that has
+    /// expired ends.
     pub(crate) fn end_of(&self, key: HoldKey) -> (Option<Instant>, Option<Instant>) {
         let hold = self.hold(key);
         let expiry = if hold.is_live() { hold.expiry } else { self.latest };

@@ -3,8 +3,9 @@
 //! The clock is read before the lock is taken, and whatever is the user's is dropped after it was let go.
 //!
 //! Whether a call must know the time depends on its path, which never changes, and on whether there is a hold that may
-//! expire. The second is told by a flag, so that the lock need not be taken for it. It is only a hint, which is why it needs
-//! no memory order: a call that finds such a hold under the lock, and has not read the clock, lets go of the lock and does.
+//! expire. The second is told by a flag, so that the lock need not be taken for it. It is only a hint, which is why it
+//! needs no memory order: a call that finds such a hold under the lock, and has not read the clock, lets go of the lock
+//! and does.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -47,8 +48,8 @@ struct Shared {
 /// How many are woken without a change of the queue's memory.
 const FEW: usize = 8;
 
-/// The lock while a transition runs. Its end wakes all that the transition granted or told, without the lock: a waker may
-/// come back here. No other thread wakes them for this one: it might hold a lock that they take.
+/// The lock while a transition runs. Its end wakes all that the transition granted or told, without the lock: a waker
+/// may come back here. No other thread wakes them for this one: it might hold a lock that they take.
 struct Transition<'a> {
     shared: &'a Shared,
     tree: Option<MutexGuard<'a, Tree>>,
@@ -163,8 +164,8 @@ impl Handle {
         transition(Transition::begin(&self.shared).tree(), self.node)
     }
 
-    /// A transition that tells or looks: it is told the time if the path has a window, or a hold may expire (P8). It cannot
-    /// fail: if the clock panics, no time has passed.
+    /// A transition that tells or looks: it is told the time if the path has a window, or a hold may expire (P8). It
+    /// cannot fail: if the clock panics, no time has passed.
     #[inline]
     pub(crate) fn tell<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R) -> R {
         self.transition(self.windowed, Tree::may_expire, || self.try_now(), transition)
@@ -247,7 +248,8 @@ impl Drop for Handle {
     }
 }
 
-// The lock has no poison and needs none: nothing of the user's runs under it, and a clock that panics does so before it.
+// The lock has no poison and needs none: nothing of the user's runs under it, and a clock that panics does so before
+// it.
 impl UnwindSafe for Handle {}
 impl RefUnwindSafe for Handle {}
 

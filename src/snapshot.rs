@@ -24,8 +24,8 @@ pub struct AxisSnapshot<T> {
     // Tests: tests/promises.rs p2_nothing_lost::a_commit_beyond_its_hold_takes_what_is_free_and_the_rest_is_overage,
     //   p2_nothing_lost::spent_is_the_true_spend_of_all_periods
     pub overage: T,
-    /// What can really be spent now: the least that is free in this pool and in those above it, up to the nearest carve.
-    /// `None` = unlimited. It is a matter of balances alone: a closed or late pool refuses all the same.
+    /// What can really be spent now: the least that is free in this pool and in those above it, up to the nearest
+    /// carve. `None` = unlimited. It is a matter of balances alone: a closed or late pool refuses all the same.
     // Tests: tests/promises.rs p5_one_instant::what_is_available_is_a_matter_of_balances_alone,
     //   carved::a_share_is_reserved_above_and_moves_to_used_as_it_is_spent
     pub available: Option<T>,
@@ -33,7 +33,8 @@ pub struct AxisSnapshot<T> {
     // Tests: tests/promises.rs p2_nothing_lost::spent_is_the_true_spend_of_all_periods;
     // tests/time.rs windows::p2_the_smallest_and_the_largest_numbers_are_counted
     pub spent: T,
-    /// The most that `used + reserved` has been in this period. A hold that has expired may count until it is reclaimed.
+    /// The most that `used + reserved` has been in this period. A hold that has expired may count until it is
+    /// reclaimed.
     // Tests: src/ledger.rs tests::the_peak_is_the_most_that_was_used_plus_reserved_in_the_period;
     // tests/time.rs windows::p5_the_peak_of_a_period_does_not_count_what_expired_before_it
     pub peak: T,
@@ -55,8 +56,8 @@ impl<T: Copy> AxisSnapshot<T> {
 
 /// A pool at one instant that really existed (P5).
 ///
-/// It is not promised to be the present one: by the time it is read, others may have spent. What must hold when you act,
-/// ask for with [`record`](crate::BudgetPool::record) or [`reserve`](crate::BudgetPool::reserve).
+/// It is not promised to be the present one: by the time it is read, others may have spent. What must hold when you
+/// act, ask for with [`record`](crate::BudgetPool::record) or [`reserve`](crate::BudgetPool::reserve).
 ///
 /// `Display` is a small table of the axes that have a cap or were used:
 ///
@@ -98,13 +99,13 @@ pub struct Snapshot {
     pub usd: AxisSnapshot<Usd>,
     /// Live reservations, and the in-flight caps that are carved out for children.
     pub in_flight: AxisSnapshot<u64>,
-    /// What asked for capacity and was admitted, on this pool and on those below it: `record`, `record_once` (once for a
-    /// key), `reserve`, a wait that was granted, a reservation's `record`, `grow` and `split`, `lease` and a lease's `record`
-    /// that its share does not cover, and what a carved child asks when it is built or added to.
+    /// What asked for capacity and was admitted, on this pool and on those below it: `record`, `record_once` (once for
+    /// a key), `reserve`, a wait that was granted, a reservation's `record`, `grow` and `split`, `lease` and a
+    /// lease's `record` that its share does not cover, and what a carved child asks when it is built or added to.
     pub admitted: u64,
-    /// What of that was refused. (Not counted: a wait that was given up, a strict commit, a key that stands for another
-    /// amount, what is asked of an expired hold, what is refused for being more than a reservation holds, a cap can rise by,
-    /// or is free to be removed, and an `add` to a closed pool.)
+    /// What of that was refused. (Not counted: a wait that was given up, a strict commit, a key that stands for
+    /// another amount, what is asked of an expired hold, what is refused for being more than a reservation holds,
+    /// a cap can rise by, or is free to be removed, and an `add` to a closed pool.)
     // Tests: tests/promises.rs
     //   p7_clear_refusals::what_asks_for_capacity_is_counted_as_admitted_or_refused_and_nothing_else_is;
     // tests/waiting.rs blocking::a_wait_in_vain_ends_and_leaves_no_trace

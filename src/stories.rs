@@ -1,15 +1,15 @@
-//! What loom cannot reach: many threads with long histories. Shuttle tells each story in thousands of schedules that it picks
-//! at random: one half step by step, the other with a few changes of who goes first (PCT).
+//! What loom cannot reach: many threads with long histories. Shuttle tells each story in thousands of schedules that it
+//! picks at random: one half step by step, the other with a few changes of who goes first (PCT).
 //!
-//! The threads' own sums are exact: what they were told or admitted is what the pools have booked, whatever the schedule. What
-//! they do is rolled with shuttle's dice, so that it is part of the schedule. One that fails is printed, and told again by
-//! `BUDGET_POOL_SCHEDULE=...` and the name of the test.
+//! The threads' own sums are exact: what they were told or admitted is what the pools have booked, whatever the
+//! schedule. What they do is rolled with shuttle's dice, so that it is part of the schedule. One that fails is printed,
+//! and told again by `BUDGET_POOL_SCHEDULE=...` and the name of the test.
 //!
-//! Under this cfg a thread that parks never wakes early, and no time passes but a `ManualClock`'s: whoever is not woken sleeps
-//! for ever, which shuttle reports.
+//! Under this cfg a thread that parks never wakes early, and no time passes but a `ManualClock`'s: whoever is not woken
+//! sleeps for ever, which shuttle reports.
 //!
-//! `RUSTFLAGS="--cfg budget_pool_shuttle" cargo test --release --lib stories:: -- --nocapture`; for longer, say how many:
-//! `BUDGET_POOL_SCHEDULES=100000`.
+//! `RUSTFLAGS="--cfg budget_pool_shuttle" cargo test --release --lib stories:: -- --nocapture`; for longer, say how
+//! many: `BUDGET_POOL_SCHEDULES=100000`.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 

@@ -1,7 +1,7 @@
 //! Pools under pools: a call is charged to a whole path, or to none of it. Pure.
 //!
-//! A pool's every spend is also its parent's, and so on up. Only what is asked differs at a *carve*: a carved child's caps
-//! are reserved above, so that on those axes the pools above it are not asked again. They follow the child:
+//! A pool's every spend is also its parent's, and so on up. Only what is asked differs at a *carve*: a carved child's
+//! caps are reserved above, so that on those axes the pools above it are not asked again. They follow the child:
 //!
 //! > what is reserved above for a carve = the child's `cap - used`
 //!
@@ -172,8 +172,9 @@ impl Tree {
         id
     }
 
-    /// The last handle of a pool has gone, and with it the last hold: a hold keeps a handle. Frees the pool and those above
-    /// that nothing reaches any more. Returns the keys they knew, which may be many: to be dropped outside the lock.
+    /// The last handle of a pool has gone, and with it the last hold: a hold keeps a handle. Frees the pool and those
+    /// above that nothing reaches any more. Returns the keys they knew, which may be many: to be dropped outside
+    /// the lock.
     pub(crate) fn drop_handle(&mut self, at: NodeId) -> Vec<Keys> {
         self.turn_to_latest(at);
         self.nodes[at].handle = false;
@@ -217,8 +218,8 @@ impl Tree {
         self.give_back(parent, &share);
     }
 
-    /// What was not spent goes back up to where the nearest carve keeps it: to the root, for each pool of a deep tree, would
-    /// be too far.
+    /// What was not spent goes back up to where the nearest carve keeps it: to the root, for each pool of a deep tree,
+    /// would be too far.
     fn give_back(&mut self, at: NodeId, share: &Units) {
         let (mut share, mut overage) = (*share, NOTHING);
         let mut above = Some(at);
@@ -648,8 +649,8 @@ impl Node {
         }
     }
 
-    /// Settles in a carved pool, and turns `held` into what the pools above can let go: the share shrinks by what was used
-    /// of it, and by what a closed pool has no use for.
+    /// Settles in a carved pool, and turns `held` into what the pools above can let go: the share shrinks by what was
+    /// used of it, and by what a closed pool has no use for.
     fn settle_share(&mut self, held: &mut Units, actual: &Units, overage: &mut Units) {
         let used: Units = std::array::from_fn(|axis| self.ledger.used(axis));
         self.ledger.settle(held, actual, overage);

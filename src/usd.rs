@@ -107,8 +107,8 @@ impl Usd {
         self.0 / NANOS_PER_DOLLAR
     }
 
-    /// As a float, for display and statistics only, which may not be exact: the nearest one up to nine million dollars, and
-    /// above that no more than one step beside it.
+    /// As a float, for display and statistics only, which may not be exact: the nearest one up to nine million dollars,
+    /// and above that no more than one step beside it.
     // Tests: src/usd.rs
     //   tests::a_float_is_the_nearest_up_to_nine_million_dollars_and_no_more_than_a_step_beside_it_above
     #[must_use]
@@ -197,8 +197,8 @@ impl Usd {
         if nanos > u64::MAX as u128 { Usd::MAX } else { Usd(nanos as u64) }
     }
 
-    /// From a float of dollars, rounded to the nearest nano (the nearest to the float itself, which for `0.1` is a little
-    /// above a tenth). For figures that arrive as a float; write your own as text or with a constructor.
+    /// From a float of dollars, rounded to the nearest nano (the nearest to the float itself, which for `0.1` is a
+    /// little above a tenth). For figures that arrive as a float; write your own as text or with a constructor.
     ///
     /// # Errors
     /// If the float is NaN, infinite, negative, or above [`Usd::MAX`].
@@ -250,8 +250,8 @@ impl fmt::Debug for Usd {
     }
 }
 
-/// Exact decimal dollars: digits, with at most one point among them and at most nine of them after it (`12`, `0.30`, `.5`).
-/// No sign, no exponent, no spaces, no currency mark.
+/// Exact decimal dollars: digits, with at most one point among them and at most nine of them after it (`12`, `0.30`,
+/// `.5`). No sign, no exponent, no spaces, no currency mark.
 ///
 /// ```
 /// use budget_pool::Usd;

@@ -14,9 +14,10 @@ use crate::{Amount, BudgetPool};
 
 /// A reservation to come, from [`BudgetPool::reserve_wait`].
 ///
-/// It takes its place at the first poll. It works on any runtime, keeps its pool alive, and is cancel-safe: dropped at any
-/// point, it gives up its place, or gives back what it was granted (P3). Fused: polled again after its end, it is pending
-/// for ever. One that is forgotten ([`std::mem::forget`]) in line keeps its place, and for ever what it is granted.
+/// It takes its place at the first poll. It works on any runtime, keeps its pool alive, and is cancel-safe: dropped at
+/// any point, it gives up its place, or gives back what it was granted (P3). Fused: polled again after its end, it is
+/// pending for ever. One that is forgotten ([`std::mem::forget`]) in line keeps its place, and for ever what it is
+/// granted.
 ///
 /// What is granted is handed over in the transition that freed it, so that nobody can take it in between. The
 /// waker is woken by the call that granted it, without the lock; one that panics is passed over.
@@ -68,8 +69,8 @@ impl Wait {
         }
         let sleep = self.sleep.take_if(|_| poll.is_ready());
         let poll = poll.map_ok(|hold| Reservation::new(self.pool.clone(), hold));
-        // Last: what is granted has its owner, should these panic. (Should the sleep do so only when the wait is dropped, the
-        // compiler would forget what an `await` has in hand.)
+        // Last: what is granted has its owner, should these panic. (Should the sleep do so only when the wait is
+        // dropped, the compiler would forget what an `await` has in hand.)
         drop((old, sleep));
         poll
     }

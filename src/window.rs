@@ -8,9 +8,9 @@ use crate::ledger::Ledger;
 /// How the caps of a pool come back by themselves: so much per minute, per day. For
 /// [`Builder::window`](crate::Builder::window).
 ///
-/// It counts every axis but [`InFlight`](Axis::InFlight), whose cap is one of the present. The arithmetic is exact: nothing
-/// drifts, however long it runs. A period of zero is one of a nanosecond; one of more than 584 years is one of 584 years. What
-/// would come back later than 584 years from now never does.
+/// It counts every axis but [`InFlight`](Axis::InFlight), whose cap is one of the present. The arithmetic is exact:
+/// nothing drifts, however long it runs. A period of zero is one of a nanosecond; one of more than 584 years is one of
+/// 584 years. What would come back later than 584 years from now never does.
 ///
 /// ```
 /// use std::time::Duration;
@@ -50,9 +50,9 @@ enum Kind {
 }
 
 impl Window {
-    /// A new period begins every so often, as by [`reset`](crate::BudgetPool::reset): `used` and `overage` start again from
-    /// zero, and what is still held settles into the period in which it is settled. At a turn the caps of two periods can be
-    /// spent within a moment; where that matters, take a [`sliding`](Window::sliding) one.
+    /// A new period begins every so often, as by [`reset`](crate::BudgetPool::reset): `used` and `overage` start again
+    /// from zero, and what is still held settles into the period in which it is settled. At a turn the caps of two
+    /// periods can be spent within a moment; where that matters, take a [`sliding`](Window::sliding) one.
     // Tests: tests/time.rs windows::p1_a_fixed_window_turns_at_its_instant,
     //   windows::p2_a_turn_forgives_what_is_owed_and_a_sliding_window_pays_it_off_first,
     //   windows::p2_what_is_held_across_a_turn_is_neither_lost_nor_counted_twice
@@ -74,9 +74,9 @@ impl Window {
         Window { kind: Kind::Sliding, period, start: None }
     }
 
-    /// An instant at which a period starts, by the pool's clock, before or after the present. If not set, the first starts
-    /// when the pool is built. Should this be later than that, the first period lasts until then. (A sliding window starts to
-    /// give back then.)
+    /// An instant at which a period starts, by the pool's clock, before or after the present. If not set, the first
+    /// starts when the pool is built. Should this be later than that, the first period lasts until then. (A sliding
+    /// window starts to give back then.)
     // Tests: tests/time.rs windows::a_fixed_window_may_start_before_or_after_the_present,
     //   windows::a_sliding_window_starts_to_give_back_at_its_start
     #[must_use]
@@ -167,8 +167,8 @@ fn turn_after(now: Instant, turned: Instant, period: Nanos) -> Option<Instant> {
     now.checked_add(Duration::from_nanos(Nanos::try_from(left).expect("no more than the period is left of it")))
 }
 
-/// Gives back what `elapsed` nanoseconds bring on each axis: whole units to the ledger, and what is beyond them is kept in
-/// parts. Neither is lost but where all has come back: a bucket that is full stays so.
+/// Gives back what `elapsed` nanoseconds bring on each axis: whole units to the ledger, and what is beyond them is kept
+/// in parts. Neither is lost but where all has come back: a bucket that is full stays so.
 fn refill(ledger: &mut Ledger, period: u128, elapsed: u128, parts: &mut Units) -> bool {
     let periods = elapsed / period;
     let part = elapsed - periods * period;

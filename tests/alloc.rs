@@ -294,9 +294,9 @@ fn a_short_line_allocates_nothing() {
     assert_eq!([release, collect, join], [AllocationInfo::default(); 3], "in 11 pools");
 }
 
-/// A grant makes nothing, however long the line is. A line of more than eleven is kept in several nodes: once in a while a
-/// grant gives one back, and joining makes one. Both happen once in six times; at the worst length, where the line goes to
-/// and fro between one node and three, once each time.
+/// A grant makes nothing, however long the line is. A line of more than eleven is kept in several nodes: once in a
+/// while a grant gives one back, and joining makes one. Both happen once in six times; at the worst length, where the
+/// line goes to and fro between one node and three, once each time.
 #[test]
 fn a_grant_in_a_long_line_allocates_nothing() {
     for (length, at_most) in [(12, TURNS), (13, TURNS), (100, TURNS / 4), (10_000, TURNS / 4)] {
@@ -313,8 +313,8 @@ fn a_grant_in_a_long_line_allocates_nothing() {
     }
 }
 
-/// What competes in many pools for one above them is a line there, too: of candidates, one of each pool. A grant takes one
-/// out and puts the next one in, so that here it may make a node as well, as seldom.
+/// What competes in many pools for one above them is a line there, too: of candidates, one of each pool. A grant takes
+/// one out and puts the next one in, so that here it may make a node as well, as seldom.
 #[test]
 fn a_grant_among_many_pools_allocates_seldom() {
     for (pools, at_most) in [(12, TURNS), (100, TURNS / 4)] {

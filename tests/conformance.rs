@@ -1,6 +1,7 @@
 //! Replays behaviour that was recorded from real peers, step by step, and compares every result and every state.
 //!
-//! `CONFORMANCE_DIR=some/folder cargo test --test conformance -- --nocapture` replays the files of the same names there.
+//! `CONFORMANCE_DIR=some/folder cargo test --test conformance -- --nocapture` replays the files of the same names
+//! there.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -452,14 +453,15 @@ mod escrowmint {
         LateCommit,
         /// The peer gives from a chunk what is in it. We take what is beyond it from the pool, if it is there.
         BeyondChunk,
-        /// The peer remembers that a key was refused, and for what. To us nothing has happened: when it comes again and fits,
-        /// it is admitted, with whatever amount.
+        /// The peer remembers that a key was refused, and for what. To us nothing has happened: when it comes again and
+        /// fits, it is admitted, with whatever amount.
         RefusedKeyAdmitted,
         /// From then on it stands for what we admitted; with the peer still for what was refused.
         RefusedKeySpent,
         /// When it comes again with another amount and does not fit: refused for that. With the peer it is a conflict.
         RefusedKeyRefused,
-        /// The peer remembers what has ended, and answers to that. With us its owner is gone: such a call cannot be written.
+        /// The peer remembers what has ended, and answers to that. With us its owner is gone: such a call cannot be
+        /// written.
         Ended(&'static str, Answer),
     }
 
@@ -519,8 +521,8 @@ mod escrowmint {
             }
         }
 
-        /// Empty holds that will be due before all others, as many as a call reclaims whether it needs to or not, and more:
-        /// what else is due is then reclaimed only if the call needs it.
+        /// Empty holds that will be due before all others, as many as a call reclaims whether it needs to or not, and
+        /// more: what else is due is then reclaimed only if the call needs it.
         fn distract(&mut self) {
             let decoy = || self.pool.reserve_for(tokens(0), Duration::from_nanos(1)).unwrap();
             self.decoys = std::iter::repeat_with(decoy).take(16).collect();

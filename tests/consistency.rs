@@ -1,5 +1,5 @@
-//! What is said of the lock: it is never held while code of the user's runs. Code that calls the pool again would wait for
-//! ever otherwise, so that each story has a time in which it must end.
+//! What is said of the lock: it is never held while code of the user's runs. Code that calls the pool again would wait
+//! for ever otherwise, so that each story has a time in which it must end.
 
 use std::panic::resume_unwind;
 use std::pin::Pin;

@@ -1,12 +1,12 @@
 //! Time that is caught up with lazily, beside time that is kept up with: random calls on random trees.
 //!
-//! Nothing happens by itself in a tree. What is due is done at the next touch, and often not all of it; yet everybody must
-//! be answered as if each thing had been done in its instant. A model of that would be the schedule written twice, so the
-//! oracle is a twin: the same tree, given the same calls, that is looked at as a whole at each instant at which a hold may
-//! expire, and in which nothing is ever left due. The two must give the same answers, to the last field.
+//! Nothing happens by itself in a tree. What is due is done at the next touch, and often not all of it; yet everybody
+//! must be answered as if each thing had been done in its instant. A model of that would be the schedule written twice,
+//! so the oracle is a twin: the same tree, given the same calls, that is looked at as a whole at each instant at which
+//! a hold may expire, and in which nothing is ever left due. The two must give the same answers, to the last field.
 //!
-//! What is promised of the future is tried out: with alarms that ring in their very instant nobody is left waiting whom a
-//! look at the tree would serve (P6), and a refusal that names an instant means that one (P7).
+//! What is promised of the future is tried out: with alarms that ring in their very instant nobody is left waiting whom
+//! a look at the tree would serve (P6), and a refusal that names an instant means that one (P7).
 //!
 //! A failure names its seed. `BUDGET_POOL_SEED=17 BUDGET_POOL_RUNS=1 cargo test --test lazy` does that tree again,
 //! `BUDGET_POOL_RUNS=100000` does more of them.
@@ -393,9 +393,9 @@ impl World {
         }
     }
 
-    /// Without its peaks where they may differ. Where no window must not turn before, a hold that has expired may be there
-    /// for a few calls more, and is in the peaks of these. And a close is not told the time (P8): what it gives back of a
-    /// share is not in the peak of a period that nobody has seen begin.
+    /// Without its peaks where they may differ. Where no window must not turn before, a hold that has expired may be
+    /// there for a few calls more, and is in the peaks of these. And a close is not told the time (P8): what it
+    /// gives back of a share is not in the peak of a period that nobody has seen begin.
     fn seen(&self, mut snapshot: Snapshot) -> Snapshot {
         if !self.has_windows || self.was_closed {
             for axis in [&mut snapshot.tokens, &mut snapshot.requests, &mut snapshot.in_flight] {

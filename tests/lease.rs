@@ -731,8 +731,8 @@ mod p1_exactness_under_load {
         seen
     }
 
-    /// The even ones spend to the last unit, one by one. The odd ones stop at their first refusal, or earlier, and leave
-    /// what they have stranded.
+    /// The even ones spend to the last unit, one by one. The odd ones stop at their first refusal, or earlier, and
+    /// leave what they have stranded.
     fn work(worker: u64, lease: &mut Lease) -> [u64; 2] {
         let mut dice = Dice::of(worker);
         let mut spent = [0; 2];
@@ -826,9 +826,10 @@ mod how_much_can_be_stranded {
     }
 
     proptest! {
-        /// After each call, on each axis: what the leases have left, what is free and what was spent are the cap. After each
-        /// refusal: of what was asked, the own share is counted, and what is missing is more than what is free. After each
-        /// refill: a share has no more than its batch, and one that ran short no more than an eighth of what was free.
+        /// After each call, on each axis: what the leases have left, what is free and what was spent are the cap. After
+        /// each refusal: of what was asked, the own share is counted, and what is missing is more than what is free.
+        /// After each refill: a share has no more than its batch, and one that ran short no more than an eighth of what
+        /// was free.
         #[test]
         fn what_is_missing_at_a_refusal_is_in_other_shares_and_what_a_refill_takes_is_bounded(
             caps in [0..=400_u64, 0..=150],

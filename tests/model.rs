@@ -315,8 +315,8 @@ fn p2_a_late_debit_owes_what_it_would_if_all_had_been_reclaimed_in_time() {
     let late = Op::DebitPart { hold: 0, part: tokens(40) };
     model::run(&[&owing(token_cap(60), 30)[..], &[late]].concat());
 }
-/// A pool with a window that turns every 10 ms, below a root with a hold that makes it read the clock, and a share carved
-/// out of the pool. Then time passes, which only the root sees.
+/// A pool with a window that turns every 10 ms, below a root with a hold that makes it read the clock, and a share
+/// carved out of the pool. Then time passes, which only the root sees.
 fn share_of_a_window() -> [Op; 5] {
     let child = |pool, carved, caps, window| Op::Child { pool, carved, caps, deadline: 1, window, keys: 0 };
     let every_10_ms = 1 | 10 << 2 | 7 << 6;

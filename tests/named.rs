@@ -1,6 +1,6 @@
-//! The docs against the tests. A sentence that promises something has, beside it, the names of tests that would fail if it
-//! were not true: `// Tests: tests/time.rs ttl::one, ttl::another; src/usd.rs tests::third` (in the README as a comment of its
-//! own kind). Here it is asked whether those exist, and whether what promises names any.
+//! The docs against the tests. A sentence that promises something has, beside it, the names of tests that would fail if
+//! it were not true: `// Tests: tests/time.rs ttl::one, ttl::another; src/usd.rs tests::third` (in the README as a
+//! comment of its own kind). Here it is asked whether those exist, and whether what promises names any.
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -1,9 +1,9 @@
-//! Code of the user's that panics where it is called: clocks, wakers and timers; and code that comes back to the pool from
-//! there. (What a panicking clock means where something is due: `tests/time.rs`. A waker whose `wake` panics on release:
-//! `tests/waiting.rs`.)
+//! Code of the user's that panics where it is called: clocks, wakers and timers; and code that comes back to the pool
+//! from there. (What a panicking clock means where something is due: `tests/time.rs`. A waker whose `wake` panics on
+//! release: `tests/waiting.rs`.)
 //!
-//! After each panic the pool is usable and balanced, and the others that waited are served. A panic in a waker's `clone`
-//! cannot be written here without unsafe code.
+//! After each panic the pool is usable and balanced, and the others that waited are served. A panic in a waker's
+//! `clone` cannot be written here without unsafe code.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -53,8 +53,8 @@ fn is_balanced(pool: &BudgetPool) {
     pool.reserve(tokens(100)).unwrap().release();
 }
 
-/// Each kind of call, by code that is called by the pool. What comes of it does not matter here: should the lock be held
-/// meanwhile, it hangs.
+/// Each kind of call, by code that is called by the pool. What comes of it does not matter here: should the lock be
+/// held meanwhile, it hangs.
 fn use_all(pool: &BudgetPool) {
     drop(pool.record(tokens(1)));
     drop(pool.record_once("key", tokens(1)));
@@ -532,8 +532,8 @@ mod clocks {
         }
     }
 
-    /// A way with all that knows a time: a deadline, windows of both kinds, a share, holds that may expire, a lease, and one
-    /// that waits.
+    /// A way with all that knows a time: a deadline, windows of both kinds, a share, holds that may expire, a lease,
+    /// and one that waits.
     struct World {
         clock: Clock,
         root: BudgetPool,

@@ -1,8 +1,8 @@
 //! What loom cannot reach: many real threads, with long random histories, on one tree of pools.
 //!
-//! Each thread has its own seed and keeps its own exact sum of what it has spent, from receipts and from what was admitted.
-//! Another looks at the tree all the while. When all is over, nothing may be held, and the pools must have booked what the
-//! threads know of. What a thread does is the same in every run; how the threads meet is not.
+//! Each thread has its own seed and keeps its own exact sum of what it has spent, from receipts and from what was
+//! admitted. Another looks at the tree all the while. When all is over, nothing may be held, and the pools must have
+//! booked what the threads know of. What a thread does is the same in every run; how the threads meet is not.
 //!
 //! It takes about a second, for 3 times. For longer, say how many: `BUDGET_POOL_STRESS=1000 cargo test --release --test
 //! stress`; each time has seeds of its own.

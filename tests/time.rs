@@ -1,4 +1,5 @@
-//! Time: holds that expire, caps that come back, calls that count once, waits that time ends; through the public API alone.
+//! Time: holds that expire, caps that come back, calls that count once, waits that time ends; through the public API
+//! alone.
 
 use std::mem::forget;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! What a budget of time costs beside the one clock read that it cannot do without. (Of a result only what a caller goes on
-//! with is kept: to copy the room for a refusal is the benchmark's own cost.)
+//! What a budget of time costs beside the one clock read that it cannot do without. (Of a result only what a caller
+//! goes on with is kept: to copy the room for a refusal is the benchmark's own cost.)
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};

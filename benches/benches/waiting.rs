@@ -1,9 +1,9 @@
 //! Waiting: what it costs to stand in line, to be granted and to give up, alone and in a long line.
 //!
 //! Every future is polled by hand, with a waker that does nothing: this is the price of the queue, without a runtime.
-//! The pools have a cap on what is in flight, the semaphore has as many permits, and each asks for one. The futures lie in
-//! boxes of their own on both sides. In a long line whoever is served or leaves has last been touched long ago, so that what
-//! grows with its length is the time that memory takes.
+//! The pools have a cap on what is in flight, the semaphore has as many permits, and each asks for one. The futures lie
+//! in boxes of their own on both sides. In a long line whoever is served or leaves has last been touched long ago, so
+//! that what grows with its length is the time that memory takes.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -72,7 +72,8 @@ impl Measure for HandOver<'_, '_> {
     }
 }
 
-/// One release that grants, while so many wait. To collect what was granted and to fill the line up again is not measured.
+/// One release that grants, while so many wait. To collect what was granted and to fill the line up again is not
+/// measured.
 struct Grant<'a, 'c>(&'a mut BenchmarkGroup<'c, WallTime>, usize);
 
 impl Measure for Grant<'_, '_> {

@@ -1,7 +1,7 @@
 //! What time costs: windows, holds that expire, and keys; beside governor, with its clock and with the system's.
 //!
-//! The pools and governor have one limit: a cell each nanosecond, more than one thread can take one by one, so that nothing
-//! is refused. To be refused, the limit is a cell each hour.
+//! The pools and governor have one limit: a cell each nanosecond, more than one thread can take one by one, so that
+//! nothing is refused. To be refused, the limit is a cell each hour.
 
 use std::hint::black_box;
 use std::num::NonZeroU32;

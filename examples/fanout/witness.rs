@@ -1,5 +1,5 @@
-//! The witness: sees from outside in which order the tasks asked and were granted. A program that only uses the pool needs
-//! none of this.
+//! The witness: sees from outside in which order the tasks asked and were granted. A program that only uses the pool
+//! needs none of this.
 //!
 //! Tasks that wake up do not do so in the order in which they were granted, so their own word proves nothing. But the
 //! pool can be looked at, one instant at a time:
@@ -83,8 +83,8 @@ impl Log {
     }
 }
 
-/// Whether those who were `granted` are the first of the line, in its order. `impossible` are the places of those who were
-/// told that they can never fit: they may be in the middle.
+/// Whether those who were `granted` are the first of the line, in its order. `impossible` are the places of those who
+/// were told that they can never fit: they may be in the middle.
 ///
 /// # Errors
 /// The first who was overtaken, and by whom.
@@ -105,8 +105,8 @@ pub struct Claims {
     pub spent: u64,
 }
 
-/// Compares the pool, when all is over, with what the tasks claim: nothing is left reserved, nobody is left waiting, what
-/// was spent is what is booked, and no cap was ever passed.
+/// Compares the pool, when all is over, with what the tasks claim: nothing is left reserved, nobody is left waiting,
+/// what was spent is what is booked, and no cap was ever passed.
 ///
 /// # Errors
 /// A line for every difference.

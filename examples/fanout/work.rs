@@ -116,8 +116,8 @@ fn one_blocking(task: Task, pool: &BudgetPool, witness: &Witness) -> Outcome {
         Err(refusal) => End::Told(refusal),
         Ok(hold) => {
             witness.look();
-            // Nothing stops a thread in the middle of its call: it ends it, and books what it cost, also if the pool was
-            // closed meanwhile.
+            // Nothing stops a thread in the middle of its call: it ends it, and books what it cost, also if the pool
+            // was closed meanwhile.
             thread::sleep(task.takes);
             witness.watch(|| hold.commit(Amount::new().tokens(task.spends)));
             End::Served

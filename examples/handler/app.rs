@@ -151,8 +151,9 @@ impl Service {
         let ask = serde_json::to_vec(&Ask { prompt, max_output: step.max_output }).map_err(BoxError::from)?;
         let asked = http::post(&self.client, &url, headers, ask);
 
-        // Every way out before the commit gives the hold back: a timeout, a `?`, or the client hanging up, upon which axum
-        // drops this future. If your provider bills also what you no longer listen to, add `.commit_on_drop()` to the hold.
+        // Every way out before the commit gives the hold back: a timeout, a `?`, or the client hanging up, upon which
+        // axum drops this future. If your provider bills also what you no longer listen to, add
+        // `.commit_on_drop()` to the hold.
         let late = Failure::TimedOut { call: name, timeout };
         let response = match tokio::time::timeout(timeout, asked).await {
             Err(_) => return Err(late),
@@ -225,8 +226,8 @@ impl Failure {
             Failure::TimedOut { .. } | Failure::Refused(BudgetError::DeadlineExceeded(_)) => {
                 StatusCode::GATEWAY_TIMEOUT
             }
-            // More than any request may spend: it is this one that is too large, whatever its tenant has. As no call costs
-            // more than its estimate, only the length of the question decides that.
+            // More than any request may spend: it is this one that is too large, whatever its tenant has. As no call
+            // costs more than its estimate, only the length of the question decides that.
             Failure::Refused(BudgetError::Exceeded(refusal)) if refusal.scope() == REQUEST => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }

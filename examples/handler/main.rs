@@ -1,5 +1,6 @@
-//! An HTTP handler that ends in time and spends no more than it may: a deadline from the caller's `grpc-timeout` header,
-//! three calls to another server within it, and a budget of tokens and dollars for each request under one for its tenant.
+//! An HTTP handler that ends in time and spends no more than it may: a deadline from the caller's `grpc-timeout`
+//! header, three calls to another server within it, and a budget of tokens and dollars for each request under one for
+//! its tenant.
 //!
 //! ```text
 //! cargo run --example handler              # both servers, a burst of requests of all kinds, and what became of each
@@ -18,7 +19,8 @@
 //! | lacks what its tenant has spent already | 429 without it: waiting does not help |
 //! | asks more than any request may spend | 413 |
 //!
-//! A client that hangs up takes its request with it: what that held is free again, and the call downstream is broken off.
+//! A client that hangs up takes its request with it: what that held is free again, and the call downstream is broken
+//! off.
 
 mod app;
 mod burst;

@@ -135,8 +135,8 @@ impl Model {
         Usage { input, output, requests: 1, usd }
     }
 
-    /// What `tokens` of output cost after `output` have been produced: steps add up to the bill exactly, since it is the
-    /// running total that is rounded to a nano-USD and not the step.
+    /// What `tokens` of output cost after `output` have been produced: steps add up to the bill exactly, since it is
+    /// the running total that is rounded to a nano-USD and not the step.
     fn more(&self, output: u64, tokens: u64) -> Usage {
         let usd = Usd::for_tokens(output + tokens, self.output_price) - Usd::for_tokens(output, self.output_price);
         Usage { input: 0, output: tokens, requests: 0, usd }

@@ -1,5 +1,5 @@
-//! Leases. What is spent from a share is not seen by other threads; here is what is: that a refill, a settlement and a drop
-//! each *are* one transition, whoever asks, waits or closes meanwhile.
+//! Leases. What is spent from a share is not seen by other threads; here is what is: that a refill, a settlement and a
+//! drop each *are* one transition, whoever asks, waits or closes meanwhile.
 
 use std::task::Poll;
 
@@ -16,8 +16,8 @@ fn balance(pool: &BudgetPool) -> (u64, u64) {
     used_and_reserved(&pool.snapshot())
 }
 
-/// P1, P4, P5: a lease that runs short settles, spends and refills in one instant, before a record on the pool or after it.
-/// The refill leaves for the record what it would have left had it come first, or the record is refused.
+/// P1, P4, P5: a lease that runs short settles, spends and refills in one instant, before a record on the pool or after
+/// it. The refill leaves for the record what it would have left had it come first, or the record is refused.
 #[test]
 fn refill_against_record() {
     let [start, refilled, recorded, end] = [(0, 2), (3, 2), (17, 2), (20, 0)];
@@ -43,7 +43,8 @@ fn refill_against_record() {
     });
 }
 
-/// P1, P4: two workers spend a pool to its last unit, each its own share first. Neither is refused while a unit is free.
+/// P1, P4: two workers spend a pool to its last unit, each its own share first. Neither is refused while a unit is
+/// free.
 #[test]
 fn lease_against_lease() {
     explore([(1, 3), (2, 2), (3, 1)], || {
@@ -61,8 +62,8 @@ fn lease_against_lease() {
     });
 }
 
-/// P3, P6: a lease that is dropped settles what it spent and serves who waits for the rest, whether that one asks before,
-/// between, or after.
+/// P3, P6: a lease that is dropped settles what it spent and serves who waits for the rest, whether that one asks
+/// before, between, or after.
 #[test]
 fn first_poll_against_drop() {
     explore([("not asked", "at once"), ("not asked", "woken"), ("queued", "at once"), ("queued", "woken")], || {

@@ -1,7 +1,7 @@
 //! Time: what is due is done by whoever comes, and whoever comes may have read the clock long ago.
 //!
-//! Each story moves the clock while others call, so that it is read before and after, in time and late, and by a thread that
-//! is then overtaken.
+//! Each story moves the clock while others call, so that it is read before and after, in time and late, and by a thread
+//! that is then overtaken.
 
 use std::sync::atomic::AtomicUsize;
 use std::task::Poll;
@@ -15,8 +15,8 @@ use crate::{Receipt, Window};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A clock that tells the time, and nothing else: whoever reads it learns nothing of what was done before it was moved. A
-/// lock, as `ManualClock` has, would tell it, and hide what the pool fails to tell.
+/// A clock that tells the time, and nothing else: whoever reads it learns nothing of what was done before it was moved.
+/// A lock, as `ManualClock` has, would tell it, and hide what the pool fails to tell.
 #[derive(Clone)]
 struct BareClock {
     start: Instant,
@@ -82,8 +82,8 @@ fn overage(receipt: &Receipt) -> u64 {
     receipt.overage().get(Axis::Tokens).unwrap().units()
 }
 
-/// P2, P3: once its time is over, a hold is gone for whoever looks, reclaimed or not. Its commit is booked all the same,
-/// from what is free.
+/// P2, P3: once its time is over, a hold is gone for whoever looks, reclaimed or not. Its commit is booked all the
+/// same, from what is free.
 #[test]
 fn late_commit_against_record() {
     let (start, recorded, committed, both_booked) = ((0, 0, 0), (6, 0, 6), (8, 0, 8), (10, 0, 14));
@@ -106,8 +106,8 @@ fn late_commit_against_record() {
     });
 }
 
-/// P2, P3, P8: a hold expires while it is committed: it is in time and has what it held, or it is late and takes what is
-/// free. It is late, too, if it read the clock in time, but came to the lock after somebody who was late.
+/// P2, P3, P8: a hold expires while it is committed: it is in time and has what it held, or it is late and takes what
+/// is free. It is late, too, if it read the clock in time, but came to the lock after somebody who was late.
 #[test]
 fn commit_against_expiry() {
     explore([("in time", 0, "refused"), ("late", 0, "refused"), ("late", 4, "admitted")], || {
@@ -178,8 +178,8 @@ fn drop_against_expiry() {
     });
 }
 
-/// P2: what is settled when it is dropped or when it expires falls into the period in which that was, even if nobody came
-/// before the next one: once.
+/// P2: what is settled when it is dropped or when it expires falls into the period in which that was, even if nobody
+/// came before the next one: once.
 #[test]
 fn commit_on_drop_against_expiry_and_turn() {
     let (held, dropped, turned, end) = ((0, 6, 0), (6, 0, 6), (0, 0, 6), (6, 0, 12));
@@ -217,8 +217,8 @@ fn commit_against_expiry_that_settles() {
     });
 }
 
-/// P2, P3: a hold is told to settle when it is dropped, while it expires: in time it settles, dropped or expired; too late
-/// it does nothing, and what has gone back stays free.
+/// P2, P3: a hold is told to settle when it is dropped, while it expires: in time it settles, dropped or expired; too
+/// late it does nothing, and what has gone back stays free.
 #[test]
 fn commit_on_drop_against_expiry() {
     explore([("in time", 6), ("in time", 0), ("late", 0)], || {
@@ -241,8 +241,8 @@ fn commit_on_drop_against_expiry() {
     });
 }
 
-/// P1, P2: a period ends while a hold is committed: it settles into the old one or into the new one, once. The new one has
-/// room for what comes beside what is held.
+/// P1, P2: a period ends while a hold is committed: it settles into the old one or into the new one, once. The new one
+/// has room for what comes beside what is held.
 #[test]
 fn commit_against_turn() {
     explore([6, 10], || {
@@ -266,8 +266,8 @@ fn commit_against_turn() {
     });
 }
 
-/// P1, P4, P8: what has come back is given to one of two, whoever read the clock first. The other is told when it would be
-/// its turn, by the latest time that was seen.
+/// P1, P4, P8: what has come back is given to one of two, whoever read the clock first. The other is told when it would
+/// be its turn, by the latest time that was seen.
 #[test]
 fn record_against_record_in_sliding_window() {
     explore([("in time", "second"), ("late", "first"), ("late", "second")], || {
@@ -349,8 +349,8 @@ fn record_once_against_another_amount() {
     });
 }
 
-/// P8: a key is forgotten while it comes again, twice: one spends anew, and the other is known again. One that read the clock
-/// before the key was forgotten, and comes after that, does not bring the old one back.
+/// P8: a key is forgotten while it comes again, twice: one spends anew, and the other is known again. One that read the
+/// clock before the key was forgotten, and comes after that, does not bring the old one back.
 #[test]
 fn record_once_against_forgetting() {
     explore(["first", "second"], || {
@@ -371,8 +371,8 @@ fn record_once_against_forgetting() {
     });
 }
 
-/// P3, P8: the hint that there is a hold that may expire may be missed, but not the hold: whoever knows that its time is over
-/// finds it gone.
+/// P3, P8: the hint that there is a hold that may expire may be missed, but not the hold: whoever knows that its time
+/// is over finds it gone.
 #[test]
 fn look_against_first_hold_with_a_time() {
     explore([("in time", 0), ("in time", 6), ("late", 0)], || {
@@ -417,7 +417,8 @@ fn record_against_first_hold_with_a_time() {
     });
 }
 
-/// P8: once the last hold that may expire has gone, ended by its owner or reclaimed by another, no call reads the clock.
+/// P8: once the last hold that may expire has gone, ended by its owner or reclaimed by another, no call reads the
+/// clock.
 #[test]
 fn last_hold_with_a_time_against_expiry() {
     let (none, held, committed) = ((0, 0, 0), (0, 6, 0), (6, 0, 6));
@@ -495,8 +496,8 @@ fn first_poll_against_turn() {
     });
 }
 
-/// P6: a thread that waits for a hold to expire and for a period to end is woken by those who come after that, whether it
-/// asks before or after.
+/// P6: a thread that waits for a hold to expire and for a period to end is woken by those who come after that, whether
+/// it asks before or after.
 #[test]
 fn blocking_against_turn_and_expiry() {
     explore(["not asked", "queued"], || {
@@ -521,8 +522,8 @@ fn blocking_against_turn_and_expiry() {
     });
 }
 
-/// P6: a hold is told to end earlier while somebody asks for what it holds: the wait sleeps towards that end, or is woken to
-/// do so. That one before it was told of an end as early does not help it.
+/// P6: a hold is told to end earlier while somebody asks for what it holds: the wait sleeps towards that end, or is
+/// woken to do so. That one before it was told of an end as early does not help it.
 #[test]
 fn first_poll_against_renew() {
     explore([(vec![3, 3], 1), (vec![3, 1], 0)], || {
@@ -551,8 +552,8 @@ fn first_poll_against_renew() {
     });
 }
 
-/// P6: two holds are told to end earlier while another task polls a wait: that task sleeps towards the earlier end, or is
-/// woken, even if the task before it was woken for the later one.
+/// P6: two holds are told to end earlier while another task polls a wait: that task sleeps towards the earlier end, or
+/// is woken, even if the task before it was woken for the later one.
 #[test]
 fn poll_against_two_renews() {
     explore([(3, 1), (2, 1), (1, 0)], || {
@@ -603,8 +604,8 @@ fn first_poll_against_release_in_sliding_window() {
     });
 }
 
-/// P3: the keys go with the pool that knew them, and that with its last handle; what was spent under them stays above. A
-/// pool in its place knows none.
+/// P3: the keys go with the pool that knew them, and that with its last handle; what was spent under them stays above.
+/// A pool in its place knows none.
 #[test]
 fn record_once_against_last_handle() {
     explore([(1, 2), (2, 1), (1, 1)], || {

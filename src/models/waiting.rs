@@ -1,5 +1,6 @@
-//! Waiting. Futures are polled by hand, with wakers that only note that they were woken: whoever has an outcome was told of
-//! it, and a wake-up that is lost is missed in the tally. A waker asserts nothing: the pool passes over one that panics.
+//! Waiting. Futures are polled by hand, with wakers that only note that they were woken: whoever has an outcome was
+//! told of it, and a wake-up that is lost is missed in the tally. A waker asserts nothing: the pool passes over one
+//! that panics.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker};
@@ -86,7 +87,8 @@ fn grant_against_cancel() {
     });
 }
 
-/// P3, P5, P6: a wait is granted or told that a pool above was closed: one of them, once. Nobody waits in a closed pool.
+/// P3, P5, P6: a wait is granted or told that a pool above was closed: one of them, once. Nobody waits in a closed
+/// pool.
 #[test]
 fn grant_against_close() {
     let (start, granted, closed) = ((false, 1), (false, 0), (true, 0));
@@ -139,8 +141,8 @@ fn two_releases_against_two_waiters() {
     });
 }
 
-/// P6: a thread that waits always ends, whether it asks before the release or after it; so does the one that then waits for
-/// it in its turn.
+/// P6: a thread that waits always ends, whether it asks before the release or after it; so does the one that then waits
+/// for it in its turn.
 #[test]
 fn blocking_against_release() {
     explore(["not asked", "queued"], || {
@@ -162,8 +164,8 @@ fn blocking_against_release() {
     });
 }
 
-/// P6: a release may come before the wait asks, between its asking and its leaving a waker, or after it: in all three it
-/// has its grant, and is woken only if it was left pending.
+/// P6: a release may come before the wait asks, between its asking and its leaving a waker, or after it: in all three
+/// it has its grant, and is woken only if it was left pending.
 #[test]
 fn first_poll_against_release() {
     explore([("not asked", "at once"), ("not asked", "woken"), ("queued", "at once"), ("queued", "woken")], || {
@@ -214,8 +216,8 @@ fn first_poll_against_close() {
     });
 }
 
-/// P6: a wait is granted while it is polled by another task: the poll sees it, or the other task is woken. The task before
-/// that is woken only for a grant that the poll sees.
+/// P6: a wait is granted while it is polled by another task: the poll sees it, or the other task is woken. The task
+/// before that is woken only for a grant that the poll sees.
 #[test]
 fn new_waker_against_grant() {
     explore(["seen", "woken"], || {
@@ -233,8 +235,8 @@ fn new_waker_against_grant() {
     });
 }
 
-/// P6: a waiter is blocked in its child, then by a sibling, then by the parent itself, in whatever order these give way: it
-/// is served by the last.
+/// P6: a waiter is blocked in its child, then by a sibling, then by the parent itself, in whatever order these give
+/// way: it is served by the last.
 #[test]
 fn waiter_in_child_against_release_above() {
     explore([(1, 10), (1, 7), (1, 4), (1, 3), (0, 8)], || {
@@ -259,8 +261,8 @@ fn waiter_in_child_against_release_above() {
     });
 }
 
-/// A waker may come back into the pool: this one collects the grant and gives it back at once, so that the next is woken
-/// from within it, while another thread is at work there.
+/// A waker may come back into the pool: this one collects the grant and gives it back at once, so that the next is
+/// woken from within it, while another thread is at work there.
 #[test]
 fn waker_that_comes_back() {
     struct Collects {

@@ -21,8 +21,8 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Parks as the standard library does, but never returns early, so that a wake-up that is lost is not made good by chance.
-/// (Besides, loom's own `park` forgets that it was told not to, should the thread meet a lock in between.)
+/// Parks as the standard library does, but never returns early, so that a wake-up that is lost is not made good by
+/// chance. (Besides, loom's own `park` forgets that it was told not to, should the thread meet a lock in between.)
 pub(crate) mod thread {
     use std::sync::Arc;
     use std::time::Duration;

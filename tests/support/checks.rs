@@ -1,4 +1,5 @@
-//! What is looked at between the steps: all that can be seen is as in the model, and what is promised holds in what is seen.
+//! What is looked at between the steps: all that can be seen is as in the model, and what is promised holds in what is
+//! seen.
 
 use budget_pool::BudgetPool;
 
@@ -62,8 +63,8 @@ impl Both {
         Ok(())
     }
 
-    /// Whoever was told something is woken by the call that told it, once, and nobody else but to look again: where time
-    /// will bring something earlier than it knows. One that is reminded looks again at once.
+    /// Whoever was told something is woken by the call that told it, once, and nobody else but to look again: where
+    /// time will bring something earlier than it knows. One that is reminded looks again at once.
     pub(super) fn check_wakes(&mut self, was_timed: bool) -> Result<(), String> {
         for _ in 0..MANY_REMINDERS {
             let mut reminded = None;
@@ -142,8 +143,8 @@ impl Both {
         Ok(())
     }
 
-    /// P3: every unit that is reserved has one owner, in its pool or in one below: a hold or what was granted to a wait, a
-    /// lease, or a carved share. All of it is seen but which shares are carved.
+    /// P3: every unit that is reserved has one owner, in its pool or in one below: a hold or what was granted to a
+    /// wait, a lease, or a carved share. All of it is seen but which shares are carved.
     fn check_owners(&self, tree: &[View], holders: &[HolderView]) -> Result<(), String> {
         for (at, view) in tree.iter().enumerate() {
             let below = tree[at + 1..].iter().take_while(|below| below.depth > view.depth);

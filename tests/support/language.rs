@@ -1,5 +1,6 @@
-//! The language: the operations, and the figures that they name. One byte or two say a figure, so that proptest and the fuzzer
-//! speak it alike, and any of them means something in any state: it is read by what there is to spend or to hold.
+//! The language: the operations, and the figures that they name. One byte or two say a figure, so that proptest and the
+//! fuzzer speak it alike, and any of them means something in any state: it is read by what there is to spend or to
+//! hold.
 
 use std::time::Duration;
 
@@ -44,7 +45,8 @@ pub(super) fn without_in_flight(mut units: Units) -> Units {
     units
 }
 
-/// One step. `pool`, `hold`, `lease` and `wait` are taken modulo what is alive; a step that finds nothing alive does nothing.
+/// One step. `pool`, `hold`, `lease` and `wait` are taken modulo what is alive; a step that finds nothing alive does
+/// nothing.
 ///
 /// The first step, if it is a `Child`, says what the root is like, and by its `pool` how often all is looked at.
 #[derive(Debug, Clone)]

@@ -1,29 +1,30 @@
 //! A naive model of a tree of pools, and one language of operations that drives it and the real pool side by side.
 //!
-//! The model (`oracle.rs`, and `queue.rs` for those who wait) is an independent reading of the contract, too simple to be
-//! wrong: `u128` throughout, nothing is cached, what is reserved is never stored but summed up from the live owners each time
-//! it is asked for, and all who wait are looked at after each change. It knows nothing of how the library works inside. An
-//! absent cap is `u64::MAX`.
+//! The model (`oracle.rs`, and `queue.rs` for those who wait) is an independent reading of the contract, too simple to
+//! be wrong: `u128` throughout, nothing is cached, what is reserved is never stored but summed up from the live owners
+//! each time it is asked for, and all who wait are looked at after each change. It knows nothing of how the library
+//! works inside. An absent cap is `u64::MAX`.
 //!
-//! Here is what both have in common; `language.rs` has the operations, `steps.rs` does them, `checks.rs` looks at what came
-//! of it, and `seen.rs` puts that into the model's words.
+//! Here is what both have in common; `language.rs` has the operations, `steps.rs` does them, `checks.rs` looks at what
+//! came of it, and `seen.rs` puts that into the model's words.
 //!
 //! # What is compared
 //!
-//! The answer of every call, with all that a refusal or a receipt says, instants included. How often it read the clock, which
-//! is once or never (P8; for a first poll that must wait, once for each of its two looks). After every step what is left of
-//! each lease, which no pool is asked for, and who was woken: whoever was granted or told something, by the step that did so
-//! and once. And after a step all that can be seen of all pools and holds, beside the model and by itself; but in half of the
-//! runs only now and then, and never when time has just passed: so that what the library leaves for later is met by every
-//! kind of call.
+//! The answer of every call, with all that a refusal or a receipt says, instants included. How often it read the clock,
+//! which is once or never (P8; for a first poll that must wait, once for each of its two looks). After every step what
+//! is left of each lease, which no pool is asked for, and who was woken: whoever was granted or told something, by the
+//! step that did so and once. And after a step all that can be seen of all pools and holds, beside the model and by
+//! itself; but in half of the runs only now and then, and never when time has just passed: so that what the library
+//! leaves for later is met by every kind of call.
 //!
-//! The library does what is due when a call tells it the time. The model does it at the instant at which it was due, and is
-//! told the time by the same calls: one that reads no clock (its path has nothing to do with time, or it is a `close`, the
-//! drop of a pool or of a wait, a label) happens to both at the latest instant seen. Nothing else may differ, but these:
+//! The library does what is due when a call tells it the time. The model does it at the instant at which it was due,
+//! and is told the time by the same calls: one that reads no clock (its path has nothing to do with time, or it is a
+//! `close`, the drop of a pool or of a wait, a label) happens to both at the latest instant seen. Nothing else may
+//! differ, but these:
 //!
 //! - Where more holds have expired at once than any call must reclaim, a peak may count them a little longer (see
-//!   `learn_peaks`). How far a lease is refilled depends on what has been reclaimed, too: there the pool is looked at before,
-//!   so that it is all.
+//!   `learn_peaks`). How far a lease is refilled depends on what has been reclaimed, too: there the pool is looked at
+//!   before, so that it is all.
 //! - One that waits may be woken to look again, where time may have become of use to it earlier than it knew.
 //!
 //! Shared by the property test and the fuzz target, which includes this file by its path.

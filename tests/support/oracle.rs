@@ -1,10 +1,11 @@
 //! The model: what the contract says, too simple to be wrong.
 //!
-//! It is eager where the library is lazy: when it is told the time it does all that was due since, each thing at its own
-//! instant and in the order of these, in all pools. A window that turns at the instant at which a hold expires turns first.
-//! Who waits is of `queue.rs`, which says where the model is as lazy as the library.
+//! It is eager where the library is lazy: when it is told the time it does all that was due since, each thing at its
+//! own instant and in the order of these, in all pools. A window that turns at the instant at which a hold expires
+//! turns first. Who waits is of `queue.rs`, which says where the model is as lazy as the library.
 //!
-//! It knows of time only what the real pools were told (P8). A call that reads no clock happens at the latest instant seen.
+//! It knows of time only what the real pools were told (P8). A call that reads no clock happens at the latest instant
+//! seen.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +24,8 @@ pub(super) type LeaseId = usize;
 /// Nanoseconds since the origin of all time.
 pub(super) type Nanos = u128;
 
-/// Windows go by `u64` nanoseconds, 584 years: a period that is longer is so long, and what comes back later never does.
+/// Windows go by `u64` nanoseconds, 584 years: a period that is longer is so long, and what comes back later never
+/// does.
 const LONGEST: Nanos = MAX;
 
 /// So many expired holds are reclaimed by any call that knows the time.
@@ -72,7 +74,8 @@ impl Pool {
         self.used[axis] + self.overage[axis]
     }
 
-    /// What a sliding window has brought back on an axis that much later: whole units, and what is beyond them in parts.
+    /// What a sliding window has brought back on an axis that much later: whole units, and what is beyond them in
+    /// parts.
     fn back(&self, window: &Window, axis: usize, later: Nanos) -> (u128, u128) {
         let rate = self.caps[axis].filter(|_| axis != IN_FLIGHT).unwrap_or(0);
         let parts = later * rate + window.parts[axis];
@@ -111,8 +114,8 @@ pub(super) struct Window {
     start: Nanos,
     /// Up to when it has turned or given back.
     at: Nanos,
-    /// Of a sliding one: what is owed is a fraction with the period below. It is kept as whole units, which are seen, less
-    /// so many parts.
+    /// Of a sliding one: what is owed is a fraction with the period below. It is kept as whole units, which are seen,
+    /// less so many parts.
     parts: Units,
 }
 
@@ -448,8 +451,8 @@ impl Model {
         short.map(|axis| self.refusal(id, axis, asked[axis], deadline)).collect()
     }
 
-    /// A refusal, and what to expect. Time alone is enough if it is before the deadline: `at` that instant it fits, live
-    /// holds staying held. Else it may after a release of all that is held, which may come now, or in time.
+    /// A refusal, and what to expect. Time alone is enough if it is before the deadline: `at` that instant it fits,
+    /// live holds staying held. Else it may after a release of all that is held, which may come now, or in time.
     fn refusal(&self, id: PoolId, axis: usize, requested: u128, deadline: Option<(PoolId, Deadline)>) -> Exceeded {
         let (pool, reserved) = (&self.pools[&id], self.reserved(id)[axis]);
         let most_owed = |reserved: u128| pool.cap(axis).checked_sub(requested + reserved);
@@ -1091,8 +1094,8 @@ impl Model {
         self.free_unneeded(lease.pool);
     }
 
-    /// Whether the real pools may leave expired holds to be reclaimed after a call at this instant. Where there are windows
-    /// they do not.
+    /// Whether the real pools may leave expired holds to be reclaimed after a call at this instant. Where there are
+    /// windows they do not.
     pub(super) fn may_leave_some(&self, now: Nanos) -> bool {
         let is_due = |hold: &&Hold| hold.is_live() && hold.expiry.is_some_and(|expiry| expiry <= now);
         let due = self.holds.values().filter(is_due).count();

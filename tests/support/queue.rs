@@ -1,20 +1,23 @@
 //! The model's queue: a list of all who wait, by ticket, that is looked at as a whole after every change.
 //!
-//! Each pool has its own line, first come, first served. The first of each line is a candidate. It stays blocked at the pool
-//! that refused it for as long as that pool refuses it (for lack of room, or because an earlier one is parked there), and is
-//! parked there and at the pools on the way there where it competes; then it is tried again from its own pool upward. Whoever
-//! came first is tried first. Whoever can never be met is told so at once, before anybody is served.
+//! Each pool has its own line, first come, first served. The first of each line is a candidate. It stays blocked at the
+//! pool that refused it for as long as that pool refuses it (for lack of room, or because an earlier one is parked
+//! there), and is parked there and at the pools on the way there where it competes; then it is tried again from its own
+//! pool upward. Whoever came first is tried first. Whoever can never be met is told so at once, before anybody is
+//! served.
 //!
 //! # Time
 //!
 //! Here the model is as lazy as the library says it is, for it can be seen who was woken by which call:
 //!
-//! - Whoever waits for a deadline that has come is told by the next call, on any pool, that is told the time, and before
-//!   anything else that is due is done.
-//! - A window turns when a call on its pool, or on one below, is told the time; or one that looks at it from above. (While
-//!   nobody waits nobody can see that, and the model turns all windows in their time.) Those who wait for it are served then.
-//! - What can never be met, by what time brings, is judged by the deadline of each pool for itself. One that waits in a pool
-//!   whose deadline is before that of a pool with a window above it may be told somewhat later: it does not wait here.
+//! - Whoever waits for a deadline that has come is told by the next call, on any pool, that is told the time, and
+//!   before anything else that is due is done.
+//! - A window turns when a call on its pool, or on one below, is told the time; or one that looks at it from above.
+//!   (While nobody waits nobody can see that, and the model turns all windows in their time.) Those who wait for it are
+//!   served then.
+//! - What can never be met, by what time brings, is judged by the deadline of each pool for itself. One that waits in a
+//!   pool whose deadline is before that of a pool with a window above it may be told somewhat later: it does not wait
+//!   here.
 
 use std::collections::BTreeMap;
 

@@ -127,8 +127,8 @@ impl Both {
         self.advance_to(at);
     }
 
-    /// A refusal that says when it fits is exact: not a nanosecond before, if live holds stay held; but then, if nobody else
-    /// comes first.
+    /// A refusal that says when it fits is exact: not a nanosecond before, if live holds stay held; but then, if nobody
+    /// else comes first.
     fn retry(&mut self, refused: &Refused) -> Result<(), String> {
         let Refused { pool: id, ref want, key, at } = *refused;
         let Some((_, pool)) = self.reached().into_iter().find(|(reached, _)| *reached == id) else { return Ok(()) };

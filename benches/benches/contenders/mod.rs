@@ -1,8 +1,8 @@
 //! Who is compared, and how: by one thread and by several at once.
 //!
 //! Every contender is one shared object in an `Arc`, no cap is ever reached (but where refusals are measured), and each
-//! operation says whether it did what it should. Figures go through `black_box` as a caller would have them, one by one, and
-//! the amount is built from them inside the measured code: building it is a part of the price.
+//! operation says whether it did what it should. Figures go through `black_box` as a caller would have them, one by
+//! one, and the amount is built from them inside the measured code: building it is a part of the price.
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -138,8 +138,8 @@ fn per_second(cells: u32) -> Quota {
     Quota::per_second(NonZeroU32::new(cells).expect("not zero"))
 }
 
-/// Spending for good: ours on two to five axes, the peers with what they have. A semaphore only lends, so its permits go
-/// back each time.
+/// Spending for good: ours on two to five axes, the peers with what they have. A semaphore only lends, so its permits
+/// go back each time.
 pub fn record(mut to: Group<'_>) {
     let pool = two_axes();
     to.measure("budget-pool, 2 axes", || pool.record(two()).is_ok());

@@ -1,8 +1,8 @@
 //! One call in a loop, and nothing else, for `valgrind --tool=callgrind`: the instructions it counts, divided by the
 //! iterations, are those of one call. They are the same from run to run, also on a busy machine.
 //!
-//! `waitN` lets N wait at any time. One iteration releases, which grants the first, collects that, and lets one more wait. To
-//! make a line of them takes instructions, too: count two runs, and divide the difference.
+//! `waitN` lets N wait at any time. One iteration releases, which grants the first, collects that, and lets one more
+//! wait. To make a line of them takes instructions, too: count two runs, and divide the difference.
 
 use std::collections::VecDeque;
 use std::env;

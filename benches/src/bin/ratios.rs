@@ -1,10 +1,11 @@
 //! Reads what the last `cargo bench` left, and prints it as Markdown tables: the ratios, then one table a group.
 //!
-//! With the names of Markdown files it writes the tables there: `<!-- record -->` is followed by that of the group `record`,
-//! `<!-- ratios -->` by all ratios, `<!-- goals -->` by those that have a goal. What was not measured is shown as `-`.
+//! With the names of Markdown files it writes the tables there: `<!-- record -->` is followed by that of the group
+//! `record`, `<!-- ratios -->` by all ratios, `<!-- goals -->` by those that have a goal. What was not measured is
+//! shown as `-`.
 //!
-//! A time is the median over the samples, and beside it the least of them. On a quiet machine the two agree; where their
-//! ratios do not, measure again.
+//! A time is the median over the samples, and beside it the least of them. On a quiet machine the two agree; where
+//! their ratios do not, measure again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;

@@ -1,9 +1,10 @@
-//! The arrivals of a trace, asked of a sliding window and of governor, a limiter of rates: both are a bucket that refills
-//! continuously. Where its interval between two cells is a whole number of nanoseconds, the two answer alike, to the
-//! nanosecond; where not, governor cuts the rest off, and its rate is a little more than the quota. The pool is exact.
+//! The arrivals of a trace, asked of a sliding window and of governor, a limiter of rates: both are a bucket that
+//! refills continuously. Where its interval between two cells is a whole number of nanoseconds, the two answer alike,
+//! to the nanosecond; where not, governor cuts the rest off, and its rate is a little more than the quota. The pool is
+//! exact.
 //!
-//! So that nothing else is hidden behind the rounding, a second pool takes governor's rate for its own. It must answer as
-//! governor on every arrival, or this program fails.
+//! So that nothing else is hidden behind the rounding, a second pool takes governor's rate for its own. It must answer
+//! as governor on every arrival, or this program fails.
 
 use std::env;
 use std::path::Path;

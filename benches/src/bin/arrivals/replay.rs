@@ -226,8 +226,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Any rate with a whole interval, arrivals of any size at any distance, and again and again at the very nanosecond at
-    /// which the last refused one would fit, and at the one before.
+    /// Any rate with a whole interval, arrivals of any size at any distance, and again and again at the very nanosecond
+    /// at which the last refused one would fit, and at the one before.
     #[test]
     fn at_a_whole_interval_governor_answers_the_same() {
         let mut random = SplitMix64::new(7);

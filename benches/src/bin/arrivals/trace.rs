@@ -81,8 +81,8 @@ fn whole(digits: &str) -> Option<u32> {
     if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
-/// Calls as code assistants make them: long contexts, short answers, and many at once, then none for seconds. The same seed
-/// gives the same calls everywhere.
+/// Calls as code assistants make them: long contexts, short answers, and many at once, then none for seconds. The same
+/// seed gives the same calls everywhere.
 pub fn sample(seed: u64, calls: usize) -> Vec<Arrival> {
     // (per mille of the calls, at most this), in between on a straight line.
     const GAP_NANOS: [(u64, u64); 5] =
