@@ -70,7 +70,7 @@
 // Tests: tests/promises.rs p5_one_instant::a_snapshot_of_a_tree_is_one_state,
 //   p5_one_instant::a_reset_returns_the_very_state_that_it_ends;
 // tests/stress.rs p1_p2_p3_p5_hold_in_long_histories_of_many_threads
-//! | **P6** | *Fair waiting.* Waiting reservations are granted first come, first served among those that compete; a small one cannot starve a large one. One that can no longer be met is told at once, instead of sleeping for ever. |
+//! | **P6** | *Fair waiting.* Waiting reservations are granted first come, first served among those that compete; a small one cannot starve a large one. One that can no longer be met is told at once, instead of sleeping for ever; where time alone makes it so, [by its deadline](BudgetPool::reserve_wait). |
 // Tests: tests/waiting.rs p6_first_come_first_served_and_a_small_one_does_not_pass_a_large_one,
 //   p6_a_large_one_is_not_starved_by_small_ones_that_arrive_for_ever, p6_those_who_compete_above_are_served_by_ticket,
 //   p6_what_can_never_be_met_is_refused_at_once_and_as_soon_as_commits_make_it_so;
