@@ -17,7 +17,7 @@ use crate::sync::Mutex;
 /// caller of what asks, before anything has changed; to what tells, no time has passed then.
 // Tests: src/clock.rs tests::the_systems_clock_and_a_closure_are_clocks;
 // tests/deadline.rs tokios_paused_time_is_one_closure_away;
-// tests/consistency.rs a_clock_may_call_the_pool;
+// tests/panics.rs clocks::a_clock_that_comes_back_finds_no_lock_held;
 // tests/promises.rs p8_time_only_when_asked::without_a_deadline_the_clock_is_never_read,
 //   p8_time_only_when_asked::time_never_runs_back;
 // tests/time.rs a_clock_that_panics::p7_what_asks_panics_where_it_is_called_and_changes_nothing,

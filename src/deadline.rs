@@ -45,7 +45,7 @@ use crate::{Clock, DeadlineExceeded};
 // Tests: src/deadline.rs tests::a_question_reads_the_clock_once,
 //   tests::a_clock_that_runs_back_stands_still_at_the_start, tests::the_longest_durations_do_not_overflow;
 // tests/alloc.rs a_budget_of_time_is_copied_and_asked_without_allocating;
-// tests/consistency.rs a_clock_may_call_the_pool;
+// tests/panics.rs clocks::a_clock_that_comes_back_finds_no_lock_held;
 // tests/conformance.rs deadline_budget::every_number_is_the_same_to_the_nanosecond
 #[derive(Clone)]
 pub struct DeadlineBudget {

@@ -136,7 +136,7 @@
 //! leave their place to new ones; their memory goes with the last pool of the tree. Each call is one transition under
 //! that lock. Whatever happened before a call that changed a pool is visible to whoever sees that change, in a later
 //! call on the same tree, as with any mutex.
-// Tests: tests/consistency.rs a_clock_may_call_the_pool,
+// Tests: tests/panics.rs clocks::a_clock_that_comes_back_finds_no_lock_held; tests/consistency.rs
 //   a_waker_may_call_the_pool_when_it_is_woken_and_when_it_is_dropped, a_timer_and_its_sleep_may_call_the_pool;
 // tests/alloc.rs what_is_gone_leaves_its_place_to_what_comes, what_a_tree_has_taken_goes_with_its_last_pool;
 // tests/bad_input.rs a_tree_a_hundred_thousand_deep_is_no_trouble;
