@@ -31,7 +31,8 @@
 
 #![allow(clippy::result_large_err, reason = "what is simple comes first")]
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
 use std::pin::Pin;
@@ -98,11 +99,14 @@ pub fn run(ops: &[Op]) {
     }
 }
 
+/// What has come of a history, in a few words each.
+pub type Met = BTreeSet<&'static str>;
+
 /// As [`run`], with the first difference as an error: what it is, and the steps that led there.
-pub fn compare(ops: &[Op]) -> Result<(), String> {
+pub fn compare(ops: &[Op]) -> Result<Met, String> {
     let mut both = Both::new();
     let outcome = both.run(ops);
-    outcome.map_err(|difference| {
+    outcome.map(|()| both.met.take()).map_err(|difference| {
         let mut text = String::new();
         for (at, step) in both.trace.iter().enumerate() {
             let _ = writeln!(text, "  {at:>3}  {step}");
@@ -126,6 +130,7 @@ struct Both {
     spent: BTreeMap<String, Units>,
     /// What the step before was refused, if it will fit in time.
     refused: Option<Refused>,
+    met: RefCell<Met>,
     trace: Vec<String>,
 }
 
@@ -184,6 +189,7 @@ impl Both {
             closings: Vec::new(),
             spent: BTreeMap::new(),
             refused: None,
+            met: RefCell::default(),
             trace: Vec::new(),
         }
     }
@@ -327,7 +333,13 @@ impl Both {
     }
 
     fn refusal(&self, error: &BudgetError) -> Refusal {
-        refusal(error, self.origin)
+        let refusal = refusal(error, self.origin);
+        self.meet(refusal.in_a_word());
+        refusal
+    }
+
+    fn meet(&self, what: &'static str) {
+        self.met.borrow_mut().insert(what);
     }
 
     fn answer<T>(&self, answer: Result<T, BudgetError>) -> Result<T, Refusal> {

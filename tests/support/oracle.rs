@@ -244,6 +244,21 @@ pub(super) struct Exceeded {
 }
 
 impl Refusal {
+    pub(super) fn in_a_word(&self) -> &'static str {
+        match (self, self.summary().2) {
+            (Refusal::Exceeded(_), When::At(_)) => "exceeded until an instant",
+            (Refusal::Exceeded(_), When::AfterRelease) => "exceeded until a release",
+            (Refusal::Exceeded(_), When::Never) => "exceeded for ever",
+            (Refusal::Closed { .. }, _) => "closed",
+            (Refusal::Late { .. }, _) => "late",
+            (Refusal::Queued { .. }, _) => "queued",
+            (Refusal::Expired { .. }, _) => "expired",
+            (Refusal::KeyConflict { .. }, _) => "another amount for a key",
+            (Refusal::KeysFull { .. }, _) => "too many keys",
+            (Refusal::CarvedWindow { .. }, _) => "carved with a window",
+        }
+    }
+
     pub(super) fn summary(&self) -> (Option<Axis>, &str, When, Option<Nanos>) {
         match self {
             Refusal::Late { scope, .. } => (Some(Axis::Deadline), scope, When::Never, None),

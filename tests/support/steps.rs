@@ -591,7 +591,7 @@ impl Both {
         // A first poll asks, and if it must wait it looks what became of that.
         let asks = Reads::Asks(home);
         let looks = usize::from(self.model.is_new(id) && self.model.reads(asks) != Some(false));
-        let was_timed = self.model.is_timed();
+        let (was_new, was_timed) = (self.model.is_new(id), self.model.is_timed());
         let waker = Waker::from(Arc::clone(&bell));
         let real = self.call_of(0..=looks, asks, || wait.as_mut().poll(&mut Context::from_waker(&waker)))?;
         drop(waker);
@@ -609,8 +609,12 @@ impl Both {
                 self.waiters.push(Waiter { id, wait, bell: Some(bell) });
                 return Ok(());
             }
-            (Poll::Ready(Ok(reservation)), Some(Ok(hold))) => self.holds.push((hold, reservation)),
+            (Poll::Ready(Ok(reservation)), Some(Ok(hold))) => {
+                self.meet(if was_new { "granted at once" } else { "granted after a wait" });
+                self.holds.push((hold, reservation));
+            }
             (Poll::Ready(real), model) => {
+                self.meet(if was_new { "refused at once" } else { "refused after a wait" });
                 let real = self.answer(real).map(drop);
                 same!("a wait", Some(real), model.map(|model| model.map(drop)));
             }
