@@ -489,7 +489,8 @@ mod tests {
         ];
         for (from, most) in cases {
             let _ = from(most);
-            assert!(std::panic::catch_unwind(|| from(most + 1)).is_err());
+            let panic = std::panic::catch_unwind(|| from(most + 1)).unwrap_err();
+            assert_eq!(panic.downcast_ref(), Some(&"more dollars than Usd::MAX"));
         }
     }
 
