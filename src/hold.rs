@@ -113,6 +113,10 @@ impl Tree {
         hold
     }
 
+    pub(crate) fn remove_hold(&mut self, key: HoldKey) -> Hold {
+        self.holds.remove(key.slot)
+    }
+
     pub(crate) fn held(&mut self, key: HoldKey, now: Option<Instant>) -> Quantities {
         self.touch_hold(key, &Quantities::NONE, now);
         let hold = self.hold(key);
@@ -177,23 +181,23 @@ impl Tree {
         }
         let (node, held) = (hold.node, hold.held);
         if hold.expiry.is_some() {
-            self.unschedule(key.slot);
+            self.unschedule(key);
         }
-        self.holds.remove(key.slot);
+        self.remove_hold(key);
         Booked::new(bill, self.settle(node, held.units(), bill.units(), Tally::ENDED), false)
     }
 
     /// The owner of an expired hold has come back.
     #[cold]
     fn end_late(&mut self, key: HoldKey, bill: &Quantities) -> Booked {
-        let hold = self.holds.remove(key.slot);
+        let hold = self.remove_hold(key);
         let bill = if hold.state == State::Settled { hold.beyond(bill) } else { *bill };
         Booked::new(&bill, self.settle(hold.node, &NOTHING, bill.units(), Tally::FACT), true)
     }
 
     /// Its time is over: what it holds goes back, or is settled. What that was is kept for its owner.
-    pub(crate) fn expire(&mut self, slot: usize) {
-        let hold = &mut self.holds[slot];
+    pub(crate) fn expire(&mut self, key: HoldKey) {
+        let hold = self.hold_mut(key);
         let (node, held) = (hold.node, hold.held);
         let bill = hold.last_bill();
         hold.state = if hold.on_drop == OnDrop::Release { State::Released } else { State::Settled };
@@ -289,18 +293,7 @@ impl Tree {
     }
 }
 
-impl HoldKey {
-    pub(crate) fn slot(self) -> usize {
-        self.slot
-    }
-}
-
 impl Hold {
-    /// Its name, for whoever knows its place.
-    pub(crate) fn key(&self, slot: usize) -> HoldKey {
-        HoldKey { serial: self.serial, slot }
-    }
-
     pub(crate) fn is_live(&self) -> bool {
         self.state == State::Live
     }

@@ -36,8 +36,8 @@ impl Schedule {
     }
 
     /// The next hold to reclaim, if its time has come.
-    fn next_due(&self, now: Instant) -> Option<usize> {
-        self.expiries.first().filter(|(at, _)| *at <= now).map(|(_, key)| key.slot())
+    fn next_due(&self, now: Instant) -> Option<HoldKey> {
+        self.expiries.first().filter(|(at, _)| *at <= now).map(|(_, key)| *key)
     }
 }
 
@@ -88,7 +88,7 @@ impl Tree {
         let node = hold.node;
         let now = self.touch_at(node, hold.uncovered(asked).units(), now);
         if self.hold(key).expiry.is_some_and(|expiry| expiry <= now) {
-            self.expire_due(key.slot());
+            self.expire_due(key);
         }
         if !self.hold(key).is_live() {
             // What it would have covered is asked of the pool now.
@@ -120,22 +120,20 @@ impl Tree {
     fn bring_up(&mut self, at: NodeId, now: Instant, is_enough: impl Fn(&Tree) -> bool) {
         let mut batch = BATCH;
         // What belongs to a period must be done before its window turns.
-        while let Some(slot) = self.schedule.next_due(now).filter(|_| batch > 0 || self.schedule.windows > 0) {
-            self.expire_due(slot);
+        while let Some(key) = self.schedule.next_due(now).filter(|_| batch > 0 || self.schedule.windows > 0) {
+            self.expire_due(key);
             batch = batch.saturating_sub(1);
         }
         self.turn_path(at, now);
-        while let Some(slot) = self.schedule.next_due(now).filter(|_| !is_enough(self)) {
-            self.expire_due(slot);
+        while let Some(key) = self.schedule.next_due(now).filter(|_| !is_enough(self)) {
+            self.expire_due(key);
         }
     }
 
-    fn expire_due(&mut self, slot: usize) {
-        let hold = &self.holds[slot];
-        let (node, expiry) = (hold.node, hold.expiry.expect("it is due"));
-        self.unschedule(slot);
-        self.turn_path(node, expiry);
-        self.expire(slot);
+    fn expire_due(&mut self, key: HoldKey) {
+        let expiry = self.unschedule(key).expect("it is due");
+        self.turn_path(self.hold(key).node, expiry);
+        self.expire(key);
     }
 
     /// Turns the windows on the way up that are due, and serves those who wait for that.
@@ -183,7 +181,7 @@ impl Tree {
     /// From now on so long; `None` for longer than an instant can say.
     pub(crate) fn expire_after(&mut self, key: HoldKey, ttl: Duration) {
         let now = self.latest.expect("whoever gives it a time has told the time");
-        self.unschedule(key.slot());
+        self.unschedule(key);
         self.schedule(key, now.checked_add(ttl));
     }
 
@@ -212,10 +210,8 @@ impl Tree {
     }
 
     /// It will not expire any more. Returns when it would have.
-    pub(crate) fn unschedule(&mut self, slot: usize) -> Option<Instant> {
-        let hold = &mut self.holds[slot];
-        let at = hold.expiry.take()?;
-        let key = hold.key(slot);
+    pub(crate) fn unschedule(&mut self, key: HoldKey) -> Option<Instant> {
+        let at = self.hold_mut(key).expiry.take()?;
         self.schedule.expiries.remove(&(at, key));
         Some(at)
     }

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::axis::{Quantities, Units};
 use crate::error::BudgetError;
-use crate::hold::{HoldKey, OnDrop};
+use crate::hold::{Hold, HoldKey, OnDrop};
 use crate::tree::{Booked, NOTHING, NodeId, Tally, Tree};
 
 /// No refill beyond what is asked takes more than one in so many of the units that are free: the lower the pool, the
@@ -84,9 +84,7 @@ impl Tree {
     /// Ends a lease: what is left of its share goes back.
     pub(crate) fn end_lease(&mut self, key: HoldKey, left: &Units, now: Option<Instant>) {
         self.settle_lease(key, left, now);
-        let hold = self.hold(key);
-        let (node, held) = (hold.node, hold.held);
-        self.holds.remove(key.slot());
+        let Hold { node, held, .. } = self.remove_hold(key);
         self.settle(node, held.units(), &NOTHING, Tally::FACT);
     }
 }
