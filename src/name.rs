@@ -41,12 +41,9 @@ pub(crate) struct InLine<'a>(&'a str);
 
 impl fmt::Display for InLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.chars().try_for_each(|c| match c {
-            // These separate lines, too, and are no control characters.
-            '\u{2028}' | '\u{2029}' => c.escape_default().fmt(f),
-            c if c.is_control() => c.escape_default().fmt(f),
-            c => f.write_char(c),
-        })
+        // Two that separate lines are no control characters.
+        let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
+        self.0.chars().try_for_each(|c| if breaks(c) { c.escape_default().fmt(f) } else { f.write_char(c) })
     }
 }
 

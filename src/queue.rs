@@ -92,7 +92,7 @@ impl Queue {
             *most = units.max(*most);
         }
         if let Some(asked) = &mut self.asked {
-            asked.extend(each_asked(key, units));
+            asked.extend(each_asked(key, *units));
         }
     }
 
@@ -102,13 +102,13 @@ impl Queue {
             (self.most_asked, self.asked) = (Units::default(), None);
         }
         if let Some(asked) = &mut self.asked {
-            each_asked(key, units).for_each(|each| _ = asked.remove(&each));
+            each_asked(key, *units).for_each(|each| _ = asked.remove(&each));
         }
     }
 }
 
-fn each_asked(key: WaitKey, units: &Units) -> impl Iterator<Item = Asked> {
-    units.iter().enumerate().filter(|(_, units)| **units > 0).map(move |(axis, &units)| (axis, units, key))
+fn each_asked(key: WaitKey, units: Units) -> impl Iterator<Item = Asked> {
+    units.into_iter().enumerate().filter(|(_, units)| *units > 0).map(move |(axis, units)| (axis, units, key))
 }
 
 /// Asking with patience.
@@ -424,7 +424,7 @@ impl Tree {
     fn all_asked(&self, pool: NodeId) -> BTreeSet<Asked> {
         let waiting = self.waits.all.iter().filter(|(_, wait)| wait.outcome.is_none());
         let asked = waiting.filter_map(|(key, wait)| Some((key, self.asked_at(pool, wait)?)));
-        asked.flat_map(|(key, units)| each_asked(key, &units).collect::<Vec<_>>()).collect()
+        asked.flat_map(|(key, units)| each_asked(key, units)).collect()
     }
 
     /// Tells those whose deadline has come by the latest instant seen.
