@@ -1,14 +1,18 @@
 //! What is said of the lock: it is never held while code of the user's runs. Code that calls the pool again would wait
 //! for ever otherwise, so that each story has a time in which it must end. (Clocks are in `panics.rs`, call by call.)
 
-use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use budget_pool::{Amount, BudgetPool};
+
+#[path = "support/watchdog.rs"]
+mod watchdog;
+
+use watchdog::ends;
 
 fn tokens(n: u64) -> Amount {
     Amount::new().tokens(n)
@@ -16,20 +20,6 @@ fn tokens(n: u64) -> Amount {
 
 fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
-}
-
-/// Runs it on a thread of its own, and gives up on one that hangs.
-#[track_caller]
-fn must_end(story: impl FnOnce() + Send + 'static) {
-    let (done, is_done) = mpsc::channel::<()>();
-    let thread = std::thread::spawn(move || {
-        story();
-        drop(done);
-    });
-    if is_done.recv_timeout(secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
-        panic!("it waits for a lock that it holds itself");
-    }
-    thread.join().unwrap_or_else(|panic| resume_unwind(panic));
 }
 
 /// Calls the pool whenever it is run; how often, can be read.
@@ -77,7 +67,7 @@ fn poll<F: Future + Unpin>(future: &mut F, back: &ComesBack) -> Poll<F::Output> 
 
 #[test]
 fn a_waker_may_call_the_pool_when_it_is_woken_and_when_it_is_dropped() {
-    must_end(|| {
+    ends("a waker", || {
         let back = ComesBack::default();
         let pool = BudgetPool::builder().name("run").tokens(10).build();
         assert!(back.pool.set(pool.clone()).is_ok());
@@ -135,7 +125,7 @@ impl Drop for Sleeping {
 
 #[test]
 fn a_timer_and_its_sleep_may_call_the_pool() {
-    must_end(|| {
+    ends("a timer", || {
         let back = ComesBack::default();
         let timer = back.clone();
         let pool = BudgetPool::builder().name("run").tokens(10).deadline(secs(600)).timer(move |_| {

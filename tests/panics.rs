@@ -16,8 +16,11 @@ use budget_pool::{Amount, BudgetPool, Caps, Closed, ManualClock, Reservation, Wa
 
 #[path = "support/waiter.rs"]
 mod waiter;
+#[path = "support/watchdog.rs"]
+mod watchdog;
 
 use waiter::{Waiter, Wakes};
+use watchdog::ends;
 
 fn tokens(n: u64) -> Amount {
     Amount::new().tokens(n)
@@ -71,14 +74,6 @@ fn use_all(pool: &BudgetPool) {
     pool.debit(tokens(0));
     assert_eq!((pool.snapshot_tree().len(), pool.snapshot().depth), (1, 0));
     drop(pool.holders());
-}
-
-/// It ends; in a thread of its own, so that it fails instead of hanging.
-#[track_caller]
-fn ends<T: Send + 'static>(case: &str, call: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, is_done) = std::sync::mpsc::channel();
-    std::thread::spawn(move || drop(done.send(call())));
-    is_done.recv_timeout(secs(30)).unwrap_or_else(|_| panic!("{case}: it panicked or hangs"))
 }
 
 struct InWake;
