@@ -489,6 +489,15 @@ fn p6_of_two_holds_that_expire_at_one_instant_the_older_is_reclaimed_first() {
     ]);
 }
 
+/// A hold that two wait for is given a time, which is over at once: both are reminded, and the look of one ends it.
+#[test]
+fn all_whom_a_new_time_may_serve_look_again() {
+    let carved = Op::Child { pool: 0, carved: true, caps: token_cap(60), deadline: 1, window: 0, keys: 0 };
+    let reserve = Op::Reserve { pool: 1, amount: tokens(60) };
+    let at_once = Op::Renew { hold: 0, ttl: 0 };
+    model::run(&[plain_child(token_cap(60), 1), carved, reserve, wait(0, 10), wait(1, 10), at_once]);
+}
+
 #[test]
 fn at_a_deadline_it_is_told_before_what_has_expired_is_served() {
     let see = Op::Record { pool: 1, amount: NOTHING };

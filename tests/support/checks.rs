@@ -64,14 +64,16 @@ impl Both {
     }
 
     /// Whoever was told something is woken by the call that told it, once, and nobody else but to look again: where
-    /// time will bring something earlier than it knows. One that is reminded looks again at once.
-    pub(super) fn check_wakes(&mut self, was_timed: bool) -> Result<(), String> {
+    /// time will bring something earlier than it knows. One that is reminded looks again at once: then what it was that
+    /// reminded others, too, may be over.
+    pub(super) fn check_wakes(&mut self, mut was_timed: bool) -> Result<(), String> {
         for _ in 0..MANY_REMINDERS {
+            was_timed |= self.model.is_timed();
             let mut reminded = None;
             for (index, Waiter { id, bell, .. }) in self.waiters.iter().enumerate() {
                 let Some(bell) = bell else { continue };
                 match (heard(bell), self.model.has_ended(*id)) {
-                    ((1, false), false) if was_timed || self.model.is_timed() => reminded = Some(index),
+                    ((1, false), false) if was_timed => reminded = Some(index),
                     (heard, has_ended) => {
                         let expected = (usize::from(has_ended), !has_ended);
                         same!(format!("wakes of wait {id}, and whether its waker is kept"), heard, expected);
