@@ -149,11 +149,13 @@
 //!
 //! [`reserve_wait`](BudgetPool::reserve_wait) is a future for any runtime;
 //! [`reserve_blocking`](BudgetPool::reserve_blocking) parks the thread. Both take a ticket. Those compete that ask the
-//! same pool, whatever for, and those that ask for something that is capped in the same pool above them; one that is
-//! blocked in its own child does not hold up the others. While somebody waits with whom it would compete,
+//! same pool, whatever for, and those that ask for something that is capped in the same pool above them (or that wait
+//! there for what has no cap: of that there is [`u64::MAX`]); one that is blocked in its own child does not hold up
+//! the others. While somebody waits with whom it would compete,
 //! [`reserve`](BudgetPool::reserve) says [`Queued`](BudgetError::Queued); [`record`](BudgetPool::record) and
 //! [`grow`](Reservation::grow), which belong to calls that run, pass, as facts do.
 // Tests: tests/waiting.rs p6_in_the_pool_that_is_called_all_stand_in_one_line,
+//   p6_one_that_waits_for_what_has_no_cap_waits_its_turn,
 //   p6_what_only_another_axis_waits_for_is_not_held_up, p6_one_blocked_in_its_child_does_not_hold_up_another_child
 //!
 //! Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any semaphore. Only time

@@ -9,6 +9,8 @@
 //! blocked in a child does not hold up those outside of it, and the cost is that of the grants and the moves.
 //!
 //! Pools compete where something is asked of an axis that is capped: on a carved axis nothing is asked above the carve.
+//! One that is blocked where it does not compete (all that can be counted of an axis without a cap is taken) waits its
+//! turn there, too: so if the first that is parked at a pool is refused there, all are that are blocked there.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -302,7 +304,12 @@ impl Tree {
     fn refuses(&self, pool: NodeId, asked: &Units, wait: &Wait) -> bool {
         let node = &self.nodes[pool];
         let earlier = || node.queue.parked.first_key_value().is_some_and(|(&first, _)| first < wait.ticket);
-        !node.ledger.fits(asked) || ((pool == wait.home || node.caps_any(asked)) && earlier())
+        !node.ledger.fits(asked) || (self.keeps_a_place(pool, asked, wait) && earlier())
+    }
+
+    /// Whether a candidate is parked at a pool that it passes, or where it is blocked.
+    fn keeps_a_place(&self, pool: NodeId, asked: &Units, wait: &Wait) -> bool {
+        pool == wait.home || wait.blocked == Some(pool) || self.nodes[pool].caps_any(asked)
     }
 
     /// Hands the units over in the transition that freed them: nobody can take them in between.
@@ -370,11 +377,11 @@ impl Tree {
         let (home, mut asked) = (wait.home, *wait.asked.units());
         let mut above = Some(home);
         while let Some(id) = above {
+            let keeps_a_place = self.keeps_a_place(id, &asked, &self.waits.all[key]);
             let node = &self.nodes[id];
-            let matters = id == home || id == blocked || node.caps_any(&asked);
             node.carve(&mut asked);
             above = node.parent.filter(|_| id != blocked);
-            if matters {
+            if keeps_a_place {
                 visit(self, id);
             }
         }

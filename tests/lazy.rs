@@ -23,8 +23,11 @@ use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, Lease, Reservatio
 
 #[path = "support/random.rs"]
 mod random;
+#[path = "support/seeds.rs"]
+mod seeds;
 
 use random::Dice;
+use seeds::seeds;
 
 /// Unless `BUDGET_POOL_RUNS` says otherwise: a second or two for each test, without optimization.
 const RUNS: u64 = 300;
@@ -170,15 +173,6 @@ impl Dice {
         };
         Step { call: self.call(), at: self.roll(u64::MAX), amount, ticks: 1 + self.roll(8) }
     }
-}
-
-fn seeds() -> std::ops::Range<u64> {
-    let set = |name, default| match std::env::var(name) {
-        Ok(number) => number.parse().unwrap_or_else(|_| panic!("{name} is a number, not {number}")),
-        Err(_) => default,
-    };
-    let first = set("BUDGET_POOL_SEED", 1);
-    first..first + set("BUDGET_POOL_RUNS", RUNS)
 }
 
 /// Who is to be woken, and when: a timer that is never late.
@@ -424,7 +418,7 @@ fn taken<T>(those: &mut Vec<T>, at: u64) -> Option<T> {
 
 #[test]
 fn a_tree_that_is_touched_now_and_then_answers_as_one_that_is_touched_at_each_instant() {
-    for seed in seeds() {
+    for seed in seeds(RUNS) {
         let start = Instant::now();
         let [mut eager, mut lazy] = [(); 2].map(|()| World::new(seed, start));
         eager.is_eager = true;
@@ -493,7 +487,7 @@ impl World {
 #[test]
 fn p6_with_exact_alarms_nobody_waits_whom_a_touch_would_serve() {
     let mut all_ended = 0;
-    for seed in seeds() {
+    for seed in seeds(RUNS) {
         let (mut world, mut dice) = (World::new(seed, Instant::now()), Dice::of(!seed));
         for place in 0..STEPS {
             match dice.roll(16) {
@@ -528,13 +522,13 @@ fn p6_with_exact_alarms_nobody_waits_whom_a_touch_would_serve() {
             all_ended += world.run().len();
         }
     }
-    assert!(all_ended > 0 || seeds().count() < FEW);
+    assert!(all_ended > 0 || seeds(RUNS).count() < FEW);
 }
 
 #[test]
 fn p7_retry_after_names_the_first_instant_at_which_it_fits() {
     let mut tried = 0;
-    for seed in seeds() {
+    for seed in seeds(RUNS) {
         let start = Instant::now();
         // What expires comes back before its time is up: it is assumed to stay.
         let new = || World { expires: false, ..World::new(seed, start) };
@@ -570,5 +564,5 @@ fn p7_retry_after_names_the_first_instant_at_which_it_fits() {
             }
         }
     }
-    assert!(tried > 0 || seeds().count() < FEW);
+    assert!(tried > 0 || seeds(RUNS).count() < FEW);
 }

@@ -504,6 +504,17 @@ fn at_a_deadline_it_is_told_before_what_has_expired_is_served() {
     model::run(&[&pool_with_a_deadline()[..], &[hold_for(60, SOON, 1), wait(1, 30), PASS, see]].concat());
 }
 
+/// All that can be counted of what has no cap is taken, and comes back, while another waits there for something else.
+#[test]
+fn p6_one_that_waits_for_what_has_no_cap_waits_its_turn() {
+    let carved = |caps| Op::Child { pool: 0, carved: true, caps, deadline: 1, window: 0, keys: 0 };
+    let all_slots = Figures { axes: 1 << 5, raw: [0, 0, 0, 0, 0, 14495] };
+    let wait = |pool, amount| Op::Wait { pool, amount, poll: true };
+    let see = Op::Record { pool: 1, amount: NOTHING };
+    let pools = [plain_child(token_cap(60), 1), carved(all_slots), carved(token_cap(20))];
+    model::run(&[&pools[..], &[wait(0, tokens(60)), wait(2, NOTHING), Op::Drop { pool: 1 }, see]].concat());
+}
+
 #[test]
 fn p6_each_fact_tells_those_whom_it_leaves_nothing() {
     let reserve = Op::Reserve { pool: 0, amount: tokens(60) };

@@ -4,8 +4,8 @@
 //! admitted. Another looks at the tree all the while. When all is over, nothing may be held, and the pools must have
 //! booked what the threads know of. What a thread does is the same in every run; how the threads meet is not.
 //!
-//! It takes about a second, for 3 times. For longer, say how many: `BUDGET_POOL_STRESS=1000 cargo test --release --test
-//! stress`; each time has seeds of its own.
+//! It takes about a second, for three runs. `BUDGET_POOL_RUNS=1000 cargo test --release --test stress` makes more, and
+//! `BUDGET_POOL_SEED` says where to begin.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
@@ -20,8 +20,11 @@ use budget_pool::{
 
 #[path = "support/random.rs"]
 mod random;
+#[path = "support/seeds.rs"]
+mod seeds;
 
 use random::Dice;
+use seeds::seeds;
 
 const THREADS: usize = 8;
 const STEPS: u64 = 3_000;
@@ -624,8 +627,7 @@ fn play(window: Window, seed: u64) -> Met {
 
 #[test]
 fn p1_p2_p3_p5_hold_in_long_histories_of_many_threads() {
-    let times = std::env::var("BUDGET_POOL_STRESS").map_or(3, |times| times.parse().unwrap());
-    for seed in 0..times {
+    for seed in seeds(3) {
         for window in [Window::fixed(PERIOD), Window::sliding(PERIOD)] {
             println!("seed {seed}, {window:?}");
             let mut met = play(window, seed);

@@ -222,6 +222,22 @@ fn p6_one_is_not_held_up_where_another_waits_for_something_else() {
     assert!(first.still_waits());
 }
 
+/// What has no cap may be full all the same: then whoever asks for it waits in that pool's line, whoever calls.
+#[test]
+fn p6_one_that_waits_for_what_has_no_cap_waits_its_turn() {
+    let root = pool_of(10);
+    let below = root.child().build();
+    let requests = |n| Amount::new().requests(n);
+    let (held, all) = (root.reserve(tokens(10)).unwrap(), root.reserve(requests(u64::MAX)).unwrap());
+    let mut first = Waiter::queued(&root, tokens(1));
+    let mut second = Waiter::queued(&below, requests(1));
+    drop(all);
+    below.record(Amount::new()).unwrap();
+    assert!(first.still_waits() && second.still_waits());
+    drop(held);
+    drop((first.granted(), second.granted()));
+}
+
 #[test]
 fn p6_a_carved_share_is_not_held_up_by_those_who_wait_above() {
     let root = pool_of(100);

@@ -245,8 +245,9 @@ impl Model {
         let wait = &self.waits.all[&id];
         let is_earlier = |other: &Wait| other.ticket() < wait.ticket() && self.is_parked(other, pool);
         let is_short = !self.short(pool, asked, None).is_empty();
-        is_short
-            || (self.competes(wait.home, pool, asked) && self.line().into_iter().any(|(_, other)| is_earlier(other)))
+        let is_here = matches!(wait.state, State::Waiting { blocked, .. } if blocked == Some(pool));
+        let in_line = is_here || self.competes(wait.home, pool, asked);
+        is_short || (in_line && self.line().into_iter().any(|(_, other)| is_earlier(other)))
     }
 
     /// Whether what is asked of a pool is anything that others wait for there.
