@@ -248,7 +248,7 @@ async fn a_tenant_that_has_spent_its_budget_is_told_so_and_the_others_are_not_af
 #[tokio::test]
 async fn what_others_hold_is_worth_coming_back_for() {
     let world = World::start().await;
-    let first = async { world.ask(&[SOLO], "Why? draft=400").await };
+    let first = async { world.ask(&[SOLO], "Why? draft=1500").await };
     let second = async {
         world.until("the draft of the first", |world| world.snapshot("solo").admitted == 2).await;
         world.ask(&[SOLO], "Why?").await
