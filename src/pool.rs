@@ -237,8 +237,8 @@ impl BudgetPool {
     /// The future ends with an error as soon as there is nothing to wait for: the amount can never fit, the pool is
     /// closed, the deadline has passed (told in time by [`Builder::timer`], or else at the next call on the pool
     /// that asks). What only time makes hopeless may be told later, at the next call on the pool or at the
-    /// deadline: a [window](Builder::window) above brings back enough, but after the deadline; a hold above is
-    /// settled by its expiry.
+    /// deadline, and those behind it are served then: a [window](Builder::window) above brings back enough, but
+    /// after the deadline; a hold above is settled by its expiry.
     ///
     /// What time alone brings (a [window](Builder::window) that turns, a hold that [expires](BudgetPool::reserve_for))
     /// serves it in the same way.
@@ -263,7 +263,8 @@ impl BudgetPool {
     //   closing_tells_every_waiter_below_and_grants_none, a_deadline_tells_every_waiter_at_the_next_touch,
     //   runtimes::tokio_and_its_timer_need_no_real_second,
     //   two_that_each_hold_half_wait_for_each_other_until_time_helps;
-    // tests/time.rs waiters::p6_without_a_timer_a_turn_or_an_expiry_serves_at_the_next_touch;
+    // tests/time.rs waiters::p6_without_a_timer_a_turn_or_an_expiry_serves_at_the_next_touch,
+    //   waiters::p6_what_an_expiry_above_makes_hopeless_is_told_at_the_next_call_and_those_behind_are_served;
     // tests/promises.rs p7_clear_refusals::what_asks_for_capacity_is_counted_as_admitted_or_refused_and_nothing_else_is
     pub fn reserve_wait(&self, amount: Amount) -> Wait {
         Wait::new(self.clone(), amount)

@@ -501,10 +501,12 @@ fn p6_with_exact_alarms_nobody_waits_whom_a_touch_would_serve() {
                         all_ended += world.run().len();
                         if dice.one_in(2) {
                             drop(world.pools[0].snapshot_tree());
-                            // Hopeless it becomes without an alarm if a hold that settles at its expiry is above.
-                            let mut missed = world.run();
-                            missed.retain(|told| !matches!(told, Err(BudgetError::Exceeded(_))));
-                            assert_eq!(missed, [], "seed {seed}, step {place}, at {}", world.now());
+                            // Hopeless it becomes without an alarm if a hold that settles at its expiry is above; those
+                            // behind it are served then.
+                            let missed = world.run();
+                            let is_hopeless = |told: &_| matches!(told, Err(BudgetError::Exceeded(_)));
+                            let is_right = missed.is_empty() || missed.iter().any(is_hopeless);
+                            assert!(is_right, "seed {seed}, step {place}, at {}: {missed:?}", world.now());
                         }
                         let now = world.now();
                         if now >= until {

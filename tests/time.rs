@@ -1326,6 +1326,23 @@ mod waiters {
         told_when_it_becomes_hopeless(&below, &child);
     }
 
+    /// It is blocked in its own pool, by what may come back any time: no time is of use to it.
+    #[test]
+    fn p6_what_an_expiry_above_makes_hopeless_is_told_at_the_next_call_and_those_behind_are_served() {
+        let (clock, root) = pool_of(100);
+        let child = root.child().tokens(80).build();
+        let _hold = child.reserve(tokens(20)).unwrap();
+        let [mut hopeless, mut behind] = [80, 10].map(|n| Waiter::queued(&child, tokens(n)));
+        forget(root.reserve_for(tokens(30), secs(10)).unwrap().commit_on_drop());
+        clock.advance(secs(10));
+        assert_eq!([&hopeless, &behind].map(Waiter::wakes), [0, 0]);
+        child.check(Amount::new()).unwrap();
+        assert_eq!([&hopeless, &behind].map(Waiter::wakes), [1, 1]);
+        let told = hopeless.outcome().unwrap_err();
+        assert_eq!((told.scope(), told.outlook()), (child.name(), Outlook::Never));
+        behind.outcome().unwrap().release();
+    }
+
     /// One that is not the first, and has too early a deadline of its own, is told at that.
     #[test]
     fn p6_those_with_a_later_deadline_wait_on() {
