@@ -31,6 +31,7 @@
 
 #![allow(clippy::result_large_err, reason = "what is simple comes first")]
 
+use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -126,6 +127,8 @@ struct Both {
     leases: Vec<(LeaseId, Lease)>,
     waiters: Vec<Waiter>,
     closings: Vec<Closing>,
+    /// Never touched again, as if by `mem::forget`; but when a run is over it goes, so that a million of them leak nothing.
+    forgotten: Vec<Box<dyn Any>>,
     /// What every pool had spent when it was last seen.
     spent: BTreeMap<String, Units>,
     /// What the step before was refused, if it will fit in time.
@@ -187,6 +190,7 @@ impl Both {
             leases: Vec::new(),
             waiters: Vec::new(),
             closings: Vec::new(),
+            forgotten: Vec::new(),
             spent: BTreeMap::new(),
             refused: None,
             met: RefCell::default(),

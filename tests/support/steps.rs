@@ -262,7 +262,7 @@ impl Both {
                     if forget {
                         let (hold, guard) = self.holds.pop().expect("it was just made");
                         self.log(format!("hold {hold} of p{id}: forget"));
-                        std::mem::forget(guard);
+                        self.forgotten.push(Box::new(guard));
                     }
                 }
             }
@@ -462,7 +462,7 @@ impl Both {
             }
             Op::Forget { .. } => {
                 self.log(format!("{on}: forget"));
-                std::mem::forget(hold);
+                self.forgotten.push(Box::new(hold));
             }
             Op::RecordPart { part, .. } => {
                 let want = Want::asked(part, &held);
@@ -568,7 +568,7 @@ impl Both {
             }
             Op::ForgetLease { .. } => {
                 self.log(format!("{on}: forget"));
-                std::mem::forget(lease);
+                self.forgotten.push(Box::new(lease));
             }
             _ => unreachable!("not a step of a lease"),
         }
