@@ -70,7 +70,7 @@
 // Tests: tests/promises.rs p5_one_instant::a_snapshot_of_a_tree_is_one_state,
 //   p5_one_instant::a_reset_returns_the_very_state_that_it_ends;
 // tests/stress.rs p1_p2_p3_p5_hold_in_long_histories_of_many_threads
-//! | **P6** | *Fair waiting.* Waiting reservations are granted first come, first served among those that compete; a small one cannot starve a large one. One that can no longer be met is told at once, instead of sleeping for ever; where time alone makes it so, [by its deadline](BudgetPool::reserve_wait). |
+//! | **P6** | *Fair waiting.* Waiting reservations are granted first come, first served among those that compete; a small one cannot starve a large one. One that can no longer be met is told at once, instead of sleeping for ever; where time alone makes it so, at the next call or [by its deadline](BudgetPool::reserve_wait). |
 // Tests: tests/waiting.rs p6_first_come_first_served_and_a_small_one_does_not_pass_a_large_one,
 //   p6_a_large_one_is_not_starved_by_small_ones_that_arrive_for_ever, p6_those_who_compete_above_are_served_by_ticket,
 //   p6_what_can_never_be_met_is_refused_at_once_and_as_soon_as_commits_make_it_so;
@@ -149,11 +149,11 @@
 //!
 //! [`reserve_wait`](BudgetPool::reserve_wait) is a future for any runtime;
 //! [`reserve_blocking`](BudgetPool::reserve_blocking) parks the thread. Both take a ticket. Those compete that ask the
-//! same pool, whatever for, and those that ask for something that is capped in the same pool above them (or that wait
-//! there for what has no cap: of that there is [`u64::MAX`]); one that is blocked in its own child does not hold up
-//! the others. While somebody waits with whom it would compete,
-//! [`reserve`](BudgetPool::reserve) says [`Queued`](BudgetError::Queued); [`record`](BudgetPool::record) and
-//! [`grow`](Reservation::grow), which belong to calls that run, pass, as facts do.
+//! same pool, whatever for, and those that ask for something that is capped in the same pool above them; one that is
+//! blocked in its own child does not hold up the others. (Of what has no cap there is [`u64::MAX`]. One that finds all
+//! of it taken waits its turn in that pool; whoever asks it for nothing that has a cap, and fits, passes.) While
+//! somebody waits with whom it would compete, [`reserve`](BudgetPool::reserve) says [`Queued`](BudgetError::Queued);
+//! [`record`](BudgetPool::record) and [`grow`](Reservation::grow), which belong to calls that run, pass, as facts do.
 // Tests: tests/waiting.rs p6_in_the_pool_that_is_called_all_stand_in_one_line,
 //   p6_one_that_waits_for_what_has_no_cap_waits_its_turn,
 //   p6_what_only_another_axis_waits_for_is_not_held_up, p6_one_blocked_in_its_child_does_not_hold_up_another_child

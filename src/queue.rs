@@ -8,9 +8,9 @@
 //! blocked stays, one that is now blocked elsewhere moves there. So a small one cannot starve a large one, one that is
 //! blocked in a child does not hold up those outside of it, and the cost is that of the grants and the moves.
 //!
-//! Pools compete where something is asked of an axis that is capped: on a carved axis nothing is asked above the carve.
-//! One that is blocked where it does not compete (all that can be counted of an axis without a cap is taken) waits its
-//! turn there, too: so if the first that is parked at a pool is refused there, all are that are blocked there.
+//! Those compete at a pool who ask it for something that is capped there: on a carved axis nothing is asked above the
+//! carve. One that is blocked where it does not compete (all that can be counted of an axis without a cap is taken)
+//! waits its turn there, too: so as long as the first that is parked at a pool stays, all that are blocked there do.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -304,11 +304,12 @@ impl Tree {
     fn refuses(&self, pool: NodeId, asked: &Units, wait: &Wait) -> bool {
         let node = &self.nodes[pool];
         let earlier = || node.queue.parked.first_key_value().is_some_and(|(&first, _)| first < wait.ticket);
-        !node.ledger.fits(asked) || (self.keeps_a_place(pool, asked, wait) && earlier())
+        !node.ledger.fits(asked) || (self.takes_turn(pool, asked, wait) && earlier())
     }
 
-    /// Whether a candidate is parked at a pool that it passes, or where it is blocked.
-    fn keeps_a_place(&self, pool: NodeId, asked: &Units, wait: &Wait) -> bool {
+    /// Whether a candidate must wait its turn at a pool, and is parked there on its way up: its own, one with a cap on
+    /// what it asks, and where it is blocked now.
+    fn takes_turn(&self, pool: NodeId, asked: &Units, wait: &Wait) -> bool {
         pool == wait.home || wait.blocked == Some(pool) || self.nodes[pool].caps_any(asked)
     }
 
@@ -377,11 +378,11 @@ impl Tree {
         let (home, mut asked) = (wait.home, *wait.asked.units());
         let mut above = Some(home);
         while let Some(id) = above {
-            let keeps_a_place = self.keeps_a_place(id, &asked, &self.waits.all[key]);
+            let takes_turn = self.takes_turn(id, &asked, &self.waits.all[key]);
             let node = &self.nodes[id];
             node.carve(&mut asked);
             above = node.parent.filter(|_| id != blocked);
-            if keeps_a_place {
+            if takes_turn {
                 visit(self, id);
             }
         }

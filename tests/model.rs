@@ -489,9 +489,9 @@ fn p6_of_two_holds_that_expire_at_one_instant_the_older_is_reclaimed_first() {
     ]);
 }
 
-/// A hold that two wait for is given a time, which is over at once: both are reminded, and the look of one ends it.
+/// A hold is given a time, which is over at once, and two are reminded of it: the look of one ends it.
 #[test]
-fn all_whom_a_new_time_may_serve_look_again() {
+fn what_two_are_reminded_of_may_be_over_when_the_second_looks() {
     let carved = Op::Child { pool: 0, carved: true, caps: token_cap(60), deadline: 1, window: 0, keys: 0 };
     let reserve = Op::Reserve { pool: 1, amount: tokens(60) };
     let at_once = Op::Renew { hold: 0, ttl: 0 };

@@ -1326,7 +1326,7 @@ mod waiters {
         told_when_it_becomes_hopeless(&below, &child);
     }
 
-    /// It is blocked in its own pool, by what may come back any time: no time is of use to it.
+    /// It is blocked in its own pool, which knows nothing of the hold above.
     #[test]
     fn p6_what_an_expiry_above_makes_hopeless_is_told_at_the_next_call_and_those_behind_are_served() {
         let (clock, root) = pool_of(100);

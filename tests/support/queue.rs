@@ -250,7 +250,7 @@ impl Model {
         is_short || (in_line && self.line().into_iter().any(|(_, other)| is_earlier(other)))
     }
 
-    /// Whether what is asked of a pool is anything that others wait for there.
+    /// Its own pool, or one with a cap on any of what is asked of it.
     fn competes(&self, home: PoolId, pool: PoolId, asked: &Units) -> bool {
         home == pool || (0..6).any(|axis| asked[axis] > 0 && self.pools[&pool].is_capped(axis))
     }

@@ -9,5 +9,7 @@ pub fn seeds(many: u64) -> Range<u64> {
         Err(_) => default,
     };
     let first = set("BUDGET_POOL_SEED", 1);
-    first..first + set("BUDGET_POOL_RUNS", many)
+    let seeds = first..first + set("BUDGET_POOL_RUNS", many);
+    assert!(!seeds.is_empty(), "nothing would be tried");
+    seeds
 }
