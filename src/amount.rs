@@ -28,12 +28,6 @@ use crate::axis::{Axis, AxisSet, Quantities, Quantity};
 /// assert_eq!(call.get(Axis::Requests), None);
 /// assert_eq!((call + call).to_string(), "4000 tokens, 3000 input tokens, 1000 output tokens, 0.012 USD");
 /// ```
-// Tests: src/amount.rs tests::tokens_are_the_larger_of_the_total_and_its_parts_in_any_order, tests::setters_set,
-//   tests::naming_one_token_axis_names_all_three_and_nothing_else,
-//   tests::addition_saturates_and_names_what_either_names;
-// tests/promises.rs p2_nothing_lost::a_commit_that_names_only_tokens_books_the_held_money;
-// tests/bad_input.rs the_largest_amount_fits_no_smaller_cap_on_any_axis,
-//   sums_that_overflow_are_refused_or_stay_at_the_most
 #[derive(Clone, Copy, Default)]
 pub struct Amount {
     quantities: Quantities,
@@ -44,14 +38,12 @@ pub struct Amount {
 
 impl Amount {
     /// Names nothing.
-    // Tests: src/amount.rs tests::naming_one_token_axis_names_all_three_and_nothing_else
     #[must_use]
     pub const fn new() -> Amount {
         Amount { quantities: Quantities::NONE, total: 0 }
     }
 
     /// Sets the tokens as a total. Where input plus output is more, that counts.
-    // Tests: src/amount.rs tests::tokens_are_the_larger_of_the_total_and_its_parts_in_any_order
     #[inline]
     #[must_use]
     pub const fn tokens(mut self, tokens: u64) -> Amount {
@@ -100,7 +92,6 @@ impl Amount {
     }
 
     /// How much is named of an axis; `None` if it is not named.
-    // Tests: src/amount.rs tests::naming_one_token_axis_names_all_three_and_nothing_else
     #[must_use]
     pub fn get(&self, axis: Axis) -> Option<Quantity> {
         let named = axis.is_counted() && self.named().contains(axis as usize);
@@ -108,13 +99,11 @@ impl Amount {
     }
 
     /// What is named and not zero, axis by axis in declared order.
-    // Tests: src/amount.rs tests::axes_come_in_declared_order_an_amount_without_zeros_and_caps_with_them
     pub fn iter(&self) -> impl Iterator<Item = Quantity> + use<> {
         self.quantities.iter().filter(|quantity| quantity.units() > 0)
     }
 
     /// Whether every axis is zero or not named.
-    // Tests: src/amount.rs tests::texts_name_their_units
     #[must_use]
     pub fn is_zero(&self) -> bool {
         self.iter().next().is_none()
@@ -138,8 +127,6 @@ impl Amount {
 
 /// The same axes are named, with the same figures: the same to a pool. (Setters called afterwards may still tell a
 /// total that was named from one that followed from its parts.)
-// Tests: src/amount.rs tests::naming_one_token_axis_names_all_three_and_nothing_else;
-// tests/types.rs equal_amounts_hash_alike, equal_amounts_are_the_same_to_a_pool
 impl PartialEq for Amount {
     fn eq(&self, other: &Amount) -> bool {
         self.named() == other.named() && self.quantities.units() == other.quantities.units()
@@ -157,7 +144,6 @@ impl Hash for Amount {
 }
 
 /// Axis by axis, saturating.
-// Tests: src/amount.rs tests::addition_saturates_and_names_what_either_names
 impl Add for Amount {
     type Output = Amount;
 
@@ -195,7 +181,6 @@ impl<'a> Sum<&'a Amount> for Amount {
 }
 
 /// What is not zero, as a person reads it: `1200 tokens, 0.0036 USD`, or `nothing`.
-// Tests: src/amount.rs tests::texts_name_their_units
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let nonzero = self.iter().fold(Quantities::NONE, |all, quantity| all.with(quantity.axis(), quantity.units()));
@@ -221,8 +206,6 @@ impl fmt::Debug for Amount {
 /// assert_eq!(caps.get(Axis::InFlight).unwrap().units(), 8);
 /// assert_eq!(caps.get(Axis::InputTokens), None);
 /// ```
-// Tests: tests/bad_input.rs an_amount_on_an_axis_without_a_cap_is_counted;
-// tests/promises.rs p1_cap::the_check_is_exact_at_the_cap
 #[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Caps {
     quantities: Quantities,
@@ -283,14 +266,12 @@ impl Caps {
     }
 
     /// The cap of an axis; `None` if it has none.
-    // Tests: src/amount.rs tests::axes_come_in_declared_order_an_amount_without_zeros_and_caps_with_them
     #[must_use]
     pub fn get(&self, axis: Axis) -> Option<Quantity> {
         self.quantities.get(axis)
     }
 
     /// The caps, axis by axis in declared order.
-    // Tests: src/amount.rs tests::axes_come_in_declared_order_an_amount_without_zeros_and_caps_with_them
     pub fn iter(&self) -> impl Iterator<Item = Quantity> + use<> {
         self.quantities.iter()
     }
@@ -301,7 +282,6 @@ impl Caps {
 }
 
 /// As a person reads them: `1000000 tokens, 10 USD`, or `nothing`.
-// Tests: src/amount.rs tests::texts_name_their_units
 impl fmt::Display for Caps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.quantities.fmt(f)

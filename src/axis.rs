@@ -10,8 +10,6 @@ use crate::Usd;
 ///
 /// All but [`Deadline`](Axis::Deadline) are *counted*: a pool keeps a balance of them. Their declared order is the
 /// order in which a refusal looks for the axis to name.
-// Tests: src/axis.rs tests::every_axis_but_the_deadline_is_counted_and_has_its_unit;
-// tests/promises.rs p7_clear_refusals::the_first_refusal_is_named_from_the_called_pool_upward_and_axes_in_order
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Axis {
@@ -40,7 +38,6 @@ impl Axis {
         [Axis::Tokens, Axis::InputTokens, Axis::OutputTokens, Axis::Requests, Axis::Usd, Axis::InFlight];
 
     /// Whether a pool keeps a balance of this axis: all but [`Deadline`](Axis::Deadline).
-    // Tests: src/axis.rs tests::every_axis_but_the_deadline_is_counted_and_has_its_unit
     #[must_use]
     pub const fn is_counted(self) -> bool {
         (self as usize) < Self::COUNTED
@@ -65,7 +62,6 @@ impl Axis {
 }
 
 /// The unit: `tokens`, `input tokens`, `output tokens`, `requests`, `USD`, `in flight`, `deadline`.
-// Tests: src/axis.rs tests::every_axis_but_the_deadline_is_counted_and_has_its_unit
 impl fmt::Display for Axis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.unit())
@@ -229,7 +225,6 @@ impl fmt::Debug for AxisSet {
 /// How much of one counted axis, with its unit.
 ///
 /// Displays as `1200 tokens`, `3 requests`, `0.0036 USD`.
-// Tests: src/axis.rs tests::every_axis_but_the_deadline_is_counted_and_has_its_unit
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Quantity {
     axis: Axis,
@@ -254,7 +249,6 @@ impl Quantity {
     }
 
     /// The money, if this is on [`Axis::Usd`].
-    // Tests: src/axis.rs tests::only_money_is_money
     #[must_use]
     pub const fn usd(self) -> Option<Usd> {
         match self.axis {

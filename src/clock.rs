@@ -15,13 +15,6 @@ use crate::sync::Mutex;
 /// A pool reads it outside its lock, and only if a call must know the time (P8). A clock that runs back is not an
 /// error: to the pool, it is then the latest instant that it has seen. A clock that panics does so in the
 /// caller of what asks, before anything has changed; to what tells, no time has passed then.
-// Tests: src/clock.rs tests::the_systems_clock_and_a_closure_are_clocks;
-// tests/deadline.rs tokios_paused_time_is_one_closure_away;
-// tests/panics.rs clocks::a_clock_that_comes_back_finds_no_lock_held;
-// tests/promises.rs p8_time_only_when_asked::without_a_deadline_the_clock_is_never_read,
-//   p8_time_only_when_asked::time_never_runs_back;
-// tests/time.rs a_clock_that_panics::p7_what_asks_panics_where_it_is_called_and_changes_nothing,
-//   a_clock_that_panics::p2_what_is_told_is_booked_as_if_no_time_had_passed
 pub trait Clock: Send + Sync {
     /// The present instant.
     fn now(&self) -> Instant;
@@ -34,7 +27,6 @@ impl<F: Fn() -> Instant + Send + Sync> Clock for F {
 }
 
 /// [`Instant::now`]: the clock of every pool and budget that is not given another.
-// Tests: src/clock.rs tests::the_systems_clock_and_a_closure_are_clocks
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
@@ -96,7 +88,6 @@ impl fmt::Debug for SharedClock {
 /// clock.advance(Duration::from_secs(1));
 /// assert!(pool.record(Amount::new().requests(1)).is_err());
 /// ```
-// Tests: src/clock.rs tests::a_manual_clock_stands_until_it_is_advanced_and_its_clones_with_it
 #[derive(Clone)]
 pub struct ManualClock {
     now: Arc<Mutex<Instant>>,
@@ -110,7 +101,6 @@ impl ManualClock {
     }
 
     /// Moves this clock and all its clones forward. An advance past what an [`Instant`] can hold leaves it where it is.
-    // Tests: src/clock.rs tests::a_manual_clock_stands_until_it_is_advanced_and_its_clones_with_it
     pub fn advance(&self, by: Duration) {
         let mut now = self.now.lock();
         *now = now.checked_add(by).unwrap_or(*now);

@@ -42,11 +42,6 @@ use crate::{Clock, DeadlineExceeded};
 /// assert_eq!(budget.timeout_for("draft").unwrap_err().to_string(), "deadline exceeded: 10s of 9.5s");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-// Tests: src/deadline.rs tests::a_question_reads_the_clock_once,
-//   tests::a_clock_that_runs_back_stands_still_at_the_start, tests::the_longest_durations_do_not_overflow;
-// tests/alloc.rs a_budget_of_time_is_copied_and_asked_without_allocating;
-// tests/panics.rs clocks::a_clock_that_comes_back_finds_no_lock_held;
-// tests/conformance.rs deadline_budget::every_number_is_the_same_to_the_nanosecond
 #[derive(Clone)]
 pub struct DeadlineBudget {
     started: Instant,
@@ -92,14 +87,12 @@ impl DeadlineBudget {
     /// assert!(DeadlineBudget::new(Duration::ZERO).is_err());
     /// # Ok::<(), budget_pool::InvalidDeadline>(())
     /// ```
-    // Tests: src/deadline.rs tests::nonsense_is_refused_with_its_reason
     pub fn new(total: Duration) -> Result<DeadlineBudget, InvalidDeadline> {
         nonzero(total).map(|total| DeadlineBudget::starting(Instant::now(), total, SharedClock::SYSTEM))
     }
 
     /// Until `deadline`: its total is what is left now. A deadline that has passed is a budget that has expired, with a
     /// total of zero.
-    // Tests: src/deadline.rs tests::an_instant_that_has_passed_is_an_expired_budget
     #[must_use]
     pub fn at(deadline: Instant) -> DeadlineBudget {
         DeadlineBudget { deadline: Some(deadline), ..DeadlineBudget::unbounded() }
@@ -108,7 +101,6 @@ impl DeadlineBudget {
     /// Without end: it never expires, and [`total`](DeadlineBudget::total) and
     /// [`remaining`](DeadlineBudget::remaining) are [`Duration::MAX`]. It still counts what has
     /// [`elapsed`](DeadlineBudget::elapsed).
-    // Tests: src/deadline.rs tests::an_unbounded_budget_never_ends_but_counts
     #[must_use]
     pub fn unbounded() -> DeadlineBudget {
         DeadlineBudget { started: Instant::now(), deadline: None, rules: None }
@@ -120,8 +112,6 @@ impl DeadlineBudget {
     }
 
     /// What is left; zero once late, [`Duration::MAX`] if unbounded.
-    // Tests: src/deadline.rs tests::readings_agree_before_at_and_after_the_deadline,
-    //   tests::an_unbounded_budget_never_ends_but_counts
     #[must_use]
     #[inline]
     pub fn remaining(&self) -> Duration {
@@ -129,8 +119,6 @@ impl DeadlineBudget {
     }
 
     /// How late it is: the time since the deadline; zero before it and if unbounded.
-    // Tests: src/deadline.rs tests::readings_agree_before_at_and_after_the_deadline,
-    //   tests::an_unbounded_budget_never_ends_but_counts
     #[must_use]
     #[inline]
     pub fn overrun(&self) -> Duration {
@@ -138,8 +126,6 @@ impl DeadlineBudget {
     }
 
     /// The time since the start, also when late.
-    // Tests: src/deadline.rs tests::readings_agree_before_at_and_after_the_deadline,
-    //   tests::an_unbounded_budget_never_ends_but_counts
     #[must_use]
     #[inline]
     pub fn elapsed(&self) -> Duration {
@@ -148,22 +134,18 @@ impl DeadlineBudget {
 
     /// The whole time from the start to the deadline, the safety margin already taken off; [`Duration::MAX`] if
     /// unbounded.
-    // Tests: src/deadline.rs tests::a_margin_is_taken_off_the_total, tests::an_unbounded_budget_never_ends_but_counts
     #[must_use]
     pub fn total(&self) -> Duration {
         self.remaining_at(self.started)
     }
 
     /// The instant at which it expires; `None` if unbounded.
-    // Tests: src/deadline.rs tests::a_margin_is_taken_off_the_total, tests::an_unbounded_budget_never_ends_but_counts
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
         self.deadline
     }
 
     /// Whether nothing is left. The instant of the deadline itself is too late.
-    // Tests: src/deadline.rs tests::readings_agree_before_at_and_after_the_deadline,
-    //   tests::an_unbounded_budget_never_ends_but_counts
     #[must_use]
     #[inline]
     pub fn is_expired(&self) -> bool {
@@ -174,7 +156,6 @@ impl DeadlineBudget {
     ///
     /// # Errors
     /// If there is none.
-    // Tests: src/deadline.rs tests::readings_agree_before_at_and_after_the_deadline
     #[inline]
     pub fn check(&self) -> Result<(), DeadlineExceeded> {
         self.fits(Duration::ZERO)
@@ -185,7 +166,6 @@ impl DeadlineBudget {
     /// # Errors
     /// If it would end after the deadline, or if nothing is left at all (so that even no work does not fit). Ending at
     /// the deadline fits.
-    // Tests: src/deadline.rs tests::work_fits_up_to_the_deadline_and_nothing_fits_after_it
     #[inline]
     pub fn fits(&self, work: Duration) -> Result<(), DeadlineExceeded> {
         let now = self.now();
@@ -224,9 +204,6 @@ impl DeadlineBudget {
     /// assert_eq!(error.to_string(), "deadline exceeded: 100ms needed after 980ms of 1s");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    // Tests: src/deadline.rs tests::the_floor_wins_over_what_remains_and_the_cap_over_the_floor,
-    //   tests::a_strict_call_is_refused_only_if_it_would_exceed_what_remains,
-    //   tests::a_timeout_never_exceeds_its_caps_nor_if_strict_what_remains
     pub fn timeout_for<'a>(&self, call: impl Into<Call<'a>>) -> Result<Duration, DeadlineExceeded> {
         let call = call.into();
         let now = self.now();
@@ -258,7 +235,6 @@ impl DeadlineBudget {
     /// assert_eq!(budget.split(2), Duration::from_secs(4));
     /// # Ok::<(), budget_pool::InvalidDeadline>(())
     /// ```
-    // Tests: src/deadline.rs tests::shares_are_fair, tests::shares_add_up_to_no_more_than_what_remains
     #[must_use]
     pub fn split(&self, steps: u32) -> Duration {
         match (self.remaining(), steps) {
@@ -285,8 +261,6 @@ impl DeadlineBudget {
     /// assert_eq!(lookup.deadline(), request.deadline());
     /// # Ok::<(), budget_pool::InvalidDeadline>(())
     /// ```
-    // Tests: src/deadline.rs tests::a_child_ends_with_its_parent_or_earlier_and_shares_its_rules,
-    //   tests::a_child_never_outlives_its_parent, tests::nonsense_is_refused_with_its_reason
     pub fn child(&self, total: Duration) -> Result<DeadlineBudget, InvalidDeadline> {
         nonzero(total).map(|total| self.narrowed_to(total))
     }
@@ -310,8 +284,6 @@ impl DeadlineBudget {
     /// assert_eq!(DeadlineBudget::unbounded().to_grpc_timeout(), None);
     /// # Ok::<(), budget_pool::InvalidDeadline>(())
     /// ```
-    // Tests: src/deadline.rs tests::a_timeout_is_written_in_the_finest_unit_that_fits_rounded_down,
-    //   tests::a_header_promises_no_more_than_there_is_and_loses_less_than_its_unit
     #[must_use]
     pub fn to_grpc_timeout(&self) -> Option<String> {
         self.deadline.map(|_| encode_grpc_timeout(self.remaining()))
@@ -335,7 +307,6 @@ impl DeadlineBudget {
     /// }
     /// # Ok::<(), budget_pool::ParseGrpcTimeoutError>(())
     /// ```
-    // Tests: src/deadline.rs tests::every_header_of_the_wire_format_is_read, tests::exactly_the_wire_format_is_read
     pub fn from_grpc_timeout(header: &str) -> Result<DeadlineBudget, ParseGrpcTimeoutError> {
         let total = decode_grpc_timeout(header)?;
         Ok(DeadlineBudget::starting(Instant::now(), total, SharedClock::SYSTEM))
@@ -346,7 +317,6 @@ impl DeadlineBudget {
     ///
     /// # Errors
     /// As [`from_grpc_timeout`](DeadlineBudget::from_grpc_timeout).
-    // Tests: src/deadline.rs tests::a_header_cannot_ask_for_more_than_its_parent_has
     pub fn child_from_grpc_timeout(&self, header: &str) -> Result<DeadlineBudget, ParseGrpcTimeoutError> {
         decode_grpc_timeout(header).map(|total| self.narrowed_to(total))
     }
@@ -411,7 +381,6 @@ impl DeadlineBudget {
 }
 
 /// Reads no clock: two debug texts of one budget are equal.
-// Tests: src/deadline.rs tests::debug_says_what_it_is_without_its_clock
 impl fmt::Debug for DeadlineBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DeadlineBudget")
@@ -424,7 +393,6 @@ impl fmt::Debug for DeadlineBudget {
 }
 
 /// Builds a [`DeadlineBudget`]. Without a [`total`](DeadlineBuilder::total) it is unbounded.
-// Tests: src/deadline.rs tests::an_unbounded_budget_never_ends_but_counts
 #[must_use = "a builder does nothing until `build`"]
 pub struct DeadlineBuilder {
     total: Option<Duration>,
@@ -441,7 +409,6 @@ impl DeadlineBuilder {
 
     /// Taken off the total, for what has to be done after the last call. None by default; an unbounded budget has no
     /// use for it.
-    // Tests: src/deadline.rs tests::a_margin_is_taken_off_the_total
     pub fn safety_margin(mut self, margin: Duration) -> DeadlineBuilder {
         self.safety_margin = margin;
         self
@@ -449,21 +416,18 @@ impl DeadlineBuilder {
 
     /// The floor of [`timeout_for`](DeadlineBudget::timeout_for), where the call does not name another: 100 ms by
     /// default.
-    // Tests: src/deadline.rs tests::the_floor_wins_over_what_remains_and_the_cap_over_the_floor
     pub fn min_timeout(mut self, min: Duration) -> DeadlineBuilder {
         self.rules.min_timeout = min;
         self
     }
 
     /// The most that a call of this name is given. The last one counts if a name comes twice.
-    // Tests: src/deadline.rs tests::the_last_cap_of_a_name_counts
     pub fn call_cap(mut self, name: impl Into<Box<str>>, cap: Duration) -> DeadlineBuilder {
         self.rules.call_caps.push((name.into(), cap));
         self
     }
 
     /// [`call_cap`](DeadlineBuilder::call_cap) for each of these, beside those named before.
-    // Tests: src/deadline.rs tests::the_last_cap_of_a_name_counts
     pub fn call_caps<N: Into<Box<str>>>(mut self, caps: impl IntoIterator<Item = (N, Duration)>) -> DeadlineBuilder {
         self.rules.call_caps.extend(caps.into_iter().map(|(name, cap)| (name.into(), cap)));
         self
@@ -479,7 +443,6 @@ impl DeadlineBuilder {
     ///
     /// # Errors
     /// If the total is zero, or the safety margin leaves nothing of it.
-    // Tests: src/deadline.rs tests::nonsense_is_refused_with_its_reason
     pub fn build(self) -> Result<DeadlineBudget, InvalidDeadline> {
         let usable = self.usable()?;
         let started = self.rules.clock.now();
@@ -516,7 +479,6 @@ impl fmt::Debug for DeadlineBuilder {
 }
 
 /// Why a budget of time makes no sense.
-// Tests: src/deadline.rs tests::nonsense_is_refused_with_its_reason
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidDeadline {
@@ -534,7 +496,6 @@ pub enum InvalidDeadline {
 }
 
 /// A call that needs a timeout: see [`DeadlineBudget::timeout_for`]. A `&str` is a named call.
-// Tests: src/deadline.rs tests::the_floor_wins_over_what_remains_and_the_cap_over_the_floor
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[must_use = "a call does nothing until a budget is asked for its timeout"]
 pub struct Call<'a> {
@@ -557,28 +518,24 @@ impl<'a> Call<'a> {
     }
 
     /// At most this; with a named cap, at most the lesser of the two.
-    // Tests: src/deadline.rs tests::the_floor_wins_over_what_remains_and_the_cap_over_the_floor
     pub const fn cap(mut self, cap: Duration) -> Call<'a> {
         self.cap = Some(cap);
         self
     }
 
     /// At least this, instead of the budget's own floor. A cap wins over it.
-    // Tests: src/deadline.rs tests::the_floor_wins_over_what_remains_and_the_cap_over_the_floor
     pub const fn min(mut self, min: Duration) -> Call<'a> {
         self.min = Some(min);
         self
     }
 
     /// Leaves this much to the steps after this call, as far as the floor allows.
-    // Tests: src/deadline.rs tests::the_floor_wins_over_what_remains_and_the_cap_over_the_floor
     pub const fn reserve_for_next(mut self, reserve: Duration) -> Call<'a> {
         self.reserve_for_next = reserve;
         self
     }
 
     /// Refused rather than given a timeout that exceeds what remains.
-    // Tests: src/deadline.rs tests::a_strict_timeout_is_the_lenient_one_or_none
     pub const fn strict(mut self) -> Call<'a> {
         self.strict = true;
         self
@@ -656,7 +613,6 @@ fn decode_grpc_timeout(header: &str) -> Result<Duration, ParseGrpcTimeoutError> 
 }
 
 /// Why a text is not the value of a `grpc-timeout` header.
-// Tests: src/deadline.rs tests::an_absurd_header_is_refused_with_its_reason
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseGrpcTimeoutError {

@@ -25,13 +25,6 @@ use crate::name::Name;
 /// let BudgetError::Exceeded(exceeded) = error else { unreachable!() };
 /// assert_eq!(exceeded.requested().units(), 1_200);
 /// ```
-// Tests: tests/promises.rs p7_clear_refusals::the_order_is_closed_then_deadline_then_capacity,
-//   p7_clear_refusals::texts_are_one_lowercase_line_with_units,
-//   p7_clear_refusals::every_refusal_answers_for_its_axis_scope_outlook_and_time,
-//   p7_clear_refusals::closing_closes_what_is_below_and_names_the_outermost,
-//   p7_clear_refusals::what_asks_for_capacity_is_counted_as_admitted_or_refused_and_nothing_else_is;
-// tests/time.rs retry_after::p7_the_texts, once::p7_a_pool_that_remembers_all_it_may_says_when_there_is_room;
-// tests/waiting.rs blocking::a_wait_in_vain_ends_and_leaves_no_trace
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum BudgetError {
@@ -100,8 +93,6 @@ pub enum BudgetError {
 
 impl BudgetError {
     /// The axis that refused; `None` where none did by itself: a closed pool, a queue, a key.
-    // Tests: tests/promises.rs p7_clear_refusals::every_refusal_answers_for_its_axis_scope_outlook_and_time;
-    // tests/time.rs retry_after::p7_the_texts
     #[must_use]
     pub fn axis(&self) -> Option<Axis> {
         match self {
@@ -113,9 +104,6 @@ impl BudgetError {
 
     /// The name of the pool that refused: the one that was called, or one above it. Empty for a
     /// [`DeadlineBudget`](crate::DeadlineBudget) without a pool.
-    // Tests: tests/promises.rs p7_clear_refusals::every_refusal_answers_for_its_axis_scope_outlook_and_time,
-    //   p7_clear_refusals::the_first_refusal_is_named_from_the_called_pool_upward_and_axes_in_order;
-    // tests/time.rs retry_after::p7_the_texts
     #[must_use]
     pub fn scope(&self) -> &str {
         match self {
@@ -133,9 +121,6 @@ impl BudgetError {
 
     /// Whether the same call may fit later. What is late, closed or expired never does; nor is another amount for a key
     /// worth asking again, though keys are forgotten in time.
-    // Tests: tests/promises.rs p7_clear_refusals::every_refusal_answers_for_its_axis_scope_outlook_and_time,
-    //   p7_clear_refusals::the_order_is_closed_then_deadline_then_capacity;
-    // tests/time.rs retry_after::p7_the_texts
     #[must_use]
     pub fn outlook(&self) -> Outlook {
         match self {
@@ -151,8 +136,6 @@ impl BudgetError {
     }
 
     /// How long from the refusal until the [`outlook`](BudgetError::outlook)'s instant; `None` if it names none.
-    // Tests: tests/promises.rs p7_clear_refusals::every_refusal_answers_for_its_axis_scope_outlook_and_time;
-    // tests/time.rs retry_after::p7_it_is_exact_for_fixed_windows
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -165,12 +148,6 @@ impl BudgetError {
 
 /// Whether a refused call may fit later, the caps and the deadline being what they are: a
 /// [`reset`](crate::BudgetPool::reset) or an [`add`](crate::BudgetPool::add) is not foreseen. The worse is the greater.
-// Tests: tests/time.rs retry_after::p7_the_texts, retry_after::p7_it_is_exact_for_sliding_windows,
-//   retry_after::p7_it_assumes_that_what_is_held_stays_held_and_owed_is_paid_first,
-//   retry_after::p7_what_comes_back_only_after_the_deadline_never_does,
-//   once::p7_a_pool_that_remembers_all_it_may_says_when_there_is_room;
-// tests/promises.rs p7_clear_refusals::the_outlook_is_the_worst_over_all_that_refuse,
-//   p7_clear_refusals::what_a_hold_or_a_lease_has_itself_counts_as_reserved_when_it_asks_for_more
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Outlook {
@@ -210,10 +187,6 @@ impl fmt::Display for Outlook {
 ///
 /// Axis and scope are those of the first refusal, from the called pool upward, axes in declared order. The outlook is
 /// the worst over all that refuse. The figures are exact, of one instant (P5).
-// Tests: tests/promises.rs p7_clear_refusals::the_first_refusal_is_named_from_the_called_pool_upward_and_axes_in_order,
-//   p7_clear_refusals::the_outlook_is_the_worst_over_all_that_refuse,
-//   p7_clear_refusals::texts_are_one_lowercase_line_with_units;
-// tests/lazy.rs p7_retry_after_names_the_first_instant_at_which_it_fits
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{axis} of `{}` exceeded: {} asked, {} available{}, {}",
     .scope.in_line(), self.requested().number(), self.available().number(), self.of_cap(), self.hope())]
@@ -242,9 +215,6 @@ impl BudgetExceeded {
 
     /// What was available in the pool that refused: of a call that names a reservation's part, what is held; of
     /// [`add`](crate::BudgetPool::add) to a cap near `u64::MAX`, how far the cap can rise.
-    // Tests: tests/promises.rs
-    //   p7_clear_refusals::the_first_refusal_is_named_from_the_called_pool_upward_and_axes_in_order;
-    // tests/bad_input.rs a_hold_does_not_shrink_or_split_below_nothing, a_cap_does_not_grow_past_what_a_u64_can_count
     #[must_use]
     pub fn available(&self) -> Quantity {
         Quantity::new(self.axis, self.available)
@@ -252,10 +222,6 @@ impl BudgetExceeded {
 
     /// The cap of the pool that refused (or what is held, where a reservation's part is more than that). `None` on an
     /// axis without one, which refuses only what no longer fits into a `u64` beside what it has counted.
-    // Tests: tests/promises.rs
-    //   p7_clear_refusals::the_first_refusal_is_named_from_the_called_pool_upward_and_axes_in_order,
-    //   p7_clear_refusals::texts_are_one_lowercase_line_with_units;
-    // tests/bad_input.rs a_hold_does_not_shrink_or_split_below_nothing
     #[must_use]
     pub fn cap(&self) -> Option<Quantity> {
         self.cap.map(|cap| Quantity::new(self.axis, cap))
@@ -276,9 +242,6 @@ impl BudgetExceeded {
     /// How long from the refusal until the [`outlook`](BudgetExceeded::outlook)'s instant, by the pool's clock: at that
     /// instant it fits, and a nanosecond before it does not, if nobody else spends and live holds stay held. `None` if
     /// no time is enough by itself.
-    // Tests: tests/time.rs retry_after::p7_it_is_exact_for_fixed_windows,
-    //   retry_after::p7_it_is_exact_for_sliding_windows;
-    // tests/lazy.rs p7_retry_after_names_the_first_instant_at_which_it_fits
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
@@ -300,9 +263,6 @@ impl BudgetExceeded {
 }
 
 /// A refusal for lack of time: the deadline has passed, or what was asked for cannot be done before it.
-// Tests: tests/promises.rs p8_time_only_when_asked::the_earliest_deadline_counts_and_is_named,
-//   p7_clear_refusals::every_refusal_answers_for_its_axis_scope_outlook_and_time;
-// src/deadline.rs tests::work_fits_up_to_the_deadline_and_nothing_fits_after_it
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeadlineExceeded {
     pub(crate) scope: Option<Name>,

@@ -39,16 +39,6 @@ use crate::{Amount, BudgetPool};
 /// - A refused call has counted its own share as well: of what was asked beyond that, there was more than the pool had
 ///   free. So what is unspent of a cap at a refusal is what is left of the own share, what is free, and what other
 ///   leases, reservations and carved children hold; no more.
-// Tests: tests/lease.rs p1_cap::a_share_is_reserved_before_it_is_spent_and_booked_when_it_is_settled,
-//   p3_no_leak::a_lease_keeps_its_pool_alive, p3_no_leak::what_is_left_goes_back_once_however_it_ends,
-//   p3_no_leak::a_forgotten_lease_is_held_for_ever,
-//   p2_nothing_lost::a_closed_pool_still_books_what_was_spent_and_what_is_left,
-//   p2_nothing_lost::a_reset_reaches_a_lease_at_its_next_settlement,
-//   p8_time::a_deadline_reaches_a_lease_at_its_next_refill,
-//   p4_no_false_refusal::the_lower_the_pool_the_smaller_the_bites,
-//   how_much_can_be_stranded::what_is_missing_at_a_refusal_is_in_other_shares_and_what_a_refill_takes_is_bounded,
-//   p1_exactness_under_load::what_is_used_and_what_is_stranded_are_the_cap_to_the_unit;
-// src/pool.rs tests::what_is_said_to_take_no_lock_takes_none
 #[must_use = "a lease that is dropped goes back"]
 pub struct Lease {
     pool: BudgetPool,
@@ -73,18 +63,12 @@ impl Lease {
     /// # Errors
     /// As [`BudgetPool::record`], for what is beyond the share. Nothing has been spent then; what was spent before has
     /// been settled.
-    // Tests: tests/lease.rs p1_cap::a_share_is_spent_on_all_its_axes_or_on_none,
-    //   p1_cap::a_refill_settles_takes_what_is_missing_and_fills_the_share,
-    //   p1_cap::an_axis_that_the_batch_does_not_name_comes_from_the_pool,
-    //   p6_fair_waiting::a_lease_waits_its_turn_and_refills_only_what_is_asked_while_others_wait,
-    //   p7_clear_refusals::a_refusal_says_what_was_missing_and_changes_nothing
     #[inline]
     pub fn record(&mut self, amount: Amount) -> Result<(), BudgetError> {
         if self.take(amount.quantities().units()) { Ok(()) } else { self.record_beyond(&amount) }
     }
 
     /// Tells of a spend that happened. Always booked (P2): from the share, and what is beyond it from the pool.
-    // Tests: tests/lease.rs p2_nothing_lost::a_debit_beyond_the_share_takes_what_is_free_and_the_rest_is_overage
     pub fn debit(&mut self, amount: Amount) -> Receipt {
         if self.take(amount.quantities().units()) {
             return Receipt(Booked::new(amount.quantities(), NOTHING, false));
@@ -94,7 +78,6 @@ impl Lease {
     }
 
     /// Tells the pool what has been spent since it was last told. The share stays.
-    // Tests: tests/lease.rs p1_cap::a_share_is_reserved_before_it_is_spent_and_booked_when_it_is_settled
     pub fn settle(&mut self) {
         self.pool.handle().tell(|tree, _, now| tree.settle_lease(self.key, &self.left, now));
     }

@@ -16,8 +16,6 @@ use ecow::EcoString;
 /// let pool = BudgetPool::builder().name("run-17").build();
 /// assert_eq!(pool.snapshot().name, "run-17");
 /// ```
-// Tests: tests/alloc.rs a_name_of_up_to_fifteen_bytes_is_kept_in_place_and_no_copy_allocates;
-// tests/types.rs a_name_is_text_whichever_way_it_is_compared_or_made
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(EcoString);
 
@@ -56,7 +54,6 @@ impl Deref for Name {
 }
 
 /// A map by name can be asked with a `&str`.
-// Tests: tests/types.rs a_name_is_found_in_a_map_by_its_text
 impl Borrow<str> for Name {
     fn borrow(&self) -> &str {
         self

@@ -43,9 +43,6 @@ use crate::window::{Turning, Window};
 /// assert_eq!(pool.snapshot().tokens.used, 1_200 + 1_480 + 212);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-// Tests: tests/types.rs sizes;
-// tests/promises.rs p3_no_leak::a_pool_lives_as_long_as_anything_of_it,
-//   p2_nothing_lost::a_fact_is_booked_after_the_deadline_and_on_a_closed_pool
 #[derive(Clone)]
 pub struct BudgetPool {
     handle: Arc<Handle>,
@@ -88,10 +85,6 @@ impl BudgetPool {
     /// assert_eq!(agent.record(Amount::new().tokens(200)).unwrap_err().scope(), "agent");
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
-    // Tests: tests/promises.rs p1_cap::one_call_spends_in_all_the_pools_it_charges_or_in_none,
-    //   p3_no_leak::a_hold_survives_its_handles_and_its_childs_end;
-    // tests/deadline.rs a_childs_deadline_never_outlives_its_parents;
-    // tests/bad_input.rs a_child_of_a_closed_pool_is_born_closed
     pub fn child(&self) -> Builder<Child> {
         Builder::new(Child { parent: self.clone() })
     }
@@ -102,11 +95,6 @@ impl BudgetPool {
     /// [`Closed`](BudgetError::Closed), [`DeadlineExceeded`](BudgetError::DeadlineExceeded) or
     /// [`Exceeded`](BudgetError::Exceeded), looked for in this order. Nothing has changed then (P7). What fits is never
     /// refused (P4).
-    // Tests: tests/promises.rs p1_cap::one_call_spends_on_all_its_axes_or_on_none,
-    //   p1_cap::one_call_spends_in_all_the_pools_it_charges_or_in_none,
-    //   p4_no_false_refusal::the_last_unit_of_every_axis_can_be_spent,
-    //   p7_clear_refusals::the_order_is_closed_then_deadline_then_capacity;
-    // tests/waiting.rs p6_in_the_pool_that_is_called_all_stand_in_one_line
     #[inline]
     pub fn record(&self, amount: Amount) -> Result<(), BudgetError> {
         self.handle.ask(|tree, at, now| tree.record(at, amount.quantities(), now))
@@ -117,12 +105,6 @@ impl BudgetPool {
     /// # Errors
     /// As [`record`](BudgetPool::record), and [`Queued`](BudgetError::Queued) before capacity is looked at, if others
     /// wait in this pool, or in one above it that caps what is asked (P6).
-    // Tests: tests/promises.rs p4_no_false_refusal::a_cap_of_zero_admits_zero,
-    //   carved::a_carved_in_flight_cap_is_a_guaranteed_slot;
-    // tests/bad_input.rs zero_is_an_amount;
-    // tests/waiting.rs p6_in_the_pool_that_is_called_all_stand_in_one_line,
-    //   p6_what_only_another_axis_waits_for_is_not_held_up,
-    //   p6_first_come_first_served_and_a_small_one_does_not_pass_a_large_one
     #[inline]
     pub fn reserve(&self, amount: Amount) -> Result<Reservation, BudgetError> {
         let key = self.handle.ask(|tree, at, now| tree.reserve(at, amount.quantities(), now))?;
@@ -156,11 +138,6 @@ impl BudgetPool {
     ///
     /// # Errors
     /// As [`reserve`](BudgetPool::reserve).
-    // Tests: tests/time.rs ttl::p3_a_hold_lives_until_its_instant_and_has_expired_at_it,
-    //   ttl::p3_a_forgotten_guard_leaks_nothing, ttl::p4_what_needs_all_that_has_expired_is_admitted,
-    //   ttl::p2_a_hold_that_commits_on_drop_settles_when_it_expires_and_counts_once,
-    //   ttl::a_ttl_of_zero_has_expired_from_the_start_and_one_beyond_all_instants_is_none;
-    // src/schedule.rs tests::p4_as_many_are_reclaimed_as_a_call_needs_and_a_few_by_each
     pub fn reserve_for(&self, amount: Amount, ttl: Duration) -> Result<Reservation, BudgetError> {
         let key = self.handle.ask_at(|tree, at, now| tree.reserve_for(at, amount.quantities(), ttl, now))?;
         Ok(Reservation::new(self.clone(), key))
@@ -192,10 +169,6 @@ impl BudgetPool {
     /// [`KeyConflict`](BudgetError::KeyConflict) if the key stands for another amount. If it is not known: as
     /// [`record`](BudgetPool::record), and before capacity is looked at [`KeysFull`](BudgetError::KeysFull), with the
     /// instant at which there will be room for one.
-    // Tests: tests/time.rs once::p1_a_call_that_comes_again_spends_once_and_one_that_differs_is_a_conflict,
-    //   once::p1_two_threads_with_one_key_spend_once, once::p7_a_refused_call_is_not_remembered,
-    //   once::each_pool_has_its_own_keys, once::p2_what_is_known_is_answered_after_a_reset_the_deadline_and_the_close,
-    //   once::a_key_is_forgotten_at_its_time, once::p7_a_pool_that_remembers_all_it_may_says_when_there_is_room
     pub fn record_once(&self, key: impl Into<Name>, amount: Amount) -> Result<(), BudgetError> {
         let key = key.into();
         self.handle.ask_at(|tree, at, now| tree.record_once(at, key, &amount, now))
@@ -222,9 +195,6 @@ impl BudgetPool {
     ///
     /// # Errors
     /// As [`reserve`](BudgetPool::reserve), for the whole batch.
-    // Tests: tests/lease.rs p4_no_false_refusal::a_lease_is_refused_for_its_whole_batch_or_takes_it,
-    //   p3_no_leak::a_lease_is_listed_but_is_no_reservation,
-    //   p6_fair_waiting::a_lease_waits_its_turn_and_refills_only_what_is_asked_while_others_wait
     pub fn lease(&self, batch: Amount) -> Result<Lease, BudgetError> {
         let key = self.handle.ask(|tree, at, now| tree.lease(at, batch.quantities(), now))?;
         Ok(Lease::new(self.clone(), key, batch))
@@ -257,15 +227,6 @@ impl BudgetPool {
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// # }).unwrap();
     /// ```
-    // Tests: tests/waiting.rs p6_first_come_first_served_and_a_small_one_does_not_pass_a_large_one,
-    //   p6_a_large_one_is_not_starved_by_small_ones_that_arrive_for_ever,
-    //   p6_what_can_never_be_met_is_refused_at_once_and_as_soon_as_commits_make_it_so,
-    //   closing_tells_every_waiter_below_and_grants_none, a_deadline_tells_every_waiter_at_the_next_touch,
-    //   runtimes::tokio_and_its_timer_need_no_real_second,
-    //   two_that_each_hold_half_wait_for_each_other_until_time_helps;
-    // tests/time.rs waiters::p6_without_a_timer_a_turn_or_an_expiry_serves_at_the_next_touch,
-    //   waiters::p6_what_an_expiry_above_makes_hopeless_is_told_at_the_next_call_and_those_behind_are_served;
-    // tests/promises.rs p7_clear_refusals::what_asks_for_capacity_is_counted_as_admitted_or_refused_and_nothing_else_is
     pub fn reserve_wait(&self, amount: Amount) -> Wait {
         Wait::new(self.clone(), amount)
     }
@@ -274,8 +235,6 @@ impl BudgetPool {
     ///
     /// # Errors
     /// As [`reserve_wait`](BudgetPool::reserve_wait).
-    // Tests: tests/waiting.rs blocking::a_thread_waits_for_another, blocking::the_deadline_ends_it;
-    // tests/time.rs waiters::blocking::p6_a_thread_is_served_when_a_window_turns_or_gives_back
     pub fn reserve_blocking(&self, amount: Amount) -> Result<Reservation, BudgetError> {
         self.reserve_wait(amount).block(None)
     }
@@ -286,8 +245,6 @@ impl BudgetPool {
     /// # Errors
     /// As [`reserve_wait`](BudgetPool::reserve_wait), and [`Timeout`](BudgetError::Timeout). What is granted in the
     /// last moment is not lost: it is returned.
-    // Tests: tests/waiting.rs blocking::a_wait_in_vain_ends_and_leaves_no_trace,
-    //   blocking::what_is_there_is_granted_whatever_the_timeout_and_one_beyond_all_instants_is_none
     pub fn reserve_blocking_for(&self, amount: Amount, timeout: Duration) -> Result<Reservation, BudgetError> {
         self.reserve_wait(amount).block(Some(timeout))
     }
@@ -297,23 +254,17 @@ impl BudgetPool {
     ///
     /// # Errors
     /// As [`record`](BudgetPool::record).
-    // Tests: tests/promises.rs p7_clear_refusals::a_check_answers_as_record_and_changes_nothing
     pub fn check(&self, amount: Amount) -> Result<(), BudgetError> {
         self.handle.ask(|tree, at, now| tree.check(at, amount.quantities(), now))
     }
 
     /// Tells of a spend that happened without a hold. Always booked (P2), also after the deadline, also when closed;
     /// what does not fit is overage.
-    // Tests: tests/promises.rs p2_nothing_lost::a_fact_is_booked_after_the_deadline_and_on_a_closed_pool,
-    //   p2_nothing_lost::freed_and_added_capacity_pays_the_overage_first
     pub fn debit(&self, amount: Amount) -> Receipt {
         Receipt(self.handle.tell(|tree, at, now| tree.debit(at, amount.quantities(), now)))
     }
 
     /// This pool at one instant (P5).
-    // Tests: tests/promises.rs p1_cap::the_cap_holds_under_real_threads,
-    //   p5_one_instant::a_reset_returns_the_very_state_that_it_ends;
-    // tests/time.rs ttl::p5_whoever_looks_sees_nothing_that_has_expired
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.handle.tell(Tree::snapshot)
@@ -321,9 +272,6 @@ impl BudgetPool {
 
     /// This pool and all those below it, at one and the same instant (P5). It takes time in proportion to their number,
     /// under the lock. It reads the clock if any of them must know the time (P8).
-    // Tests: tests/promises.rs p5_one_instant::a_snapshot_of_a_tree_is_one_state;
-    // tests/time.rs windows::p5_a_snapshot_of_a_tree_turns_what_is_below,
-    //   p8_time_only_when_asked::a_window_beside_a_pool_is_no_reason_to_read_it_for_the_tree_below
     #[must_use]
     pub fn snapshot_tree(&self) -> TreeSnapshot {
         TreeSnapshot::new(self.handle.survey(Tree::snapshot_tree))
@@ -333,9 +281,6 @@ impl BudgetPool {
     /// tokens, then by the other axes in declared order). Of a lease that is its share as the pool knows it: what
     /// was spent of it and not settled yet counts as held. It takes time in proportion to all the holds of the tree
     /// and their depth (and a little for each of the most that there ever were at once), under the lock.
-    // Tests: tests/promises.rs p3_no_leak::who_holds_what_is_listed_largest_first,
-    //   p3_no_leak::of_those_who_hold_as_much_the_other_axes_tell_in_declared_order;
-    // tests/lease.rs p3_no_leak::a_lease_is_listed_but_is_no_reservation
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
         let mut holders = self.handle.tell(Tree::holders);
@@ -348,10 +293,6 @@ impl BudgetPool {
     /// `used` and `overage` go to zero, and peaks start again from what is held; `spent` and the counts stay. Live
     /// holds stay, and settle into the new period. A [window](Builder::window) turns when it would have turned. On
     /// a carved pool it creates no budget: its caps become what is left of them.
-    // Tests: tests/promises.rs p5_one_instant::a_reset_returns_the_very_state_that_it_ends,
-    //   p2_nothing_lost::spent_is_the_true_spend_of_all_periods, carved::a_reset_creates_no_budget;
-    // tests/time.rs windows::a_reset_starts_a_period_and_leaves_the_turns_where_they_are;
-    // src/ledger.rs tests::a_reset_starts_a_period_with_what_is_held
     pub fn reset(&self) -> Snapshot {
         self.handle.tell(Tree::reset)
     }
@@ -363,10 +304,6 @@ impl BudgetPool {
     /// [`Exceeded`](BudgetError::Exceeded) if a cap would no longer fit into a `u64` (then `available` is how far it
     /// can rise); [`Closed`](BudgetError::Closed); on a carved pool all that the parent's
     /// [`record`](BudgetPool::record) can answer. Nothing has changed then.
-    // Tests: tests/promises.rs p2_nothing_lost::freed_and_added_capacity_pays_the_overage_first,
-    //   carved::add_and_remove_move_budget_between_the_share_and_its_parent,
-    //   carved::a_fact_beyond_the_share_draws_on_what_is_free_above;
-    // tests/bad_input.rs a_cap_does_not_grow_past_what_a_u64_can_count
     pub fn add(&self, caps: Caps) -> Result<(), BudgetError> {
         self.handle.ask(|tree, at, now| tree.add(at, &caps, now))
     }
@@ -376,8 +313,6 @@ impl BudgetPool {
     ///
     /// # Errors
     /// [`Exceeded`](BudgetError::Exceeded) if less is free in this pool. Nothing has changed then.
-    // Tests: tests/bad_input.rs caps_do_not_shrink_below_what_is_used_or_held;
-    // tests/promises.rs carved::add_and_remove_move_budget_between_the_share_and_its_parent
     pub fn remove(&self, caps: Caps) -> Result<(), BudgetError> {
         self.handle.tell(|tree, at, now| tree.remove_caps(at, &caps, now))
     }
@@ -385,29 +320,22 @@ impl BudgetPool {
     /// The kill switch, for good: from now on everything that asks of this pool or of one below it is refused with
     /// [`Closed`](BudgetError::Closed), and those that wait are told. Facts are still booked, live reservations can
     /// still be settled. A carved pool gives back what it neither used nor holds.
-    // Tests: tests/promises.rs p7_clear_refusals::closing_closes_what_is_below_and_names_the_outermost,
-    //   p2_nothing_lost::a_fact_is_booked_after_the_deadline_and_on_a_closed_pool,
-    //   carved::closing_returns_what_is_neither_used_nor_held_now_and_later;
-    // tests/waiting.rs closing_tells_every_waiter_below_and_grants_none
     pub fn close(&self) {
         self.handle.enter(Tree::close);
     }
 
     /// A future that resolves when this pool, or one above it, is closed: for a fan-out that must stop at once.
-    // Tests: tests/waiting.rs closed_resolves_for_the_pool_and_all_below
     pub fn closed(&self) -> Closed {
         Closed::new(self.clone())
     }
 
     /// Whether this pool, or one above it, was closed.
-    // Tests: tests/promises.rs p7_clear_refusals::closing_closes_what_is_below_and_names_the_outermost
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.handle.enter(|tree, at| tree.is_closed(at))
     }
 
     /// The name that refusals give as their scope; `pool` if it was not given one.
-    // Tests: tests/promises.rs builders::a_pool_without_a_name_is_called_pool_and_names_need_not_be_unique
     #[must_use]
     pub fn name(&self) -> &str {
         self.handle.name()
@@ -416,9 +344,6 @@ impl BudgetPool {
     /// The time until the earliest deadline on the way up, zero once it has passed; `None` without one. Reads the clock
     /// if there is a deadline (P8), and takes no lock: should the clock have run back, it may say more than a
     /// refusal knows.
-    // Tests: tests/promises.rs p8_time_only_when_asked::the_earliest_deadline_counts_and_is_named,
-    //   p8_time_only_when_asked::without_a_deadline_the_clock_is_never_read;
-    // src/pool.rs tests::what_is_said_to_take_no_lock_takes_none
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         self.handle.bounded().map(DeadlineBudget::remaining)
@@ -442,8 +367,6 @@ impl BudgetPool {
     /// assert_eq!(timeout, Duration::from_secs(2));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    // Tests: tests/deadline.rs a_pool_gives_its_budget_back_with_floor_and_caps_and_reads_it_by_its_own_clock,
-    //   a_childs_deadline_never_outlives_its_parents, without_an_end_there_is_no_deadline
     #[must_use]
     pub fn deadline(&self) -> Option<DeadlineBudget> {
         self.handle.deadline().cloned()
@@ -459,8 +382,6 @@ impl fmt::Debug for BudgetPool {
 /// Builds a pool: [`Root`] for one that stands alone, [`Child`] and [`Carved`] for one below another.
 ///
 /// A setter that is called again replaces what it set. A cap of zero admits nothing but zero on its axis.
-// Tests: tests/promises.rs builders::a_setter_that_is_called_again_replaces_what_it_set,
-//   p4_no_false_refusal::a_cap_of_zero_admits_zero
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder<Kind> {
     name: Option<Name>,
@@ -472,8 +393,6 @@ pub struct Builder<Kind> {
 }
 
 /// What [`Builder::deadline`] takes.
-// Tests: tests/bad_input.rs absurd_deadlines;
-// tests/deadline.rs a_pool_gives_its_budget_back_with_floor_and_caps_and_reads_it_by_its_own_clock
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum PoolDeadline {
@@ -538,7 +457,6 @@ impl<Kind> Builder<Kind> {
     }
 
     /// The name, for refusals and snapshots. Need not be unique.
-    // Tests: tests/promises.rs builders::a_pool_without_a_name_is_called_pool_and_names_need_not_be_unique
     pub fn name(mut self, name: impl Into<Name>) -> Self {
         self.name = Some(name.into());
         self
@@ -570,15 +488,11 @@ impl<Kind> Builder<Kind> {
     }
 
     /// Caps the reservations that live at the same time.
-    // Tests: tests/promises.rs carved::a_carved_in_flight_cap_is_a_guaranteed_slot;
-    // tests/time.rs windows::what_is_in_flight_is_a_cap_of_the_present
     pub fn in_flight(self, reservations: u64) -> Self {
         self.caps(Caps::new().in_flight(reservations))
     }
 
     /// Sets the caps that are named here, beside those set already.
-    // Tests: src/amount.rs tests::a_later_cap_overlays_an_earlier_one;
-    // tests/promises.rs builders::a_setter_that_is_called_again_replaces_what_it_set
     pub fn caps(mut self, caps: Caps) -> Self {
         self.caps = self.caps.overlaid(caps);
         self
@@ -589,9 +503,6 @@ impl<Kind> Builder<Kind> {
     ///
     /// A pool reads the clock of its tree. One that stands alone and is not given a [`clock`](Builder::clock) takes
     /// that of the budget; any other budget given here should go by the tree's clock, too.
-    // Tests: tests/deadline.rs a_part_keeps_the_floor_and_the_caps_and_a_lone_pool_the_clock;
-    // tests/promises.rs p8_time_only_when_asked::the_earliest_deadline_counts_and_is_named,
-    //   p7_clear_refusals::the_deadline_of_the_outermost_is_named_where_several_end_together
     pub fn deadline(mut self, deadline: impl Into<PoolDeadline>) -> Self {
         self.deadline = Some(deadline.into());
         self
@@ -612,8 +523,6 @@ impl<Kind> Builder<Kind> {
     ///
     /// Time is read by the pool's clock, at each call on it or below it. A [carved](Builder::carved) pool cannot have
     /// one: [`CarvedWindow`](BudgetError::CarvedWindow).
-    // Tests: tests/time.rs windows::p7_rates_and_lifetime_caps_combine_and_the_one_that_bound_is_named,
-    //   windows::p1_a_carved_pool_has_no_window, p8_time_only_when_asked::a_window_makes_its_path_read_it
     pub fn window(mut self, window: Window) -> Self {
         self.window = Some(window);
         self
@@ -622,9 +531,6 @@ impl<Kind> Builder<Kind> {
     /// How many keys of [`record_once`](BudgetPool::record_once) are remembered at most, and each for how long. If not
     /// set: 65,536, for an hour. A time too long for an [`Instant`] is for ever; one of zero remembers nothing.
     /// With a `most` of zero every call with a key is refused.
-    // Tests: tests/time.rs once::unless_set_a_key_is_remembered_for_an_hour_as_one_of_65_536,
-    //   once::p7_there_is_never_room_where_none_is_forgotten_or_none_may_be_known,
-    //   once::a_key_remembered_for_no_time_counts_each_time
     pub fn keys(mut self, most: usize, ttl: Duration) -> Self {
         self.memory = Some(Memory { most, ttl });
         self
@@ -644,7 +550,6 @@ impl<Kind> Builder<Kind> {
 impl Builder<Root> {
     /// Where this pool, and all that will be below it, take the time from; the system's if not set. An `Arc<dyn Clock>`
     /// is one by closure: `.clock(move || clock.now())`.
-    // Tests: tests/promises.rs builders::the_clock_of_a_root_is_that_of_all_below
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.kind.runtime.clock = SharedClock::new(clock);
         self
@@ -662,10 +567,6 @@ impl Builder<Root> {
     ///     .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
     ///     .build();
     /// ```
-    // Tests: tests/waiting.rs runtimes::tokio_and_its_timer_need_no_real_second, blocking::the_deadline_ends_it;
-    // tests/time.rs waiters::p6_without_a_timer_a_turn_or_an_expiry_serves_at_the_next_touch;
-    // tests/consistency.rs a_timer_and_its_sleep_may_call_the_pool;
-    // tests/panics.rs timers::p6_one_that_panics_later_costs_no_place_and_keeps_nobody_waiting
     pub fn timer<F>(mut self, timer: F) -> Self
     where
         F: Fn(Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
@@ -702,8 +603,6 @@ impl Builder<Child> {
     /// last_call.record(Amount::new().tokens(200))?;
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
-    // Tests: tests/promises.rs carved::a_share_is_reserved_above_and_moves_to_used_as_it_is_spent,
-    //   carved::only_the_capped_axes_are_carved, carved::closing_returns_what_is_neither_used_nor_held_now_and_later
     pub fn carved(self) -> Builder<Carved> {
         let Builder { name, caps, deadline, window, memory, kind } = self;
         Builder { name, caps, deadline, window, memory, kind: Carved { parent: kind.parent } }
@@ -723,9 +622,6 @@ impl Builder<Carved> {
     ///
     /// # Errors
     /// As the parent's [`reserve`](BudgetPool::reserve); and [`CarvedWindow`](BudgetError::CarvedWindow).
-    // Tests: tests/promises.rs carved::a_share_that_does_not_fit_is_refused_and_changes_nothing;
-    // tests/waiting.rs p6_a_carved_share_is_not_held_up_by_those_who_wait_above;
-    // tests/time.rs windows::p1_a_carved_pool_has_no_window
     pub fn build(self) -> Result<BudgetPool, BudgetError> {
         if self.window.is_some() {
             return Err(BudgetError::CarvedWindow { scope: self.name.unwrap_or(Name::DEFAULT) });

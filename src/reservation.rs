@@ -58,17 +58,6 @@ use crate::{Amount, BudgetPool};
 /// assert_eq!(snapshot.usd.used, Usd::from_cents(3));
 /// # Ok::<(), budget_pool::BudgetError>(())
 /// ```
-// Tests: tests/promises.rs p3_no_leak::drop_early_return_panic_and_a_cancelled_task_give_back,
-//   p3_no_leak::a_hold_survives_its_handles_and_its_childs_end,
-//   p2_nothing_lost::a_fact_is_booked_after_the_deadline_and_on_a_closed_pool,
-//   p2_nothing_lost::a_commit_that_names_only_tokens_books_the_held_money;
-// tests/time.rs ttl::p2_after_expiry_what_is_told_is_booked_and_marked,
-//   ttl::p2_a_hold_that_commits_on_drop_settles_when_it_expires_and_counts_once,
-//   ttl::p7_after_expiry_what_asks_is_refused_and_changes_nothing,
-//   ttl::p3_after_expiry_drop_and_release_give_nothing_back_twice,
-//   ttl::p3_what_expires_in_a_carved_pool_stays_its_share_or_goes_back_once_closed,
-//   windows::p2_what_is_held_across_a_turn_is_neither_lost_nor_counted_twice;
-// src/hold.rs tests::a_holds_place_is_some_200_bytes
 #[must_use = "a reservation that is dropped is released"]
 pub struct Reservation {
     pool: BudgetPool,
@@ -97,7 +86,6 @@ impl Reservation {
     }
 
     /// Names this hold in [`BudgetPool::holders`].
-    // Tests: tests/promises.rs p3_no_leak::who_holds_what_is_listed_largest_first
     pub fn label(self, label: &'static str) -> Reservation {
         self.pool.handle().enter(|tree, _| tree.label(self.key(), label));
         self
@@ -107,17 +95,11 @@ impl Reservation {
     /// not fit there is booked as overage. What is less goes back.
     ///
     /// Works after the deadline, on a closed pool, and after the hold has expired, too: it happened.
-    // Tests: tests/promises.rs p2_nothing_lost::a_commit_beyond_its_hold_takes_what_is_free_and_the_rest_is_overage,
-    //   p2_nothing_lost::a_fact_is_booked_after_the_deadline_and_on_a_closed_pool;
-    // tests/time.rs ttl::p2_after_expiry_what_is_told_is_booked_and_marked;
-    // src/ledger.rs tests::p2_a_settlement_of_less_gives_back_and_of_more_takes_what_is_free
     pub fn commit(self, actual: Amount) -> Receipt {
         Receipt(self.end(|tree, key, now| tree.commit(key, &actual, now)))
     }
 
     /// Settles what is held: it was exact.
-    // Tests: tests/time.rs ttl::p2_after_expiry_what_is_told_is_booked_and_marked;
-    // tests/promises.rs p3_no_leak::resizing_moves_units_and_loses_none
     pub fn commit_all(self) -> Receipt {
         self.commit(Amount::new())
     }
@@ -136,7 +118,6 @@ impl Reservation {
     /// assert_eq!(pool.snapshot().tokens.used, 1_200);
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
-    // Tests: tests/promises.rs p2_nothing_lost::a_total_includes_what_was_metered
     pub fn commit_total(self, total: Amount) -> Receipt {
         Receipt(self.end(|tree, key, now| tree.commit_total(key, &total, now)))
     }
@@ -161,9 +142,6 @@ impl Reservation {
     /// assert_eq!(receipt.overage(), Amount::new().tokens(500));
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
-    // Tests: tests/promises.rs p3_no_leak::a_refused_strict_commit_gives_the_reservation_back,
-    //   p2_nothing_lost::a_fact_is_booked_after_the_deadline_and_on_a_closed_pool;
-    // tests/time.rs ttl::p7_after_expiry_what_asks_is_refused_and_changes_nothing
     pub fn try_commit(mut self, actual: Amount) -> Result<Receipt, CommitRefused> {
         let key = self.key();
         match self.pool.handle().tell(|tree, _, now| tree.try_commit(key, &actual, now)) {
@@ -177,7 +155,6 @@ impl Reservation {
 
     /// Gives everything back that is still held, as a drop does, but said aloud; and after
     /// [`commit_on_drop`](Reservation::commit_on_drop), too.
-    // Tests: tests/promises.rs p3_no_leak::a_guard_settles_on_drop_and_releases_only_aloud
     pub fn release(self) {
         self.end(Tree::release);
     }
@@ -188,17 +165,12 @@ impl Reservation {
     /// # Errors
     /// As [`BudgetPool::record`], for what is beyond the hold; before all, [`Expired`](BudgetError::Expired). Nothing
     /// has changed then.
-    // Tests: tests/promises.rs p2_nothing_lost::a_total_includes_what_was_metered,
-    //   p7_clear_refusals::what_asks_for_capacity_is_counted_as_admitted_or_refused_and_nothing_else_is;
-    // tests/time.rs ttl::p7_after_expiry_what_asks_is_refused_and_changes_nothing
     pub fn record(&mut self, part: Amount) -> Result<(), BudgetError> {
         let key = self.key();
         self.pool.handle().ask(|tree, _, now| tree.record_part(key, part.quantities(), now))
     }
 
     /// Tells that part of the hold has been spent: the same for what has already been streamed. Always booked (P2).
-    // Tests: tests/promises.rs p2_nothing_lost::a_fact_is_booked_after_the_deadline_and_on_a_closed_pool,
-    //   p2_nothing_lost::a_total_includes_what_was_metered
     pub fn debit(&mut self, part: Amount) -> Receipt {
         let key = self.key();
         Receipt(self.pool.handle().tell(|tree, _, now| tree.debit_part(key, part.quantities(), now)))
@@ -216,9 +188,6 @@ impl Reservation {
     /// assert_eq!(pool.snapshot().tokens.used, 500);
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
-    // Tests: tests/promises.rs p3_no_leak::a_guard_settles_on_drop_and_releases_only_aloud;
-    // tests/time.rs ttl::p2_a_hold_that_commits_on_drop_settles_when_it_expires_and_counts_once,
-    //   ttl::p3_to_commit_on_drop_comes_too_late_after_expiry
     pub fn commit_on_drop(self) -> Reservation {
         self.pool.handle().tell(|tree, _, now| tree.commit_on_drop(self.key(), now));
         self
@@ -229,10 +198,6 @@ impl Reservation {
     /// # Errors
     /// As [`BudgetPool::record`]: it passes those that wait. Before all, [`Expired`](BudgetError::Expired). The hold is
     /// then as it was.
-    // Tests: tests/promises.rs p1_cap::the_check_is_exact_at_the_cap;
-    // tests/waiting.rs p6_a_place_at_a_pool_is_kept_while_that_pool_refuses;
-    // tests/bad_input.rs a_hold_cannot_grow_past_what_a_u64_can_count;
-    // tests/time.rs ttl::p7_after_expiry_what_asks_is_refused_and_changes_nothing
     pub fn grow(&mut self, extra: Amount) -> Result<(), BudgetError> {
         let key = self.key();
         self.pool.handle().ask(|tree, _, now| tree.grow(key, extra.quantities(), now))
@@ -244,9 +209,6 @@ impl Reservation {
     /// # Errors
     /// [`Expired`](BudgetError::Expired); [`Exceeded`](BudgetError::Exceeded) if that is more than is held: the hold is
     /// then what was available, and the cap, and it is as it was.
-    // Tests: tests/promises.rs p3_no_leak::what_is_given_back_stands_for_itself_axis_by_axis,
-    //   p2_nothing_lost::a_fact_is_booked_after_the_deadline_and_on_a_closed_pool;
-    // tests/bad_input.rs a_hold_does_not_shrink_or_split_below_nothing
     pub fn shrink(&mut self, by: Amount) -> Result<(), BudgetError> {
         let key = self.key();
         self.pool.handle().tell(|tree, _, now| tree.shrink(key, by.quantities(), now))
@@ -259,11 +221,6 @@ impl Reservation {
     /// # Errors
     /// As [`shrink`](Reservation::shrink); else as [`BudgetPool::record`], for the one in flight that the new
     /// reservation counts. Nothing has changed then.
-    // Tests: tests/promises.rs
-    //   p3_no_leak::a_half_keeps_the_label_and_the_guard_and_what_was_settled_stays_with_the_whole,
-    //   p3_no_leak::what_is_given_back_stands_for_itself_axis_by_axis, p3_no_leak::resizing_moves_units_and_loses_none;
-    // tests/time.rs ttl::p3_both_halves_of_a_split_keep_the_time;
-    // tests/bad_input.rs a_hold_does_not_shrink_or_split_below_nothing
     pub fn split(&mut self, part: Amount) -> Result<Reservation, BudgetError> {
         let key = self.key();
         let half = self.pool.handle().ask(|tree, _, now| tree.split(key, part.quantities(), now))?;
@@ -276,15 +233,12 @@ impl Reservation {
     ///
     /// # Errors
     /// [`Expired`](BudgetError::Expired): it is too late.
-    // Tests: tests/time.rs ttl::a_renewed_hold_lives_from_then_on_so_long,
-    //   ttl::a_hold_can_be_renewed_on_a_closed_pool_and_after_the_deadline
     pub fn renew(&mut self, ttl: Duration) -> Result<(), BudgetError> {
         let key = self.key();
         self.pool.handle().ask_at(|tree, _, now| tree.renew(key, ttl, now))
     }
 
     /// What is still held; nothing once it has expired.
-    // Tests: tests/time.rs ttl::p3_a_hold_lives_until_its_instant_and_has_expired_at_it
     #[must_use]
     pub fn amount(&self) -> Amount {
         self.pool.handle().tell(|tree, _, now| Amount::from(tree.held(self.key(), now)))
@@ -292,10 +246,6 @@ impl Reservation {
 
     /// The time until this hold [expires](BudgetPool::reserve_for) or the earliest deadline on the pool's path comes,
     /// zero once it has; `None` without either. Reads the clock if there is one (P8).
-    // Tests: tests/time.rs ttl::p3_a_hold_lives_until_its_instant_and_has_expired_at_it,
-    //   ttl::a_hold_can_be_renewed_on_a_closed_pool_and_after_the_deadline,
-    //   ttl::p8_what_has_expired_has_no_time_left_though_the_clock_runs_back,
-    //   p8_time_only_when_asked::without_any_time_the_clock_is_never_read
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         let handle = self.pool.handle();
@@ -336,23 +286,18 @@ pub struct Receipt(pub(crate) Booked);
 
 impl Receipt {
     /// What was settled by this call, on every axis that it touched.
-    // Tests: tests/promises.rs p2_nothing_lost::a_commit_that_names_only_tokens_books_the_held_money
     #[must_use]
     pub fn settled(&self) -> Amount {
         Amount::from(self.0.settled)
     }
 
     /// What of it did not fit: on each axis the greatest overage on the path, zero where all fitted.
-    // Tests: tests/promises.rs p2_nothing_lost::each_pool_on_the_path_books_for_itself;
-    // tests/lease.rs p2_nothing_lost::a_debit_beyond_the_share_takes_what_is_free_and_the_rest_is_overage
     #[must_use]
     pub fn overage(&self) -> Amount {
         Amount::from(Quantities::each(self.0.settled.axes(), |axis| self.0.overage[axis]))
     }
 
     /// Whether the hold had [expired](BudgetPool::reserve_for) before: what was settled was not held any more.
-    // Tests: tests/time.rs ttl::p2_after_expiry_what_is_told_is_booked_and_marked,
-    //   ttl::p2_a_late_commit_that_does_not_fit_any_more_is_overage_and_one_in_time_is_not_marked
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.0.late
@@ -360,7 +305,6 @@ impl Receipt {
 }
 
 /// They say the same.
-// Tests: tests/types.rs equal_amounts_are_the_same_to_a_pool
 impl PartialEq for Receipt {
     fn eq(&self, other: &Receipt) -> bool {
         (self.settled(), self.overage(), self.is_late()) == (other.settled(), other.overage(), other.is_late())
@@ -382,8 +326,6 @@ impl Hash for Receipt {
 /// releases what it holds** (or settles it, after [`commit_on_drop`](Reservation::commit_on_drop)). A spend that really
 /// happened must not be lost that way: take the reservation back with
 /// [`into_reservation`](CommitRefused::into_reservation) and `commit` it.
-// Tests: tests/promises.rs p3_no_leak::a_refused_strict_commit_gives_the_reservation_back,
-//   p3_no_leak::an_error_that_keeps_a_guard_settles_it_when_it_is_dropped
 #[derive(Debug, thiserror::Error)]
 #[error("strict commit refused")]
 #[must_use = "dropping this drops the reservation, which releases what it holds"]

@@ -8,8 +8,6 @@ use crate::name::Name;
 use crate::{Amount, Usd};
 
 /// One axis of a pool at one instant. `used + reserved` is never above `cap` (P1).
-// Tests: tests/promises.rs p1_cap::the_cap_holds_under_real_threads;
-// tests/stress.rs p1_p2_p3_p5_hold_in_long_histories_of_many_threads
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct AxisSnapshot<T> {
@@ -18,25 +16,16 @@ pub struct AxisSnapshot<T> {
     /// Settled spend of this period that fits under the cap.
     pub used: T,
     /// Promised to live owners (P3).
-    // Tests: tests/promises.rs p3_no_leak::resizing_moves_units_and_loses_none
     pub reserved: T,
     /// Real spend of this period that did not fit under the cap. The true spend is `used + overage` (P2).
-    // Tests: tests/promises.rs p2_nothing_lost::a_commit_beyond_its_hold_takes_what_is_free_and_the_rest_is_overage,
-    //   p2_nothing_lost::spent_is_the_true_spend_of_all_periods
     pub overage: T,
     /// What can really be spent now: the least that is free in this pool and in those above it, up to the nearest
     /// carve. `None` = unlimited. It is a matter of balances alone: a closed or late pool refuses all the same.
-    // Tests: tests/promises.rs p5_one_instant::what_is_available_is_a_matter_of_balances_alone,
-    //   carved::a_share_is_reserved_above_and_moves_to_used_as_it_is_spent
     pub available: Option<T>,
     /// All true spend since the pool was built. Never falls.
-    // Tests: tests/promises.rs p2_nothing_lost::spent_is_the_true_spend_of_all_periods;
-    // tests/time.rs windows::p2_the_smallest_and_the_largest_numbers_are_counted
     pub spent: T,
     /// The most that `used + reserved` has been in this period. A hold that has expired may count until it is
     /// reclaimed.
-    // Tests: src/ledger.rs tests::the_peak_is_the_most_that_was_used_plus_reserved_in_the_period;
-    // tests/time.rs windows::p5_the_peak_of_a_period_does_not_count_what_expired_before_it
     pub peak: T,
 }
 
@@ -76,16 +65,12 @@ impl<T: Copy> AxisSnapshot<T> {
 ///      in flight     0         1          -     -     1        0      0\n"
 /// );
 /// ```
-// Tests: tests/promises.rs p5_one_instant::a_snapshot_of_a_tree_is_one_state,
-//   p5_one_instant::a_reset_returns_the_very_state_that_it_ends;
-// tests/stress.rs p1_p2_p3_p5_hold_in_long_histories_of_many_threads
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Snapshot {
     /// The pool's name.
     pub name: Name,
     /// How many levels it is below the pool that the snapshot was taken of.
-    // Tests: tests/types.rs a_snapshot_of_a_tree_is_walked_by_reference_and_by_value
     pub depth: usize,
     /// All tokens.
     pub tokens: AxisSnapshot<u64>,
@@ -106,15 +91,10 @@ pub struct Snapshot {
     /// What of that was refused. (Not counted: a wait that was given up, a strict commit, a key that stands for
     /// another amount, what is asked of an expired hold, what is refused for being more than a reservation holds,
     /// a cap can rise by, or is free to be removed, and an `add` to a closed pool.)
-    // Tests: tests/promises.rs
-    //   p7_clear_refusals::what_asks_for_capacity_is_counted_as_admitted_or_refused_and_nothing_else_is;
-    // tests/waiting.rs blocking::a_wait_in_vain_ends_and_leaves_no_trace
     pub refused: u64,
     /// Live reservations, on this pool and on those below it.
     pub reservations: u64,
     /// Those that wait for a reservation, on this pool and on those below it.
-    // Tests: tests/waiting.rs p6_first_come_first_served_and_a_small_one_does_not_pass_a_large_one,
-    //   closing_tells_every_waiter_below_and_grants_none
     pub waiting: u64,
     /// Whether this pool, or one above it, was closed.
     pub closed: bool,
@@ -146,7 +126,6 @@ impl Snapshot {
     }
 
     /// One axis, for code that loops over them; `None` for [`Axis::Deadline`], which is not counted.
-    // Tests: tests/types.rs the_axes_of_a_snapshot_are_its_fields_in_declared_order
     #[must_use]
     pub fn axis(&self, axis: Axis) -> Option<AxisSnapshot<Quantity>> {
         let count = |snapshot: AxisSnapshot<u64>| Some(snapshot.map(|units| Quantity::new(axis, units)));
@@ -162,7 +141,6 @@ impl Snapshot {
     }
 
     /// All counted axes, in declared order.
-    // Tests: tests/types.rs the_axes_of_a_snapshot_are_its_fields_in_declared_order
     pub fn axes(&self) -> impl Iterator<Item = (Axis, AxisSnapshot<Quantity>)> {
         Axis::ALL_COUNTED.into_iter().filter_map(|axis| Some((axis, self.axis(axis)?)))
     }
@@ -219,9 +197,6 @@ impl fmt::Display for Snapshot {
 
 /// A pool and all those below it, at one and the same instant (P5): parents before their children, as a slice of
 /// [`Snapshot`]s, each with its depth. The order among children is not promised.
-// Tests: tests/promises.rs p5_one_instant::a_snapshot_of_a_tree_is_one_state;
-// tests/types.rs a_snapshot_of_a_tree_is_walked_by_reference_and_by_value;
-// tests/bad_input.rs a_tree_a_hundred_thousand_deep_is_no_trouble
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TreeSnapshot {
     pools: Vec<Snapshot>,

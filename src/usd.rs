@@ -27,8 +27,6 @@ const DECIMALS: usize = 9;
 /// assert_eq!(Usd::from_cents(10) * 3, price);
 /// # Ok::<(), budget_pool::ParseUsdError>(())
 /// ```
-// Tests: src/usd.rs tests::constructors_and_readings_agree_on_their_unit,
-//   tests::checked_and_saturating_stop_at_both_ends, tests::operators_panic_where_the_checked_ones_say_none
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Usd(u64);
 
@@ -49,7 +47,6 @@ impl Usd {
     /// # Panics
     /// If the result is above [`Usd::MAX`]; in a `const` that is a compile error. On a figure that is not your own use
     /// [`checked_mul`](Usd::checked_mul): `Usd::from_nanos(1_000).checked_mul(micros)`.
-    // Tests: src/usd.rs tests::a_constructor_does_not_wrap, tests::constructors_and_readings_agree_on_their_unit
     #[must_use]
     pub const fn from_micros(micros: u64) -> Usd {
         Usd::scaled(micros, NANOS_PER_MICRO)
@@ -59,7 +56,6 @@ impl Usd {
     ///
     /// # Panics
     /// If the result is above [`Usd::MAX`]; see [`from_micros`](Usd::from_micros).
-    // Tests: src/usd.rs tests::a_constructor_does_not_wrap, tests::constructors_and_readings_agree_on_their_unit
     #[must_use]
     pub const fn from_cents(cents: u64) -> Usd {
         Usd::scaled(cents, NANOS_PER_CENT)
@@ -69,7 +65,6 @@ impl Usd {
     ///
     /// # Panics
     /// If the result is above [`Usd::MAX`]; see [`from_micros`](Usd::from_micros).
-    // Tests: src/usd.rs tests::a_constructor_does_not_wrap, tests::constructors_and_readings_agree_on_their_unit
     #[must_use]
     pub const fn from_dollars(dollars: u64) -> Usd {
         Usd::scaled(dollars, NANOS_PER_DOLLAR)
@@ -83,7 +78,6 @@ impl Usd {
     }
 
     /// Nano-dollars: the exact value.
-    // Tests: src/usd.rs tests::constructors_and_readings_agree_on_their_unit
     #[must_use]
     pub const fn as_nanos(self) -> u64 {
         self.0
@@ -109,8 +103,6 @@ impl Usd {
 
     /// As a float, for display and statistics only, which may not be exact: the nearest one up to nine million dollars,
     /// and above that no more than one step beside it.
-    // Tests: src/usd.rs
-    //   tests::a_float_is_the_nearest_up_to_nine_million_dollars_and_no_more_than_a_step_beside_it_above
     #[must_use]
     pub fn as_dollars_f64(self) -> f64 {
         self.0 as f64 / NANOS_PER_DOLLAR as f64
@@ -123,7 +115,6 @@ impl Usd {
     }
 
     /// The sum, or `None` above [`Usd::MAX`].
-    // Tests: src/usd.rs tests::checked_and_saturating_stop_at_both_ends
     #[must_use]
     pub const fn checked_add(self, other: Usd) -> Option<Usd> {
         match self.0.checked_add(other.0) {
@@ -190,7 +181,6 @@ impl Usd {
     /// assert_eq!(Usd::for_tokens(1, price).as_nanos(), 150);
     /// assert_eq!(Usd::for_tokens(1, Usd::from_nanos(1)).as_nanos(), 1);
     /// ```
-    // Tests: src/usd.rs tests::token_prices_round_up_by_less_than_a_nano, tests::a_price_is_the_true_cost_rounded_up
     #[must_use]
     pub const fn for_tokens(n: u64, per_million: Usd) -> Usd {
         let nanos = (n as u128 * per_million.0 as u128).div_ceil(1_000_000);
@@ -210,7 +200,6 @@ impl Usd {
     /// assert!(Usd::try_from_f64(-0.1).is_err());
     /// assert!(Usd::try_from_f64(f64::NAN).is_err());
     /// ```
-    // Tests: src/usd.rs tests::floats_round_to_the_nearest_nano_or_are_refused
     pub fn try_from_f64(dollars: f64) -> Result<Usd, TryFromF64Error> {
         if !dollars.is_finite() {
             return Err(TryFromF64Error::NotFinite);
@@ -226,7 +215,6 @@ impl Usd {
 
 /// The exact decimal, without needless zeros: `0.3`, `12`, `0.000000001`. A precision pads with zeros or rounds to the
 /// nearest, half up: `{:.2}` of 12.345 is `12.35`. Width, fill and `0` are as with integers.
-// Tests: src/usd.rs tests::display_is_exact_and_pads, tests::what_is_displayed_parses_back
 impl fmt::Display for Usd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let decimals = f.precision().unwrap_or(DECIMALS).min(DECIMALS);
@@ -262,7 +250,6 @@ impl fmt::Debug for Usd {
 ///     assert!(bad.parse::<Usd>().is_err(), "{bad}");
 /// }
 /// ```
-// Tests: src/usd.rs tests::text_that_is_no_amount_is_refused_with_its_reason, tests::what_is_displayed_parses_back
 impl FromStr for Usd {
     type Err = ParseUsdError;
 
@@ -322,8 +309,6 @@ pub enum TryFromF64Error {
 
 /// # Panics
 /// Above [`Usd::MAX`], as `Duration` does.
-// Tests: src/usd.rs tests::operators_do_what_the_checked_ones_do,
-//   tests::operators_panic_where_the_checked_ones_say_none
 impl Add for Usd {
     type Output = Usd;
     fn add(self, other: Usd) -> Usd {

@@ -21,12 +21,6 @@ use crate::{Amount, BudgetPool};
 ///
 /// What is granted is handed over in the transition that freed it, so that nobody can take it in between. The
 /// waker is woken by the call that granted it, without the lock; one that panics is passed over.
-// Tests: tests/waiting.rs p3_a_wait_that_is_dropped_gives_up_its_place_or_what_it_was_granted,
-//   a_wait_is_fused_send_unpin_and_debug, a_waker_that_panics_or_comes_back_harms_nobody, runtimes::smol_drives_it_too,
-//   runtimes::a_cancelled_task_gives_up_its_place;
-// tests/promises.rs p3_no_leak::a_pool_lives_as_long_as_anything_of_it;
-// tests/time.rs waiters::p6_what_comes_back_is_for_those_who_wait_first;
-// tests/consistency.rs a_waker_may_call_the_pool_when_it_is_woken_and_when_it_is_dropped
 #[must_use = "a wait does nothing unless it is awaited"]
 pub struct Wait {
     pool: BudgetPool,
@@ -144,7 +138,6 @@ impl fmt::Debug for Wait {
 }
 
 /// The end of a pool to come, from [`BudgetPool::closed`]. Cancel-safe; polled again after its end, it is ready again.
-// Tests: tests/waiting.rs closed_resolves_for_the_pool_and_all_below
 #[must_use = "it does nothing unless it is awaited"]
 pub struct Closed {
     pool: BudgetPool,

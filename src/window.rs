@@ -31,11 +31,6 @@ use crate::ledger::Ledger;
 /// pool.record(Amount::new().tokens(500))?;
 /// # Ok::<(), budget_pool::BudgetError>(())
 /// ```
-// Tests: tests/time.rs windows::what_is_in_flight_is_a_cap_of_the_present, windows::p1_a_sliding_window_does_not_drift,
-//   windows::a_period_of_zero_is_one_of_a_nanosecond_and_the_longest_has_an_end,
-//   windows::p8_at_the_end_of_time_what_would_come_later_never_does;
-// src/window.rs tests::a_year_of_odd_steps_brings_back_what_one_big_step_does,
-//   tests::it_says_nothing_of_what_time_cannot_bring_back
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Window {
     kind: Kind,
@@ -53,9 +48,6 @@ impl Window {
     /// A new period begins every so often, as by [`reset`](crate::BudgetPool::reset): `used` and `overage` start again
     /// from zero, and what is still held settles into the period in which it is settled. At a turn the caps of two
     /// periods can be spent within a moment; where that matters, take a [`sliding`](Window::sliding) one.
-    // Tests: tests/time.rs windows::p1_a_fixed_window_turns_at_its_instant,
-    //   windows::p2_a_turn_forgives_what_is_owed_and_a_sliding_window_pays_it_off_first,
-    //   windows::p2_what_is_held_across_a_turn_is_neither_lost_nor_counted_twice
     #[must_use]
     pub const fn fixed(period: Duration) -> Window {
         Window { kind: Kind::Fixed, period, start: None }
@@ -65,10 +57,6 @@ impl Window {
     /// burst. What is owed (`overage`) is paid off first. An axis without a cap has no rate: it counts on.
     ///
     /// `used` is then what has not come back yet. Whatever is held does not: it comes back from its settlement on.
-    // Tests: tests/time.rs windows::p1_a_sliding_window_bursts_to_its_cap_and_idles_without_saving_up,
-    //   windows::p2_a_turn_forgives_what_is_owed_and_a_sliding_window_pays_it_off_first,
-    //   windows::an_axis_without_a_cap_starts_again_with_a_fixed_window_and_counts_on_with_a_sliding_one,
-    //   windows::p2_what_is_held_across_a_turn_is_neither_lost_nor_counted_twice
     #[must_use]
     pub const fn sliding(period: Duration) -> Window {
         Window { kind: Kind::Sliding, period, start: None }
@@ -77,8 +65,6 @@ impl Window {
     /// An instant at which a period starts, by the pool's clock, before or after the present. If not set, the first
     /// starts when the pool is built. Should this be later than that, the first period lasts until then. (A sliding
     /// window starts to give back then.)
-    // Tests: tests/time.rs windows::a_fixed_window_may_start_before_or_after_the_present,
-    //   windows::a_sliding_window_starts_to_give_back_at_its_start
     #[must_use]
     pub const fn starting(self, at: Instant) -> Window {
         Window { start: Some(at), ..self }
