@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use crate::axis::{Quantities, Units};
-use crate::error::BudgetError;
-use crate::hold::HoldKey;
+use crate::engine::hold::HoldKey;
+use crate::engine::nodes::{Booked, NOTHING};
 use crate::reservation::Receipt;
-use crate::tree::{Booked, NOTHING};
+use crate::types::axis::{Quantities, Units};
+use crate::types::error::BudgetError;
 use crate::{Amount, BudgetPool};
 
 /// A worker's own share of a pool, from [`BudgetPool::lease`]. It keeps its pool alive.

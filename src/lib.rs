@@ -178,46 +178,31 @@
 // An `expect` states the invariant that makes it impossible.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
-mod amount;
-mod axis;
-mod clock;
-mod deadline;
-mod error;
-mod hold;
-mod keys;
+mod engine;
+mod handle;
 mod lease;
-mod ledger;
-#[cfg(all(test, budget_pool_loom))]
-mod models;
-mod name;
 mod pool;
-mod queue;
 mod reservation;
-mod schedule;
-mod share;
-mod shared;
-mod snapshot;
-#[cfg(all(test, budget_pool_shuttle))]
-mod stories;
 mod sync;
-mod tree;
-mod usd;
+#[cfg(all(test, any(budget_pool_loom, budget_pool_shuttle)))]
+mod tests;
+mod time;
+mod types;
 mod wait;
-mod window;
 
-pub use amount::{Amount, Caps};
-pub use axis::{Axis, Quantity};
-pub use clock::{Clock, ManualClock, SystemClock};
-pub use deadline::{Call, DeadlineBudget, DeadlineBuilder, InvalidDeadline, ParseGrpcTimeoutError};
-pub use error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
 pub use lease::Lease;
-pub use name::Name;
 pub use pool::{BudgetPool, Builder, Carved, Child, PoolDeadline, Root};
 pub use reservation::{CommitRefused, Receipt, Reservation};
-pub use snapshot::{AxisSnapshot, Holder, Snapshot, TreeSnapshot};
-pub use usd::{ParseUsdError, TryFromF64Error, Usd};
+pub use time::clock::{Clock, ManualClock, SystemClock};
+pub use time::deadline::{Call, DeadlineBudget, DeadlineBuilder, InvalidDeadline, ParseGrpcTimeoutError};
+pub use time::window::Window;
+pub use types::amount::{Amount, Caps};
+pub use types::axis::{Axis, Quantity};
+pub use types::error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
+pub use types::name::Name;
+pub use types::snapshot::{AxisSnapshot, Holder, Snapshot, TreeSnapshot};
+pub use types::usd::{ParseUsdError, TryFromF64Error, Usd};
 pub use wait::{Closed, Wait};
-pub use window::Window;
 
 /// The README's example runs, too.
 #[cfg(doctest)]

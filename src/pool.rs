@@ -5,20 +5,20 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use crate::Usd;
-use crate::amount::{Amount, Caps};
-use crate::clock::{Clock, SharedClock};
-use crate::deadline::DeadlineBudget;
-use crate::error::BudgetError;
-use crate::keys::Memory;
+use crate::engine::idempotency::Memory;
+use crate::engine::nodes::{Deadline, Spec, Tree};
+use crate::handle::{Handle, Runtime};
 use crate::lease::Lease;
-use crate::name::Name;
 use crate::reservation::{Receipt, Reservation};
-use crate::shared::{Handle, Runtime};
-use crate::snapshot::{Holder, Snapshot, TreeSnapshot};
 use crate::sync::Arc;
-use crate::tree::{Deadline, Spec, Tree};
+use crate::time::clock::{Clock, SharedClock};
+use crate::time::deadline::DeadlineBudget;
+use crate::time::window::{Turning, Window};
+use crate::types::amount::{Amount, Caps};
+use crate::types::error::BudgetError;
+use crate::types::name::Name;
+use crate::types::snapshot::{Holder, Snapshot, TreeSnapshot};
 use crate::wait::{Closed, Wait};
-use crate::window::{Turning, Window};
 
 /// One budget shared by many tasks or threads.
 ///

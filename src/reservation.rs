@@ -4,10 +4,10 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use crate::axis::Quantities;
-use crate::error::BudgetError;
-use crate::hold::HoldKey;
-use crate::tree::{Booked, Tree};
+use crate::engine::hold::HoldKey;
+use crate::engine::nodes::{Booked, Tree};
+use crate::types::axis::Quantities;
+use crate::types::error::BudgetError;
 use crate::{Amount, BudgetPool};
 
 /// Budget that is promised to one owner (P3), from [`BudgetPool::reserve`]. It keeps its pool alive.

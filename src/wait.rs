@@ -5,11 +5,11 @@ use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::error::BudgetError;
-use crate::queue::{ClosingKey, WaitKey};
+use crate::engine::queue::{ClosingKey, WaitKey};
+use crate::handle::Sleep;
 use crate::reservation::Reservation;
-use crate::shared::Sleep;
 use crate::sync::thread;
+use crate::types::error::BudgetError;
 use crate::{Amount, BudgetPool};
 
 /// A reservation to come, from [`BudgetPool::reserve_wait`].

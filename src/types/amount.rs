@@ -6,7 +6,7 @@ use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 
 use crate::Usd;
-use crate::axis::{Axis, AxisSet, Quantities, Quantity};
+use crate::types::axis::{Axis, AxisSet, Quantities, Quantity};
 
 /// How much of each counted axis one call names.
 ///

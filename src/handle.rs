@@ -15,13 +15,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::clock::SharedClock;
-use crate::deadline::DeadlineBudget;
-use crate::error::BudgetError;
-use crate::keys::Keys;
-use crate::name::Name;
+use crate::engine::idempotency::Keys;
+use crate::engine::nodes::{NodeId, Spec, Tree};
 use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard};
-use crate::tree::{NodeId, Spec, Tree};
+use crate::time::clock::SharedClock;
+use crate::time::deadline::DeadlineBudget;
+use crate::types::error::BudgetError;
+use crate::types::name::Name;
 
 /// A sleep of the caller's runtime.
 pub(crate) type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;

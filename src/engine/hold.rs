@@ -6,10 +6,10 @@
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-use crate::amount::Amount;
-use crate::axis::{Axis, AxisSet, Quantities, Units};
-use crate::error::{BudgetError, BudgetExceeded, Outlook};
-use crate::tree::{Booked, NOTHING, NodeId, Tally, Tree};
+use crate::engine::nodes::{Booked, NOTHING, NodeId, Tally, Tree};
+use crate::types::amount::Amount;
+use crate::types::axis::{Axis, AxisSet, Quantities, Units};
+use crate::types::error::{BudgetError, BudgetExceeded, Outlook};
 
 const ONE_IN_FLIGHT: Quantities = Quantities::NONE.with(Axis::InFlight, 1);
 

@@ -19,10 +19,10 @@ use std::time::Instant;
 
 use slab::Slab;
 
-use crate::axis::{Axis, Quantities, Units};
-use crate::error::{BudgetError, Outlook};
-use crate::hold::HoldKey;
-use crate::tree::{NodeId, Tree, first_refusal};
+use crate::engine::hold::HoldKey;
+use crate::engine::nodes::{NodeId, Tree, first_refusal};
+use crate::types::axis::{Axis, Quantities, Units};
+use crate::types::error::{BudgetError, Outlook};
 
 /// The order of arrival; never given out twice.
 type Ticket = u64;

@@ -4,10 +4,10 @@
 
 use std::time::Instant;
 
-use crate::axis::{Quantities, Units};
-use crate::error::BudgetError;
-use crate::hold::{Hold, HoldKey, OnDrop};
-use crate::tree::{Booked, NOTHING, NodeId, Tally, Tree};
+use crate::engine::hold::{Hold, HoldKey, OnDrop};
+use crate::engine::nodes::{Booked, NOTHING, NodeId, Tally, Tree};
+use crate::types::axis::{Quantities, Units};
+use crate::types::error::BudgetError;
 
 /// No refill beyond what is asked takes more than one in so many of the units that are free: the lower the pool, the
 /// smaller the bites, and the last units go to whoever asks for them.

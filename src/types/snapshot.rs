@@ -3,8 +3,8 @@
 use std::fmt;
 use std::ops::Deref;
 
-use crate::axis::{Axis, Quantity};
-use crate::name::Name;
+use crate::types::axis::{Axis, Quantity};
+use crate::types::name::Name;
 use crate::{Amount, Usd};
 
 /// One axis of a pool at one instant. `used + reserved` is never above `cap` (P1).

@@ -9,7 +9,7 @@
 //!
 //! Under this cfg a pool and a `ManualClock` live only inside a model: tests elsewhere in `src` that make one are off.
 //!
-//! `RUSTFLAGS="--cfg budget_pool_loom" cargo test --release --lib models:: -- --nocapture`
+//! `RUSTFLAGS="--cfg budget_pool_loom" cargo test --release --lib tests::loom:: -- --nocapture`
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::axis::{Axis, AxisSet, Units};
-use crate::ledger::Ledger;
+use crate::engine::ledger::Ledger;
+use crate::types::axis::{Axis, AxisSet, Units};
 
 /// How the caps of a pool come back by themselves: so much per minute, per day. For
 /// [`Builder::window`](crate::Builder::window).
@@ -179,7 +179,7 @@ fn refill(ledger: &mut Ledger, period: u128, elapsed: u128, parts: &mut Units) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::axis::Quantities;
+    use crate::types::axis::Quantities;
 
     const TOKENS: usize = Axis::Tokens as usize;
     /// Primes beside the extremes.

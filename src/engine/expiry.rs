@@ -11,10 +11,10 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::axis::{Quantities, Units};
-use crate::error::BudgetError;
-use crate::hold::HoldKey;
-use crate::tree::{NodeId, Tree};
+use crate::engine::hold::HoldKey;
+use crate::engine::nodes::{NodeId, Tree};
+use crate::types::axis::{Quantities, Units};
+use crate::types::error::BudgetError;
 
 #[derive(Debug, Default)]
 pub(crate) struct Schedule {
@@ -220,9 +220,9 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::axis::Axis;
-    use crate::name::Name;
-    use crate::tree::Spec;
+    use crate::engine::nodes::Spec;
+    use crate::types::axis::Axis;
+    use crate::types::name::Name;
     use crate::{Amount, Caps};
 
     const TTL: Duration = Duration::from_secs(1);

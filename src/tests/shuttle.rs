@@ -8,7 +8,7 @@
 //! Under this cfg a thread that parks never wakes early, and no time passes but a `ManualClock`'s: whoever is not woken
 //! sleeps for ever, which shuttle reports.
 //!
-//! `RUSTFLAGS="--cfg budget_pool_shuttle" cargo test --release --lib stories:: -- --nocapture`; for others and more,
+//! `RUSTFLAGS="--cfg budget_pool_shuttle" cargo test --release --lib tests::shuttle:: -- --nocapture`; for others and more,
 //! `SHUTTLE_RANDOM_SEED=17 BUDGET_POOL_SCHEDULES=100000`.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]

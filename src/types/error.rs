@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::axis::{Axis, Quantity};
-use crate::name::Name;
+use crate::types::axis::{Axis, Quantity};
+use crate::types::name::Name;
 
 /// Why a call was refused. Nothing has changed (P7) but the [count](crate::Snapshot::refused) of refusals.
 ///

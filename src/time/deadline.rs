@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::clock::SharedClock;
+use crate::time::clock::SharedClock;
 use crate::{Clock, DeadlineExceeded};
 
 /// The time that one request has, from its edge to its last call.

@@ -3,8 +3,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::amount::Amount;
-use crate::name::Name;
+use crate::types::amount::Amount;
+use crate::types::name::Name;
 
 /// How many keys a pool remembers, and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

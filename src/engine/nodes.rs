@@ -13,17 +13,17 @@ use std::time::{Duration, Instant};
 
 use slab::Slab;
 
-use crate::amount::{Amount, Caps};
-use crate::axis::{Axis, AxisSet, Quantities, Units};
-use crate::error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
-use crate::hold::{Hold, Serial};
-use crate::keys::{Keys, Memory};
-use crate::ledger::Ledger;
-use crate::name::Name;
-use crate::queue::{Queue, Waits};
-use crate::schedule::Schedule;
-use crate::snapshot::{AxisSnapshot, Holder, Snapshot};
-use crate::window::Turning;
+use crate::engine::expiry::Schedule;
+use crate::engine::hold::{Hold, Serial};
+use crate::engine::idempotency::{Keys, Memory};
+use crate::engine::ledger::Ledger;
+use crate::engine::queue::{Queue, Waits};
+use crate::time::window::Turning;
+use crate::types::amount::{Amount, Caps};
+use crate::types::axis::{Axis, AxisSet, Quantities, Units};
+use crate::types::error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
+use crate::types::name::Name;
+use crate::types::snapshot::{AxisSnapshot, Holder, Snapshot};
 
 pub(crate) type NodeId = usize;
 

@@ -18,7 +18,7 @@
 
 use std::array;
 
-use crate::axis::{Axis, AxisSet, Quantities, Units};
+use crate::types::axis::{Axis, AxisSet, Quantities, Units};
 
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {

@@ -1,0 +1,8 @@
+//! Plain values: they import nothing from the rest of the crate.
+
+pub(crate) mod amount;
+pub(crate) mod axis;
+pub(crate) mod error;
+pub(crate) mod name;
+pub(crate) mod snapshot;
+pub(crate) mod usd;
