@@ -1,11 +1,12 @@
 //! The lock around a tree of pools. The only file that locks: one call, one lock, one transition.
 //!
-//! The clock is read before the lock is taken, and whatever is the user's is dropped after it was let go.
+//! The clock is read before the lock is taken, and whatever is the user's is dropped after it was
+//! let go.
 //!
-//! Whether a call must know the time depends on its path, which never changes, and on whether there is a hold that may
-//! expire. The second is told by a flag, so that the lock need not be taken for it. It is only a hint, which is why it
-//! needs no memory order: a call that finds such a hold under the lock, and has not read the clock, lets go of the lock
-//! and does.
+//! Whether a call must know the time depends on its path, which never changes, and on whether there
+//! is a hold that may expire. The second is told by a flag, so that the lock need not be taken for
+//! it. It is only a hint, which is why it needs no memory order: a call that finds such a hold
+//! under the lock, and has not read the clock, lets go of the lock and does.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -48,8 +49,9 @@ struct Shared {
 /// How many are woken without a change of the queue's memory.
 const FEW: usize = 8;
 
-/// The lock while a transition runs. Its end wakes all that the transition granted or told, without the lock: a waker
-/// may come back here. No other thread wakes them for this one: it might hold a lock that they take.
+/// The lock while a transition runs. Its end wakes all that the transition granted or told, without
+/// the lock: a waker may come back here. No other thread wakes them for this one: it might hold a
+/// lock that they take.
 struct Transition<'a> {
     shared: &'a Shared,
     tree: Option<MutexGuard<'a, Tree>>,
@@ -105,31 +107,38 @@ fn wake(mut tree: MutexGuard<'_, Tree>) {
     let few: [Option<Waker>; FEW] = std::array::from_fn(|_| wakers.pop_front());
     drop(tree);
     for waker in few.into_iter().flatten().chain(many) {
-        // One that panics must not keep the others asleep, nor hurt the caller, who only gave back what it held.
+        // One that panics must not keep the others asleep, nor hurt the caller, who only gave back
+        // what it held.
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
             std::mem::forget(panic);
         }
     }
 }
 
-/// One pool of a tree. Its drop is the pool's end; every handle of the user's and every reservation shares it.
+/// One pool of a tree. Its drop is the pool's end; every handle of the user's and every reservation
+/// shares it.
 pub(crate) struct Handle {
     shared: Arc<Shared>,
     node: NodeId,
     name: Name,
-    /// Over at the earliest on the way up. It never changes, nor does `windowed`, so that it is known without the lock
-    /// whether a call must read the clock (P8).
+    /// Over at the earliest on the way up. It never changes, nor does `windowed`, so that it is
+    /// known without the lock whether a call must read the clock (P8).
     deadline: Option<DeadlineBudget>,
     /// Whether any pool on the way up has a window.
     windowed: bool,
 }
 
 impl Handle {
-    pub(crate) fn root(spec: Spec, deadline: Option<DeadlineBudget>, Runtime { clock, timer }: Runtime) -> Handle {
+    pub(crate) fn root(
+        spec: Spec,
+        deadline: Option<DeadlineBudget>,
+        Runtime { clock, timer }: Runtime,
+    ) -> Handle {
         let (name, windowed) = (spec.name.clone(), spec.window.is_some());
         let mut tree = Tree::default();
         let node = tree.add_root(spec);
-        let shared = Shared { tree: Mutex::new(tree), may_expire: AtomicBool::new(false), clock, timer };
+        let shared =
+            Shared { tree: Mutex::new(tree), may_expire: AtomicBool::new(false), clock, timer };
         Handle { shared: Arc::new(shared), node, name, deadline, windowed }
     }
 
@@ -141,13 +150,23 @@ impl Handle {
     }
 
     /// A pool below this one, its caps reserved in this one.
-    pub(crate) fn carved(&self, spec: Spec, deadline: Option<DeadlineBudget>) -> Result<Handle, BudgetError> {
+    pub(crate) fn carved(
+        &self,
+        spec: Spec,
+        deadline: Option<DeadlineBudget>,
+    ) -> Result<Handle, BudgetError> {
         let name = spec.name.clone();
         let node = self.ask(|tree, parent, now| tree.add_carved(parent, spec, now))?;
         Ok(self.below(node, name, deadline, false))
     }
 
-    fn below(&self, node: NodeId, name: Name, own: Option<DeadlineBudget>, windowed: bool) -> Handle {
+    fn below(
+        &self,
+        node: NodeId,
+        name: Name,
+        own: Option<DeadlineBudget>,
+        windowed: bool,
+    ) -> Handle {
         let above = self.deadline.as_ref();
         let deadline = match (own, above) {
             (Some(own), Some(above)) => Some(own.within(above)),
@@ -160,20 +179,27 @@ impl Handle {
     /// A transition that needs no time.
     #[inline]
     pub(crate) fn enter<R>(&self, transition: impl FnOnce(&mut Tree, NodeId) -> R) -> R {
-        // The result is written where the caller wants it, and not moved: that would cost as much as the rest.
+        // The result is written where the caller wants it, and not moved: that would cost as much
+        // as the rest.
         transition(Transition::begin(&self.shared).tree(), self.node)
     }
 
-    /// A transition that tells or looks: it is told the time if the path has a window, or a hold may expire (P8). It
-    /// cannot fail: if the clock panics, no time has passed.
+    /// A transition that tells or looks: it is told the time if the path has a window, or a hold
+    /// may expire (P8). It cannot fail: if the clock panics, no time has passed.
     #[inline]
-    pub(crate) fn tell<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R) -> R {
+    pub(crate) fn tell<R>(
+        &self,
+        transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R,
+    ) -> R {
         self.transition(self.windowed, Tree::may_expire, || self.try_now(), transition)
     }
 
     /// A transition that asks: it is told the time if the path has a deadline, too.
     #[inline]
-    pub(crate) fn ask<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R) -> R {
+    pub(crate) fn ask<R>(
+        &self,
+        transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R,
+    ) -> R {
         let is_timed = self.windowed || self.bounded().is_some();
         self.transition(is_timed, Tree::may_expire, || Some(self.now()), transition)
     }
@@ -184,8 +210,12 @@ impl Handle {
         self.enter(|tree, at| transition(tree, at, now))
     }
 
-    /// A transition that looks at all pools below, too: it is told the time if any of them has a window.
-    pub(crate) fn survey<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R) -> R {
+    /// A transition that looks at all pools below, too: it is told the time if any of them has a
+    /// window.
+    pub(crate) fn survey<R>(
+        &self,
+        transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R,
+    ) -> R {
         let needs_time = |tree: &Tree| tree.may_expire() || tree.has_windows_below(self.node);
         self.transition(self.windowed, needs_time, || self.try_now(), transition)
     }
@@ -248,8 +278,8 @@ impl Drop for Handle {
     }
 }
 
-// The lock has no poison and needs none: nothing of the user's runs under it, and a clock that panics does so before
-// it.
+// The lock has no poison and needs none: nothing of the user's runs under it, and a clock that
+// panics does so before it.
 impl UnwindSafe for Handle {}
 impl RefUnwindSafe for Handle {}
 

@@ -11,13 +11,15 @@ use crate::{Amount, BudgetPool};
 
 /// A worker's own share of a pool, from [`BudgetPool::lease`]. It keeps its pool alive.
 ///
-/// What is spent from the share touches nothing that other threads touch. It is spent within what the pool has reserved
-/// for it, so that P1 holds at every instant. The pool learns of it at the next refill, at [`settle`](Lease::settle),
-/// or when the lease is dropped: until then its `used` lags behind, and `reserved` covers what is missing.
+/// What is spent from the share touches nothing that other threads touch. It is spent within what
+/// the pool has reserved for it, so that P1 holds at every instant. The pool learns of it at the
+/// next refill, at [`settle`](Lease::settle), or when the lease is dropped: until then its `used`
+/// lags behind, and `reserved` covers what is missing.
 ///
-/// So do other things that happen to the pool: a [`close`](BudgetPool::close) and the deadline reach the lease at its
-/// next refill, which is refused; what was spent before a [`reset`](BudgetPool::reset) or a [window](crate::Window)'s
-/// turn, and not yet settled, settles into the new period.
+/// So do other things that happen to the pool: a [`close`](BudgetPool::close) and the deadline
+/// reach the lease at its next refill, which is refused; what was spent before a
+/// [`reset`](BudgetPool::reset) or a [window](crate::Window)'s turn, and not yet settled, settles
+/// into the new period.
 ///
 /// | event | left of the share | spent |
 /// | --- | --- | --- |
@@ -29,16 +31,19 @@ use crate::{Amount, BudgetPool};
 ///
 /// What is left in a lease cannot be spent by others until it is dropped. On each axis:
 ///
-/// - That is never more than its batch, which [`lease`](BudgetPool::lease) takes as a whole, however low the pool is.
-///   It falls until the next refill.
-/// - A refill takes, beyond what was asked, no more than fills the batch, and no more than an eighth of what is free
-///   then (in the pool of the path that has least). So a share that ran short is filled to an eighth of that at most.
-///   On an axis that did not run short what was left stays, and is filled up likewise: name the axes of a batch in the
-///   proportion in which they are spent.
-/// - Of less than 8 free units a refill takes none: the last units of a pool go to whoever asks for them.
-/// - A refused call has counted its own share as well: of what was asked beyond that, there was more than the pool had
-///   free. So what is unspent of a cap at a refusal is what is left of the own share, what is free, and what other
-///   leases, reservations and carved children hold; no more.
+/// - That is never more than its batch, which [`lease`](BudgetPool::lease) takes as a whole,
+///   however low the pool is. It falls until the next refill.
+/// - A refill takes, beyond what was asked, no more than fills the batch, and no more than an
+///   eighth of what is free then (in the pool of the path that has least). So a share that ran
+///   short is filled to an eighth of that at most. On an axis that did not run short what was left
+///   stays, and is filled up likewise: name the axes of a batch in the proportion in which they are
+///   spent.
+/// - Of less than 8 free units a refill takes none: the last units of a pool go to whoever asks for
+///   them.
+/// - A refused call has counted its own share as well: of what was asked beyond that, there was
+///   more than the pool had free. So what is unspent of a cap at a refusal is what is left of the
+///   own share, what is free, and what other leases, reservations and carved children hold; no
+///   more.
 #[must_use = "a lease that is dropped goes back"]
 pub struct Lease {
     pool: BudgetPool,
@@ -54,27 +59,32 @@ impl Lease {
         Lease { pool, key, batch, left: *batch.units() }
     }
 
-    /// Asks and spends in one step: from the share if it covers the amount. If not, what is missing is taken from the
-    /// pool, and the share is filled up to the batch again, or less where the pool runs low or others wait (P6).
+    /// Asks and spends in one step: from the share if it covers the amount. If not, what is missing
+    /// is taken from the pool, and the share is filled up to the batch again, or less where the
+    /// pool runs low or others wait (P6).
     ///
-    /// What is above the batch, or on an axis that the batch does not name, always comes from the pool: name in the
-    /// batch every axis that is spent.
+    /// What is above the batch, or on an axis that the batch does not name, always comes from the
+    /// pool: name in the batch every axis that is spent.
     ///
     /// # Errors
-    /// As [`BudgetPool::record`], for what is beyond the share. Nothing has been spent then; what was spent before has
-    /// been settled.
+    /// As [`BudgetPool::record`], for what is beyond the share. Nothing has been spent then; what
+    /// was spent before has been settled.
     #[inline]
     pub fn record(&mut self, amount: Amount) -> Result<(), BudgetError> {
         if self.take(amount.quantities().units()) { Ok(()) } else { self.record_beyond(&amount) }
     }
 
-    /// Tells of a spend that happened. Always booked (P2): from the share, and what is beyond it from the pool.
+    /// Tells of a spend that happened. Always booked (P2): from the share, and what is beyond it
+    /// from the pool.
     pub fn debit(&mut self, amount: Amount) -> Receipt {
         if self.take(amount.quantities().units()) {
             return Receipt(Booked::new(amount.quantities(), NOTHING, false));
         }
         let Lease { pool, key, left, .. } = self;
-        Receipt(pool.handle().tell(|tree, _, now| tree.debit_leased(*key, left, amount.quantities(), now)))
+        Receipt(
+            pool.handle()
+                .tell(|tree, _, now| tree.debit_leased(*key, left, amount.quantities(), now)),
+        )
     }
 
     /// Tells the pool what has been spent since it was last told. The share stays.
@@ -94,7 +104,8 @@ impl Lease {
         &self.pool
     }
 
-    /// Spends from the share, on all axes or on none. Without a branch on each axis: they take longer than the rest.
+    /// Spends from the share, on all axes or on none. Without a branch on each axis: they take
+    /// longer than the rest.
     #[inline]
     fn take(&mut self, units: &Units) -> bool {
         let mut is_short = false;
@@ -112,7 +123,8 @@ impl Lease {
     #[cold]
     fn record_beyond(&mut self, amount: &Amount) -> Result<(), BudgetError> {
         let Lease { pool, key, batch, left } = self;
-        pool.handle().ask(|tree, _, now| tree.record_leased(*key, left, amount.quantities(), batch, now))
+        pool.handle()
+            .ask(|tree, _, now| tree.record_leased(*key, left, amount.quantities(), batch, now))
     }
 }
 
@@ -124,6 +136,9 @@ impl Drop for Lease {
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("pool", &self.pool.name()).field("remaining", &self.remaining()).finish()
+        f.debug_struct("Lease")
+            .field("pool", &self.pool.name())
+            .field("remaining", &self.remaining())
+            .finish()
     }
 }

@@ -1,5 +1,5 @@
-//! One budget shared by many tasks or threads: several axes at once (tokens, USD, requests, in-flight, time), never
-//! over its caps, never losing a spend that happened.
+//! One budget shared by many tasks or threads: several axes at once (tokens, USD, requests,
+//! in-flight, time), never over its caps, never losing a spend that happened.
 //!
 //! ```
 //! use std::time::Duration;
@@ -31,14 +31,16 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`BudgetPool`] is a handle: clone it into every task. Pools stand [under pools](BudgetPool::child): a run under a
-//! tenant, an agent under a run; each spend is charged to the whole path or to none of it.
+//! A [`BudgetPool`] is a handle: clone it into every task. Pools stand [under
+//! pools](BudgetPool::child): a run under a tenant, an agent under a run; each spend is charged to
+//! the whole path or to none of it.
 //!
 //! # What is promised
 //!
-//! One distinction runs through all of it. **Admission** may be refused: may I spend? A **fact** never is: this was
-//! spent. [`record`](BudgetPool::record) and [`reserve`](BudgetPool::reserve) ask; [`commit`](Reservation::commit) and
-//! [`debit`](BudgetPool::debit) tell. Each promise is tested by its number: `cargo test p1_` runs the tests of P1.
+//! One distinction runs through all of it. **Admission** may be refused: may I spend? A **fact**
+//! never is: this was spent. [`record`](BudgetPool::record) and [`reserve`](BudgetPool::reserve)
+//! ask; [`commit`](Reservation::commit) and [`debit`](BudgetPool::debit) tell. Each promise is
+//! tested by its number: `cargo test p1_` runs the tests of P1.
 //!
 //! | | promise |
 //! | --- | --- |
@@ -80,64 +82,73 @@
 //!
 //! # Consistency
 //!
-//! There is one lock for each tree of pools, never held while code of yours runs: no clock is read, no waker woken and
-//! nothing of yours dropped under it. A call holds it for nanoseconds, in proportion to how deep its pool stands; what
-//! looks at a whole tree ([`snapshot_tree`](BudgetPool::snapshot_tree), [`holders`](BudgetPool::holders),
-//! [`close`](BudgetPool::close)) in proportion to the tree. (The call that comes first after a while may have to do
-//! what time has brought since; one that frees much serves all who can be served by it.) Pools and holds that are gone
-//! leave their place to new ones; their memory goes with the last pool of the tree. Each call is one transition under
-//! that lock. Whatever happened before a call that changed a pool is visible to whoever sees that change, in a later
-//! call on the same tree, as with any mutex.
+//! There is one lock for each tree of pools, never held while code of yours runs: no clock is read,
+//! no waker woken and nothing of yours dropped under it. A call holds it for nanoseconds, in
+//! proportion to how deep its pool stands; what looks at a whole tree
+//! ([`snapshot_tree`](BudgetPool::snapshot_tree), [`holders`](BudgetPool::holders),
+//! [`close`](BudgetPool::close)) in proportion to the tree. (The call that comes first after a
+//! while may have to do what time has brought since; one that frees much serves all who can be
+//! served by it.) Pools and holds that are gone leave their place to new ones; their memory goes
+//! with the last pool of the tree. Each call is one transition under that lock. Whatever happened
+//! before a call that changed a pool is visible to whoever sees that change, in a later call on the
+//! same tree, as with any mutex.
 //!
-//! A snapshot is a state that existed, not one that still does. An answer of [`check`](BudgetPool::check) is not a
-//! promise. Calls that race are ordered by the lock; who comes first is not promised.
+//! A snapshot is a state that existed, not one that still does. An answer of
+//! [`check`](BudgetPool::check) is not a promise. Calls that race are ordered by the lock; who
+//! comes first is not promised.
 //!
 //! # Waiting
 //!
 //! [`reserve_wait`](BudgetPool::reserve_wait) is a future for any runtime;
-//! [`reserve_blocking`](BudgetPool::reserve_blocking) parks the thread. Both take a ticket. Those compete that ask the
-//! same pool, whatever for, and those that ask for something that is capped in the same pool above them; one that is
-//! blocked in its own child does not hold up the others. (Of what has no cap there is [`u64::MAX`]. One that finds all
-//! of it taken waits its turn in that pool; whoever asks it for nothing that has a cap, and fits, passes.) While
-//! somebody waits with whom it would compete, [`reserve`](BudgetPool::reserve) says [`Queued`](BudgetError::Queued);
-//! [`record`](BudgetPool::record) and [`grow`](Reservation::grow), which belong to calls that run, pass, as facts do.
+//! [`reserve_blocking`](BudgetPool::reserve_blocking) parks the thread. Both take a ticket. Those
+//! compete that ask the same pool, whatever for, and those that ask for something that is capped in
+//! the same pool above them; one that is blocked in its own child does not hold up the others. (Of
+//! what has no cap there is [`u64::MAX`]. One that finds all of it taken waits its turn in that
+//! pool; whoever asks it for nothing that has a cap, and fits, passes.) While somebody waits with
+//! whom it would compete, [`reserve`](BudgetPool::reserve) says [`Queued`](BudgetError::Queued);
+//! [`record`](BudgetPool::record) and [`grow`](Reservation::grow), which belong to calls that run,
+//! pass, as facts do.
 //!
-//! Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any semaphore. Only time
-//! can help them: a deadline, holds that [expire](BudgetPool::reserve_for), or
+//! Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any
+//! semaphore. Only time can help them: a deadline, holds that [expire](BudgetPool::reserve_for), or
 //! [`reserve_blocking_for`](BudgetPool::reserve_blocking_for).
 //!
 //! # Deadlines
 //!
-//! After its [deadline](Builder::deadline) a pool refuses what asks; it does not stop what runs. Give
-//! [`Reservation::time_left`] to the call as its timeout.
+//! After its [deadline](Builder::deadline) a pool refuses what asks; it does not stop what runs.
+//! Give [`Reservation::time_left`] to the call as its timeout.
 //!
 //! # Time
 //!
-//! There is no thread in the background: whatever time brings is done by the next call on a pool of the tree that knows
-//! the time, before it does its own work, as if it had been done in its time. (But whoever waits for a deadline that
-//! has come is told first, whatever else has come before it.)
+//! There is no thread in the background: whatever time brings is done by the next call on a pool of
+//! the tree that knows the time, before it does its own work, as if it had been done in its time.
+//! (But whoever waits for a deadline that has come is told first, whatever else has come before
+//! it.)
 //!
-//! - A hold that was made [for a while](BudgetPool::reserve_for) expires: a stuck task or a forgotten guard cannot keep
-//!   budget for ever. A commit that comes late is booked all the same, and its receipt [says so](Receipt::is_late).
-//! - The caps of a pool with a [`Window`] come back, at the turn of a period or continuously. A refusal says exactly
-//!   [when](BudgetError::retry_after) the same call will fit.
+//! - A hold that was made [for a while](BudgetPool::reserve_for) expires: a stuck task or a
+//!   forgotten guard cannot keep budget for ever. A commit that comes late is booked all the same,
+//!   and its receipt [says so](Receipt::is_late).
+//! - The caps of a pool with a [`Window`] come back, at the turn of a period or continuously. A
+//!   refusal says exactly [when](BudgetError::retry_after) the same call will fit.
 //! - Whoever waits for time alone is served in time: a blocking wait by itself, an async one by its
 //!   [timer](Builder::timer), or else at the next call on its pool.
 //! - A call that may be retried spends [once for its key](BudgetPool::record_once).
 //!
 //! # Hot loops
 //!
-//! Threads that would fight for the lock each take a [`Lease`]: a share of their own, spent from without touching
-//! anything shared.
+//! Threads that would fight for the lock each take a [`Lease`]: a share of their own, spent from
+//! without touching anything shared.
 //!
 //! # What is not here
 //!
-//! - **Other processes.** A pool lives in one process. For a budget in Redis see Python's `escrowmint`.
-//! - **Tokenizers and price lists.** Amounts are yours to reckon; [`Usd::for_tokens`] does the arithmetic.
+//! - **Other processes.** A pool lives in one process. For a budget in Redis see Python's
+//!   `escrowmint`.
+//! - **Tokenizers and price lists.** Amounts are yours to reckon; [`Usd::for_tokens`] does the
+//!   arithmetic.
 //! - **One axis, no money, no tree.** `tokio::sync::Semaphore` has permits; an atomic counts.
 //! - **A rate, and nothing else.** For requests per second alone there is `governor`.
-//! - **Keys that outlive the process.** Those of [`record_once`](BudgetPool::record_once) are in memory, a bounded
-//!   number of them, for a bounded time.
+//! - **Keys that outlive the process.** Those of [`record_once`](BudgetPool::record_once) are in
+//!   memory, a bounded number of them, for a bounded time.
 //!
 //! # Features and versions
 //!
@@ -145,8 +156,9 @@
 //!
 //! # Counting beyond a `u64`
 //!
-//! Balances are `u64` (USD in nano-dollars, up to 18.4 billion dollars) and checked. Where facts add up to more than
-//! that, `overage` and `spent` saturate at `u64::MAX`; the caps hold all the same.
+//! Balances are `u64` (USD in nano-dollars, up to 18.4 billion dollars) and checked. Where facts
+//! add up to more than that, `overage` and `spent` saturate at `u64::MAX`; the caps hold all the
+//! same.
 //!
 //! # What does not compile
 //!
@@ -194,7 +206,9 @@ pub use lease::Lease;
 pub use pool::{BudgetPool, Builder, Carved, Child, PoolDeadline, Root};
 pub use reservation::{CommitRefused, Receipt, Reservation};
 pub use time::clock::{Clock, ManualClock, SystemClock};
-pub use time::deadline::{Call, DeadlineBudget, DeadlineBuilder, InvalidDeadline, ParseGrpcTimeoutError};
+pub use time::deadline::{
+    Call, DeadlineBudget, DeadlineBuilder, InvalidDeadline, ParseGrpcTimeoutError,
+};
 pub use time::window::Window;
 pub use types::amount::{Amount, Caps};
 pub use types::axis::{Axis, Quantity};

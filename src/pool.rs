@@ -22,11 +22,11 @@ use crate::wait::{Closed, Wait};
 
 /// One budget shared by many tasks or threads.
 ///
-/// A handle, one pointer wide: a clone is the same pool. The pool lives as long as a handle, a [`Reservation`], a
-/// [`Lease`], a [`Wait`] or a child of it does.
+/// A handle, one pointer wide: a clone is the same pool. The pool lives as long as a handle, a
+/// [`Reservation`], a [`Lease`], a [`Wait`] or a child of it does.
 ///
-/// *Asking* ([`record`](BudgetPool::record), [`reserve`](BudgetPool::reserve)) may be refused. *Telling*
-/// ([`debit`](BudgetPool::debit), [`Reservation::commit`]) never is: it happened.
+/// *Asking* ([`record`](BudgetPool::record), [`reserve`](BudgetPool::reserve)) may be refused.
+/// *Telling* ([`debit`](BudgetPool::debit), [`Reservation::commit`]) never is: it happened.
 ///
 /// ```
 /// use budget_pool::{Amount, BudgetPool, Usd};
@@ -69,10 +69,12 @@ impl BudgetPool {
         BudgetPool::builder().build()
     }
 
-    /// Starts a pool below this one, whose every spend is also one of this pool's: both admit it, or neither changes.
+    /// Starts a pool below this one, whose every spend is also one of this pool's: both admit it,
+    /// or neither changes.
     ///
-    /// The caps of children may add up to more than the parent's: they compete. A child's deadline never outlives its
-    /// parent's. A child of a closed pool is born closed. What a child that is gone has used stays booked above.
+    /// The caps of children may add up to more than the parent's: they compete. A child's deadline
+    /// never outlives its parent's. A child of a closed pool is born closed. What a child that
+    /// is gone has used stays booked above.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -89,12 +91,13 @@ impl BudgetPool {
         Builder::new(Child { parent: self.clone() })
     }
 
-    /// Asks and spends in one step: all of the amount, in this pool and all above it, or nothing (P1). Never waits.
+    /// Asks and spends in one step: all of the amount, in this pool and all above it, or nothing
+    /// (P1). Never waits.
     ///
     /// # Errors
     /// [`Closed`](BudgetError::Closed), [`DeadlineExceeded`](BudgetError::DeadlineExceeded) or
-    /// [`Exceeded`](BudgetError::Exceeded), looked for in this order. Nothing has changed then (P7). What fits is never
-    /// refused (P4).
+    /// [`Exceeded`](BudgetError::Exceeded), looked for in this order. Nothing has changed then
+    /// (P7). What fits is never refused (P4).
     #[inline]
     pub fn record(&self, amount: Amount) -> Result<(), BudgetError> {
         self.handle.ask(|tree, at, now| tree.record(at, amount.quantities(), now))
@@ -103,22 +106,24 @@ impl BudgetPool {
     /// Asks for a hold on the amount, and one in flight. Never waits.
     ///
     /// # Errors
-    /// As [`record`](BudgetPool::record), and [`Queued`](BudgetError::Queued) before capacity is looked at, if others
-    /// wait in this pool, or in one above it that caps what is asked (P6).
+    /// As [`record`](BudgetPool::record), and [`Queued`](BudgetError::Queued) before capacity is
+    /// looked at, if others wait in this pool, or in one above it that caps what is asked (P6).
     #[inline]
     pub fn reserve(&self, amount: Amount) -> Result<Reservation, BudgetError> {
         let key = self.handle.ask(|tree, at, now| tree.reserve(at, amount.quantities(), now))?;
         Ok(Reservation::new(self.clone(), key))
     }
 
-    /// A [`reserve`](BudgetPool::reserve) for so long: a hold that is neither settled nor dropped in time, because its
-    /// task is stuck or its guard forgotten, *expires*. What it holds is then free again (or settled:
-    /// [`commit_on_drop`](Reservation::commit_on_drop)), from the instant `ttl` after now on.
+    /// A [`reserve`](BudgetPool::reserve) for so long: a hold that is neither settled nor dropped
+    /// in time, because its task is stuck or its guard forgotten, *expires*. What it holds is
+    /// then free again (or settled: [`commit_on_drop`](Reservation::commit_on_drop)), from the
+    /// instant `ttl` after now on.
     ///
-    /// Nothing runs in the background: an expired hold is reclaimed by the next call on a pool of its tree, in time for
-    /// that call. Those that it does not need are reclaimed in small batches, so that no call pays for all. What the
-    /// owner of an expired hold can still do is told at [`Reservation`]. A `ttl` too long for an [`Instant`] is
-    /// none; one of zero has expired from the start.
+    /// Nothing runs in the background: an expired hold is reclaimed by the next call on a pool of
+    /// its tree, in time for that call. Those that it does not need are reclaimed in small
+    /// batches, so that no call pays for all. What the owner of an expired hold can still do is
+    /// told at [`Reservation`]. A `ttl` too long for an [`Instant`] is none; one of zero has
+    /// expired from the start.
     ///
     /// To wait for such a hold, [`renew`](Reservation::renew) the one that was waited for.
     ///
@@ -139,17 +144,20 @@ impl BudgetPool {
     /// # Errors
     /// As [`reserve`](BudgetPool::reserve).
     pub fn reserve_for(&self, amount: Amount, ttl: Duration) -> Result<Reservation, BudgetError> {
-        let key = self.handle.ask_at(|tree, at, now| tree.reserve_for(at, amount.quantities(), ttl, now))?;
+        let key = self
+            .handle
+            .ask_at(|tree, at, now| tree.reserve_for(at, amount.quantities(), ttl, now))?;
         Ok(Reservation::new(self.clone(), key))
     }
 
-    /// A [`record`](BudgetPool::record) that counts once for its key: a call that is retried, because nobody knows
-    /// whether it went through, spends once, and is answered as it was the first time. For two threads with the
-    /// same key at once, too.
+    /// A [`record`](BudgetPool::record) that counts once for its key: a call that is retried,
+    /// because nobody knows whether it went through, spends once, and is answered as it was the
+    /// first time. For two threads with the same key at once, too.
     ///
-    /// A call that was refused is not remembered: nothing happened, and a retry may succeed. Keys belong to the pool
-    /// that is called, stay through a [`reset`](BudgetPool::reset), and are forgotten after the time set by
-    /// [`Builder::keys`]. One that is known is answered also after the deadline, and when closed: it was spent.
+    /// A call that was refused is not remembered: nothing happened, and a retry may succeed. Keys
+    /// belong to the pool that is called, stay through a [`reset`](BudgetPool::reset), and are
+    /// forgotten after the time set by [`Builder::keys`]. One that is known is answered also
+    /// after the deadline, and when closed: it was spent.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetError, BudgetPool};
@@ -166,17 +174,18 @@ impl BudgetPool {
     /// ```
     ///
     /// # Errors
-    /// [`KeyConflict`](BudgetError::KeyConflict) if the key stands for another amount. If it is not known: as
-    /// [`record`](BudgetPool::record), and before capacity is looked at [`KeysFull`](BudgetError::KeysFull), with the
-    /// instant at which there will be room for one.
+    /// [`KeyConflict`](BudgetError::KeyConflict) if the key stands for another amount. If it is not
+    /// known: as [`record`](BudgetPool::record), and before capacity is looked at
+    /// [`KeysFull`](BudgetError::KeysFull), with the instant at which there will be room for
+    /// one.
     pub fn record_once(&self, key: impl Into<Name>, amount: Amount) -> Result<(), BudgetError> {
         let key = key.into();
         self.handle.ask_at(|tree, at, now| tree.record_once(at, key, &amount, now))
     }
 
-    /// Takes a worker's own share of so much, to spend from without touching the pool: for the hot loop of a thread
-    /// pool. The share is not in flight, does not expire, and is [refilled](Lease::record) up to the batch. Never
-    /// waits.
+    /// Takes a worker's own share of so much, to spend from without touching the pool: for the hot
+    /// loop of a thread pool. The share is not in flight, does not expire, and is
+    /// [refilled](Lease::record) up to the batch. Never waits.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -200,20 +209,22 @@ impl BudgetPool {
         Ok(Lease::new(self.clone(), key, batch))
     }
 
-    /// Asks for a hold on the amount, and waits until it is granted: first come, first served among those that compete
-    /// (P6), so that a stream of small ones cannot starve a large one. Nothing is asked before the first poll. See
-    /// [`Wait`].
+    /// Asks for a hold on the amount, and waits until it is granted: first come, first served among
+    /// those that compete (P6), so that a stream of small ones cannot starve a large one.
+    /// Nothing is asked before the first poll. See [`Wait`].
     ///
-    /// The future ends with an error as soon as there is nothing to wait for: the amount can never fit, the pool is
-    /// closed, the deadline has passed (told in time by [`Builder::timer`], or else at the next call on the pool
-    /// that asks). What only time makes hopeless may be told later, at the next call on the pool or at the
-    /// deadline, and those behind it are served then: a [window](Builder::window) above brings back enough, but
-    /// after the deadline; a hold above is settled by its expiry.
+    /// The future ends with an error as soon as there is nothing to wait for: the amount can never
+    /// fit, the pool is closed, the deadline has passed (told in time by [`Builder::timer`], or
+    /// else at the next call on the pool that asks). What only time makes hopeless may be told
+    /// later, at the next call on the pool or at the deadline, and those behind it are served
+    /// then: a [window](Builder::window) above brings back enough, but after the deadline; a
+    /// hold above is settled by its expiry.
     ///
-    /// What time alone brings (a [window](Builder::window) that turns, a hold that [expires](BudgetPool::reserve_for))
-    /// serves it in the same way.
+    /// What time alone brings (a [window](Builder::window) that turns, a hold that
+    /// [expires](BudgetPool::reserve_for)) serves it in the same way.
     ///
-    /// Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any semaphore.
+    /// Two tasks that each hold half of a pool and wait for the other half wait for ever, as with
+    /// any semaphore.
     ///
     /// ```
     /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -231,7 +242,8 @@ impl BudgetPool {
         Wait::new(self.clone(), amount)
     }
 
-    /// [`reserve_wait`](BudgetPool::reserve_wait), by parking the thread. Not for async code: it blocks the executor.
+    /// [`reserve_wait`](BudgetPool::reserve_wait), by parking the thread. Not for async code: it
+    /// blocks the executor.
     ///
     /// # Errors
     /// As [`reserve_wait`](BudgetPool::reserve_wait).
@@ -239,18 +251,22 @@ impl BudgetPool {
         self.reserve_wait(amount).block(None)
     }
 
-    /// [`reserve_blocking`](BudgetPool::reserve_blocking), for at most so long (by the system's clock). A timeout too
-    /// long for an [`Instant`] is none.
+    /// [`reserve_blocking`](BudgetPool::reserve_blocking), for at most so long (by the system's
+    /// clock). A timeout too long for an [`Instant`] is none.
     ///
     /// # Errors
-    /// As [`reserve_wait`](BudgetPool::reserve_wait), and [`Timeout`](BudgetError::Timeout). What is granted in the
-    /// last moment is not lost: it is returned.
-    pub fn reserve_blocking_for(&self, amount: Amount, timeout: Duration) -> Result<Reservation, BudgetError> {
+    /// As [`reserve_wait`](BudgetPool::reserve_wait), and [`Timeout`](BudgetError::Timeout). What
+    /// is granted in the last moment is not lost: it is returned.
+    pub fn reserve_blocking_for(
+        &self,
+        amount: Amount,
+        timeout: Duration,
+    ) -> Result<Reservation, BudgetError> {
         self.reserve_wait(amount).block(Some(timeout))
     }
 
-    /// The answer that [`record`](BudgetPool::record) would give now; nothing is spent or counted. By the time it is
-    /// read, it may have changed: to be sure of a spend, ask for it.
+    /// The answer that [`record`](BudgetPool::record) would give now; nothing is spent or counted.
+    /// By the time it is read, it may have changed: to be sure of a spend, ask for it.
     ///
     /// # Errors
     /// As [`record`](BudgetPool::record).
@@ -258,8 +274,8 @@ impl BudgetPool {
         self.handle.ask(|tree, at, now| tree.check(at, amount.quantities(), now))
     }
 
-    /// Tells of a spend that happened without a hold. Always booked (P2), also after the deadline, also when closed;
-    /// what does not fit is overage.
+    /// Tells of a spend that happened without a hold. Always booked (P2), also after the deadline,
+    /// also when closed; what does not fit is overage.
     pub fn debit(&self, amount: Amount) -> Receipt {
         Receipt(self.handle.tell(|tree, at, now| tree.debit(at, amount.quantities(), now)))
     }
@@ -270,17 +286,19 @@ impl BudgetPool {
         self.handle.tell(Tree::snapshot)
     }
 
-    /// This pool and all those below it, at one and the same instant (P5). It takes time in proportion to their number,
-    /// under the lock. It reads the clock if any of them must know the time (P8).
+    /// This pool and all those below it, at one and the same instant (P5). It takes time in
+    /// proportion to their number, under the lock. It reads the clock if any of them must know
+    /// the time (P8).
     #[must_use]
     pub fn snapshot_tree(&self) -> TreeSnapshot {
         TreeSnapshot::new(self.handle.survey(Tree::snapshot_tree))
     }
 
-    /// Who holds what now: every live reservation and lease of this pool and of those below it, the largest first (by
-    /// tokens, then by the other axes in declared order). Of a lease that is its share as the pool knows it: what
-    /// was spent of it and not settled yet counts as held. It takes time in proportion to all the holds of the tree
-    /// and their depth (and a little for each of the most that there ever were at once), under the lock.
+    /// Who holds what now: every live reservation and lease of this pool and of those below it, the
+    /// largest first (by tokens, then by the other axes in declared order). Of a lease that is
+    /// its share as the pool knows it: what was spent of it and not settled yet counts as held.
+    /// It takes time in proportion to all the holds of the tree and their depth (and a little
+    /// for each of the most that there ever were at once), under the lock.
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
         let mut holders = self.handle.tell(Tree::holders);
@@ -288,28 +306,31 @@ impl BudgetPool {
         holders
     }
 
-    /// Starts a new period of this pool alone, and returns the old one as it was in the same instant.
+    /// Starts a new period of this pool alone, and returns the old one as it was in the same
+    /// instant.
     ///
-    /// `used` and `overage` go to zero, and peaks start again from what is held; `spent` and the counts stay. Live
-    /// holds stay, and settle into the new period. A [window](Builder::window) turns when it would have turned. On
-    /// a carved pool it creates no budget: its caps become what is left of them.
+    /// `used` and `overage` go to zero, and peaks start again from what is held; `spent` and the
+    /// counts stay. Live holds stay, and settle into the new period. A
+    /// [window](Builder::window) turns when it would have turned. On a carved pool it creates
+    /// no budget: its caps become what is left of them.
     pub fn reset(&self) -> Snapshot {
         self.handle.tell(Tree::reset)
     }
 
-    /// Raises the caps; new room pays overage first (P2). An axis without a cap stays unlimited. On a carved pool the
-    /// budget moves here from the parent, in one transition.
+    /// Raises the caps; new room pays overage first (P2). An axis without a cap stays unlimited. On
+    /// a carved pool the budget moves here from the parent, in one transition.
     ///
     /// # Errors
-    /// [`Exceeded`](BudgetError::Exceeded) if a cap would no longer fit into a `u64` (then `available` is how far it
-    /// can rise); [`Closed`](BudgetError::Closed); on a carved pool all that the parent's
-    /// [`record`](BudgetPool::record) can answer. Nothing has changed then.
+    /// [`Exceeded`](BudgetError::Exceeded) if a cap would no longer fit into a `u64` (then
+    /// `available` is how far it can rise); [`Closed`](BudgetError::Closed); on a carved pool
+    /// all that the parent's [`record`](BudgetPool::record) can answer. Nothing has changed
+    /// then.
     pub fn add(&self, caps: Caps) -> Result<(), BudgetError> {
         self.handle.ask(|tree, at, now| tree.add(at, &caps, now))
     }
 
-    /// Lowers the caps by what is free; on a carved pool it goes back to the parent. An axis without a cap stays
-    /// unlimited.
+    /// Lowers the caps by what is free; on a carved pool it goes back to the parent. An axis
+    /// without a cap stays unlimited.
     ///
     /// # Errors
     /// [`Exceeded`](BudgetError::Exceeded) if less is free in this pool. Nothing has changed then.
@@ -317,14 +338,16 @@ impl BudgetPool {
         self.handle.tell(|tree, at, now| tree.remove_caps(at, &caps, now))
     }
 
-    /// The kill switch, for good: from now on everything that asks of this pool or of one below it is refused with
-    /// [`Closed`](BudgetError::Closed), and those that wait are told. Facts are still booked, live reservations can
-    /// still be settled. A carved pool gives back what it neither used nor holds.
+    /// The kill switch, for good: from now on everything that asks of this pool or of one below it
+    /// is refused with [`Closed`](BudgetError::Closed), and those that wait are told. Facts are
+    /// still booked, live reservations can still be settled. A carved pool gives back what it
+    /// neither used nor holds.
     pub fn close(&self) {
         self.handle.enter(Tree::close);
     }
 
-    /// A future that resolves when this pool, or one above it, is closed: for a fan-out that must stop at once.
+    /// A future that resolves when this pool, or one above it, is closed: for a fan-out that must
+    /// stop at once.
     pub fn closed(&self) -> Closed {
         Closed::new(self.clone())
     }
@@ -341,17 +364,17 @@ impl BudgetPool {
         self.handle.name()
     }
 
-    /// The time until the earliest deadline on the way up, zero once it has passed; `None` without one. Reads the clock
-    /// if there is a deadline (P8), and takes no lock: should the clock have run back, it may say more than a
-    /// refusal knows.
+    /// The time until the earliest deadline on the way up, zero once it has passed; `None` without
+    /// one. Reads the clock if there is a deadline (P8), and takes no lock: should the clock
+    /// have run back, it may say more than a refusal knows.
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         self.handle.bounded().map(DeadlineBudget::remaining)
     }
 
     /// The budget of time that this pool has, to ask it for timeouts: what was given to
-    /// [`Builder::deadline`], or else the parent's, over at the earliest deadline on the way up and read by the pool's
-    /// clock. `None` without one.
+    /// [`Builder::deadline`], or else the parent's, over at the earliest deadline on the way up and
+    /// read by the pool's clock. `None` without one.
     ///
     /// ```
     /// use std::time::Duration;
@@ -379,9 +402,11 @@ impl fmt::Debug for BudgetPool {
     }
 }
 
-/// Builds a pool: [`Root`] for one that stands alone, [`Child`] and [`Carved`] for one below another.
+/// Builds a pool: [`Root`] for one that stands alone, [`Child`] and [`Carved`] for one below
+/// another.
 ///
-/// A setter that is called again replaces what it set. A cap of zero admits nothing but zero on its axis.
+/// A setter that is called again replaces what it set. A cap of zero admits nothing but zero on its
+/// axis.
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder<Kind> {
     name: Option<Name>,
@@ -396,8 +421,8 @@ pub struct Builder<Kind> {
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum PoolDeadline {
-    /// So long from [`build`](Builder::build) on, by the pool's clock. Zero is a pool that is late from the start; more
-    /// than an [`Instant`] can hold is no deadline.
+    /// So long from [`build`](Builder::build) on, by the pool's clock. Zero is a pool that is late
+    /// from the start; more than an [`Instant`] can hold is no deadline.
     After(Duration),
     /// At this budget's instant, read by the pool's clock.
     Budget(DeadlineBudget),
@@ -422,13 +447,15 @@ impl From<&DeadlineBudget> for PoolDeadline {
 }
 
 impl PoolDeadline {
-    /// Starts the time by the pool's clock. What lasts for a while keeps the floor and the named caps of the budget
-    /// above.
+    /// Starts the time by the pool's clock. What lasts for a while keeps the floor and the named
+    /// caps of the budget above.
     fn start(self, clock: &SharedClock, above: Option<&DeadlineBudget>) -> DeadlineBudget {
         match (self, above) {
             (PoolDeadline::Budget(budget), _) => budget.with_clock(clock.clone()),
             (PoolDeadline::After(total), Some(above)) => above.narrowed_to(total),
-            (PoolDeadline::After(total), None) => DeadlineBudget::starting(clock.now(), total, clock.clone()),
+            (PoolDeadline::After(total), None) => {
+                DeadlineBudget::starting(clock.now(), total, clock.clone())
+            }
         }
     }
 }
@@ -498,18 +525,20 @@ impl<Kind> Builder<Kind> {
         self
     }
 
-    /// Until when the pool may be asked: a [`Duration`] from `build` on, or the instant of a [`DeadlineBudget`], which
-    /// [`BudgetPool::deadline`] gives back. The earliest on the way up counts.
+    /// Until when the pool may be asked: a [`Duration`] from `build` on, or the instant of a
+    /// [`DeadlineBudget`], which [`BudgetPool::deadline`] gives back. The earliest on the way
+    /// up counts.
     ///
-    /// A pool reads the clock of its tree. One that stands alone and is not given a [`clock`](Builder::clock) takes
-    /// that of the budget; any other budget given here should go by the tree's clock, too.
+    /// A pool reads the clock of its tree. One that stands alone and is not given a
+    /// [`clock`](Builder::clock) takes that of the budget; any other budget given here should
+    /// go by the tree's clock, too.
     pub fn deadline(mut self, deadline: impl Into<PoolDeadline>) -> Self {
         self.deadline = Some(deadline.into());
         self
     }
 
-    /// Lets the caps come back by themselves: so much per minute, per day. A lifetime cap and several rates combine as
-    /// pools under pools, as every spend is charged to the whole path:
+    /// Lets the caps come back by themselves: so much per minute, per day. A lifetime cap and
+    /// several rates combine as pools under pools, as every spend is charged to the whole path:
     ///
     /// ```
     /// use std::time::Duration;
@@ -521,26 +550,33 @@ impl<Kind> Builder<Kind> {
     /// # Ok::<(), budget_pool::ParseUsdError>(())
     /// ```
     ///
-    /// Time is read by the pool's clock, at each call on it or below it. A [carved](Builder::carved) pool cannot have
+    /// Time is read by the pool's clock, at each call on it or below it. A
+    /// [carved](Builder::carved) pool cannot have
     /// one: [`CarvedWindow`](BudgetError::CarvedWindow).
     pub fn window(mut self, window: Window) -> Self {
         self.window = Some(window);
         self
     }
 
-    /// How many keys of [`record_once`](BudgetPool::record_once) are remembered at most, and each for how long. If not
-    /// set: 65,536, for an hour. A time too long for an [`Instant`] is for ever; one of zero remembers nothing.
-    /// With a `most` of zero every call with a key is refused.
+    /// How many keys of [`record_once`](BudgetPool::record_once) are remembered at most, and each
+    /// for how long. If not set: 65,536, for an hour. A time too long for an [`Instant`] is for
+    /// ever; one of zero remembers nothing. With a `most` of zero every call with a key is
+    /// refused.
     pub fn keys(mut self, most: usize, ttl: Duration) -> Self {
         self.memory = Some(Memory { most, ttl });
         self
     }
 
     /// What is built, and its time, which starts now.
-    fn start(self, clock: &SharedClock, above: Option<&DeadlineBudget>) -> (Spec, Option<DeadlineBudget>) {
+    fn start(
+        self,
+        clock: &SharedClock,
+        above: Option<&DeadlineBudget>,
+    ) -> (Spec, Option<DeadlineBudget>) {
         let budget = self.deadline.map(|deadline| deadline.start(clock, above));
-        let deadline =
-            budget.as_ref().and_then(|budget| Some(Deadline { at: budget.deadline()?, total: budget.total() }));
+        let deadline = budget
+            .as_ref()
+            .and_then(|budget| Some(Deadline { at: budget.deadline()?, total: budget.total() }));
         let name = self.name.unwrap_or(Name::DEFAULT);
         let window = self.window.map(|window| Turning::start(window, clock.now()));
         (Spec { name, caps: self.caps, deadline, window, memory: self.memory }, budget)
@@ -548,17 +584,18 @@ impl<Kind> Builder<Kind> {
 }
 
 impl Builder<Root> {
-    /// Where this pool, and all that will be below it, take the time from; the system's if not set. An `Arc<dyn Clock>`
-    /// is one by closure: `.clock(move || clock.now())`.
+    /// Where this pool, and all that will be below it, take the time from; the system's if not set.
+    /// An `Arc<dyn Clock>` is one by closure: `.clock(move || clock.now())`.
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.kind.runtime.clock = SharedClock::new(clock);
         self
     }
 
-    /// How async waits of this pool, and of all that will be below it, sleep: an instant of the pool's clock in, a
-    /// sleep of the caller's runtime until then out. Without it a wait that only time can end is served or told at
-    /// the next call on the pool, and so are those behind it. Blocking waits need none. It is called by the poll
-    /// that has to wait, without the lock; should it panic there, the wait keeps its place.
+    /// How async waits of this pool, and of all that will be below it, sleep: an instant of the
+    /// pool's clock in, a sleep of the caller's runtime until then out. Without it a wait that
+    /// only time can end is served or told at the next call on the pool, and so are those
+    /// behind it. Blocking waits need none. It is called by the poll that has to wait, without
+    /// the lock; should it panic there, the wait keeps its place.
     ///
     /// ```
     /// use budget_pool::BudgetPool;
@@ -579,7 +616,9 @@ impl Builder<Root> {
     #[must_use]
     pub fn build(self) -> BudgetPool {
         let mut runtime = self.kind.runtime.clone();
-        if let (Some(PoolDeadline::Budget(budget)), true) = (&self.deadline, runtime.clock.is_system()) {
+        if let (Some(PoolDeadline::Budget(budget)), true) =
+            (&self.deadline, runtime.clock.is_system())
+        {
             runtime.clock = budget.clock().clone();
         }
         let (spec, deadline) = self.start(&runtime.clock, None);
@@ -588,9 +627,9 @@ impl Builder<Root> {
 }
 
 impl Builder<Child> {
-    /// Makes the caps a share that nobody else can touch: they are reserved in the parent, and all the way up, when the
-    /// pool is built. On the axes that it caps, the pools above are not asked again. Closing or dropping it returns
-    /// what is neither used nor held.
+    /// Makes the caps a share that nobody else can touch: they are reserved in the parent, and all
+    /// the way up, when the pool is built. On the axes that it caps, the pools above are not
+    /// asked again. Closing or dropping it returns what is neither used nor held.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -621,7 +660,8 @@ impl Builder<Carved> {
     /// The pool, if its caps fit into the parent.
     ///
     /// # Errors
-    /// As the parent's [`reserve`](BudgetPool::reserve); and [`CarvedWindow`](BudgetError::CarvedWindow).
+    /// As the parent's [`reserve`](BudgetPool::reserve); and
+    /// [`CarvedWindow`](BudgetError::CarvedWindow).
     pub fn build(self) -> Result<BudgetPool, BudgetError> {
         if self.window.is_some() {
             return Err(BudgetError::CarvedWindow { scope: self.name.unwrap_or(Name::DEFAULT) });
@@ -661,7 +701,10 @@ mod tests {
             pool.handle().enter(|_, _| {
                 scope.spawn(|| {
                     assert!(pool.time_left().is_some() && pool.deadline().is_some());
-                    assert_eq!((pool.name(), format!("{:?}", pool.clone()).is_empty()), ("run", false));
+                    assert_eq!(
+                        (pool.name(), format!("{:?}", pool.clone()).is_empty()),
+                        ("run", false)
+                    );
                     lease.record(Amount::new().tokens(4)).unwrap();
                     lease.debit(Amount::new().tokens(4));
                     assert_eq!(lease.remaining(), Amount::new().tokens(2));

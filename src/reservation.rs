@@ -10,7 +10,8 @@ use crate::types::axis::Quantities;
 use crate::types::error::BudgetError;
 use crate::{Amount, BudgetPool};
 
-/// Budget that is promised to one owner (P3), from [`BudgetPool::reserve`]. It keeps its pool alive.
+/// Budget that is promised to one owner (P3), from [`BudgetPool::reserve`]. It keeps its pool
+/// alive.
 ///
 /// Whatever happens to it, its units go back once, or are spent once:
 ///
@@ -25,26 +26,30 @@ use crate::{Amount, BudgetPool};
 ///
 /// # After it has expired
 ///
-/// A hold from [`reserve_for`](BudgetPool::reserve_for) or [`renew`](Reservation::renew) has expired from the instant
-/// of its expiry on, whether or not a call has reclaimed it yet. What may still be told:
+/// A hold from [`reserve_for`](BudgetPool::reserve_for) or [`renew`](Reservation::renew) has
+/// expired from the instant of its expiry on, whether or not a call has reclaimed it yet. What may
+/// still be told:
 ///
-/// - [`commit`](Reservation::commit) and [`debit`](Reservation::debit) book what happened, as if it had not been held:
-///   from what is free, and what does not fit as overage. What was held is remembered for this, so that a late
-///   [`commit_all`](Reservation::commit_all) books it. The receipt [is late](Receipt::is_late).
-/// - After [`commit_on_drop`](Reservation::commit_on_drop), what was held has been settled by the expiry, into the
-///   period in which it expired. A late commit then books what is beyond that, so that nothing counts twice.
+/// - [`commit`](Reservation::commit) and [`debit`](Reservation::debit) book what happened, as if it
+///   had not been held: from what is free, and what does not fit as overage. What was held is
+///   remembered for this, so that a late [`commit_all`](Reservation::commit_all) books it. The
+///   receipt [is late](Receipt::is_late).
+/// - After [`commit_on_drop`](Reservation::commit_on_drop), what was held has been settled by the
+///   expiry, into the period in which it expired. A late commit then books what is beyond that, so
+///   that nothing counts twice.
 ///
 /// What would ask ([`record`](Reservation::record), [`try_commit`](Reservation::try_commit),
 /// [`grow`](Reservation::grow), [`shrink`](Reservation::shrink), [`split`](Reservation::split),
-/// [`renew`](Reservation::renew)) is refused with [`Expired`](BudgetError::Expired). A drop or a release does nothing
-/// more. What a forgotten guard held is free again; what the pool remembers of it (some 200 bytes) stays, as it may
-/// still come. So does its pool, which it keeps alive: the share of a [carved](crate::Builder::carved) one goes back
-/// only when that is closed.
+/// [`renew`](Reservation::renew)) is refused with [`Expired`](BudgetError::Expired). A drop or a
+/// release does nothing more. What a forgotten guard held is free again; what the pool remembers of
+/// it (some 200 bytes) stays, as it may still come. So does its pool, which it keeps alive: the
+/// share of a [carved](crate::Builder::carved) one goes back only when that is closed.
 ///
 /// # What a commit settles
 ///
-/// An axis that is not named settles at what is still held of it; naming it with zero settles zero. Naming one token
-/// axis names all three. So a commit of tokens alone books the held money: a forgotten axis does not make money vanish.
+/// An axis that is not named settles at what is still held of it; naming it with zero settles zero.
+/// Naming one token axis names all three. So a commit of tokens alone books the held money: a
+/// forgotten axis does not make money vanish.
 ///
 /// ```
 /// use budget_pool::{Amount, BudgetPool, Usd};
@@ -61,7 +66,8 @@ use crate::{Amount, BudgetPool};
 #[must_use = "a reservation that is dropped is released"]
 pub struct Reservation {
     pool: BudgetPool,
-    /// Taken by whatever ends the hold, so that a drop gives back only where nothing else did: once (P3).
+    /// Taken by whatever ends the hold, so that a drop gives back only where nothing else did:
+    /// once (P3).
     key: Option<HoldKey>,
 }
 
@@ -91,10 +97,11 @@ impl Reservation {
         self
     }
 
-    /// Settles the real figures. Cannot fail (P2): what is more than was held comes from what is free, and what does
-    /// not fit there is booked as overage. What is less goes back.
+    /// Settles the real figures. Cannot fail (P2): what is more than was held comes from what is
+    /// free, and what does not fit there is booked as overage. What is less goes back.
     ///
-    /// Works after the deadline, on a closed pool, and after the hold has expired, too: it happened.
+    /// Works after the deadline, on a closed pool, and after the hold has expired, too: it
+    /// happened.
     pub fn commit(self, actual: Amount) -> Receipt {
         Receipt(self.end(|tree, key, now| tree.commit(key, &actual, now)))
     }
@@ -104,9 +111,10 @@ impl Reservation {
         self.commit(Amount::new())
     }
 
-    /// As [`commit`](Reservation::commit), with a total that includes what [`record`](Reservation::record) and
-    /// [`debit`](Reservation::debit) on this reservation have settled already: providers report totals. A total below
-    /// what has been settled settles nothing more; what has been settled stays.
+    /// As [`commit`](Reservation::commit), with a total that includes what
+    /// [`record`](Reservation::record) and [`debit`](Reservation::debit) on this reservation
+    /// have settled already: providers report totals. A total below what has been settled
+    /// settles nothing more; what has been settled stays.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -122,12 +130,14 @@ impl Reservation {
         Receipt(self.end(|tree, key, now| tree.commit_total(key, &total, now)))
     }
 
-    /// A strict commit: refused, with nothing changed, if it does not fit into what is held and free. It asks for
-    /// capacity alone, so that it works after the deadline and on a closed pool.
+    /// A strict commit: refused, with nothing changed, if it does not fit into what is held and
+    /// free. It asks for capacity alone, so that it works after the deadline and on a closed
+    /// pool.
     ///
     /// # Errors
-    /// [`CommitRefused`] says what did not fit, or that the hold has [expired](BudgetError::Expired), and owns the
-    /// reservation. **Dropping it releases the hold.**
+    /// [`CommitRefused`] says what did not fit, or that the hold has
+    /// [expired](BudgetError::Expired), and owns the reservation. **Dropping it releases the
+    /// hold.**
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -159,26 +169,29 @@ impl Reservation {
         self.end(Tree::release);
     }
 
-    /// Asks to settle part of the hold now: for a stream that meters as it goes. What is beyond the hold is taken from
-    /// the pool.
+    /// Asks to settle part of the hold now: for a stream that meters as it goes. What is beyond the
+    /// hold is taken from the pool.
     ///
     /// # Errors
-    /// As [`BudgetPool::record`], for what is beyond the hold; before all, [`Expired`](BudgetError::Expired). Nothing
-    /// has changed then.
+    /// As [`BudgetPool::record`], for what is beyond the hold; before all,
+    /// [`Expired`](BudgetError::Expired). Nothing has changed then.
     pub fn record(&mut self, part: Amount) -> Result<(), BudgetError> {
         let key = self.key();
         self.pool.handle().ask(|tree, _, now| tree.record_part(key, part.quantities(), now))
     }
 
-    /// Tells that part of the hold has been spent: the same for what has already been streamed. Always booked (P2).
+    /// Tells that part of the hold has been spent: the same for what has already been streamed.
+    /// Always booked (P2).
     pub fn debit(&mut self, part: Amount) -> Receipt {
         let key = self.key();
-        Receipt(self.pool.handle().tell(|tree, _, now| tree.debit_part(key, part.quantities(), now)))
+        Receipt(
+            self.pool.handle().tell(|tree, _, now| tree.debit_part(key, part.quantities(), now)),
+        )
     }
 
-    /// From now on a drop, or the [expiry](BudgetPool::reserve_for), settles what is still held, instead of releasing
-    /// it: for a call that the provider bills even if we stop listening. Everything else works as before. On a hold
-    /// that has expired already it does nothing.
+    /// From now on a drop, or the [expiry](BudgetPool::reserve_for), settles what is still held,
+    /// instead of releasing it: for a call that the provider bills even if we stop listening.
+    /// Everything else works as before. On a hold that has expired already it does nothing.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -196,40 +209,42 @@ impl Reservation {
     /// Asks to hold `extra` more.
     ///
     /// # Errors
-    /// As [`BudgetPool::record`]: it passes those that wait. Before all, [`Expired`](BudgetError::Expired). The hold is
-    /// then as it was.
+    /// As [`BudgetPool::record`]: it passes those that wait. Before all,
+    /// [`Expired`](BudgetError::Expired). The hold is then as it was.
     pub fn grow(&mut self, extra: Amount) -> Result<(), BudgetError> {
         let key = self.key();
         self.pool.handle().ask(|tree, _, now| tree.grow(key, extra.quantities(), now))
     }
 
-    /// Gives part of the hold back. Works after the deadline and on a closed pool, too. Each axis stands for itself: to
-    /// shrink input and output, name them (their total then follows); to name the total alone leaves them as they are.
+    /// Gives part of the hold back. Works after the deadline and on a closed pool, too. Each axis
+    /// stands for itself: to shrink input and output, name them (their total then follows); to
+    /// name the total alone leaves them as they are.
     ///
     /// # Errors
-    /// [`Expired`](BudgetError::Expired); [`Exceeded`](BudgetError::Exceeded) if that is more than is held: the hold is
-    /// then what was available, and the cap, and it is as it was.
+    /// [`Expired`](BudgetError::Expired); [`Exceeded`](BudgetError::Exceeded) if that is more than
+    /// is held: the hold is then what was available, and the cap, and it is as it was.
     pub fn shrink(&mut self, by: Amount) -> Result<(), BudgetError> {
         let key = self.key();
         self.pool.handle().tell(|tree, _, now| tree.shrink(key, by.quantities(), now))
     }
 
     /// Moves part of the hold into a reservation of its own, with the same label, the same
-    /// [`commit_on_drop`](Reservation::commit_on_drop) and the same expiry. What has been settled stays with this one.
-    /// Each axis stands for itself, as in [`shrink`](Reservation::shrink).
+    /// [`commit_on_drop`](Reservation::commit_on_drop) and the same expiry. What has been settled
+    /// stays with this one. Each axis stands for itself, as in [`shrink`](Reservation::shrink).
     ///
     /// # Errors
-    /// As [`shrink`](Reservation::shrink); else as [`BudgetPool::record`], for the one in flight that the new
-    /// reservation counts. Nothing has changed then.
+    /// As [`shrink`](Reservation::shrink); else as [`BudgetPool::record`], for the one in flight
+    /// that the new reservation counts. Nothing has changed then.
     pub fn split(&mut self, part: Amount) -> Result<Reservation, BudgetError> {
         let key = self.key();
-        let half = self.pool.handle().ask(|tree, _, now| tree.split(key, part.quantities(), now))?;
+        let half =
+            self.pool.handle().ask(|tree, _, now| tree.split(key, part.quantities(), now))?;
         Ok(Reservation::new(self.pool.clone(), half))
     }
 
-    /// From now on the hold lives for so long, whether it could [expire](BudgetPool::reserve_for) before or not:
-    /// longer, or shorter. A `ttl` too long for an [`Instant`] is for ever. Works after the deadline and on a
-    /// closed pool, too: it asks for nothing more.
+    /// From now on the hold lives for so long, whether it could [expire](BudgetPool::reserve_for)
+    /// before or not: longer, or shorter. A `ttl` too long for an [`Instant`] is for ever.
+    /// Works after the deadline and on a closed pool, too: it asks for nothing more.
     ///
     /// # Errors
     /// [`Expired`](BudgetError::Expired): it is too late.
@@ -244,8 +259,9 @@ impl Reservation {
         self.pool.handle().tell(|tree, _, now| Amount::from(tree.held(self.key(), now)))
     }
 
-    /// The time until this hold [expires](BudgetPool::reserve_for) or the earliest deadline on the pool's path comes,
-    /// zero once it has; `None` without either. Reads the clock if there is one (P8).
+    /// The time until this hold [expires](BudgetPool::reserve_for) or the earliest deadline on the
+    /// pool's path comes, zero once it has; `None` without either. Reads the clock if there is
+    /// one (P8).
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         let handle = self.pool.handle();
@@ -276,7 +292,10 @@ impl Drop for Reservation {
 
 impl fmt::Debug for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Reservation").field("pool", &self.pool.name()).field("amount", &self.amount()).finish()
+        f.debug_struct("Reservation")
+            .field("pool", &self.pool.name())
+            .field("amount", &self.amount())
+            .finish()
     }
 }
 
@@ -291,13 +310,15 @@ impl Receipt {
         Amount::from(self.0.settled)
     }
 
-    /// What of it did not fit: on each axis the greatest overage on the path, zero where all fitted.
+    /// What of it did not fit: on each axis the greatest overage on the path, zero where all
+    /// fitted.
     #[must_use]
     pub fn overage(&self) -> Amount {
         Amount::from(Quantities::each(self.0.settled.axes(), |axis| self.0.overage[axis]))
     }
 
-    /// Whether the hold had [expired](BudgetPool::reserve_for) before: what was settled was not held any more.
+    /// Whether the hold had [expired](BudgetPool::reserve_for) before: what was settled was not
+    /// held any more.
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.0.late
@@ -307,7 +328,8 @@ impl Receipt {
 /// They say the same.
 impl PartialEq for Receipt {
     fn eq(&self, other: &Receipt) -> bool {
-        (self.settled(), self.overage(), self.is_late()) == (other.settled(), other.overage(), other.is_late())
+        (self.settled(), self.overage(), self.is_late())
+            == (other.settled(), other.overage(), other.is_late())
     }
 }
 
@@ -319,13 +341,14 @@ impl Hash for Receipt {
     }
 }
 
-/// A strict commit that did not fit, or came after the hold had expired: nothing was settled, and the reservation is in
-/// here, as it was.
+/// A strict commit that did not fit, or came after the hold had expired: nothing was settled, and
+/// the reservation is in here, as it was.
 ///
-/// As long as the error is kept, so is the hold, until it expires. **Dropping this error drops the reservation, which
-/// releases what it holds** (or settles it, after [`commit_on_drop`](Reservation::commit_on_drop)). A spend that really
-/// happened must not be lost that way: take the reservation back with
-/// [`into_reservation`](CommitRefused::into_reservation) and `commit` it.
+/// As long as the error is kept, so is the hold, until it expires. **Dropping this error drops the
+/// reservation, which releases what it holds** (or settles it, after
+/// [`commit_on_drop`](Reservation::commit_on_drop)). A spend that really happened must not be lost
+/// that way: take the reservation back with [`into_reservation`](CommitRefused::into_reservation)
+/// and `commit` it.
 #[derive(Debug, thiserror::Error)]
 #[error("strict commit refused")]
 #[must_use = "dropping this drops the reservation, which releases what it holds"]
@@ -336,7 +359,8 @@ pub struct CommitRefused {
 }
 
 impl CommitRefused {
-    /// Why: [`Exceeded`](BudgetError::Exceeded), with what did not fit, or [`Expired`](BudgetError::Expired).
+    /// Why: [`Exceeded`](BudgetError::Exceeded), with what did not fit, or
+    /// [`Expired`](BudgetError::Expired).
     #[must_use]
     pub fn error(&self) -> &BudgetError {
         &self.error

@@ -1,5 +1,5 @@
-//! The lock, a flag, the reference count, and how a thread sleeps: parking_lot's and the standard library's; but loom's
-//! where models run, and shuttle's where schedules do.
+//! The lock, a flag, the reference count, and how a thread sleeps: parking_lot's and the standard
+//! library's; but loom's where models run, and shuttle's where schedules do.
 
 #[cfg(not(all(test, any(budget_pool_loom, budget_pool_shuttle))))]
 mod backend {

@@ -14,13 +14,14 @@ use crate::{Amount, BudgetPool};
 
 /// A reservation to come, from [`BudgetPool::reserve_wait`].
 ///
-/// It takes its place at the first poll. It works on any runtime, keeps its pool alive, and is cancel-safe: dropped at
-/// any point, it gives up its place, or gives back what it was granted (P3). Fused: polled again after its end, it is
-/// pending for ever. One that is forgotten ([`std::mem::forget`]) in line keeps its place, and for ever what it is
-/// granted.
+/// It takes its place at the first poll. It works on any runtime, keeps its pool alive, and is
+/// cancel-safe: dropped at any point, it gives up its place, or gives back what it was granted
+/// (P3). Fused: polled again after its end, it is pending for ever. One that is forgotten
+/// ([`std::mem::forget`]) in line keeps its place, and for ever what it is granted.
 ///
-/// What is granted is handed over in the transition that freed it, so that nobody can take it in between. The
-/// waker is woken by the call that granted it, without the lock; one that panics is passed over.
+/// What is granted is handed over in the transition that freed it, so that nobody can take it in
+/// between. The waker is woken by the call that granted it, without the lock; one that panics is
+/// passed over.
 #[must_use = "a wait does nothing unless it is awaited"]
 pub struct Wait {
     pool: BudgetPool,
@@ -63,8 +64,8 @@ impl Wait {
         }
         let sleep = self.sleep.take_if(|_| poll.is_ready());
         let poll = poll.map_ok(|hold| Reservation::new(self.pool.clone(), hold));
-        // Last: what is granted has its owner, should these panic. (Should the sleep do so only when the wait is
-        // dropped, the compiler would forget what an `await` has in hand.)
+        // Last: what is granted has its owner, should these panic. (Should the sleep do so only
+        // when the wait is dropped, the compiler would forget what an `await` has in hand.)
         drop((old, sleep));
         poll
     }
@@ -75,7 +76,8 @@ impl Wait {
         if self.sleep.as_ref().is_none_or(|(until, _)| *until != alarm) {
             self.sleep = self.pool.handle().sleep(alarm).map(|sleep| (alarm, sleep));
         }
-        let over = self.sleep.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(context).is_ready());
+        let over =
+            self.sleep.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(context).is_ready());
         if over {
             self.sleep = None;
         }
@@ -92,9 +94,13 @@ impl Wait {
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if let (Some(Duration::ZERO), Some(waited)) = (left, timeout) {
-                return Err(BudgetError::Timeout { scope: self.pool.handle().name().clone(), waited });
+                return Err(BudgetError::Timeout {
+                    scope: self.pool.handle().name().clone(),
+                    waited,
+                });
             }
-            let sleep = self.alarm.map(|alarm| alarm.saturating_duration_since(self.pool.handle().now()));
+            let sleep =
+                self.alarm.map(|alarm| alarm.saturating_duration_since(self.pool.handle().now()));
             thread::park(left.into_iter().chain(sleep).min());
         }
     }
@@ -133,11 +139,15 @@ impl fmt::Debug for Wait {
             State::Queued(_) => "queued",
             State::Ended => "ended",
         };
-        f.debug_struct("Wait").field("pool", &self.pool.name()).field("state", &state).finish_non_exhaustive()
+        f.debug_struct("Wait")
+            .field("pool", &self.pool.name())
+            .field("state", &state)
+            .finish_non_exhaustive()
     }
 }
 
-/// The end of a pool to come, from [`BudgetPool::closed`]. Cancel-safe; polled again after its end, it is ready again.
+/// The end of a pool to come, from [`BudgetPool::closed`]. Cancel-safe; polled again after its end,
+/// it is ready again.
 #[must_use = "it does nothing unless it is awaited"]
 pub struct Closed {
     pool: BudgetPool,

@@ -1,5 +1,5 @@
-//! In steady state no call on the hot paths allocates, at any depth, admitted or refused. Nor does a grant to one who
-//! waits; what little a long line costs is told at the end.
+//! In steady state no call on the hot paths allocates, at any depth, admitted or refused. Nor does
+//! a grant to one who waits; what little a long line costs is told at the end.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -7,7 +7,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
-use budget_pool::{Amount, BudgetPool, Call, DeadlineBudget, ManualClock, Name, Reservation, Usd, Wait, Window};
+use budget_pool::{
+    Amount, BudgetPool, Call, DeadlineBudget, ManualClock, Name, Reservation, Usd, Wait, Window,
+};
 
 const PLENTY: u64 = u64::MAX / 2;
 
@@ -18,7 +20,12 @@ fn amount() -> Amount {
 /// A chain of pools, each with caps on several axes; the last is the lowest.
 fn chain(depth: usize) -> Vec<BudgetPool> {
     let nanos = Usd::from_nanos(PLENTY);
-    let root = BudgetPool::builder().tokens(PLENTY).input_tokens(PLENTY).requests(PLENTY).usd(nanos).build();
+    let root = BudgetPool::builder()
+        .tokens(PLENTY)
+        .input_tokens(PLENTY)
+        .requests(PLENTY)
+        .usd(nanos)
+        .build();
     let mut pools = vec![root];
     for above in 0..depth - 1 {
         pools.push(pools[above].child().tokens(PLENTY).output_tokens(PLENTY).usd(nanos).build());
@@ -26,8 +33,8 @@ fn chain(depth: usize) -> Vec<BudgetPool> {
     pools
 }
 
-/// Neither allocates nor frees, once it has been called a few times. Far more calls are measured than were made before:
-/// a place that is not given back would make a slab grow.
+/// Neither allocates nor frees, once it has been called a few times. Far more calls are measured
+/// than were made before: a place that is not given back would make a slab grow.
 #[track_caller]
 fn is_calm(what: &str, mut call: impl FnMut(&BudgetPool)) {
     for depth in [1, 4] {
@@ -70,7 +77,9 @@ fn what_tells_allocates_nothing() {
 fn a_hold_allocates_nothing() {
     is_calm("reserve and drop", |pool| drop(pool.reserve(amount()).expect("it fits")));
     is_calm("reserve and commit", |pool| {
-        pool.reserve(amount()).expect("it fits").commit(Amount::new().tokens(900).usd(Usd::from_micros(2_700)));
+        pool.reserve(amount())
+            .expect("it fits")
+            .commit(Amount::new().tokens(900).usd(Usd::from_micros(2_700)));
     });
     is_calm("reserve and commit all", |pool| {
         pool.reserve(amount()).expect("it fits").commit_all();
@@ -119,18 +128,33 @@ fn what_time_adds_allocates_nothing() {
             pool.debit(Amount::new().tokens(1));
         };
         (0..50).for_each(|_| turn());
-        assert_eq!(measure(|| (0..2_000).for_each(|_| turn())), AllocationInfo::default(), "{window:?}");
+        assert_eq!(
+            measure(|| (0..2_000).for_each(|_| turn())),
+            AllocationInfo::default(),
+            "{window:?}"
+        );
     }
 }
 
 #[test]
 fn a_budget_of_time_is_copied_and_asked_without_allocating() {
     let caps = [("search", Duration::from_secs(2)), ("draft", Duration::from_secs(8))];
-    let budget = DeadlineBudget::builder().total(Duration::from_secs(3_600)).call_caps(caps).build().unwrap();
+    let budget = DeadlineBudget::builder()
+        .total(Duration::from_secs(3_600))
+        .call_caps(caps)
+        .build()
+        .unwrap();
     let seen = measure(|| {
         let part = budget.clone().child(Duration::from_secs(60)).unwrap();
-        assert!(part.timeout_for("draft").is_ok() && part.timeout_for(Call::named("search").strict()).is_ok());
-        assert!(part.fits(Duration::from_secs(90)).is_err() && part.check().is_ok() && !part.split(3).is_zero());
+        assert!(
+            part.timeout_for("draft").is_ok()
+                && part.timeout_for(Call::named("search").strict()).is_ok()
+        );
+        assert!(
+            part.fits(Duration::from_secs(90)).is_err()
+                && part.check().is_ok()
+                && !part.split(3).is_zero()
+        );
         assert!(!DeadlineBudget::new(Duration::from_secs(1)).unwrap().is_expired());
     });
     assert_eq!(seen, AllocationInfo::default());
@@ -149,10 +173,15 @@ fn a_name_of_up_to_fifteen_bytes_is_kept_in_place_and_no_copy_allocates() {
 fn what_a_tree_has_taken_goes_with_its_last_pool() {
     let seen = measure(|| {
         let clock = ManualClock::new();
-        let root = BudgetPool::builder().name("a name of more than fifteen bytes").clock(clock.clone()).build();
+        let root = BudgetPool::builder()
+            .name("a name of more than fifteen bytes")
+            .clock(clock.clone())
+            .build();
         let mut pools = vec![root];
         for above in 0..50 {
-            pools.push(pools[above / 2].child().window(Window::fixed(Duration::from_secs(1))).build());
+            pools.push(
+                pools[above / 2].child().window(Window::fixed(Duration::from_secs(1))).build(),
+            );
         }
         for pool in &pools {
             pool.record_once("a key of more than fifteen bytes, too", amount()).unwrap();
@@ -207,7 +236,8 @@ fn a_lease_allocates_nothing() {
     });
 }
 
-/// One slot, and a line of those who wait for it, each in one of the pools in turn. It is always as long.
+/// One slot, and a line of those who wait for it, each in one of the pools in turn. It is always as
+/// long.
 struct Line<'a> {
     pools: &'a [BudgetPool],
     held: Option<Reservation>,
@@ -286,7 +316,11 @@ fn a_short_line_allocates_nothing() {
         for length in [1, 2, 11] {
             let pool = chain(depth).pop().expect("it is not empty").child().in_flight(1).build();
             let Turns { release, collect, join } = Line::new(&[pool], length).turns(TURNS);
-            assert_eq!([release, collect, join], [AllocationInfo::default(); 3], "{length} at depth {depth}");
+            assert_eq!(
+                [release, collect, join],
+                [AllocationInfo::default(); 3],
+                "{length} at depth {depth}"
+            );
         }
     }
     // A candidate in each of some pools, and one behind it.
@@ -294,16 +328,18 @@ fn a_short_line_allocates_nothing() {
     assert_eq!([release, collect, join], [AllocationInfo::default(); 3], "in 11 pools");
 }
 
-/// A grant makes nothing, however long the line is. A line of more than eleven is kept in several nodes: once in a
-/// while a grant gives one back, and joining makes one. Both happen once in six times; at the worst length, where the
-/// line goes to and fro between one node and three, once each time.
+/// A grant makes nothing, however long the line is. A line of more than eleven is kept in several
+/// nodes: once in a while a grant gives one back, and joining makes one. Both happen once in six
+/// times; at the worst length, where the line goes to and fro between one node and three, once each
+/// time.
 #[test]
 fn a_grant_in_a_long_line_allocates_nothing() {
     for (length, at_most) in [(12, TURNS), (13, TURNS), (100, TURNS / 4), (10_000, TURNS / 4)] {
         for depth in [1, 4] {
             let pool = chain(depth).pop().expect("it is not empty").child().in_flight(1).build();
             let Turns { release, collect, join } = Line::new(&[pool], length).turns(TURNS);
-            let freed = usize::try_from(-release.count_current).expect("it makes nothing that it keeps");
+            let freed =
+                usize::try_from(-release.count_current).expect("it makes nothing that it keeps");
             let what = format!("{length} at depth {depth}: {release:?}, {join:?}");
             assert_eq!(release.count_total, 0, "{what}");
             assert_eq!(collect, AllocationInfo::default(), "{what}");
@@ -313,25 +349,29 @@ fn a_grant_in_a_long_line_allocates_nothing() {
     }
 }
 
-/// What competes in many pools for one above them is a line there, too: of candidates, one of each pool. A grant takes
-/// one out and puts the next one in, so that here it may make a node as well, as seldom.
+/// What competes in many pools for one above them is a line there, too: of candidates, one of each
+/// pool. A grant takes one out and puts the next one in, so that here it may make a node as well,
+/// as seldom.
 #[test]
 fn a_grant_among_many_pools_allocates_seldom() {
     for (pools, at_most) in [(12, TURNS), (100, TURNS / 4)] {
-        let Turns { release, collect, .. } = Line::new(&below_one_slot(pools), 2 * pools).turns(TURNS);
+        let Turns { release, collect, .. } =
+            Line::new(&below_one_slot(pools), 2 * pools).turns(TURNS);
         assert!(release.count_total as usize <= at_most, "{pools}: {release:?}");
         assert!(release.count_current.unsigned_abs() <= 4, "{pools}: {release:?}");
         assert_eq!(collect, AllocationInfo::default(), "{pools}");
     }
 }
 
-/// One release that grants to a thousand: what is taken out from under the lock to be woken grows by doubling.
+/// One release that grants to a thousand: what is taken out from under the lock to be woken grows
+/// by doubling.
 #[test]
 fn a_release_that_grants_many_allocates_a_handful_of_times() {
     let pool = BudgetPool::builder().tokens(1_000).build();
     let round = || {
         let held = pool.reserve(Amount::new().tokens(1_000)).expect("all of it is free");
-        let mut waits: Vec<Wait> = (0..1_000).map(|_| pool.reserve_wait(Amount::new().tokens(1))).collect();
+        let mut waits: Vec<Wait> =
+            (0..1_000).map(|_| pool.reserve_wait(Amount::new().tokens(1))).collect();
         assert!(waits.iter_mut().all(|wait| poll(wait).is_none()));
         let seen = measure(|| drop(held));
         assert!(waits.iter_mut().all(|wait| poll(wait).is_some()));

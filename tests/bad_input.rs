@@ -12,7 +12,13 @@ fn all(n: u64) -> Amount {
 }
 
 fn caps(n: u64) -> Caps {
-    Caps::new().tokens(n).input_tokens(n).output_tokens(n).requests(n).usd(Usd::from_nanos(n)).in_flight(n)
+    Caps::new()
+        .tokens(n)
+        .input_tokens(n)
+        .output_tokens(n)
+        .requests(n)
+        .usd(Usd::from_nanos(n))
+        .in_flight(n)
 }
 
 #[test]
@@ -75,7 +81,11 @@ fn zero_is_an_amount() {
     pool.record(all(0)).unwrap();
     pool.record(Amount::new()).unwrap();
     assert!(pool.debit(all(0)).overage().is_zero());
-    assert_eq!(pool.reserve(all(0)).unwrap_err().axis(), Some(Axis::InFlight), "a hold is one in flight");
+    assert_eq!(
+        pool.reserve(all(0)).unwrap_err().axis(),
+        Some(Axis::InFlight),
+        "a hold is one in flight"
+    );
     pool.add(caps(0)).unwrap();
     pool.remove(caps(0)).unwrap();
     pool.child().caps(caps(0)).carved().build().unwrap();
@@ -86,7 +96,10 @@ fn an_amount_on_an_axis_without_a_cap_is_counted() {
     let pool = BudgetPool::builder().tokens(10).build();
     pool.record(Amount::new().usd(Usd::from_dollars(3)).requests(7)).unwrap();
     let snapshot = pool.snapshot();
-    assert_eq!((snapshot.usd.used, snapshot.usd.cap, snapshot.usd.available), (Usd::from_dollars(3), None, None));
+    assert_eq!(
+        (snapshot.usd.used, snapshot.usd.cap, snapshot.usd.available),
+        (Usd::from_dollars(3), None, None)
+    );
     assert_eq!(snapshot.requests.used, 7);
 }
 
@@ -96,7 +109,10 @@ fn caps_do_not_shrink_below_what_is_used_or_held() {
     pool.record(Amount::new().tokens(30)).unwrap();
     let _hold = pool.reserve(Amount::new().tokens(50)).unwrap();
     let error = pool.remove(Caps::new().requests(5).tokens(21)).unwrap_err();
-    assert_eq!(error.to_string(), "tokens of `run` exceeded: 21 asked, 20 available of 100, may fit after a release");
+    assert_eq!(
+        error.to_string(),
+        "tokens of `run` exceeded: 21 asked, 20 available of 100, may fit after a release"
+    );
     assert_eq!(pool.snapshot().requests.cap, Some(5), "all or nothing");
     pool.remove(caps(u64::MAX)).unwrap_err();
     pool.remove(Caps::new().tokens(20).usd(Usd::MAX)).unwrap();
@@ -123,9 +139,16 @@ fn a_cap_does_not_grow_past_what_a_u64_can_count() {
 fn a_hold_does_not_shrink_or_split_below_nothing() {
     let pool = BudgetPool::builder().name("run").tokens(100).build();
     let mut hold = pool.reserve(Amount::new().tokens(10).requests(1)).unwrap();
-    for part in [Amount::new().tokens(11), Amount::new().requests(1).tokens(u64::MAX), Amount::new().usd(Usd::MAX)] {
+    for part in [
+        Amount::new().tokens(11),
+        Amount::new().requests(1).tokens(u64::MAX),
+        Amount::new().usd(Usd::MAX),
+    ] {
         let refusals = [hold.shrink(part).unwrap_err(), hold.split(part).unwrap_err()];
-        assert!(refusals.iter().all(|refusal| matches!(refusal, BudgetError::Exceeded(_))), "{part}");
+        assert!(
+            refusals.iter().all(|refusal| matches!(refusal, BudgetError::Exceeded(_))),
+            "{part}"
+        );
         assert_eq!(hold.amount(), Amount::new().tokens(10).requests(1));
     }
     assert_eq!(
@@ -215,13 +238,18 @@ fn a_hundred_thousand_children_come_and_go_in_any_order() {
     }
 }
 
-/// Names come from tenants, keys from their requests: neither may forge a line of a log, nor command its terminal.
+/// Names come from tenants, keys from their requests: neither may forge a line of a log, nor
+/// command its terminal.
 #[test]
 fn a_name_or_a_key_that_breaks_lines_stays_on_one() {
     let clock = ManualClock::new();
     let bad = "a\r\nb\u{1b}[2J\u{85}\u{2028}c`é\t";
     let shown = r"`a\r\nb\u{1b}[2J\u{85}\u{2028}c`é\t`";
-    let pool = BudgetPool::builder().name(bad).tokens(1).keys(1, Duration::MAX).deadline(Duration::from_secs(60));
+    let pool = BudgetPool::builder()
+        .name(bad)
+        .tokens(1)
+        .keys(1, Duration::MAX)
+        .deadline(Duration::from_secs(60));
     let pool = pool.clock(clock.clone()).build();
     let mut hold = pool.reserve_for(Amount::new().tokens(1), Duration::from_secs(1)).unwrap();
     let one = || Amount::new().tokens(1);

@@ -1,7 +1,8 @@
-//! Replays behaviour that was recorded from real peers, step by step, and compares every result and every state.
+//! Replays behaviour that was recorded from real peers, step by step, and compares every result and
+//! every state.
 //!
-//! `CONFORMANCE_DIR=some/folder cargo test --test conformance -- --nocapture` replays the files of the same names
-//! there.
+//! `CONFORMANCE_DIR=some/folder cargo test --test conformance -- --nocapture` replays the files of
+//! the same names there.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -12,8 +13,11 @@ use serde::de::DeserializeOwned;
 
 fn recorded<T: DeserializeOwned>(name: &str) -> T {
     let here = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data");
-    let path = std::env::var_os("CONFORMANCE_DIR").map_or_else(|| PathBuf::from(here), PathBuf::from).join(name);
-    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let path = std::env::var_os("CONFORMANCE_DIR")
+        .map_or_else(|| PathBuf::from(here), PathBuf::from)
+        .join(name);
+    let text = std::fs::read_to_string(&path)
+        .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
@@ -142,7 +146,8 @@ mod token_budget_py {
             Op::Reserve { id, spend } => {
                 pool.reserve(spend.amount()).map(|hold| holds.insert(*id, hold).is_none()).into()
             }
-            // Strict: refused as the peer's. The peer drops the hold then, and so does this, by dropping the error.
+            // Strict: refused as the peer's. The peer drops the hold then, and so does this, by
+            // dropping the error.
             Op::Commit { id, spend } => match take(id).try_commit(spend.amount()) {
                 Ok(_) => Outcome::Ok,
                 Err(refused) => Err::<(), _>(refused.error().clone()).into(),
@@ -183,7 +188,11 @@ mod token_budget_py {
         let recording: Recording = recorded("token_budget_py.json");
         recording.histories.iter().for_each(replay);
         let steps: usize = recording.histories.iter().map(|history| history.steps.len()).sum();
-        println!("{}: {steps} steps of {} histories replayed", recording.source, recording.histories.len());
+        println!(
+            "{}: {steps} steps of {} histories replayed",
+            recording.source,
+            recording.histories.len()
+        );
         assert!(steps > 0, "an empty recording shows nothing");
     }
 }
@@ -273,11 +282,17 @@ mod deadline_budget {
     }
 
     /// What the recording says of an answer: the timeout, or the refusal's budget and elapsed time.
-    fn expected(timeout: Option<u64>, outcome: Option<Outcome>, figures: [Option<u64>; 2]) -> Result<u64, [u64; 2]> {
+    fn expected(
+        timeout: Option<u64>,
+        outcome: Option<Outcome>,
+        figures: [Option<u64>; 2],
+    ) -> Result<u64, [u64; 2]> {
         match (timeout, outcome, figures) {
             (Some(timeout), None, [None, None]) => Ok(timeout),
             (None, Some(Outcome::Ok), [None, None]) => Ok(0),
-            (None, Some(Outcome::DeadlineExceeded), [Some(budget), Some(elapsed)]) => Err([budget, elapsed]),
+            (None, Some(Outcome::DeadlineExceeded), [Some(budget), Some(elapsed)]) => {
+                Err([budget, elapsed])
+            }
             odd => panic!("neither an answer nor a refusal: {odd:?}"),
         }
     }
@@ -351,7 +366,14 @@ mod deadline_budget {
                     let expected = expected(result_ns, result, [budget_ns, elapsed_ns]);
                     assert_eq!(answered(budget.timeout_for(call)), expected, "{at}");
                 }
-                Step::TimeoutForCall { ref call, reserve_for_next_ns, result_ns, result, budget_ns, elapsed_ns } => {
+                Step::TimeoutForCall {
+                    ref call,
+                    reserve_for_next_ns,
+                    result_ns,
+                    result,
+                    budget_ns,
+                    elapsed_ns,
+                } => {
                     let named = Call::named(call).reserve_for_next(ns(reserve_for_next_ns));
                     let expected = expected(result_ns, result, [budget_ns, elapsed_ns]);
                     assert_eq!(answered(budget.timeout_for(named)), expected, "{at}");
@@ -451,17 +473,19 @@ mod escrowmint {
     enum Difference {
         /// The peer books nothing for a commit that comes too late. It happened, so that we do.
         LateCommit,
-        /// The peer gives from a chunk what is in it. We take what is beyond it from the pool, if it is there.
+        /// The peer gives from a chunk what is in it. We take what is beyond it from the pool, if
+        /// it is there.
         BeyondChunk,
-        /// The peer remembers that a key was refused, and for what. To us nothing has happened: when it comes again and
-        /// fits, it is admitted, with whatever amount.
+        /// The peer remembers that a key was refused, and for what. To us nothing has happened:
+        /// when it comes again and fits, it is admitted, with whatever amount.
         RefusedKeyAdmitted,
         /// From then on it stands for what we admitted; with the peer still for what was refused.
         RefusedKeySpent,
-        /// When it comes again with another amount and does not fit: refused for that. With the peer it is a conflict.
+        /// When it comes again with another amount and does not fit: refused for that. With the
+        /// peer it is a conflict.
         RefusedKeyRefused,
-        /// The peer remembers what has ended, and answers to that. With us its owner is gone: such a call cannot be
-        /// written.
+        /// The peer remembers what has ended, and answers to that. With us its owner is gone: such
+        /// a call cannot be written.
         Ended(&'static str, Answer),
     }
 
@@ -508,7 +532,8 @@ mod escrowmint {
         fn start(available: u64) -> Replay<'a> {
             let clock = ManualClock::new();
             Replay {
-                // No history lasts as long as a key is remembered if nothing is said, neither here nor there.
+                // No history lasts as long as a key is remembered if nothing is said, neither here
+                // nor there.
                 pool: BudgetPool::builder().tokens(available).clock(clock.clone()).build(),
                 clock,
                 holds: HashMap::new(),
@@ -521,8 +546,9 @@ mod escrowmint {
             }
         }
 
-        /// Empty holds that will be due before all others, as many as a call reclaims whether it needs to or not, and
-        /// more: what else is due is then reclaimed only if the call needs it.
+        /// Empty holds that will be due before all others, as many as a call reclaims whether it
+        /// needs to or not, and more: what else is due is then reclaimed only if the call
+        /// needs it.
         fn distract(&mut self) {
             let decoy = || self.pool.reserve_for(tokens(0), Duration::from_nanos(1)).unwrap();
             self.decoys = std::iter::repeat_with(decoy).take(16).collect();
@@ -588,18 +614,24 @@ mod escrowmint {
                     let hold = self.pool.reserve_for(tokens(*amount), ms(*ttl_ms));
                     assert_eq!(self.answer(&hold, *amount), *result);
                     assert_eq!(hold.as_ref().ok().map(held), *granted);
-                    self.chunks.extend(hold.map(|hold| (id.as_str(), Chunk { hold, left: *amount })));
+                    self.chunks
+                        .extend(hold.map(|hold| (id.as_str(), Chunk { hold, left: *amount })));
                 }
-                Op::ConsumeChunk { id, amount, result, lease_remaining } => match self.chunks.remove(id.as_str()) {
-                    None => return self.ended("consume_chunk", id, *result),
-                    Some(mut chunk) => {
-                        let difference = self.consume_chunk(&mut chunk, *amount, *result);
-                        let left = (*result != Answer::Expired).then_some(chunk.left);
-                        assert_eq!((left, held(&chunk.hold)), (*lease_remaining, left.unwrap_or(0)));
-                        self.chunks.insert(id, chunk);
-                        return difference;
+                Op::ConsumeChunk { id, amount, result, lease_remaining } => {
+                    match self.chunks.remove(id.as_str()) {
+                        None => return self.ended("consume_chunk", id, *result),
+                        Some(mut chunk) => {
+                            let difference = self.consume_chunk(&mut chunk, *amount, *result);
+                            let left = (*result != Answer::Expired).then_some(chunk.left);
+                            assert_eq!(
+                                (left, held(&chunk.hold)),
+                                (*lease_remaining, left.unwrap_or(0))
+                            );
+                            self.chunks.insert(id, chunk);
+                            return difference;
+                        }
                     }
-                },
+                }
                 Op::RenewChunk { id, ttl_ms, result } => match self.chunks.get_mut(id.as_str()) {
                     None => return self.ended("renew_chunk", id, *result),
                     Some(chunk) => {
@@ -625,7 +657,9 @@ mod escrowmint {
         }
 
         fn commit(&mut self, id: &'a str, theirs: Answer) -> Option<Difference> {
-            let Some((hold, amount)) = self.holds.remove(id) else { return self.ended("commit", id, theirs) };
+            let Some((hold, amount)) = self.holds.remove(id) else {
+                return self.ended("commit", id, theirs);
+            };
             let receipt = hold.commit_all();
             self.ended.insert(id);
             assert_eq!(receipt.settled(), tokens(amount));
@@ -638,14 +672,22 @@ mod escrowmint {
             let Balance { available, reserved } = self.before;
             let overage = amount.saturating_sub(available);
             assert_eq!(receipt.overage(), tokens(overage));
-            assert_eq!(self.balance(), Balance { available: available.saturating_sub(amount), reserved });
+            assert_eq!(
+                self.balance(),
+                Balance { available: available.saturating_sub(amount), reserved }
+            );
             assert_eq!(self.pool.snapshot().tokens.overage, overage);
             self.give_back(amount);
             assert_eq!(self.pool.snapshot().tokens.overage, 0);
             Some(Difference::LateCommit)
         }
 
-        fn consume_chunk(&self, chunk: &mut Chunk, amount: u64, theirs: Answer) -> Option<Difference> {
+        fn consume_chunk(
+            &self,
+            chunk: &mut Chunk,
+            amount: u64,
+            theirs: Answer,
+        ) -> Option<Difference> {
             let beyond = amount.saturating_sub(chunk.left);
             let ours = self.answer(&chunk.hold.record(tokens(amount)), beyond);
             if ours == theirs {
@@ -656,13 +698,21 @@ mod escrowmint {
             assert_eq!((theirs, ours), (Answer::Insufficient, Answer::Ok));
             assert_ne!(beyond, 0);
             assert_eq!(held(&chunk.hold), 0);
-            assert_eq!(self.pool.snapshot().tokens.available, self.before.available.checked_sub(beyond));
+            assert_eq!(
+                self.pool.snapshot().tokens.available,
+                self.before.available.checked_sub(beyond)
+            );
             self.give_back(amount);
             chunk.hold.grow(tokens(chunk.left)).unwrap();
             Some(Difference::BeyondChunk)
         }
 
-        fn consume_keyed(&mut self, key: &'a str, amount: u64, theirs: Answer) -> Option<Difference> {
+        fn consume_keyed(
+            &mut self,
+            key: &'a str,
+            amount: u64,
+            theirs: Answer,
+        ) -> Option<Difference> {
             let known = self.spent.get(key).copied();
             let promised = match known {
                 Some(spent) if spent == amount => Answer::Ok,
@@ -727,7 +777,11 @@ mod escrowmint {
                 steps += 1;
             }
         }
-        println!("{}: {steps} steps of {} histories replayed", recording.source, recording.histories.len());
+        println!(
+            "{}: {steps} steps of {} histories replayed",
+            recording.source,
+            recording.histories.len()
+        );
         println!("differences on purpose: {differences:?}");
         assert!(steps > 0, "an empty recording shows nothing");
         if std::env::var_os("CONFORMANCE_DIR").is_none() {

@@ -1,5 +1,6 @@
-//! What is said of the lock: it is never held while code of the user's runs. Code that calls the pool again would wait
-//! for ever otherwise, so that each story has a time in which it must end. (Clocks are in `panics.rs`, call by call.)
+//! What is said of the lock: it is never held while code of the user's runs. Code that calls the
+//! pool again would wait for ever otherwise, so that each story has a time in which it must end.
+//! (Clocks are in `panics.rs`, call by call.)
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -128,10 +129,11 @@ fn a_timer_and_its_sleep_may_call_the_pool() {
     ends("a timer", || {
         let back = ComesBack::default();
         let timer = back.clone();
-        let pool = BudgetPool::builder().name("run").tokens(10).deadline(secs(600)).timer(move |_| {
-            timer.run();
-            Box::pin(Sleeping(timer.clone()))
-        });
+        let pool =
+            BudgetPool::builder().name("run").tokens(10).deadline(secs(600)).timer(move |_| {
+                timer.run();
+                Box::pin(Sleeping(timer.clone()))
+            });
         let pool = pool.build();
         assert!(back.pool.set(pool.clone()).is_ok());
         let held = pool.reserve(tokens(10)).unwrap();

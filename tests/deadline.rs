@@ -26,13 +26,19 @@ fn a_pool_gives_its_budget_back_with_floor_and_caps_and_reads_it_by_its_own_cloc
     let pool = BudgetPool::builder().clock(clock.clone()).deadline(&request).build();
     let budget = pool.deadline().unwrap();
     assert_eq!(budget.deadline(), request.deadline());
-    assert_eq!((budget.total(), budget.elapsed(), pool.time_left()), (secs(10), secs(1), Some(secs(9))));
+    assert_eq!(
+        (budget.total(), budget.elapsed(), pool.time_left()),
+        (secs(10), secs(1), Some(secs(9)))
+    );
     assert_eq!(budget.timeout_for("search"), Ok(secs(2)));
     clock.advance(secs(8));
     assert_eq!(budget.timeout_for(Call::new()), Ok(secs(3)), "the floor");
     pool.record(one()).unwrap();
     clock.advance(secs(1));
-    assert_eq!(pool.record(one()).unwrap_err().to_string(), "deadline of `pool` exceeded: 10s of 10s");
+    assert_eq!(
+        pool.record(one()).unwrap_err().to_string(),
+        "deadline of `pool` exceeded: 10s of 10s"
+    );
 }
 
 #[test]
@@ -42,12 +48,16 @@ fn a_childs_deadline_never_outlives_its_parents() {
     let of = |pool: &BudgetPool| pool.deadline().unwrap();
 
     let longer = parent.child().deadline(secs(60)).build();
-    let longer_budget = DeadlineBudget::builder().total(secs(60)).call_cap("draft", secs(4)).build().unwrap();
+    let longer_budget =
+        DeadlineBudget::builder().total(secs(60)).call_cap("draft", secs(4)).build().unwrap();
     let capped = parent.child().deadline(longer_budget).carved().build().unwrap();
     let unbounded = parent.child().deadline(DeadlineBudget::unbounded()).build();
     let plain = parent.child().build();
     for child in [&longer, &capped, &unbounded, &plain] {
-        assert_eq!((of(child).deadline(), child.time_left()), (of(&parent).deadline(), Some(secs(10))));
+        assert_eq!(
+            (of(child).deadline(), child.time_left()),
+            (of(&parent).deadline(), Some(secs(10)))
+        );
     }
     assert_eq!(of(&capped).timeout_for("draft"), Ok(secs(4)), "the caps are the child's own");
 
@@ -64,7 +74,11 @@ fn a_childs_deadline_never_outlives_its_parents() {
 #[test]
 fn a_part_keeps_the_floor_and_the_caps_and_a_lone_pool_the_clock() {
     let clock = ManualClock::new();
-    let request = DeadlineBudget::builder().total(secs(10)).call_cap("search", secs(2)).clock(clock.clone()).build();
+    let request = DeadlineBudget::builder()
+        .total(secs(10))
+        .call_cap("search", secs(2))
+        .clock(clock.clone())
+        .build();
     let pool = BudgetPool::builder().deadline(request.unwrap()).build();
     let part = pool.child().deadline(secs(5)).build();
     assert_eq!(part.deadline().unwrap().timeout_for("search"), Ok(secs(2)));

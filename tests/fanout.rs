@@ -1,5 +1,5 @@
-//! The example `fanout`, run as its user runs it: whatever ends the waiting, its own audit passes; and the audit itself
-//! can fail.
+//! The example `fanout`, run as its user runs it: whatever ends the waiting, its own audit passes;
+//! and the audit itself can fail.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -23,7 +23,8 @@ fn fanout(arguments: &[&str]) -> Output {
 /// Runs to exit code 0, with nothing on stderr, and gives back what it printed.
 fn passed(arguments: &[&str]) -> String {
     let output = fanout(arguments);
-    let (report, message) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let (report, message) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {message}");
     assert_eq!(message, "", "{arguments:?}: the live view is for terminals");
     assert!(report.contains("Audit passed"), "{arguments:?}: {report}");
@@ -33,7 +34,10 @@ fn passed(arguments: &[&str]) -> String {
 /// The figures of a row of the table: tasks, granted, waits.
 fn row(report: &str, name: &str) -> Vec<f64> {
     let row = report.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix("  "));
-    row.unwrap_or_else(|| panic!("no row `{name}` in {report}")).split_whitespace().flat_map(str::parse).collect()
+    row.unwrap_or_else(|| panic!("no row `{name}` in {report}"))
+        .split_whitespace()
+        .flat_map(str::parse)
+        .collect()
 }
 
 /// How many were not served, for a reason that starts so.
@@ -55,10 +59,14 @@ fn all_are_served_in_turn() {
         let all = row(&report, "all");
         assert_eq!(all[..2], [200.0, 200.0], "{report}");
         assert!(all[2..].is_sorted(), "{report}");
-        let classes: f64 = ["small", "medium", "large"].iter().map(|class| row(&report, class)[1]).sum();
+        let classes: f64 =
+            ["small", "medium", "large"].iter().map(|class| row(&report, class)[1]).sum();
         assert_eq!(classes, 200.0, "{report}");
         assert!(!report.contains("Not served"), "{report}");
-        assert!(report.lines().last().unwrap().starts_with("200 tasks took turns, at most 8 at a time"), "{report}");
+        assert!(
+            report.lines().last().unwrap().starts_with("200 tasks took turns, at most 8 at a time"),
+            "{report}"
+        );
     }
 }
 
@@ -79,7 +87,8 @@ fn any_number_of_tasks_slots_and_threads_will_do() {
 fn a_deadline_tells_the_rest() {
     for kind in BOTH {
         let report = passed(&[kind, &["--deadline=0.3"]].concat());
-        let told = not_served(&report, "told: the deadline of the budget has passed (each knew within");
+        let told =
+            not_served(&report, "told: the deadline of the budget has passed (each knew within");
         assert!(told > 0, "{report}");
         assert_eq!(row(&report, "all")[1], 200.0 - told as f64, "{report}");
         assert!(report.lines().last().unwrap().contains(&format!("{told} told")), "{report}");
@@ -90,7 +99,10 @@ fn a_deadline_tells_the_rest() {
 fn a_close_stops_everything() {
     for (kind, cut_off) in BOTH.into_iter().zip([1..=8, 0..=0]) {
         let report = passed(&[kind, &["--stop-after=0.3"]].concat());
-        assert!(not_served(&report, "told: the budget is closed (each knew within") > 0, "{report}");
+        assert!(
+            not_served(&report, "told: the budget is closed (each knew within") > 0,
+            "{report}"
+        );
         // Async calls are stopped, those of threads run to their end.
         assert!(cut_off.contains(&not_served(&report, "stopped in the middle")), "{report}");
     }
@@ -102,8 +114,14 @@ fn whoever_can_never_be_served_is_told() {
         let report = passed(&[kind, &["--tokens=150000", "--speed=50", "--deadline=60"]].concat());
         assert!(not_served(&report, "told: tokens of the budget, will never fit") > 0, "{report}");
         let report = passed(&[kind, &["--tokens=1"]].concat());
-        assert_eq!(not_served(&report, "told: tokens of the budget, will never fit"), 200, "{report}");
-        assert!(report.ends_with("None of 200 tasks could ever be served; each was told so, and nothing leaked.\n"));
+        assert_eq!(
+            not_served(&report, "told: tokens of the budget, will never fit"),
+            200,
+            "{report}"
+        );
+        assert!(report.ends_with(
+            "None of 200 tasks could ever be served; each was told so, and nothing leaked.\n"
+        ));
     }
 }
 
@@ -136,7 +154,9 @@ fn the_audit_finds_who_was_overtaken() {
     let nobody = BTreeSet::new();
     assert_eq!(check_order(&[], &nobody), Ok(()));
     assert_eq!(check_order(&[0, 1, 2], &nobody), Ok(()));
-    let overtaken = |granted, due| Err(format!("place {granted} was granted when it was the turn of place {due}"));
+    let overtaken = |granted, due| {
+        Err(format!("place {granted} was granted when it was the turn of place {due}"))
+    };
     assert_eq!(check_order(&[0, 2, 1], &nobody), overtaken(2, 1));
     assert_eq!(check_order(&[1, 2], &nobody), overtaken(1, 0));
     // Place 1 could never be served: it is nobody's turn there, and its own grant would be wrong.
@@ -182,7 +202,8 @@ fn the_audit_finds_a_leak() {
     let mut wait = pool.reserve_wait(Amount::new().tokens(5));
     let mut context = std::task::Context::from_waker(std::task::Waker::noop());
     assert!(Future::poll(std::pin::Pin::new(&mut wait), &mut context).is_pending());
-    let wrong = check_books(&pool.snapshot(), &Claims { granted: 2, told: 1, spent: 5 }).unwrap_err();
+    let wrong =
+        check_books(&pool.snapshot(), &Claims { granted: 2, told: 1, spent: 5 }).unwrap_err();
     let expected = [
         "waiting: 1, not 0",
         "reservations: 1, not 0",

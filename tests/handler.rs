@@ -1,5 +1,5 @@
-//! The example `handler` over real sockets: nothing outlives its deadline, nothing stays held, and every refusal says
-//! what its client can do.
+//! The example `handler` over real sockets: nothing outlives its deadline, nothing stays held, and
+//! every refusal says what its client can do.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -59,8 +59,13 @@ impl World {
             let mut seen = log.lock().unwrap();
             match event {
                 Event::Asked { call, prompt, grpc_timeout } => {
-                    let time = DeadlineBudget::from_grpc_timeout(grpc_timeout.unwrap()).unwrap().total();
-                    seen.asked.push(Asked { call: call.to_owned(), prompt: prompt.to_owned(), time });
+                    let time =
+                        DeadlineBudget::from_grpc_timeout(grpc_timeout.unwrap()).unwrap().total();
+                    seen.asked.push(Asked {
+                        call: call.to_owned(),
+                        prompt: prompt.to_owned(),
+                        time,
+                    });
                 }
                 Event::Billed { tokens } => seen.billed += tokens,
             }
@@ -71,7 +76,11 @@ impl World {
 
     async fn calling(downstream: SocketAddr, seen: Arc<Mutex<Seen>>) -> World {
         let caps = Caps::new().tokens(100_000).usd(Usd::from_dollars(1));
-        let tenants = [("acme", caps), ("one-answer", caps.usd(Usd::from_micros(9_000))), ("solo", caps.in_flight(1))];
+        let tenants = [
+            ("acme", caps),
+            ("one-answer", caps.usd(Usd::from_micros(9_000))),
+            ("solo", caps.in_flight(1)),
+        ];
         let service = Service::new(downstream, tenants);
         let address = http::serve(Arc::clone(&service).router()).await.unwrap();
         World { service, address, downstream, seen, client: http::client() }
@@ -80,7 +89,9 @@ impl World {
     async fn ask(&self, headers: &[(&str, &str)], question: &str) -> Reply {
         let url = format!("http://{}/answer", self.address);
         let start = Instant::now();
-        let response = http::post(&self.client, &url, headers.iter().copied(), question.to_owned()).await.unwrap();
+        let response = http::post(&self.client, &url, headers.iter().copied(), question.to_owned())
+            .await
+            .unwrap();
         Reply { response, took: start.elapsed() }
     }
 
@@ -107,7 +118,8 @@ impl World {
     /// Nothing is held, and what downstream has billed is what tenants have spent.
     #[track_caller]
     fn assert_settled(&self) {
-        let snapshots: Vec<Snapshot> = self.service.tenants().map(|tenant| tenant.snapshot()).collect();
+        let snapshots: Vec<Snapshot> =
+            self.service.tenants().map(|tenant| tenant.snapshot()).collect();
         for tenant in &snapshots {
             assert_eq!(
                 (tenant.reservations, tenant.tokens.reserved, tenant.usd.reserved),
@@ -220,9 +232,11 @@ async fn a_downstream_that_never_answers_is_left_as_well() {
 #[tokio::test]
 async fn a_request_that_is_late_or_as_good_as_late_starts_nothing() {
     let world = World::start().await;
-    for (header, error) in
-        [("0n", "deadline exceeded: "), ("1n", "deadline exceeded: "), ("50m", "deadline exceeded: 100ms needed")]
-    {
+    for (header, error) in [
+        ("0n", "deadline exceeded: "),
+        ("1n", "deadline exceeded: "),
+        ("50m", "deadline exceeded: 100ms needed"),
+    ] {
         let reply = world.ask(&[ACME, ("grpc-timeout", header)], "Why? search=60000").await;
         assert_eq!((reply.status(), reply.retry_after()), (504, None), "{reply:?}");
         assert!(reply.error().starts_with(error), "{reply:?}");
@@ -240,7 +254,10 @@ async fn a_tenant_that_has_spent_its_budget_is_told_so_and_the_others_are_not_af
     let reply = world.ask(&[ONE_ANSWER], "Why?").await;
     assert_eq!((reply.status(), reply.retry_after()), (429, None), "no wait will help: {reply:?}");
     let error = reply.error();
-    assert!(error.starts_with("USD of `one-answer` exceeded: ") && error.ends_with(", will never fit"), "{error}");
+    assert!(
+        error.starts_with("USD of `one-answer` exceeded: ") && error.ends_with(", will never fit"),
+        "{error}"
+    );
     assert_eq!(world.ask(&[ACME], "Why?").await.status(), 200);
     world.assert_settled();
 }
@@ -256,7 +273,10 @@ async fn what_others_hold_is_worth_coming_back_for() {
     let (first, second) = tokio::join!(first, second);
     assert_eq!(first.status(), 200, "{first:?}");
     assert_eq!((second.status(), second.retry_after()), (429, Some("3")), "{second:?}");
-    assert_eq!(second.error(), "in flight of `solo` exceeded: 1 asked, 0 available of 1, may fit after a release");
+    assert_eq!(
+        second.error(),
+        "in flight of `solo` exceeded: 1 asked, 0 available of 1, may fit after a release"
+    );
     assert_eq!(world.ask(&[SOLO], "Why?").await.status(), 200, "as the first one has ended");
     world.assert_settled();
 }
@@ -276,7 +296,10 @@ async fn a_client_that_hangs_up_gives_back_what_its_request_held() {
     }
     let hung_up = Instant::now();
     world.until("the release", |world| world.snapshot("acme").reservations == 0).await;
-    assert!(hung_up.elapsed() < Duration::from_millis(1_500), "well before the draft's timeout of some 2.5 s");
+    assert!(
+        hung_up.elapsed() < Duration::from_millis(1_500),
+        "well before the draft's timeout of some 2.5 s"
+    );
     assert_eq!(world.calls(), ["search", "draft"]);
     world.assert_settled();
 }
@@ -292,7 +315,10 @@ async fn a_bad_head_is_refused_with_what_is_wrong() {
         ("123456789n", "a grpc-timeout has at most 8 digits"),
     ] {
         let reply = world.ask(&[ACME, ("grpc-timeout", header)], "Why?").await;
-        assert_eq!((reply.status(), reply.error()), (400, format!("bad grpc-timeout header: {why}")));
+        assert_eq!(
+            (reply.status(), reply.error()),
+            (400, format!("bad grpc-timeout header: {why}"))
+        );
     }
     let reply = world.ask(&[], "Why?").await;
     assert_eq!((reply.status(), reply.error()), (400, "no x-tenant header".to_owned()));
@@ -331,7 +357,10 @@ async fn what_will_never_do_is_told_from_what_the_tenant_lacks() {
     let world = World::start().await;
     let reply = world.ask(&[ACME], &"Why? ".repeat(600)).await;
     assert_eq!((reply.status(), reply.retry_after()), (413, None), "{reply:?}");
-    assert!(reply.error().starts_with("tokens of `this request` exceeded: 3100 asked, 3000 available"), "{reply:?}");
+    assert!(
+        reply.error().starts_with("tokens of `this request` exceeded: 3100 asked, 3000 available"),
+        "{reply:?}"
+    );
     world.service.tenant("acme").unwrap().close();
     let reply = world.ask(&[ACME], "Why?").await;
     assert_eq!((reply.status(), reply.error()), (503, "`acme` is closed".to_owned()));
@@ -365,7 +394,8 @@ async fn downstream_keeps_to_the_time_that_it_is_given() {
 #[test]
 fn the_example_shows_every_kind_of_outcome_and_leaves_nothing_held() {
     let output = example::run("handler", &[]);
-    let (report, message) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let (report, message) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!((output.status.code(), message.as_str()), (Some(0), ""), "{report}");
     for told in [
         "no answer from search within 500ms",

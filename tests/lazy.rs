@@ -1,16 +1,18 @@
-//! Time that is caught up with lazily, beside time that is kept up with: random calls on random trees.
+//! Time that is caught up with lazily, beside time that is kept up with: random calls on random
+//! trees.
 //!
-//! Nothing happens by itself in a tree. What is due is done at the next touch, and often not all of it; yet everybody
-//! must be answered as if each thing had been done in its instant. A model of that would be the schedule written twice,
-//! so the oracle is a twin: the same tree, given the same calls, that is looked at as a whole at each instant at which
-//! a hold may expire, and in which nothing is ever left due. The two must give the same answers, to the last field.
+//! Nothing happens by itself in a tree. What is due is done at the next touch, and often not all of
+//! it; yet everybody must be answered as if each thing had been done in its instant. A model of
+//! that would be the schedule written twice, so the oracle is a twin: the same tree, given the same
+//! calls, that is looked at as a whole at each instant at which a hold may expire, and in which
+//! nothing is ever left due. The two must give the same answers, to the last field.
 //!
-//! What is promised of the future is tried out: with alarms that ring in their very instant nobody is left waiting whom
-//! a look at the tree would serve (P6; but for those behind one that it tells that there is no hope), and a refusal
-//! that names an instant means that one (P7).
+//! What is promised of the future is tried out: with alarms that ring in their very instant nobody
+//! is left waiting whom a look at the tree would serve (P6; but for those behind one that it tells
+//! that there is no hope), and a refusal that names an instant means that one (P7).
 //!
-//! A failure names its seed. `BUDGET_POOL_SEED=17 BUDGET_POOL_RUNS=1 cargo test --test lazy` does that tree again,
-//! `BUDGET_POOL_RUNS=100000` does more of them.
+//! A failure names its seed. `BUDGET_POOL_SEED=17 BUDGET_POOL_RUNS=1 cargo test --test lazy` does
+//! that tree again, `BUDGET_POOL_RUNS=100000` does more of them.
 
 use std::fmt::Debug;
 use std::future::{Future, poll_fn};
@@ -20,7 +22,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, Lease, Reservation, Snapshot, Wait, Window};
+use budget_pool::{
+    Amount, Axis, BudgetError, BudgetPool, Caps, Lease, Reservation, Snapshot, Wait, Window,
+};
 
 #[path = "support/random.rs"]
 mod random;
@@ -218,7 +222,12 @@ impl World {
                 }))
             }
         };
-        let mut root = BudgetPool::builder().name("root").tokens(100).requests(1_000).clock(clock).timer(timer);
+        let mut root = BudgetPool::builder()
+            .name("root")
+            .tokens(100)
+            .requests(1_000)
+            .clock(clock)
+            .timer(timer);
         let is_plain = dice.one_in(3);
         let mut has_windows = false;
         if let Some(window) = dice.window().filter(|_| !is_plain) {
@@ -231,7 +240,10 @@ impl World {
         let mut pools = vec![root.build()];
         for place in 0..POOLS {
             let parent = &pools[dice.roll(pools.len() as u64) as usize];
-            let mut child = parent.child().name(format!("{}-{place}", parent.name())).tokens(10 + dice.roll(80));
+            let mut child = parent
+                .child()
+                .name(format!("{}-{place}", parent.name()))
+                .tokens(10 + dice.roll(80));
             if dice.one_in(2) {
                 pools.extend(child.carved().build());
                 continue;
@@ -285,7 +297,8 @@ impl World {
                 kept(&mut self.holds, hold)
             }
             Call::ReserveForAndCommitOnDrop => {
-                let hold = pool.reserve_for(amount, self.ttl(step)).map(Reservation::commit_on_drop);
+                let hold =
+                    pool.reserve_for(amount, self.ttl(step)).map(Reservation::commit_on_drop);
                 kept(&mut self.holds, hold)
             }
             Call::Reserve => {
@@ -301,9 +314,9 @@ impl World {
                 String::new()
             }
             Call::Snapshot => said(self.seen(pool.snapshot())),
-            Call::SnapshotTree => {
-                said(pool.snapshot_tree().iter().map(|pool| self.seen(pool.clone())).collect::<Vec<_>>())
-            }
+            Call::SnapshotTree => said(
+                pool.snapshot_tree().iter().map(|pool| self.seen(pool.clone())).collect::<Vec<_>>(),
+            ),
             Call::OfHold(call) => self.do_with_hold(call, step),
             Call::Lease => {
                 let lease = pool.lease(amount);
@@ -318,7 +331,9 @@ impl World {
     }
 
     fn do_with_hold(&mut self, call: OfHold, step: &Step) -> String {
-        let Some(mut hold) = taken(&mut self.holds, step.at) else { return String::from("no hold") };
+        let Some(mut hold) = taken(&mut self.holds, step.at) else {
+            return String::from("no hold");
+        };
         let amount = step.amount;
         let told = match call {
             OfHold::Commit => return said(hold.commit(amount)),
@@ -356,9 +371,12 @@ impl World {
     }
 
     fn do_with_lease(&mut self, call: OfLease, step: &Step) -> String {
-        let Some(mut lease) = taken(&mut self.leases, step.at) else { return String::from("no lease") };
+        let Some(mut lease) = taken(&mut self.leases, step.at) else {
+            return String::from("no lease");
+        };
         if !self.has_windows {
-            // A refill takes a part of what is free, and there may be less as long as a hold that has expired is there.
+            // A refill takes a part of what is free, and there may be less as long as a hold that
+            // has expired is there.
             drop(lease.pool().snapshot());
         }
         let told = match call {
@@ -388,9 +406,10 @@ impl World {
         }
     }
 
-    /// Without its peaks where they may differ. Where no window must not turn before, a hold that has expired may be
-    /// there for a few calls more, and is in the peaks of these. And a close is not told the time (P8): what it
-    /// gives back of a share is not in the peak of a period that nobody has seen begin.
+    /// Without its peaks where they may differ. Where no window must not turn before, a hold that
+    /// has expired may be there for a few calls more, and is in the peaks of these. And a close
+    /// is not told the time (P8): what it gives back of a share is not in the peak of a period
+    /// that nobody has seen begin.
     fn seen(&self, mut snapshot: Snapshot) -> Snapshot {
         if !self.has_windows || self.was_closed {
             for axis in [&mut snapshot.tokens, &mut snapshot.requests, &mut snapshot.in_flight] {
@@ -458,7 +477,8 @@ impl World {
         let mut ended = Vec::new();
         for _ in 0..MANY_POLLS {
             self.ring();
-            let mut woken = self.waiters.iter().map(|waiter| waiter.woken.0.swap(false, Ordering::Relaxed));
+            let mut woken =
+                self.waiters.iter().map(|waiter| waiter.woken.0.swap(false, Ordering::Relaxed));
             let Some(place) = woken.position(|woken| woken) else { return ended };
             let Waiter { wait, woken } = &mut self.waiters[place];
             let waker = Waker::from(Arc::clone(woken));
@@ -494,7 +514,10 @@ fn p6_with_exact_alarms_nobody_waits_whom_a_touch_would_serve() {
             match dice.roll(16) {
                 0..=3 => {
                     let most = dice.one_of(&[5, 30, 90]);
-                    world.wait(dice.roll(world.pools.len() as u64), Amount::new().tokens(1 + dice.roll(most)));
+                    world.wait(
+                        dice.roll(world.pools.len() as u64),
+                        Amount::new().tokens(1 + dice.roll(most)),
+                    );
                 }
                 4..=7 => {
                     let until = world.now() + (1 + dice.roll(8)) * TICK;
@@ -502,14 +525,21 @@ fn p6_with_exact_alarms_nobody_waits_whom_a_touch_would_serve() {
                         all_ended += world.run().len();
                         if dice.one_in(2) {
                             drop(world.pools[0].snapshot_tree());
-                            // Hopeless it becomes without an alarm if a hold that settles at its expiry is above; those
-                            // behind it are served then.
+                            // Hopeless it becomes without an alarm if a hold that settles at its
+                            // expiry is above; those behind it are
+                            // served then.
                             let missed = world.run();
-                            let is_hopeless = |told: &&_| matches!(told, Err(BudgetError::Exceeded(_)));
+                            let is_hopeless =
+                                |told: &&_| matches!(told, Err(BudgetError::Exceeded(_)));
                             let hopeless = missed.iter().filter(is_hopeless).count();
                             let served = missed.iter().filter(|told| told.is_ok()).count();
-                            let is_right = hopeless + served == missed.len() && (hopeless > 0 || served == 0);
-                            assert!(is_right, "seed {seed}, step {place}, at {}: {missed:?}", world.now());
+                            let is_right =
+                                hopeless + served == missed.len() && (hopeless > 0 || served == 0);
+                            assert!(
+                                is_right,
+                                "seed {seed}, step {place}, at {}: {missed:?}",
+                                world.now()
+                            );
                         }
                         let now = world.now();
                         if now >= until {
@@ -550,7 +580,8 @@ fn p7_retry_after_names_the_first_instant_at_which_it_fits() {
                 }
             };
             let after = refused.and_then(|refused| refused.retry_after());
-            refusals.extend(after.map(|after| (steps.len(), u64::try_from(after.as_nanos()).unwrap())));
+            refusals
+                .extend(after.map(|after| (steps.len(), u64::try_from(after.as_nanos()).unwrap())));
         }
         for (count, after) in refusals {
             // By one who asks meanwhile, and by one who comes back when told to.
@@ -561,7 +592,10 @@ fn p7_retry_after_names_the_first_instant_at_which_it_fits() {
                 let pool = world.pool(&step);
                 for &early in meanwhile {
                     world.time.store(now + early, Ordering::Relaxed);
-                    assert!(pool.check(step.amount).is_err(), "seed {seed}, step {count}: {early} of {after}");
+                    assert!(
+                        pool.check(step.amount).is_err(),
+                        "seed {seed}, step {count}: {early} of {after}"
+                    );
                 }
                 world.time.store(now + after, Ordering::Relaxed);
                 assert_eq!(pool.record(step.amount), Ok(()), "seed {seed}, step {count}: {after}");

@@ -1,5 +1,5 @@
-//! Leases, by promise and through the public API alone: one behaviour at a time, then under threads. What comes of any
-//! sequence of calls is the work of `tests/model.rs`.
+//! Leases, by promise and through the public API alone: one behaviour at a time, then under
+//! threads. What comes of any sequence of calls is the work of `tests/model.rs`.
 
 #![allow(clippy::needless_range_loop, reason = "an axis is an index into several")]
 
@@ -10,7 +10,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Lease, ManualClock, Outlook, Reservation, Usd, Wait, Window};
+use budget_pool::{
+    Amount, Axis, BudgetError, BudgetPool, Lease, ManualClock, Outlook, Reservation, Usd, Wait,
+    Window,
+};
 
 #[path = "support/random.rs"]
 mod random;
@@ -70,7 +73,11 @@ mod p1_cap {
         assert_eq!((balance(&pool), lease.remaining()), ([0, 10, 0], tokens(10)));
         lease.record(tokens(4)).unwrap();
         lease.debit(tokens(1));
-        assert_eq!((balance(&pool), lease.remaining()), ([0, 10, 0], tokens(5)), "the pool has not been told");
+        assert_eq!(
+            (balance(&pool), lease.remaining()),
+            ([0, 10, 0], tokens(5)),
+            "the pool has not been told"
+        );
         lease.settle();
         assert_eq!((balance(&pool), lease.remaining()), ([5, 5, 0], tokens(5)));
         lease.settle();
@@ -101,7 +108,11 @@ mod p1_cap {
         lease.record(tokens(8)).unwrap();
         assert_eq!((balance(&pool), lease.remaining()), ([15, 10, 0], tokens(10)));
         lease.record(tokens(25)).unwrap();
-        assert_eq!((balance(&pool), lease.remaining()), ([40, 10, 0], tokens(10)), "above the batch: it goes through");
+        assert_eq!(
+            (balance(&pool), lease.remaining()),
+            ([40, 10, 0], tokens(10)),
+            "above the batch: it goes through"
+        );
     }
 
     #[test]
@@ -121,7 +132,10 @@ mod p1_cap {
         let mut lease = pool.lease(tokens(10)).unwrap();
         lease.record(both(4, 2)).unwrap();
         let snapshot = pool.snapshot();
-        assert_eq!((snapshot.tokens.used, snapshot.requests.used, snapshot.requests.reserved), (4, 2, 0));
+        assert_eq!(
+            (snapshot.tokens.used, snapshot.requests.used, snapshot.requests.reserved),
+            (4, 2, 0)
+        );
         assert_eq!(lease.remaining(), tokens(10));
         assert_eq!(lease.record(both(1, 1)).unwrap_err().axis(), Some(Axis::Requests));
         assert_eq!(lease.remaining(), tokens(10));
@@ -177,11 +191,21 @@ mod p2_nothing_lost {
         let mut lease = pool.lease(both(10, 10)).unwrap();
         pool.record(tokens(80)).unwrap();
         let within = lease.debit(both(4, 1));
-        assert_eq!((within.settled(), within.overage(), within.is_late()), (both(4, 1), both(0, 0), false));
+        assert_eq!(
+            (within.settled(), within.overage(), within.is_late()),
+            (both(4, 1), both(0, 0), false)
+        );
         assert_eq!(balance(&pool), [80, 10, 0]);
         let receipt = lease.debit(both(20, 5));
-        assert_eq!((receipt.settled(), receipt.overage(), receipt.is_late()), (both(20, 5), both(4, 0), false));
-        assert_eq!((balance(&pool), lease.remaining()), ([100, 0, 4], both(0, 4)), "it does not refill");
+        assert_eq!(
+            (receipt.settled(), receipt.overage(), receipt.is_late()),
+            (both(20, 5), both(4, 0), false)
+        );
+        assert_eq!(
+            (balance(&pool), lease.remaining()),
+            ([100, 0, 4], both(0, 4)),
+            "it does not refill"
+        );
         assert_eq!(lease.debit(tokens(7)).overage(), tokens(7));
         assert_eq!(pool.snapshot().tokens.spent, 111);
     }
@@ -276,7 +300,10 @@ mod p3_no_leak {
         lease.record(tokens(4)).unwrap();
         let list = |pool: &BudgetPool| -> Vec<_> {
             let holders = pool.holders();
-            holders.iter().map(|holder| (holder.pool.to_string(), holder.label, holder.amount)).collect()
+            holders
+                .iter()
+                .map(|holder| (holder.pool.to_string(), holder.label, holder.amount))
+                .collect()
         };
         let leased = |left| ("child".to_owned(), None, tokens(left));
         assert_eq!(list(&pool), [leased(10), ("run".to_owned(), Some("hold"), tokens(3))]);
@@ -313,7 +340,11 @@ mod p3_no_leak {
         assert!(catch_unwind(AssertUnwindSafe(|| lease.record(tokens(9)))).is_err());
         lease.settle();
         lease.record(tokens(1)).unwrap();
-        assert_eq!((lease.remaining(), balance(&pool)), (tokens(5), [4, 6, 0]), "what tells takes no time then");
+        assert_eq!(
+            (lease.remaining(), balance(&pool)),
+            (tokens(5), [4, 6, 0]),
+            "what tells takes no time then"
+        );
         drop(lease);
         broken.store(false, Ordering::Relaxed);
         assert_eq!(balance(&pool), [5, 0, 0]);
@@ -351,7 +382,11 @@ mod p4_no_false_refusal {
         assert_eq!((refused.axis(), outlook(Err(refused))), (Some(Axis::Tokens), Outlook::Never));
         assert_eq!((balance(&pool), pool.snapshot().refused), ([0, 0, 0], 1));
         let _all = pool.lease(tokens(10)).unwrap();
-        assert_eq!(outlook(pool.record(tokens(1))), Outlook::AfterRelease, "a lease may be dropped");
+        assert_eq!(
+            outlook(pool.record(tokens(1))),
+            Outlook::AfterRelease,
+            "a lease may be dropped"
+        );
     }
 
     #[test]
@@ -407,8 +442,15 @@ mod p6_fair_waiting {
         contested.record(both(11, 1)).unwrap();
         assert_eq!(contested.remaining(), both(0, 9));
         apart.record(Amount::new().requests(11)).unwrap();
-        assert_eq!(apart.remaining(), Amount::new().requests(9), "an eighth of 79, and no more than the batch");
-        assert_eq!(child.lease(tokens(1)).unwrap_err(), BudgetError::Queued { scope: "root".into() });
+        assert_eq!(
+            apart.remaining(),
+            Amount::new().requests(9),
+            "an eighth of 79, and no more than the batch"
+        );
+        assert_eq!(
+            child.lease(tokens(1)).unwrap_err(),
+            BudgetError::Queued { scope: "root".into() }
+        );
     }
 
     #[test]
@@ -477,10 +519,18 @@ mod p7_clear_refusals {
             other => panic!("{other:?}"),
         };
         assert_eq!((refused.axis(), refused.scope()), (Axis::Tokens, "run"));
-        assert_eq!((refused.requested().units(), refused.available().units()), (44, 20), "beyond the share of 6");
+        assert_eq!(
+            (refused.requested().units(), refused.available().units()),
+            (44, 20),
+            "beyond the share of 6"
+        );
         assert_eq!(lease.remaining(), both(6, 9));
         let snapshot = pool.snapshot();
-        assert_eq!([snapshot.tokens.used, snapshot.tokens.reserved], [74, 6], "what was spent before is settled");
+        assert_eq!(
+            [snapshot.tokens.used, snapshot.tokens.reserved],
+            [74, 6],
+            "what was spent before is settled"
+        );
         assert_eq!([snapshot.requests.used, snapshot.requests.reserved], [1, 9]);
         assert_eq!((snapshot.admitted, snapshot.refused), (2, 1));
     }
@@ -543,14 +593,25 @@ mod p8_time {
             counts
         };
         assert_eq!(run(BudgetPool::builder()), [0, 0, 0, 0, 0, 0]);
-        assert_eq!(run(BudgetPool::builder().deadline(Duration::from_secs(1))), [1, 0, 1, 0, 0, 0], "what asks");
-        assert_eq!(run(BudgetPool::builder().window(Window::fixed(Duration::from_secs(1)))), [1, 0, 1, 1, 1, 1]);
+        assert_eq!(
+            run(BudgetPool::builder().deadline(Duration::from_secs(1))),
+            [1, 0, 1, 0, 0, 0],
+            "what asks"
+        );
+        assert_eq!(
+            run(BudgetPool::builder().window(Window::fixed(Duration::from_secs(1)))),
+            [1, 0, 1, 1, 1, 1]
+        );
     }
 
     #[test]
     fn a_deadline_reaches_a_lease_at_its_next_refill() {
         let clock = ManualClock::new();
-        let pool = BudgetPool::builder().tokens(100).deadline(Duration::from_secs(1)).clock(clock.clone()).build();
+        let pool = BudgetPool::builder()
+            .tokens(100)
+            .deadline(Duration::from_secs(1))
+            .clock(clock.clone())
+            .build();
         let mut lease = pool.lease(tokens(10)).unwrap();
         lease.record(tokens(2)).unwrap();
         clock.advance(Duration::from_secs(1));
@@ -566,7 +627,11 @@ mod p8_time {
     #[test]
     fn a_windows_turn_makes_room_for_a_refill_and_what_was_not_settled_is_of_the_new_period() {
         let (clock, period) = (ManualClock::new(), Duration::from_secs(60));
-        let pool = BudgetPool::builder().tokens(100).window(Window::fixed(period)).clock(clock.clone()).build();
+        let pool = BudgetPool::builder()
+            .tokens(100)
+            .window(Window::fixed(period))
+            .clock(clock.clone())
+            .build();
         let mut lease = pool.lease(tokens(10)).unwrap();
         pool.record(tokens(90)).unwrap();
         lease.record(tokens(6)).unwrap();
@@ -582,11 +647,19 @@ mod p8_time {
     #[test]
     fn a_sliding_window_gives_back_what_a_lease_has_settled_and_not_its_share() {
         let (clock, period) = (ManualClock::new(), Duration::from_secs(100));
-        let pool = BudgetPool::builder().tokens(100).window(Window::sliding(period)).clock(clock.clone()).build();
+        let pool = BudgetPool::builder()
+            .tokens(100)
+            .window(Window::sliding(period))
+            .clock(clock.clone())
+            .build();
         let mut lease = pool.lease(tokens(100)).unwrap();
         lease.record(tokens(50)).unwrap();
         clock.advance(period);
-        assert_eq!(lease.record(tokens(51)).unwrap_err().retry_after(), Some(Duration::from_secs(1)), "settled now");
+        assert_eq!(
+            lease.record(tokens(51)).unwrap_err().retry_after(),
+            Some(Duration::from_secs(1)),
+            "settled now"
+        );
         clock.advance(Duration::from_secs(50));
         lease.record(tokens(100)).unwrap();
         assert_eq!((balance(&pool), lease.remaining()), ([100, 0, 0], tokens(0)));
@@ -611,7 +684,8 @@ mod p8_time {
             let pool = BudgetPool::builder().tokens(100).clock(clock.clone()).build();
             let mut lease = pool.lease(tokens(20)).unwrap();
             let ttl = Duration::from_secs(1);
-            let _holds: Vec<_> = (0..40).map(|_| pool.reserve_for(tokens(2), ttl).unwrap()).collect();
+            let _holds: Vec<_> =
+                (0..40).map(|_| pool.reserve_for(tokens(2), ttl).unwrap()).collect();
             clock.advance(ttl);
             match tell {
                 true => assert_eq!(lease.debit(tokens(100)).overage(), tokens(0)),
@@ -662,7 +736,11 @@ mod pools_under_pools {
         assert_eq!(root.snapshot().requests.used, 14);
         lease.record(tokens(3)).unwrap();
         carved.close();
-        assert_eq!([&root, &carved].map(balance), [[134, 8, 0], [14, 8, 0]], "what is left of the lease stays");
+        assert_eq!(
+            [&root, &carved].map(balance),
+            [[134, 8, 0], [14, 8, 0]],
+            "what is left of the lease stays"
+        );
         drop(lease);
         assert_eq!([&root, &carved].map(balance), [[137, 0, 0], [17, 0, 0]]);
         assert_eq!(root.snapshot().tokens.available, Some(63));
@@ -674,14 +752,20 @@ mod pools_under_pools {
         let mut lease = root.child().build().lease(tokens(10)).unwrap();
         root.close();
         lease.record(tokens(10)).unwrap();
-        assert_eq!(lease.record(tokens(1)).unwrap_err(), BudgetError::Closed { scope: "root".into() });
+        assert_eq!(
+            lease.record(tokens(1)).unwrap_err(),
+            BudgetError::Closed { scope: "root".into() }
+        );
     }
 }
 
 mod types {
     use super::*;
 
-    fn shared<T: Send + Sync + Unpin + std::panic::UnwindSafe + std::panic::RefUnwindSafe + 'static>() {}
+    fn shared<
+        T: Send + Sync + Unpin + std::panic::UnwindSafe + std::panic::RefUnwindSafe + 'static,
+    >() {
+    }
 
     #[test]
     fn a_lease_moves_between_threads_and_fits_two_cache_lines() {
@@ -731,8 +815,8 @@ mod p1_exactness_under_load {
         seen
     }
 
-    /// The even ones spend to the last unit, one by one. The odd ones stop at their first refusal, or earlier, and
-    /// leave what they have stranded.
+    /// The even ones spend to the last unit, one by one. The odd ones stop at their first refusal,
+    /// or earlier, and leave what they have stranded.
     fn work(worker: u64, lease: &mut Lease) -> [u64; 2] {
         let mut dice = Dice::of(worker);
         let mut spent = [0; 2];
@@ -764,7 +848,8 @@ mod p1_exactness_under_load {
     fn what_is_used_and_what_is_stranded_are_the_cap_to_the_unit() {
         let pool = BudgetPool::builder().tokens(CAPS[0]).requests(CAPS[1]).build();
         let done = AtomicBool::new(false);
-        let leases = [0, 1, 2, 3, 4, 5, 6, 7].map(|worker| (worker, pool.lease(both(500, 150)).unwrap()));
+        let leases =
+            [0, 1, 2, 3, 4, 5, 6, 7].map(|worker| (worker, pool.lease(both(500, 150)).unwrap()));
         let leased = std::thread::scope(|scope| {
             let monitor = scope.spawn(|| {
                 let mut used = [0; 2];
@@ -794,11 +879,15 @@ mod p1_exactness_under_load {
         });
 
         let total = |each: fn(&(Lease, [u64; 2])) -> [u64; 2]| {
-            leased.iter().map(each).fold([0; 2], |sum, units| [sum[0] + units[0], sum[1] + units[1]])
+            leased
+                .iter()
+                .map(each)
+                .fold([0; 2], |sum, units| [sum[0] + units[0], sum[1] + units[1]])
         };
         let spent = total(|(_, spent)| *spent);
         let stranded = total(|(lease, _)| units(lease.remaining()));
-        let in_even_hands = leased.iter().step_by(2).any(|(lease, _)| units(lease.remaining()) != [0; 2]);
+        let in_even_hands =
+            leased.iter().step_by(2).any(|(lease, _)| units(lease.remaining()) != [0; 2]);
         assert!(!in_even_hands, "spent to the last unit");
         assert!(stranded != [0; 2], "the odd ones stop with something");
         let [used, reserved, available] = look(&pool);

@@ -16,24 +16,27 @@ fn figures() -> impl Strategy<Value = Figures> {
 
 /// Fewer axes, so that less of what is asked is refused.
 fn few_figures() -> impl Strategy<Value = Figures> {
-    (any::<u8>(), any::<u8>(), figures())
-        .prop_map(|(some, other, figures)| Figures { axes: 1 << (some % 6) | 1 << (other % 6), ..figures })
+    (any::<u8>(), any::<u8>(), figures()).prop_map(|(some, other, figures)| Figures {
+        axes: 1 << (some % 6) | 1 << (other % 6),
+        ..figures
+    })
 }
 
 fn any_figures() -> impl Strategy<Value = Figures> {
     prop_oneof![3 => few_figures(), 2 => figures()]
 }
 
-/// Tokens, and now and then requests or in flight: so few axes that most that is asked is asked of the same.
+/// Tokens, and now and then requests or in flight: so few axes that most that is asked is asked of
+/// the same.
 fn narrow_figures() -> impl Strategy<Value = Figures> {
-    let axes =
-        prop_oneof![5 => Just(1), 1 => Just(0b001_000), 1 => Just(0b001_001), 1 => Just(0b100_001), 1 => Just(0)];
+    let axes = prop_oneof![5 => Just(1), 1 => Just(0b001_000), 1 => Just(0b001_001), 1 => Just(0b100_001), 1 => Just(0)];
     (axes, any::<[u16; 6]>()).prop_map(|(axes, raw)| Figures { axes, raw })
 }
 
 /// Tokens: a part of what there is, or all of it.
 fn part() -> impl Strategy<Value = Figures> {
-    (25..30_u16, 0..4_u16).prop_map(|(class, rest)| Figures { axes: 1, raw: [class + 32 * rest; 6] })
+    (25..30_u16, 0..4_u16)
+        .prop_map(|(class, rest)| Figures { axes: 1, raw: [class + 32 * rest; 6] })
 }
 
 fn any_wait() -> impl Strategy<Value = Op> {
@@ -47,10 +50,12 @@ fn crowd() -> impl Strategy<Value = Vec<Op>> {
     let held_for = move |(pool, ttl)| Op::ReserveFor { pool, amount, ttl, many: 0, forget: false };
     let for_now = (any::<u8>(), prop::sample::select(vec![SOON, LATER])).prop_map(held_for);
     let holds = prop::collection::vec(prop_oneof![2 => for_good, 1 => for_now], 1..5);
-    (holds, prop::collection::vec(any_wait(), 2..9)).prop_map(|(holds, waits)| [holds, waits].concat())
+    (holds, prop::collection::vec(any_wait(), 2..9))
+        .prop_map(|(holds, waits)| [holds, waits].concat())
 }
 
-/// Leases of a part of what there is, and perhaps a crowd that waits for the rest: then they are not refilled.
+/// Leases of a part of what there is, and perhaps a crowd that waits for the rest: then they are
+/// not refilled.
 fn shares() -> impl Strategy<Value = Vec<Op>> {
     let lease = (any::<u8>(), part()).prop_map(|(pool, batch)| Op::Lease { pool, batch });
     let waits = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(any_wait(), 1..5)];
@@ -208,9 +213,14 @@ fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
         .prop_map(|((pools, crowd), first, then)| [pools, crowd, first, then].concat())
 }
 
-/// Hundreds of histories, or as many as `PROPTEST_CASES` says. Of these not a few must come to what they are about.
+/// Hundreds of histories, or as many as `PROPTEST_CASES` says. Of these not a few must come to what
+/// they are about.
 fn compare_many(much: Much, meets: &[&str]) {
-    let mut config = ProptestConfig { max_shrink_iters: 20_000, failure_persistence: None, ..Default::default() };
+    let mut config = ProptestConfig {
+        max_shrink_iters: 20_000,
+        failure_persistence: None,
+        ..Default::default()
+    };
     if std::env::var_os("PROPTEST_CASES").is_none() {
         config.cases = 300;
     }
@@ -224,7 +234,10 @@ fn compare_many(much: Much, meets: &[&str]) {
     outcome.unwrap_or_else(|difference| panic!("{difference}"));
     // A history that goes nowhere is like any model.
     let met = met.into_inner();
-    let seldom: Vec<_> = meets.iter().filter(|what| met.get(**what).is_none_or(|times| *times < cases / 100)).collect();
+    let seldom: Vec<_> = meets
+        .iter()
+        .filter(|what| met.get(**what).is_none_or(|times| *times < cases / 100))
+        .collect();
     assert!(cases < 300 || seldom.is_empty(), "{cases} histories, but seldom {seldom:?}: {met:?}");
 }
 
@@ -240,7 +253,8 @@ fn deadlines_are_those_of_the_model() {
 
 #[test]
 fn what_time_does_is_what_it_does_to_the_model() {
-    let meets = ["exceeded until an instant", "expired", "another amount for a key", "too many keys"];
+    let meets =
+        ["exceeded until an instant", "expired", "another amount for a key", "too many keys"];
     compare_many(Much::Time, &meets);
 }
 
@@ -329,10 +343,11 @@ fn p2_a_late_debit_owes_what_it_would_if_all_had_been_reclaimed_in_time() {
     let late = Op::DebitPart { hold: 0, part: tokens(40) };
     model::run(&[&owing(token_cap(60), 30)[..], &[late]].concat());
 }
-/// A pool with a window that turns every 10 ms, below a root with a hold that makes it read the clock, and a share
-/// carved out of the pool. Then time passes, which only the root sees.
+/// A pool with a window that turns every 10 ms, below a root with a hold that makes it read the
+/// clock, and a share carved out of the pool. Then time passes, which only the root sees.
 fn share_of_a_window() -> [Op; 5] {
-    let child = |pool, carved, caps, window| Op::Child { pool, carved, caps, deadline: 1, window, keys: 0 };
+    let child =
+        |pool, carved, caps, window| Op::Child { pool, carved, caps, deadline: 1, window, keys: 0 };
     let every_10_ms = 1 | 10 << 2 | 7 << 6;
     [
         child(SELDOM, false, NOTHING, 0),
@@ -348,14 +363,19 @@ fn p8_what_a_close_returns_it_returns_at_the_latest_instant_seen() {
     let seen = Op::Record { pool: 0, amount: NOTHING };
     for close in [Op::Close { pool: 2 }, Op::Drop { pool: 2 }] {
         // All is looked at after the seventh step.
-        model::run(&[&share_of_a_window()[..], &[seen.clone(), close, seen.clone(), seen.clone()]].concat());
+        model::run(
+            &[&share_of_a_window()[..], &[seen.clone(), close, seen.clone(), seen.clone()]]
+                .concat(),
+        );
     }
 }
 
-/// A wait that is dropped gives back what it was granted: at the latest instant seen, when its pool's period had begun.
+/// A wait that is dropped gives back what it was granted: at the latest instant seen, when its
+/// pool's period had begun.
 #[test]
 fn p8_what_a_wait_gives_back_it_gives_back_at_the_latest_instant_seen() {
-    let child = |pool, caps, window| Op::Child { pool, carved: false, caps, deadline: 1, window, keys: 0 };
+    let child =
+        |pool, caps, window| Op::Child { pool, carved: false, caps, deadline: 1, window, keys: 0 };
     let every_10_ms = 1 | 10 << 2 | 7 << 6;
     model::run(&[
         child(SELDOM, NOTHING, 0),
@@ -376,7 +396,14 @@ fn p8_what_a_wait_gives_back_it_gives_back_at_the_latest_instant_seen() {
 fn p2_what_expired_before_a_turn_is_spent_before_it() {
     let every_30_ms = 1 | 10 << 2 | 7 << 6 | 2 << 16;
     model::run(&[
-        Op::Child { pool: SELDOM, carved: false, caps: token_cap(60), deadline: 1, window: every_30_ms, keys: 0 },
+        Op::Child {
+            pool: SELDOM,
+            carved: false,
+            caps: token_cap(60),
+            deadline: 1,
+            window: every_30_ms,
+            keys: 0,
+        },
         hold_for(4, LATER, 1),
         Op::CommitOnDrop { hold: 0 },
         hold_for(1, SOON, 12),
@@ -389,7 +416,14 @@ fn p2_what_expired_before_a_turn_is_spent_before_it() {
 #[test]
 fn p4_all_that_expires_at_an_instant_is_free_at_it() {
     model::run(&[
-        Op::Child { pool: SELDOM, carved: false, caps: token_cap(12), deadline: 1, window: 0, keys: 0 },
+        Op::Child {
+            pool: SELDOM,
+            carved: false,
+            caps: token_cap(12),
+            deadline: 1,
+            window: 0,
+            keys: 0,
+        },
         hold_for(1, LATER, 12),
         PASS,
         Op::Record { pool: 0, amount: tokens(12) },
@@ -406,9 +440,18 @@ fn what_a_lease_spent_before_a_turn_settles_into_the_new_period() {
     let every_10_ms = 1 | 10 << 2 | 7 << 6;
     let record = |units| Op::LeaseRecord { lease: 0, amount: tokens(units), beyond: false };
     let debit = Op::LeaseDebit { lease: 0, amount: tokens(30), beyond: false };
-    for tells in [Op::LeaseSettle { lease: 0 }, record(30), record(63), debit, Op::DropLease { lease: 0 }] {
+    for tells in
+        [Op::LeaseSettle { lease: 0 }, record(30), record(63), debit, Op::DropLease { lease: 0 }]
+    {
         model::run(&[
-            Op::Child { pool: 0, carved: false, caps: token_cap(60), deadline: 1, window: every_10_ms, keys: 0 },
+            Op::Child {
+                pool: 0,
+                carved: false,
+                caps: token_cap(60),
+                deadline: 1,
+                window: every_10_ms,
+                keys: 0,
+            },
             lease_of(20),
             record(5),
             PASS,
@@ -420,14 +463,29 @@ fn what_a_lease_spent_before_a_turn_settles_into_the_new_period() {
 #[test]
 fn p2_a_debit_beyond_a_lease_owes_what_it_would_if_all_had_been_reclaimed_in_time() {
     let debit = Op::LeaseDebit { lease: 0, amount: tokens(30), beyond: false };
-    let root = Op::Child { pool: SELDOM, carved: false, caps: token_cap(40), deadline: 1, window: 0, keys: 0 };
+    let root = Op::Child {
+        pool: SELDOM,
+        carved: false,
+        caps: token_cap(40),
+        deadline: 1,
+        window: 0,
+        keys: 0,
+    };
     model::run(&[root, lease_of(8), hold_for(2, SOON, 12), PASS, debit]);
 }
 
-/// More has expired than the record must reclaim. The pool is looked at before it: else it would be refilled less.
+/// More has expired than the record must reclaim. The pool is looked at before it: else it would be
+/// refilled less.
 #[test]
 fn a_lease_is_refilled_up_to_an_eighth_of_what_is_free() {
-    let root = Op::Child { pool: SELDOM, carved: false, caps: token_cap(60), deadline: 1, window: 0, keys: 0 };
+    let root = Op::Child {
+        pool: SELDOM,
+        carved: false,
+        caps: token_cap(60),
+        deadline: 1,
+        window: 0,
+        keys: 0,
+    };
     let record = Op::LeaseRecord { lease: 0, amount: tokens(10), beyond: false };
     model::run(&[root, lease_of(8), hold_for(2, SOON, 12), PASS, record]);
 }
@@ -439,7 +497,14 @@ fn once(key: u8) -> Op {
 
 /// Six keys, each for 20 ms.
 fn with_keys(ops: &[Op]) {
-    let root = Op::Child { pool: SELDOM, carved: false, caps: token_cap(60), deadline: 1, window: 0, keys: 13 + 16 };
+    let root = Op::Child {
+        pool: SELDOM,
+        carved: false,
+        caps: token_cap(60),
+        deadline: 1,
+        window: 0,
+        keys: 13 + 16,
+    };
     model::run(&[&[root], ops].concat());
 }
 
@@ -467,13 +532,16 @@ fn pool_with_a_deadline() -> [Op; 2] {
 fn p6_at_a_deadline_those_behind_the_one_that_is_told_are_served() {
     let see = Op::Record { pool: 1, amount: NOTHING };
     let reserve = Op::Reserve { pool: 0, amount: tokens(50) };
-    model::run(&[&pool_with_a_deadline()[..], &[reserve, wait(1, 30), wait(0, 10), PASS, see]].concat());
+    model::run(
+        &[&pool_with_a_deadline()[..], &[reserve, wait(1, 30), wait(0, 10), PASS, see]].concat(),
+    );
 }
 
 /// The younger has the place of one that is gone: that makes it no older.
 #[test]
 fn p6_of_two_holds_that_expire_at_one_instant_the_older_is_reclaimed_first() {
-    let hold_in = |pool| Op::ReserveFor { pool, amount: tokens(10), ttl: SOON, many: 0, forget: false };
+    let hold_in =
+        |pool| Op::ReserveFor { pool, amount: tokens(10), ttl: SOON, many: 0, forget: false };
     model::run(&[
         plain_child(token_cap(20), 1),
         plain_child(token_cap(15), 1),
@@ -489,22 +557,34 @@ fn p6_of_two_holds_that_expire_at_one_instant_the_older_is_reclaimed_first() {
     ]);
 }
 
-/// A hold is given a time, which is over at once, and two are reminded of it: the look of one ends it.
+/// A hold is given a time, which is over at once, and two are reminded of it: the look of one ends
+/// it.
 #[test]
 fn what_two_are_reminded_of_may_be_over_when_the_second_looks() {
-    let carved = Op::Child { pool: 0, carved: true, caps: token_cap(60), deadline: 1, window: 0, keys: 0 };
+    let carved =
+        Op::Child { pool: 0, carved: true, caps: token_cap(60), deadline: 1, window: 0, keys: 0 };
     let reserve = Op::Reserve { pool: 1, amount: tokens(60) };
     let at_once = Op::Renew { hold: 0, ttl: 0 };
-    model::run(&[plain_child(token_cap(60), 1), carved, reserve, wait(0, 10), wait(1, 10), at_once]);
+    model::run(&[
+        plain_child(token_cap(60), 1),
+        carved,
+        reserve,
+        wait(0, 10),
+        wait(1, 10),
+        at_once,
+    ]);
 }
 
 #[test]
 fn at_a_deadline_it_is_told_before_what_has_expired_is_served() {
     let see = Op::Record { pool: 1, amount: NOTHING };
-    model::run(&[&pool_with_a_deadline()[..], &[hold_for(60, SOON, 1), wait(1, 30), PASS, see]].concat());
+    model::run(
+        &[&pool_with_a_deadline()[..], &[hold_for(60, SOON, 1), wait(1, 30), PASS, see]].concat(),
+    );
 }
 
-/// All that can be counted of what has no cap is taken, and comes back, while another waits there for something else.
+/// All that can be counted of what has no cap is taken, and comes back, while another waits there
+/// for something else.
 #[test]
 fn p6_one_that_waits_for_what_has_no_cap_waits_its_turn() {
     let carved = |caps| Op::Child { pool: 0, carved: true, caps, deadline: 1, window: 0, keys: 0 };
@@ -512,7 +592,9 @@ fn p6_one_that_waits_for_what_has_no_cap_waits_its_turn() {
     let wait = |pool, amount| Op::Wait { pool, amount, poll: true };
     let see = Op::Record { pool: 1, amount: NOTHING };
     let pools = [plain_child(token_cap(60), 1), carved(all_slots), carved(token_cap(20))];
-    model::run(&[&pools[..], &[wait(0, tokens(60)), wait(2, NOTHING), Op::Drop { pool: 1 }, see]].concat());
+    model::run(
+        &[&pools[..], &[wait(0, tokens(60)), wait(2, NOTHING), Op::Drop { pool: 1 }, see]].concat(),
+    );
 }
 
 #[test]
@@ -520,13 +602,28 @@ fn p6_each_fact_tells_those_whom_it_leaves_nothing() {
     let reserve = Op::Reserve { pool: 0, amount: tokens(60) };
     let debit = |units| Op::Debit { pool: 0, amount: tokens(units) };
     let root = plain_child(token_cap(60), 1);
-    model::run(&[root, reserve, wait(0, 50), wait(0, 30), wait(0, 10), debit(20), debit(15), debit(20)]);
+    model::run(&[
+        root,
+        reserve,
+        wait(0, 50),
+        wait(0, 30),
+        wait(0, 10),
+        debit(20),
+        debit(15),
+        debit(20),
+    ]);
 }
 
 #[test]
 fn p6_a_lease_that_settles_tells_those_whom_it_leaves_nothing() {
     let record = Op::LeaseRecord { lease: 0, amount: tokens(10), beyond: false };
-    model::run(&[plain_child(token_cap(60), 1), lease_of(20), record, wait(0, 60), Op::LeaseSettle { lease: 0 }]);
+    model::run(&[
+        plain_child(token_cap(60), 1),
+        lease_of(20),
+        record,
+        wait(0, 60),
+        Op::LeaseSettle { lease: 0 },
+    ]);
 }
 
 #[test]

@@ -10,7 +10,8 @@ use budget_pool::{Amount, BudgetPool, Usd};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 fn text(file: &str) -> String {
-    let text = fs::read_to_string(Path::new(ROOT).join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let text = fs::read_to_string(Path::new(ROOT).join(file))
+        .unwrap_or_else(|error| panic!("{file}: {error}"));
     // As git may check it out on Windows.
     text.replace("\r\n", "\n")
 }
@@ -78,9 +79,12 @@ fn each_promise_has_tests_under_its_number() {
 fn what_the_readme_tells_to_run_is_there() {
     let (readme, mut count) = (text("README.md"), 0);
     for (option, folder) in [("--test ", "tests"), ("--example ", "examples")] {
-        for name in readme.split(option).skip(1).filter_map(|rest| rest.split([' ', '`', '\n']).next()) {
+        for name in
+            readme.split(option).skip(1).filter_map(|rest| rest.split([' ', '`', '\n']).next())
+        {
             let path = Path::new(ROOT).join(folder);
-            let is_there = path.join(format!("{name}.rs")).exists() || path.join(name).join("main.rs").exists();
+            let is_there = path.join(format!("{name}.rs")).exists()
+                || path.join(name).join("main.rs").exists();
             assert!(is_there, "{option}{name}");
             count += 1;
         }
@@ -89,7 +93,9 @@ fn what_the_readme_tells_to_run_is_there() {
     for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
         // What a checkout lacks, a package may lack, too.
         assert!(
-            link.starts_with("https://") || Path::new(ROOT).join(link).exists() || link.contains("BENCH"),
+            link.starts_with("https://")
+                || Path::new(ROOT).join(link).exists()
+                || link.contains("BENCH"),
             "{link}"
         );
     }
@@ -112,11 +118,16 @@ fn the_readme_shows_what_its_first_example_prints() {
 #[test]
 fn versions_are_those_of_the_manifest() {
     // Wherever their lines break.
-    let words = |text: String| text.replace("//!", "").split_whitespace().collect::<Vec<_>>().join(" ");
+    let words =
+        |text: String| text.replace("//!", "").split_whitespace().collect::<Vec<_>>().join(" ");
     let (readme, docs) = (words(text("README.md")), words(text("src/lib.rs")));
     let rust = env!("CARGO_PKG_RUST_VERSION");
-    assert!(readme.contains(&format!("Rust {rust} or later")) && docs.contains(&format!("Rust version is {rust};")));
-    let version = format!("{}.{}", env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
+    assert!(
+        readme.contains(&format!("Rust {rust} or later"))
+            && docs.contains(&format!("Rust version is {rust};"))
+    );
+    let version =
+        format!("{}.{}", env!("CARGO_PKG_VERSION_MAJOR"), env!("CARGO_PKG_VERSION_MINOR"));
     assert!(readme.contains(&format!("budget-pool = \"{version}\"")));
     assert!(!text("Cargo.toml").contains("[features]"), "the docs say that there are none");
 }

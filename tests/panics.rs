@@ -1,9 +1,9 @@
-//! Code of the user's that panics where it is called: clocks, wakers and timers; and code that comes back to the pool
-//! from there. (What a panicking clock means where something is due: `tests/time.rs`. A waker whose `wake` panics on
-//! release: `tests/waiting.rs`.)
+//! Code of the user's that panics where it is called: clocks, wakers and timers; and code that
+//! comes back to the pool from there. (What a panicking clock means where something is due:
+//! `tests/time.rs`. A waker whose `wake` panics on release: `tests/waiting.rs`.)
 //!
-//! After each panic the pool is usable and balanced, and the others that waited are served. A panic in a waker's
-//! `clone` cannot be written here without unsafe code.
+//! After each panic the pool is usable and balanced, and the others that waited are served. A panic
+//! in a waker's `clone` cannot be written here without unsafe code.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -56,8 +56,8 @@ fn is_balanced(pool: &BudgetPool) {
     pool.reserve(tokens(100)).unwrap().release();
 }
 
-/// Each kind of call, by code that is called by the pool. What comes of it does not matter here: should the lock be
-/// held meanwhile, it hangs.
+/// Each kind of call, by code that is called by the pool. What comes of it does not matter here:
+/// should the lock be held meanwhile, it hangs.
 fn use_all(pool: &BudgetPool) {
     drop(pool.record(tokens(1)));
     drop(pool.record_once("key", tokens(1)));
@@ -86,7 +86,8 @@ impl Wake for InWake {
 mod wakers {
     use super::*;
 
-    /// Before it panics it looks at a pool, from elsewhere: should the lock be held meanwhile, that hangs.
+    /// Before it panics it looks at a pool, from elsewhere: should the lock be held meanwhile, that
+    /// hangs.
     #[derive(Default)]
     struct InDrop(Option<BudgetPool>);
     impl Wake for InDrop {
@@ -103,7 +104,10 @@ mod wakers {
         }
     }
 
-    fn poll<F: Future + Unpin>(future: &mut F, waker: impl Wake + Send + Sync + 'static) -> Poll<F::Output> {
+    fn poll<F: Future + Unpin>(
+        future: &mut F,
+        waker: impl Wake + Send + Sync + 'static,
+    ) -> Poll<F::Output> {
         Pin::new(future).poll(&mut Context::from_waker(&Waker::from(Arc::new(waker))))
     }
 
@@ -167,7 +171,10 @@ mod wakers {
                 others.push(Waiter::queued(&pool, tokens(2)));
             }
             let mut closings = [pool.closed(), pool.closed()];
-            assert!(poll(&mut closings[0], InWake).is_pending() && poll(&mut closings[1], InWake).is_pending());
+            assert!(
+                poll(&mut closings[0], InWake).is_pending()
+                    && poll(&mut closings[1], InWake).is_pending()
+            );
             cause(&pool, held, &clock);
             for other in &mut others {
                 assert!(other.wakes() >= 1, "{case}");
@@ -245,7 +252,11 @@ mod wakers {
         assert!(poll(&mut last, InDrop::default()).is_pending());
         pool.close();
         assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
-        assert!(closings.iter_mut().all(|closed| Pin::new(closed).poll(&mut Context::from_waker(&waker)).is_ready()));
+        assert!(
+            closings
+                .iter_mut()
+                .all(|closed| Pin::new(closed).poll(&mut Context::from_waker(&waker)).is_ready())
+        );
         drop(last);
     }
 }
@@ -302,13 +313,16 @@ mod timers {
     fn run() -> (Timer, ManualClock, BudgetPool, Reservation) {
         let (clock, timer) = (ManualClock::new(), Timer::default());
         let Timer { fault, calls } = timer.clone();
-        let pool = BudgetPool::builder().tokens(100).deadline(secs(600)).clock(clock.clone()).timer(move |_| {
-            calls.fetch_add(1, Ordering::SeqCst);
-            if fault.load(Ordering::SeqCst) == IN_CALL {
-                resume_unwind(Box::new("on purpose"));
-            }
-            Box::pin(Sleep(Arc::clone(&fault)))
-        });
+        let pool =
+            BudgetPool::builder().tokens(100).deadline(secs(600)).clock(clock.clone()).timer(
+                move |_| {
+                    calls.fetch_add(1, Ordering::SeqCst);
+                    if fault.load(Ordering::SeqCst) == IN_CALL {
+                        resume_unwind(Box::new("on purpose"));
+                    }
+                    Box::pin(Sleep(Arc::clone(&fault)))
+                },
+            );
         let pool = pool.build();
         let held = pool.reserve(tokens(100)).unwrap();
         (timer, clock, pool, held)
@@ -497,7 +511,8 @@ mod timers {
     }
 }
 
-/// Every public call that may read the clock, with one that panics at its first read, its second, and so on.
+/// Every public call that may read the clock, with one that panics at its first read, its second,
+/// and so on.
 mod clocks {
     use super::*;
     use budget_pool::{BudgetError, DeadlineBudget, Lease, TreeSnapshot, Usd};
@@ -527,8 +542,8 @@ mod clocks {
         }
     }
 
-    /// A way with all that knows a time: a deadline, windows of both kinds, a share, holds that may expire, a lease,
-    /// and one that waits.
+    /// A way with all that knows a time: a deadline, windows of both kinds, a share, holds that may
+    /// expire, a lease, and one that waits.
     struct World {
         clock: Clock,
         root: BudgetPool,
@@ -547,10 +562,16 @@ mod clocks {
         fn new() -> World {
             let zero = Arc::<AtomicUsize>::default;
             let time = ManualClock::new();
-            let clock = Clock { time, reads: zero(), panics_at: zero(), comes_back: Arc::default() };
-            let root = BudgetPool::builder().name("run").tokens(1_000).deadline(secs(600)).clock(clock.clone());
+            let clock =
+                Clock { time, reads: zero(), panics_at: zero(), comes_back: Arc::default() };
+            let root = BudgetPool::builder()
+                .name("run")
+                .tokens(1_000)
+                .deadline(secs(600))
+                .clock(clock.clone());
             let root = root.window(Window::fixed(secs(60))).build();
-            let pool = root.child().name("pool").tokens(500).window(Window::sliding(secs(60))).build();
+            let pool =
+                root.child().name("pool").tokens(500).window(Window::sliding(secs(60))).build();
             let share = root.child().name("share").tokens(100).carved().build().unwrap();
             let line = root.child().name("line").requests(1).build();
             pool.record(tokens(30)).unwrap();
@@ -598,7 +619,9 @@ mod clocks {
         #[track_caller]
         fn ends(self, case: &str) {
             self.clock.panics_at.store(0, Ordering::SeqCst);
-            let World { root, pool, share, line, hold, lease, mut waiter, held, leases, built, .. } = self;
+            let World {
+                root, pool, share, line, hold, lease, mut waiter, held, leases, built, ..
+            } = self;
             drop((held, hold, lease, leases));
             assert!(waiter.poll().is_ready(), "{case}");
             drop((waiter, pool, share, line, built));
@@ -627,7 +650,9 @@ mod clocks {
         ("record on a share", |world| said(world.share.record(tokens(1)))),
         ("check", |world| said(world.pool.check(tokens(1)))),
         ("reserve", |world| kept(&mut world.held, world.pool.reserve(tokens(1)))),
-        ("reserve, queued", |world| kept(&mut world.held, world.line.reserve(Amount::new().requests(1)))),
+        ("reserve, queued", |world| {
+            kept(&mut world.held, world.line.reserve(Amount::new().requests(1)))
+        }),
         ("reserve_for", |world| kept(&mut world.held, world.pool.reserve_for(tokens(1), secs(1)))),
         ("record_once", |world| said(world.pool.record_once("key", tokens(1)))),
         ("lease", |world| kept(&mut world.leases, world.pool.lease(tokens(10)))),
@@ -641,8 +666,12 @@ mod clocks {
                 Poll::Pending => panic!("it waits"),
             }
         }),
-        ("reserve_wait, refused", |world| said(world.pool.reserve_wait(tokens(1_000)).block_on_once())),
-        ("reserve_wait, queued", |world| said(world.line.reserve_wait(Amount::new().requests(1)).block_on_once())),
+        ("reserve_wait, refused", |world| {
+            said(world.pool.reserve_wait(tokens(1_000)).block_on_once())
+        }),
+        ("reserve_wait, queued", |world| {
+            said(world.line.reserve_wait(Amount::new().requests(1)).block_on_once())
+        }),
         ("polled again", |world| format!("{}", world.waiter.poll().is_pending())),
         ("reserve_blocking", |world| kept(&mut world.held, world.pool.reserve_blocking(tokens(1)))),
         ("reserve_blocking_for, in vain", |world| {
@@ -650,7 +679,8 @@ mod clocks {
         }),
         ("reserve_blocking_for, parked", |world| {
             let waited = Duration::from_millis(20);
-            let error = world.line.reserve_blocking_for(Amount::new().requests(1), waited).unwrap_err();
+            let error =
+                world.line.reserve_blocking_for(Amount::new().requests(1), waited).unwrap_err();
             // However often it looked.
             world.clock.reads.store(3, Ordering::SeqCst);
             assert!(matches!(error, BudgetError::Timeout { .. }));
@@ -679,7 +709,9 @@ mod clocks {
             String::new()
         }),
         ("child with both", |world| {
-            world.built.push(world.pool.child().deadline(secs(5)).window(Window::fixed(secs(5))).build());
+            world
+                .built
+                .push(world.pool.child().deadline(secs(5)).window(Window::fixed(secs(5))).build());
             String::new()
         }),
         ("share", |world| kept(&mut world.built, world.pool.child().tokens(10).carved().build())),
@@ -691,7 +723,13 @@ mod clocks {
             said::<_, ()>(Ok(other.clock(world.clock.clone()).build()))
         }),
         ("budget", |world| {
-            said(DeadlineBudget::builder().total(secs(5)).clock(world.clock.clone()).build().map(|_| ()))
+            said(
+                DeadlineBudget::builder()
+                    .total(secs(5))
+                    .clock(world.clock.clone())
+                    .build()
+                    .map(|_| ()),
+            )
         }),
         ("budget.remaining", |world| format!("{:?}", world.pool.deadline().unwrap().remaining())),
         ("budget.elapsed", |world| format!("{:?}", world.pool.deadline().unwrap().elapsed())),
@@ -699,10 +737,14 @@ mod clocks {
         ("budget.is_expired", |world| format!("{:?}", world.pool.deadline().unwrap().is_expired())),
         ("budget.check", |world| said(world.pool.deadline().unwrap().check())),
         ("budget.fits", |world| said(world.pool.deadline().unwrap().fits(secs(5)))),
-        ("budget.timeout_for", |world| format!("{:?}", world.pool.deadline().unwrap().timeout_for("call"))),
+        ("budget.timeout_for", |world| {
+            format!("{:?}", world.pool.deadline().unwrap().timeout_for("call"))
+        }),
         ("budget.split", |world| format!("{:?}", world.pool.deadline().unwrap().split(3))),
         ("budget.child", |world| said(world.pool.deadline().unwrap().child(secs(5)).map(|_| ()))),
-        ("budget.to_grpc_timeout", |world| format!("{:?}", world.pool.deadline().unwrap().to_grpc_timeout())),
+        ("budget.to_grpc_timeout", |world| {
+            format!("{:?}", world.pool.deadline().unwrap().to_grpc_timeout())
+        }),
         ("budget.child_from_grpc_timeout", |world| {
             said(world.pool.deadline().unwrap().child_from_grpc_timeout("5S").map(|_| ()))
         }),
@@ -722,7 +764,9 @@ mod clocks {
         ("commit", |world| format!("{:?}", world.take().commit(tokens(60)))),
         ("commit_all", |world| format!("{:?}", world.take().commit_all())),
         ("commit_total", |world| format!("{:?}", world.take().commit_total(tokens(10)))),
-        ("try_commit", |world| said(world.take().try_commit(tokens(60)).map_err(|refused| refused.to_string()))),
+        ("try_commit", |world| {
+            said(world.take().try_commit(tokens(60)).map_err(|refused| refused.to_string()))
+        }),
         ("try_commit, refused", |world| {
             let refused = world.take().try_commit(tokens(1_000)).unwrap_err();
             let error = refused.error().to_string();
@@ -766,7 +810,10 @@ mod clocks {
         }),
         ("closed", |world| {
             let mut closed = world.pool.closed();
-            Pin::new(&mut closed).poll(&mut Context::from_waker(Waker::noop())).is_pending().to_string()
+            Pin::new(&mut closed)
+                .poll(&mut Context::from_waker(Waker::noop()))
+                .is_pending()
+                .to_string()
         }),
         ("label", |world| {
             let hold = world.take().label("a");
@@ -804,7 +851,8 @@ mod clocks {
         }
     }
 
-    /// What it says without any panic, how often it reads the clock for that, and what is seen afterwards.
+    /// What it says without any panic, how often it reads the clock for that, and what is seen
+    /// afterwards.
     fn whole(call: Call, later: Duration) -> (usize, String, World) {
         let mut world = World::new();
         world.clock.time.advance(later);
@@ -886,7 +934,8 @@ mod clocks {
             then.ends(name);
             let told = ends(name, move || {
                 let mut world = World::new();
-                *world.clock.comes_back.lock().unwrap() = Some(world.line.child().tokens(100).build());
+                *world.clock.comes_back.lock().unwrap() =
+                    Some(world.line.child().tokens(100).build());
                 let (_, told) = world.calls(call, 0);
                 assert!(world.clock.comes_back.lock().unwrap().is_none());
                 world.ends(name);

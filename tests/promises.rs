@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, ManualClock, Outlook, Snapshot, Usd};
+use budget_pool::{
+    Amount, Axis, BudgetError, BudgetPool, Caps, ManualClock, Outlook, Snapshot, Usd,
+};
 
 fn tokens(n: u64) -> Amount {
     Amount::new().tokens(n)
@@ -30,9 +32,10 @@ mod p1_cap {
     #[test]
     fn one_call_spends_on_all_its_axes_or_on_none() {
         let pool = BudgetPool::builder().tokens(100).usd(Usd::from_nanos(10)).build();
-        for (amount, axis) in
-            [(tokens(101).usd(Usd::from_nanos(1)), Axis::Tokens), (tokens(1).usd(Usd::from_nanos(11)), Axis::Usd)]
-        {
+        for (amount, axis) in [
+            (tokens(101).usd(Usd::from_nanos(1)), Axis::Tokens),
+            (tokens(1).usd(Usd::from_nanos(11)), Axis::Usd),
+        ] {
             let before = pool.snapshot();
             assert_eq!(pool.record(amount).unwrap_err().axis(), Some(axis));
             assert_eq!(pool.reserve(amount).unwrap_err().axis(), Some(axis));
@@ -49,9 +52,15 @@ mod p1_cap {
         let leaf = child.child().tokens(1_000).build();
         root.record(tokens(30)).unwrap();
         assert!(leaf.record(tokens(71)).is_err());
-        assert_eq!([balance(&root), balance(&child), balance(&leaf)], [[30, 0, 0], [0, 0, 0], [0, 0, 0]]);
+        assert_eq!(
+            [balance(&root), balance(&child), balance(&leaf)],
+            [[30, 0, 0], [0, 0, 0], [0, 0, 0]]
+        );
         leaf.record(tokens(70)).unwrap();
-        assert_eq!([balance(&root), balance(&child), balance(&leaf)], [[100, 0, 0], [70, 0, 0], [70, 0, 0]]);
+        assert_eq!(
+            [balance(&root), balance(&child), balance(&leaf)],
+            [[100, 0, 0], [70, 0, 0], [70, 0, 0]]
+        );
     }
 
     #[test]
@@ -74,7 +83,10 @@ mod p1_cap {
                         };
                         admitted.fetch_add(if spent { n } else { 0 }, Ordering::Relaxed);
                         let now = pool.snapshot();
-                        assert!(now.tokens.used + now.tokens.reserved <= 10_000 && now.in_flight.reserved <= 3);
+                        assert!(
+                            now.tokens.used + now.tokens.reserved <= 10_000
+                                && now.in_flight.reserved <= 3
+                        );
                     }
                 });
             }
@@ -128,9 +140,11 @@ mod p2_nothing_lost {
     #[test]
     fn a_fact_is_booked_after_the_deadline_and_on_a_closed_pool() {
         let clock = ManualClock::new();
-        let late = BudgetPool::builder().deadline(Duration::from_secs(1)).clock(clock.clone()).build();
+        let late =
+            BudgetPool::builder().deadline(Duration::from_secs(1)).clock(clock.clone()).build();
         let closed = BudgetPool::unlimited();
-        let holds = [&late, &closed].map(|pool| [(); 2].map(|()| pool.reserve(tokens(10)).unwrap()));
+        let holds =
+            [&late, &closed].map(|pool| [(); 2].map(|()| pool.reserve(tokens(10)).unwrap()));
         clock.advance(Duration::from_secs(1));
         closed.close();
         for ([hold, mut metered], pool) in holds.into_iter().zip([&late, &closed]) {
@@ -170,7 +184,11 @@ mod p2_nothing_lost {
     #[test]
     fn a_commit_that_names_only_tokens_books_the_held_money() {
         let pool = BudgetPool::unlimited();
-        let held = Amount::new().input_tokens(1_500).output_tokens(500).usd(Usd::from_cents(3)).requests(1);
+        let held = Amount::new()
+            .input_tokens(1_500)
+            .output_tokens(500)
+            .usd(Usd::from_cents(3))
+            .requests(1);
         let receipt = pool.reserve(held).unwrap().commit(tokens(1_200));
         let settled = Amount::new().input_tokens(0).output_tokens(0).tokens(1_200);
         assert_eq!(receipt.settled(), settled.usd(Usd::from_cents(3)).requests(1));
@@ -227,7 +245,10 @@ mod p3_no_leak {
     /// Nothing is held any more, and all of the cap can be spent.
     fn assert_whole(pool: &BudgetPool) {
         let snapshot = pool.snapshot();
-        assert_eq!((snapshot.tokens.reserved, snapshot.in_flight.reserved, snapshot.reservations), (0, 0, 0));
+        assert_eq!(
+            (snapshot.tokens.reserved, snapshot.in_flight.reserved, snapshot.reservations),
+            (0, 0, 0)
+        );
         assert_eq!(snapshot.tokens.available, Some(100));
     }
 
@@ -271,7 +292,10 @@ mod p3_no_leak {
         let hold = pool.reserve(tokens(60)).unwrap();
         let refused = hold.try_commit(tokens(101)).unwrap_err();
         assert_eq!(refused.to_string(), "strict commit refused");
-        assert!(std::error::Error::source(&refused).is_some_and(|why| why.to_string() == refused.error().to_string()));
+        assert!(
+            std::error::Error::source(&refused)
+                .is_some_and(|why| why.to_string() == refused.error().to_string())
+        );
         assert_eq!(
             refused.error().to_string(),
             "tokens of `run` exceeded: 41 asked, 40 available of 100, may fit after a release"
@@ -286,7 +310,8 @@ mod p3_no_leak {
     #[test]
     fn an_error_that_keeps_a_guard_settles_it_when_it_is_dropped() {
         let pool = pool_of(100);
-        let refused = pool.reserve(tokens(60)).unwrap().commit_on_drop().try_commit(tokens(101)).unwrap_err();
+        let refused =
+            pool.reserve(tokens(60)).unwrap().commit_on_drop().try_commit(tokens(101)).unwrap_err();
         assert_eq!(balance(&pool), [0, 60, 0]);
         drop(refused);
         assert_eq!(balance(&pool), [60, 0, 0]);
@@ -353,10 +378,14 @@ mod p3_no_leak {
         let _large = child.reserve(tokens(30)).unwrap().label("large");
         let _unnamed = root.reserve(tokens(20)).unwrap();
         let seen = |pool: &BudgetPool| -> Vec<_> {
-            pool.holders().into_iter().map(|holder| (holder.pool.to_string(), holder.label, holder.amount)).collect()
+            pool.holders()
+                .into_iter()
+                .map(|holder| (holder.pool.to_string(), holder.label, holder.amount))
+                .collect()
         };
         let large = ("agent".to_owned(), Some("large"), tokens(30));
-        let (unnamed, small) = (("run".to_owned(), None, tokens(20)), ("run".to_owned(), Some("small"), tokens(10)));
+        let (unnamed, small) =
+            (("run".to_owned(), None, tokens(20)), ("run".to_owned(), Some("small"), tokens(10)));
         assert_eq!(seen(&root), [large.clone(), unnamed, small]);
         assert_eq!(seen(&child), [large]);
     }
@@ -382,9 +411,14 @@ mod p3_no_leak {
         let mut hold = pool.reserve(tokens(60)).unwrap().label("draft").commit_on_drop();
         hold.record(tokens(10)).unwrap();
         let half = hold.split(tokens(20)).unwrap();
-        let labels: Vec<_> = pool.holders().into_iter().map(|holder| (holder.label, holder.amount)).collect();
+        let labels: Vec<_> =
+            pool.holders().into_iter().map(|holder| (holder.label, holder.amount)).collect();
         assert_eq!(labels, [(Some("draft"), tokens(30)), (Some("draft"), tokens(20))]);
-        assert_eq!(half.commit_total(tokens(20)).settled(), tokens(20), "nothing of it was settled before");
+        assert_eq!(
+            half.commit_total(tokens(20)).settled(),
+            tokens(20),
+            "nothing of it was settled before"
+        );
         assert_eq!(hold.commit_total(tokens(25)).settled(), tokens(15));
         assert_eq!(balance(&pool), [45, 0, 0]);
     }
@@ -395,7 +429,8 @@ mod p3_no_leak {
         let mut hold = pool.reserve(Amount::new().input_tokens(30).output_tokens(10)).unwrap();
         hold.shrink(tokens(15)).unwrap();
         let held = |hold: &budget_pool::Reservation| {
-            [Axis::Tokens, Axis::InputTokens, Axis::OutputTokens].map(|axis| hold.amount().get(axis).unwrap().units())
+            [Axis::Tokens, Axis::InputTokens, Axis::OutputTokens]
+                .map(|axis| hold.amount().get(axis).unwrap().units())
         };
         assert_eq!(held(&hold), [25, 30, 10]);
         let half = hold.split(Amount::new().input_tokens(5)).unwrap();
@@ -430,10 +465,17 @@ mod p4_no_false_refusal {
     fn the_last_unit_of_every_axis_can_be_spent() {
         let pool = BudgetPool::builder()
             .caps(
-                Caps::new().tokens(7).input_tokens(3).output_tokens(4).requests(1).usd(Usd::from_nanos(1)).in_flight(1),
+                Caps::new()
+                    .tokens(7)
+                    .input_tokens(3)
+                    .output_tokens(4)
+                    .requests(1)
+                    .usd(Usd::from_nanos(1))
+                    .in_flight(1),
             )
             .build();
-        let all = Amount::new().input_tokens(3).output_tokens(4).requests(1).usd(Usd::from_nanos(1));
+        let all =
+            Amount::new().input_tokens(3).output_tokens(4).requests(1).usd(Usd::from_nanos(1));
         drop(pool.reserve(all).unwrap());
         pool.check(all).unwrap();
         pool.record(all).unwrap();
@@ -552,8 +594,12 @@ mod p7_clear_refusals {
     #[test]
     fn the_order_is_closed_then_deadline_then_capacity() {
         let clock = ManualClock::new();
-        let pool =
-            BudgetPool::builder().name("run").tokens(1).deadline(Duration::from_secs(1)).clock(clock.clone()).build();
+        let pool = BudgetPool::builder()
+            .name("run")
+            .tokens(1)
+            .deadline(Duration::from_secs(1))
+            .clock(clock.clone())
+            .build();
         assert!(matches!(pool.record(tokens(2)), Err(BudgetError::Exceeded(_))));
         clock.advance(Duration::from_millis(1_250));
         let error = pool.record(tokens(2)).unwrap_err();
@@ -567,9 +613,13 @@ mod p7_clear_refusals {
 
     #[test]
     fn texts_are_one_lowercase_line_with_units() {
-        let pool = BudgetPool::builder().name("run-17").usd(Usd::from_cents(10)).in_flight(1).build();
+        let pool =
+            BudgetPool::builder().name("run-17").usd(Usd::from_cents(10)).in_flight(1).build();
         let error = pool.record(Amount::new().usd(Usd::from_cents(12))).unwrap_err();
-        assert_eq!(error.to_string(), "USD of `run-17` exceeded: 0.12 asked, 0.1 available of 0.1, will never fit");
+        assert_eq!(
+            error.to_string(),
+            "USD of `run-17` exceeded: 0.12 asked, 0.1 available of 0.1, will never fit"
+        );
         let _hold = pool.reserve(Amount::new()).unwrap();
         let error = pool.reserve(Amount::new()).unwrap_err();
         assert_eq!(
@@ -599,7 +649,8 @@ mod p7_clear_refusals {
     fn closing_closes_what_is_below_and_names_the_outermost() {
         let root = BudgetPool::builder().name("root").build();
         let child = root.child().name("child").build();
-        let (leaf, sibling) = (child.child().name("leaf").build(), root.child().name("sibling").build());
+        let (leaf, sibling) =
+            (child.child().name("leaf").build(), root.child().name("sibling").build());
         child.close();
         assert_eq!(leaf.record(tokens(1)).unwrap_err().scope(), "child");
         assert!(child.child().build().is_closed(), "born closed");
@@ -673,14 +724,22 @@ mod p7_clear_refusals {
         for (case, (counts, call)) in calls.into_iter().enumerate() {
             assert_eq!(counted(&pool, call), counts, "{case}");
         }
-        assert_eq!(counted(&pool, || lease.record(tokens(1)).unwrap()), admitted, "beyond the share");
+        assert_eq!(
+            counted(&pool, || lease.record(tokens(1)).unwrap()),
+            admitted,
+            "beyond the share"
+        );
         assert_eq!(counted(&pool, || _ = lease.record(too_much).unwrap_err()), refused);
         assert_eq!(counted(&pool, || hold.record(tokens(1)).unwrap()), admitted);
         assert_eq!(counted(&pool, || _ = hold.record(too_much).unwrap_err()), refused);
         assert_eq!(counted(&pool, || hold.grow(tokens(1)).unwrap()), admitted);
         assert_eq!(counted(&pool, || _ = hold.grow(too_much).unwrap_err()), refused);
         assert_eq!(counted(&pool, || drop(hold.split(tokens(1)).unwrap())), admitted);
-        assert_eq!(counted(&pool, || _ = hold.split(too_much).unwrap_err()), neither, "more than it holds");
+        assert_eq!(
+            counted(&pool, || _ = hold.split(too_much).unwrap_err()),
+            neither,
+            "more than it holds"
+        );
         assert_eq!(counted(&pool, || _ = hold.shrink(too_much).unwrap_err()), neither);
         assert_eq!(counted(&pool, || hold.shrink(tokens(1)).unwrap()), neither);
         let strict = pool.reserve(tokens(1)).unwrap();
@@ -690,10 +749,18 @@ mod p7_clear_refusals {
         let share = pool.child().tokens(5).carved().build().unwrap();
         assert_eq!(counted(&pool, || share.add(Caps::new().tokens(1)).unwrap()), admitted);
         assert_eq!(counted(&pool, || _ = share.add(Caps::new().tokens(500)).unwrap_err()), refused);
-        assert_eq!(counted(&root, || pool.record(tokens(1)).unwrap()), admitted, "on those above, too");
+        assert_eq!(
+            counted(&root, || pool.record(tokens(1)).unwrap()),
+            admitted,
+            "on those above, too"
+        );
         pool.close();
         assert_eq!(counted(&root, || _ = pool.record(tokens(1)).unwrap_err()), refused);
-        assert_eq!(counted(&root, || _ = share.add(Caps::new().tokens(1)).unwrap_err()), neither, "it is closed");
+        assert_eq!(
+            counted(&root, || _ = share.add(Caps::new().tokens(1)).unwrap_err()),
+            neither,
+            "it is closed"
+        );
         drop(lease);
     }
 
@@ -725,8 +792,19 @@ mod p7_clear_refusals {
     #[test]
     fn the_deadline_of_the_outermost_is_named_where_several_end_together() {
         let clock = ManualClock::new();
-        let root = BudgetPool::builder().name("root").deadline(Duration::from_secs(5)).clock(clock.clone()).build();
-        let leaf = root.child().name("middle").deadline(Duration::from_secs(5)).build().child().name("leaf").build();
+        let root = BudgetPool::builder()
+            .name("root")
+            .deadline(Duration::from_secs(5))
+            .clock(clock.clone())
+            .build();
+        let leaf = root
+            .child()
+            .name("middle")
+            .deadline(Duration::from_secs(5))
+            .build()
+            .child()
+            .name("leaf")
+            .build();
         clock.advance(Duration::from_secs(5));
         assert_eq!(leaf.record(tokens(1)).unwrap_err().scope(), "root");
     }
@@ -752,7 +830,10 @@ mod builders {
             .build();
         let caps = pool.snapshot();
         assert_eq!((pool.name(), caps.tokens.cap, caps.requests.cap), ("second", Some(7), Some(1)));
-        assert_eq!((caps.usd.cap, pool.time_left()), (Some(Usd::from_nanos(4)), Some(Duration::from_secs(2))));
+        assert_eq!(
+            (caps.usd.cap, pool.time_left()),
+            (Some(Usd::from_nanos(4)), Some(Duration::from_secs(2)))
+        );
     }
 
     #[test]
@@ -815,7 +896,11 @@ mod p8_time_only_when_asked {
         let (reads, clock) = counting();
         let pool = BudgetPool::builder().clock(clock).build();
         let timed = pool.child().deadline(Duration::from_secs(3_600)).build();
-        assert_eq!(reads.swap(0, Ordering::Relaxed), 1, "the child's deadline is reckoned from its build");
+        assert_eq!(
+            reads.swap(0, Ordering::Relaxed),
+            1,
+            "the child's deadline is reckoned from its build"
+        );
         let below = timed.child().build();
         assert_eq!(reads.load(Ordering::Relaxed), 0);
         use_everything(&below);
@@ -843,7 +928,11 @@ mod p8_time_only_when_asked {
     #[test]
     fn the_earliest_deadline_counts_and_is_named() {
         let clock = ManualClock::new();
-        let root = BudgetPool::builder().name("root").deadline(Duration::from_secs(10)).clock(clock.clone()).build();
+        let root = BudgetPool::builder()
+            .name("root")
+            .deadline(Duration::from_secs(10))
+            .clock(clock.clone())
+            .build();
         let short = root.child().name("short").deadline(Duration::from_secs(2)).build();
         let long = root.child().name("long").deadline(Duration::from_secs(60)).build();
         let hold = long.reserve(tokens(1)).unwrap();
@@ -857,7 +946,10 @@ mod p8_time_only_when_asked {
         assert_eq!(error.to_string(), "deadline of `root` exceeded: 11s of 10s");
         assert_eq!(hold.time_left(), Some(Duration::ZERO));
         let BudgetError::DeadlineExceeded(late) = error else { panic!("{error}") };
-        assert_eq!((late.budget(), late.elapsed()), (Duration::from_secs(10), Duration::from_secs(11)));
+        assert_eq!(
+            (late.budget(), late.elapsed()),
+            (Duration::from_secs(10), Duration::from_secs(11))
+        );
         assert_eq!((late.needed(), late.scope()), (Duration::ZERO, Some("root")));
     }
 
@@ -871,7 +963,11 @@ mod p8_time_only_when_asked {
             }
             Instant::now()
         };
-        let pool = BudgetPool::builder().tokens(10).deadline(Duration::from_secs(3_600)).clock(clock).build();
+        let pool = BudgetPool::builder()
+            .tokens(10)
+            .deadline(Duration::from_secs(3_600))
+            .clock(clock)
+            .build();
         armed.store(1, Ordering::Relaxed);
         assert!(std::panic::catch_unwind(|| pool.record(tokens(1))).is_err());
         armed.store(0, Ordering::Relaxed);
@@ -888,15 +984,28 @@ mod carved {
         let root = pool_of(100);
         let middle = root.child().name("middle").build();
         let share = middle.child().name("share").tokens(40).carved().build().unwrap();
-        assert_eq!([balance(&root), balance(&middle), balance(&share)], [[0, 40, 0], [0, 40, 0], [0, 0, 0]]);
+        assert_eq!(
+            [balance(&root), balance(&middle), balance(&share)],
+            [[0, 40, 0], [0, 40, 0], [0, 0, 0]]
+        );
         assert!(root.record(tokens(61)).is_err());
         root.record(tokens(60)).unwrap();
         share.record(tokens(10)).unwrap();
         let hold = share.reserve(tokens(30)).unwrap();
-        assert_eq!([balance(&root), balance(&middle), balance(&share)], [[70, 30, 0], [10, 30, 0], [10, 30, 0]]);
+        assert_eq!(
+            [balance(&root), balance(&middle), balance(&share)],
+            [[70, 30, 0], [10, 30, 0], [10, 30, 0]]
+        );
         hold.commit(tokens(20));
-        assert_eq!([balance(&root), balance(&middle), balance(&share)], [[90, 10, 0], [30, 10, 0], [30, 0, 0]]);
-        assert_eq!(share.snapshot().tokens.available, Some(10), "of the share, whatever is free above");
+        assert_eq!(
+            [balance(&root), balance(&middle), balance(&share)],
+            [[90, 10, 0], [30, 10, 0], [30, 0, 0]]
+        );
+        assert_eq!(
+            share.snapshot().tokens.available,
+            Some(10),
+            "of the share, whatever is free above"
+        );
         drop(share);
         assert_eq!([balance(&root), balance(&middle)], [[90, 0, 0], [30, 0, 0]]);
     }
@@ -907,7 +1016,8 @@ mod carved {
         let share = root.child().tokens(40).carved().build().unwrap();
         assert_eq!(share.debit(tokens(70)).overage(), tokens(30));
         assert_eq!([balance(&root), balance(&share)], [[70, 0, 0], [40, 0, 30]]);
-        // What is added pays the overage, which the root has booked already: it asks for the rest alone.
+        // What is added pays the overage, which the root has booked already: it asks for the rest
+        // alone.
         root.record(tokens(20)).unwrap();
         share.add(Caps::new().tokens(40)).unwrap();
         assert_eq!([balance(&root), balance(&share)], [[90, 10, 0], [70, 0, 0]]);
@@ -918,7 +1028,10 @@ mod carved {
         let root = BudgetPool::builder().tokens(100).requests(1).build();
         let share = root.child().tokens(40).carved().build().unwrap();
         share.record(Amount::new().requests(1)).unwrap();
-        assert_eq!(share.record(Amount::new().requests(1)).unwrap_err().axis(), Some(Axis::Requests));
+        assert_eq!(
+            share.record(Amount::new().requests(1)).unwrap_err().axis(),
+            Some(Axis::Requests)
+        );
         root.record(tokens(60)).unwrap();
         share.record(tokens(40)).unwrap();
     }
@@ -955,13 +1068,20 @@ mod carved {
         let root = pool_of(100);
         let share = root.child().tokens(40).carved().build().unwrap();
         let inner = share.child().tokens(15).carved().build().unwrap();
-        let (hold, inner_hold) = (share.reserve(tokens(10)).unwrap(), inner.reserve(tokens(5)).unwrap());
+        let (hold, inner_hold) =
+            (share.reserve(tokens(10)).unwrap(), inner.reserve(tokens(5)).unwrap());
         share.record(tokens(3)).unwrap();
         root.close();
-        assert_eq!([balance(&root), balance(&share), balance(&inner)], [[3, 15, 0], [3, 15, 0], [0, 5, 0]]);
+        assert_eq!(
+            [balance(&root), balance(&share), balance(&inner)],
+            [[3, 15, 0], [3, 15, 0], [0, 5, 0]]
+        );
         hold.commit(tokens(4));
         drop(inner_hold);
-        assert_eq!([balance(&root), balance(&share), balance(&inner)], [[7, 0, 0], [7, 0, 0], [0, 0, 0]]);
+        assert_eq!(
+            [balance(&root), balance(&share), balance(&inner)],
+            [[7, 0, 0], [7, 0, 0], [0, 0, 0]]
+        );
         assert_eq!(share.debit(tokens(2)).overage(), tokens(2), "a fact on a closed share");
         assert_eq!(balance(&root), [9, 0, 0]);
     }
@@ -988,7 +1108,10 @@ mod carved {
         let hold = share.reserve(tokens(5)).unwrap();
         share.reset();
         let snapshot = share.snapshot().tokens;
-        assert_eq!((snapshot.cap, snapshot.used, snapshot.available, snapshot.spent), (Some(25), 0, Some(20), 15));
+        assert_eq!(
+            (snapshot.cap, snapshot.used, snapshot.available, snapshot.spent),
+            (Some(25), 0, Some(20), 15)
+        );
         assert_eq!(balance(&root), [15, 25, 0]);
         hold.commit(tokens(5));
         drop(share);

@@ -1,5 +1,5 @@
-//! The example `replay`, run as its user runs it: bad input ends with a message and exit code 2, good input passes its
-//! own audit.
+//! The example `replay`, run as its user runs it: bad input ends with a message and exit code 2,
+//! good input passes its own audit.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -47,7 +47,8 @@ fn refused(arguments: &[&str]) -> String {
 /// Runs to exit code 0, with nothing on stderr, and gives back what it printed.
 fn passed(arguments: &[&str]) -> String {
     let output = replay(&[arguments, &["--speed", "1000000"]].concat());
-    let (report, message) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+    let (report, message) =
+        (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {message}");
     assert_eq!(message, "", "{arguments:?}: progress is for terminals");
     assert!(report.contains("Audit passed"), "{arguments:?}: {report}");
@@ -62,13 +63,17 @@ fn row<'a>(report: &'a str, name: &str) -> Vec<&'a str> {
 
 #[test]
 fn a_bad_trace_is_refused_with_its_line() {
-    let row = |row: &str| format!("{HEADER}\n2023-11-16 18:17:03.9799600,4808,10\n{row}\n").into_bytes();
+    let row =
+        |row: &str| format!("{HEADER}\n2023-11-16 18:17:03.9799600,4808,10\n{row}\n").into_bytes();
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (b"".to_vec(), "line 1: the file is empty"),
         (b"\n".to_vec(), "line 1: the header is ``"),
         (format!("{HEADER}\n").into_bytes(), "line 1: the file ends here and has no calls"),
         (format!("{HEADER}\n\n\n").into_bytes(), "line 3: the file ends here and has no calls"),
-        (b"2023-11-16 18:17:03,4808,10\n".to_vec(), "line 1: the header is `2023-11-16 18:17:03,4808,10`"),
+        (
+            b"2023-11-16 18:17:03,4808,10\n".to_vec(),
+            "line 1: the header is `2023-11-16 18:17:03,4808,10`",
+        ),
         (b"TIMESTAMP,GeneratedTokens,ContextTokens\n".to_vec(), "line 1: the header is"),
         (b"timestamp,contexttokens,generatedtokens\n".to_vec(), "line 1: the header is"),
         (row("2023-11-16 18:17:04"), "line 3: 1 fields instead of 3"),
@@ -89,11 +94,23 @@ fn a_bad_trace_is_refused_with_its_line() {
         (row("2023-11-16 18:17:04,12,1e3"), "line 3: GeneratedTokens is no whole number: `1e3`"),
         (row("2023-11-16 18:17:04,12, 13"), "line 3: GeneratedTokens is no whole number: ` 13`"),
         (row("2023-11-16 18:17:04,12,10000001"), "line 3: GeneratedTokens is absurd: 10000001"),
-        (row("2023-11-16 18:17:04,18446744073709551615,13"), "line 3: ContextTokens is absurd: 18446744073709551615"),
-        (row("2023-11-16 18:17:04,18446744073709551616,13"), "line 3: ContextTokens is absurd: 18446744073709551616"),
-        (row(&format!("2023-11-16 18:17:04,{},13", "9".repeat(200))), "line 3: ContextTokens is absurd: 999"),
+        (
+            row("2023-11-16 18:17:04,18446744073709551615,13"),
+            "line 3: ContextTokens is absurd: 18446744073709551615",
+        ),
+        (
+            row("2023-11-16 18:17:04,18446744073709551616,13"),
+            "line 3: ContextTokens is absurd: 18446744073709551616",
+        ),
+        (
+            row(&format!("2023-11-16 18:17:04,{},13", "9".repeat(200))),
+            "line 3: ContextTokens is absurd: 999",
+        ),
         (row("2023-11-16 18:17:04,0,0"), "line 3: a call without any token"),
-        ([row("2023-11-16 18:17:04,1,1"), b"\xff\xfe,1,1\n".to_vec()].concat(), "line 4: stream did not contain valid"),
+        (
+            [row("2023-11-16 18:17:04,1,1"), b"\xff\xfe,1,1\n".to_vec()].concat(),
+            "line 4: stream did not contain valid",
+        ),
     ];
     for (index, (content, expected)) in cases.into_iter().enumerate() {
         let path = file(&format!("bad-{index}.csv"), content);
@@ -202,7 +219,8 @@ fn every_axis_and_scope_refuses_under_its_name() {
         ("--deadline=0.000001", "by deadline of the budget"),
     ] {
         let report = passed(&[&path, cap, "--agents=2", "--max-output=40"]);
-        let refused: Vec<u64> = row(&report, refusal).iter().map(|cell| cell.parse().unwrap()).collect();
+        let refused: Vec<u64> =
+            row(&report, refusal).iter().map(|cell| cell.parse().unwrap()).collect();
         assert!(refused.iter().all(|&calls| calls > 0), "{cap}: {report}");
     }
     // What is only in flight comes back: whoever waits is served.
@@ -212,7 +230,8 @@ fn every_axis_and_scope_refuses_under_its_name() {
 
 #[test]
 fn the_books_agree_at_prices_that_do_not_divide() {
-    let prices = ["--input-price=0.333333333", "--output-price=0.777777777", "--step=3", "--calls=150"];
+    let prices =
+        ["--input-price=0.333333333", "--output-price=0.777777777", "--step=3", "--calls=150"];
     passed(&[&prices[..], &["--tokens=1000000"]].concat());
     passed(&[&prices[..], &["--usd=0.01"]].concat());
     passed(&[&prices[..], &["--usd=0.01", "--impatient", "--agents=7"]].concat());
@@ -250,7 +269,10 @@ fn the_audit_finds_a_nano_usd() {
 
     told[1].1.usd = Usd::from_nanos(8);
     let wrong = audit::audit(&budget.snapshot_tree(), &told).unwrap_err();
-    assert_eq!(wrong, ["`budget`, nano-USD: 16 booked, 15 spent", "`agent-1`, nano-USD: 9 booked, 8 spent"]);
+    assert_eq!(
+        wrong,
+        ["`budget`, nano-USD: 16 booked, 15 spent", "`agent-1`, nano-USD: 9 booked, 8 spent"]
+    );
 
     told[1].0 = "agent-2".to_owned();
     let wrong = audit::audit(&budget.snapshot_tree(), &told).unwrap_err();

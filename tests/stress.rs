@@ -1,11 +1,12 @@
 //! What loom cannot reach: many real threads, with long random histories, on one tree of pools.
 //!
-//! Each thread has its own seed and keeps its own exact sum of what it has spent, from receipts and from what was
-//! admitted. Another looks at the tree all the while. When all is over, nothing may be held, and the pools must have
-//! booked what the threads know of. What a thread does is the same in every run; how the threads meet is not.
+//! Each thread has its own seed and keeps its own exact sum of what it has spent, from receipts and
+//! from what was admitted. Another looks at the tree all the while. When all is over, nothing may
+//! be held, and the pools must have booked what the threads know of. What a thread does is the same
+//! in every run; how the threads meet is not.
 //!
-//! It takes about a second, for three runs. `BUDGET_POOL_RUNS=1000 cargo test --release --test stress` makes more, and
-//! `BUDGET_POOL_SEED` says where to begin.
+//! It takes about a second, for three runs. `BUDGET_POOL_RUNS=1000 cargo test --release --test
+//! stress` makes more, and `BUDGET_POOL_SEED` says where to begin.
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
@@ -15,7 +16,8 @@ use std::thread::yield_now;
 use std::time::Duration;
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, Lease, ManualClock, Receipt, Reservation, Snapshot, Usd, Window,
+    Amount, Axis, BudgetError, BudgetPool, Caps, Lease, ManualClock, Receipt, Reservation,
+    Snapshot, Usd, Window,
 };
 
 #[path = "support/random.rs"]
@@ -101,10 +103,23 @@ struct Run {
 impl Run {
     fn new(window: Window) -> Run {
         let clock = ManualClock::new();
-        let caps = Caps::new().tokens(3_000).requests(300).usd(Usd::from_nanos(30_000)).in_flight(20);
-        let root = BudgetPool::builder().name("root").caps(caps).clock(clock.clone()).window(window).build();
+        let caps =
+            Caps::new().tokens(3_000).requests(300).usd(Usd::from_nanos(30_000)).in_flight(20);
+        let root = BudgetPool::builder()
+            .name("root")
+            .caps(caps)
+            .clock(clock.clone())
+            .window(window)
+            .build();
         let child = root.child().name("child").tokens(20_000).in_flight(8).build();
-        let carved = root.child().name("carved").tokens(500).usd(Usd::from_nanos(5_000)).carved().build().unwrap();
+        let carved = root
+            .child()
+            .name("carved")
+            .tokens(500)
+            .usd(Usd::from_nanos(5_000))
+            .carved()
+            .build()
+            .unwrap();
         let keys = (0..STEPS).map(|_| AtomicU64::new(0)).collect();
         Run { clock, pools: [root, child, carved], keys, working: AtomicUsize::new(THREADS) }
     }
@@ -147,9 +162,23 @@ struct Met {
 
 impl Met {
     fn each(&mut self) -> [&mut u64; 11] {
-        let Met { admitted, refused, late, overdrawn, expired, queued, waited, timed_out, once, conflicts, carved } =
-            self;
-        [admitted, refused, late, overdrawn, expired, queued, waited, timed_out, once, conflicts, carved]
+        let Met {
+            admitted,
+            refused,
+            late,
+            overdrawn,
+            expired,
+            queued,
+            waited,
+            timed_out,
+            once,
+            conflicts,
+            carved,
+        } = self;
+        [
+            admitted, refused, late, overdrawn, expired, queued, waited, timed_out, once,
+            conflicts, carved,
+        ]
     }
 }
 
@@ -208,7 +237,10 @@ impl<'a> Worker<'a> {
 
     fn told(&mut self, pool: usize, receipt: &Receipt) {
         let (settled, overage) = (units(&receipt.settled()), units(&receipt.overage()));
-        assert!(settled.iter().zip(overage).all(|(settled, overage)| overage <= *settled), "{receipt:?}");
+        assert!(
+            settled.iter().zip(overage).all(|(settled, overage)| overage <= *settled),
+            "{receipt:?}"
+        );
         self.met.overdrawn += u64::from(overage != Units::default());
         add(&mut self.spent[pool], settled);
     }
@@ -233,7 +265,8 @@ impl<'a> Worker<'a> {
     fn keep(&mut self, pool: usize, hold: Reservation, amount: &Amount, expires: bool) {
         let commits = !expires && self.dice.roll(3) == 0;
         let hold = if commits { hold.commit_on_drop() } else { hold };
-        self.held.push((hold, Known { pool, units: units(amount), expires, commits, counted: false }));
+        self.held
+            .push((hold, Known { pool, units: units(amount), expires, commits, counted: false }));
     }
 
     fn any_held(&mut self) -> Option<(Reservation, Known)> {
@@ -289,7 +322,11 @@ impl<'a> Worker<'a> {
         let (at, pool) = self.pool();
         let amount = self.dice.amount(80);
         let expires = self.dice.roll(2) == 0;
-        let outcome = if expires { pool.reserve_for(amount, self.dice.millis(20)) } else { pool.reserve(amount) };
+        let outcome = if expires {
+            pool.reserve_for(amount, self.dice.millis(20))
+        } else {
+            pool.reserve(amount)
+        };
         if let Some(hold) = self.asked(outcome) {
             self.keep(at, hold, &amount, expires);
         }
@@ -305,13 +342,16 @@ impl<'a> Worker<'a> {
         }
     }
 
-    /// A wait that nobody wakes, and that is dropped, or collected, or dropped with what it was granted.
+    /// A wait that nobody wakes, and that is dropped, or collected, or dropped with what it was
+    /// granted.
     fn poll(&mut self) {
         let (at, pool) = self.pool();
         let amount = self.dice.amount(80);
         let mut wait = pin!(pool.reserve_wait(amount));
         for _ in 0..self.dice.roll(4) {
-            if let Poll::Ready(outcome) = wait.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            if let Poll::Ready(outcome) =
+                wait.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            {
                 if let Some(hold) = self.asked(outcome) {
                     self.keep(at, hold, &amount, false);
                 }
@@ -439,14 +479,16 @@ impl<'a> Worker<'a> {
     fn once(&mut self, step: u64) {
         let key = step / 64;
         let tokens = key % 40 + u64::from(self.dice.roll(8) == 0);
-        let outcome = self.run.pools[0].record_once(format!("job-{key}"), Amount::new().input_tokens(tokens));
+        let outcome =
+            self.run.pools[0].record_once(format!("job-{key}"), Amount::new().input_tokens(tokens));
         let known = &self.run.keys[key as usize];
         match outcome {
             Err(BudgetError::KeyConflict { .. }) => self.met.conflicts += 1,
             outcome => {
                 if self.asked(outcome).is_some() {
                     self.met.once += 1;
-                    let before = known.compare_exchange(0, tokens + 1, Ordering::Relaxed, Ordering::Relaxed);
+                    let before =
+                        known.compare_exchange(0, tokens + 1, Ordering::Relaxed, Ordering::Relaxed);
                     assert!(before.is_ok() || before == Err(tokens + 1), "one key, one amount");
                 }
             }
@@ -527,7 +569,10 @@ fn watch(run: &Run) -> u64 {
         let of_name = |name: &&str| tree.iter().find(|pool| pool.name == **name).unwrap();
         let now = NAMES.each_ref().map(|name| spent(of_name(name)));
         for (now, last) in now.iter().zip(&last) {
-            assert!(now.iter().zip(last).all(|(now, last)| now >= last), "spent fell from {last:?} to {now:?}");
+            assert!(
+                now.iter().zip(last).all(|(now, last)| now >= last),
+                "spent fell from {last:?} to {now:?}"
+            );
         }
         // P5: at one and the same instant.
         let mut below = now[1];
@@ -579,12 +624,14 @@ fn work(run: &Run, seed: u64) -> ([Units; NAMES.len()], [Units; NAMES.len()], Me
 /// One history of all threads.
 fn play(window: Window, seed: u64) -> Met {
     let run = Run::new(window);
-    let (mut own, mut periods, mut met) = ([Units::default(); 3], [Units::default(); 3], Met::default());
+    let (mut own, mut periods, mut met) =
+        ([Units::default(); 3], [Units::default(); 3], Met::default());
     std::thread::scope(|scope| {
         let run = &run;
         let watching = scope.spawn(|| watch(run));
-        let workers: Vec<_> =
-            (0..THREADS as u64).map(|thread| scope.spawn(move || work(run, seed << 8 | thread))).collect();
+        let workers: Vec<_> = (0..THREADS as u64)
+            .map(|thread| scope.spawn(move || work(run, seed << 8 | thread)))
+            .collect();
         for worker in workers {
             let (spent, ended, by_one) = worker.join().unwrap_or_else(|panic| resume_unwind(panic));
             for pool in 0..NAMES.len() {
@@ -620,7 +667,8 @@ fn play(window: Window, seed: u64) -> Met {
     // P4: all that there is can be had again.
     run.clock.advance(PERIOD * 1_000);
     let caps = root.snapshot();
-    let all = [caps.tokens.cap.unwrap(), caps.requests.cap.unwrap(), caps.usd.cap.unwrap().as_nanos()];
+    let all =
+        [caps.tokens.cap.unwrap(), caps.requests.cap.unwrap(), caps.usd.cap.unwrap().as_nanos()];
     root.record(amount(all)).unwrap();
     met
 }

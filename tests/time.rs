@@ -1,5 +1,5 @@
-//! Time: holds that expire, caps that come back, calls that count once, waits that time ends; through the public API
-//! alone.
+//! Time: holds that expire, caps that come back, calls that count once, waits that time ends;
+//! through the public API alone.
 
 use std::mem::forget;
 use std::sync::Arc;
@@ -8,7 +8,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, Lease, ManualClock, Outlook, Receipt, Reservation, Usd, Window,
+    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, Lease, ManualClock, Outlook, Receipt,
+    Reservation, Usd, Window,
 };
 
 #[path = "support/waiter.rs"]
@@ -44,12 +45,13 @@ fn pool_of(cap: u64) -> (ManualClock, BudgetPool) {
 
 fn windowed(cap: u64, window: Window) -> (ManualClock, BudgetPool) {
     let clock = ManualClock::new();
-    let pool = BudgetPool::builder().name("run").tokens(cap).window(window).clock(clock.clone()).build();
+    let pool =
+        BudgetPool::builder().name("run").tokens(cap).window(window).clock(clock.clone()).build();
     (clock, pool)
 }
 
-/// Many holds that expire in a second. A call that need not reclaim all reclaims only some of these, and nothing that
-/// expires later.
+/// Many holds that expire in a second. A call that need not reclaim all reclaims only some of
+/// these, and nothing that expires later.
 fn due_before(pool: &BudgetPool) {
     (0..20).for_each(|_| forget(pool.reserve_for(Amount::new(), secs(1)).unwrap()));
 }
@@ -67,7 +69,10 @@ mod ttl {
         let hold = pool.reserve_for(tokens(60), secs(10)).unwrap();
         clock.advance(secs(10) - NANO);
         assert!(pool.record(tokens(41)).is_err());
-        assert_eq!((hold.amount(), hold.time_left(), pool.holders().len()), (tokens(60), Some(NANO), 1));
+        assert_eq!(
+            (hold.amount(), hold.time_left(), pool.holders().len()),
+            (tokens(60), Some(NANO), 1)
+        );
         clock.advance(NANO);
         assert_eq!((hold.time_left(), hold.amount()), (Some(Duration::ZERO), Amount::new()));
         pool.record(tokens(100)).unwrap();
@@ -77,16 +82,27 @@ mod ttl {
     #[test]
     fn p3_a_forgotten_guard_leaks_nothing() {
         let clock = ManualClock::new();
-        let pool = BudgetPool::builder().tokens(100).usd(Usd::from_nanos(5)).in_flight(1).clock(clock.clone()).build();
+        let pool = BudgetPool::builder()
+            .tokens(100)
+            .usd(Usd::from_nanos(5))
+            .in_flight(1)
+            .clock(clock.clone())
+            .build();
         forget(pool.reserve_for(tokens(100).usd(Usd::from_nanos(5)), secs(1)).unwrap());
         assert_eq!(pool.reserve(Amount::new()).unwrap_err().axis(), Some(Axis::InFlight));
         clock.advance(secs(1));
         let after = pool.snapshot();
-        assert_eq!((after.tokens.reserved, after.usd.reserved, after.in_flight.reserved), (0, Usd::from_nanos(0), 0));
+        assert_eq!(
+            (after.tokens.reserved, after.usd.reserved, after.in_flight.reserved),
+            (0, Usd::from_nanos(0), 0)
+        );
         assert_eq!((after.reservations, after.tokens.spent, pool.holders().len()), (0, 0, 0));
         let next = pool.reserve(tokens(100).usd(Usd::from_nanos(5))).unwrap();
         clock.advance(secs(1_000));
-        assert_eq!((balance(&pool), pool.snapshot().reservations, next.amount().tokens_held()), ([0, 100, 0], 1, 100));
+        assert_eq!(
+            (balance(&pool), pool.snapshot().reservations, next.amount().tokens_held()),
+            ([0, 100, 0], 1, 100)
+        );
     }
 
     trait TokensHeld {
@@ -116,7 +132,11 @@ mod ttl {
         type Tell = fn(Reservation) -> Receipt;
         let cases: [(Tell, Amount, u64); 6] = [
             (|hold| hold.commit(tokens(30)), tokens(30).usd(Usd::from_nanos(5)), 40),
-            (|hold| hold.commit(tokens(30).usd(Usd::from_nanos(0))), tokens(30).usd(Usd::from_nanos(0)), 40),
+            (
+                |hold| hold.commit(tokens(30).usd(Usd::from_nanos(0))),
+                tokens(30).usd(Usd::from_nanos(0)),
+                40,
+            ),
             (Reservation::commit_all, tokens(40).usd(Usd::from_nanos(5)), 50),
             (|hold| hold.commit_total(tokens(35)), tokens(25).usd(Usd::from_nanos(5)), 35),
             (|mut hold| hold.debit(tokens(7)), tokens(7), 17),
@@ -134,8 +154,16 @@ mod ttl {
                 let (pool, hold) = late(is_reclaimed);
                 let receipt = tell(hold);
                 assert!(receipt.is_late(), "{case}");
-                assert_eq!((receipt.settled(), receipt.overage().is_zero()), (settled, true), "{case}");
-                assert_eq!((balance(&pool), pool.snapshot().reservations), ([used, 0, 0], 0), "{case}");
+                assert_eq!(
+                    (receipt.settled(), receipt.overage().is_zero()),
+                    (settled, true),
+                    "{case}"
+                );
+                assert_eq!(
+                    (balance(&pool), pool.snapshot().reservations),
+                    ([used, 0, 0], 0),
+                    "{case}"
+                );
             }
         }
     }
@@ -145,12 +173,17 @@ mod ttl {
         let (pool, hold) = late(false);
         pool.record(tokens(80)).unwrap();
         let receipt = hold.commit(tokens(30));
-        assert_eq!((receipt.overage(), balance(&pool)), (tokens(20).usd(Usd::from_nanos(0)), [100, 0, 20]));
+        assert_eq!(
+            (receipt.overage(), balance(&pool)),
+            (tokens(20).usd(Usd::from_nanos(0)), [100, 0, 20])
+        );
         let (clock, pool) = pool_of(100);
         let [mut hold, whole] = [(); 2].map(|()| pool.reserve_for(tokens(10), secs(1)).unwrap());
         clock.advance(secs(1) - NANO);
         assert!(!hold.debit(tokens(1)).is_late() && !hold.commit_all().is_late());
-        assert!(!whole.try_commit(tokens(1)).unwrap().is_late() && !pool.debit(tokens(1)).is_late());
+        assert!(
+            !whole.try_commit(tokens(1)).unwrap().is_late() && !pool.debit(tokens(1)).is_late()
+        );
     }
 
     #[test]
@@ -168,7 +201,10 @@ mod ttl {
             let refused = hold.try_commit(tokens(1)).unwrap_err();
             assert_eq!((refused.error(), refused.error().outlook()), (&expired(), Outlook::Never));
             assert_eq!((balance(&pool), pool.snapshot().reservations), ([10, 0, 0], 0));
-            assert_eq!(refused.into_reservation().commit_all().settled(), tokens(40).usd(Usd::from_nanos(5)));
+            assert_eq!(
+                refused.into_reservation().commit_all().settled(),
+                tokens(40).usd(Usd::from_nanos(5))
+            );
         }
     }
 
@@ -180,7 +216,10 @@ mod ttl {
                 let other = pool.reserve(tokens(90)).unwrap();
                 end(hold);
                 let after = pool.snapshot();
-                assert_eq!((balance(&pool), after.in_flight.reserved, after.reservations), ([10, 90, 0], 1, 1));
+                assert_eq!(
+                    (balance(&pool), after.in_flight.reserved, after.reservations),
+                    ([10, 90, 0], 1, 1)
+                );
                 drop(other);
                 assert_eq!((balance(&pool), pool.snapshot().in_flight.reserved), ([10, 0, 0], 0));
             }
@@ -233,8 +272,16 @@ mod ttl {
                 }
                 let receipt = tell(hold);
                 assert!(receipt.is_none_or(|receipt| receipt.is_late()), "{case}");
-                assert_eq!(receipt.map_or(0, |receipt| receipt.settled().tokens_held()), settled, "{case}");
-                assert_eq!((balance(&pool), pool.snapshot().reservations), ([used, 0, 0], 0), "{case}");
+                assert_eq!(
+                    receipt.map_or(0, |receipt| receipt.settled().tokens_held()),
+                    settled,
+                    "{case}"
+                );
+                assert_eq!(
+                    (balance(&pool), pool.snapshot().reservations),
+                    ([used, 0, 0], 0),
+                    "{case}"
+                );
             }
         }
     }
@@ -256,7 +303,10 @@ mod ttl {
         let half = hold.split(tokens(20)).unwrap();
         assert_eq!((hold.time_left(), half.time_left()), (Some(secs(6)), Some(secs(6))));
         clock.advance(secs(6));
-        assert_eq!((hold.amount(), half.amount(), balance(&pool)), (Amount::new(), Amount::new(), [0, 0, 0]));
+        assert_eq!(
+            (hold.amount(), half.amount(), balance(&pool)),
+            (Amount::new(), Amount::new(), [0, 0, 0])
+        );
         let mut settling = pool.reserve_for(tokens(60), secs(1)).unwrap().commit_on_drop();
         forget(settling.split(tokens(20)).unwrap());
         forget(settling);
@@ -267,7 +317,8 @@ mod ttl {
     #[test]
     fn a_renewed_hold_lives_from_then_on_so_long() {
         let (clock, pool) = pool_of(100);
-        let [mut longer, mut shorter, mut endless] = [(); 3].map(|()| pool.reserve_for(tokens(10), secs(10)).unwrap());
+        let [mut longer, mut shorter, mut endless] =
+            [(); 3].map(|()| pool.reserve_for(tokens(10), secs(10)).unwrap());
         let mut given = pool.reserve(tokens(10)).unwrap();
         assert_eq!(given.time_left(), None);
         clock.advance(secs(1));
@@ -307,7 +358,10 @@ mod ttl {
     fn a_ttl_of_zero_has_expired_from_the_start_and_one_beyond_all_instants_is_none() {
         let (clock, pool) = pool_of(100);
         let mut zero = pool.reserve_for(tokens(100), Duration::ZERO).unwrap();
-        assert_eq!((zero.time_left(), zero.record(tokens(1))), (Some(Duration::ZERO), Err(expired())));
+        assert_eq!(
+            (zero.time_left(), zero.record(tokens(1))),
+            (Some(Duration::ZERO), Err(expired()))
+        );
         pool.record(tokens(100)).unwrap();
         let endless = pool.reserve_for(Amount::new(), Duration::MAX).unwrap();
         clock.advance(secs(1 << 33));
@@ -351,7 +405,8 @@ mod ttl {
         ];
         for (case, ask) in asks.into_iter().enumerate() {
             let clock = ManualClock::new();
-            let pool = BudgetPool::builder().tokens(1_000).in_flight(100).clock(clock.clone()).build();
+            let pool =
+                BudgetPool::builder().tokens(1_000).in_flight(100).clock(clock.clone()).build();
             (0..99).for_each(|_| forget(pool.reserve_for(tokens(10), secs(1)).unwrap()));
             let hold = pool.reserve(tokens(10)).unwrap();
             clock.advance(secs(1));
@@ -362,8 +417,10 @@ mod ttl {
     #[test]
     fn p4_a_lease_that_needs_more_finds_what_has_expired() {
         type Ask = fn(&mut Lease) -> bool;
-        let asks: [Ask; 2] =
-            [|lease| lease.record(tokens(100)).is_ok(), |lease| lease.debit(tokens(100)).overage().is_zero()];
+        let asks: [Ask; 2] = [
+            |lease| lease.record(tokens(100)).is_ok(),
+            |lease| lease.debit(tokens(100)).overage().is_zero(),
+        ];
         for ask in asks {
             let (clock, pool) = pool_of(100);
             let mut lease = pool.lease(tokens(10)).unwrap();
@@ -401,12 +458,17 @@ mod ttl {
         due_before(&root);
         forget(share.reserve_for(tokens(50), secs(2)).unwrap());
         share.debit(tokens(70));
-        // What is asked above is there only once this was reclaimed, and the hold of the share before it.
+        // What is asked above is there only once this was reclaimed, and the hold of the share
+        // before it.
         forget(root.reserve_for(tokens(880), secs(3)).unwrap());
         clock.advance(secs(3));
         share.add(Caps::new().tokens(30)).unwrap();
         assert_eq!(balance(&share), [70, 0, 0], "what expired pays first");
-        assert_eq!(balance(&root), [70, 130 - 70, 0], "all that is left of the share is held above");
+        assert_eq!(
+            balance(&root),
+            [70, 130 - 70, 0],
+            "all that is left of the share is held above"
+        );
         share.debit(tokens(60));
         assert_eq!((balance(&root), balance(&share)), ([130, 0, 0], [130, 0, 0]));
     }
@@ -437,7 +499,8 @@ mod ttl {
     fn p8_what_has_expired_has_no_time_left_though_the_clock_runs_back() {
         let (start, offset) = (Instant::now(), Arc::new(AtomicU64::new(10)));
         let read = Arc::clone(&offset);
-        let pool = BudgetPool::builder().clock(move || start + secs(read.load(Ordering::Relaxed))).build();
+        let pool =
+            BudgetPool::builder().clock(move || start + secs(read.load(Ordering::Relaxed))).build();
         let hold = pool.reserve_for(tokens(1), secs(5)).unwrap();
         for now in [16, 12] {
             offset.store(now, Ordering::Relaxed);
@@ -454,7 +517,10 @@ mod ttl {
         assert_eq!(b.record(tokens(1)).unwrap_err().scope(), "run");
         clock.advance(NANO);
         b.record(tokens(100)).unwrap();
-        assert_eq!([balance(&root), balance(&a), balance(&b)], [[100, 0, 0], [0, 0, 0], [100, 0, 0]]);
+        assert_eq!(
+            [balance(&root), balance(&a), balance(&b)],
+            [[100, 0, 0], [0, 0, 0], [100, 0, 0]]
+        );
     }
 
     #[test]
@@ -478,12 +544,17 @@ mod ttl {
     #[test]
     fn p2_a_hold_settles_into_the_period_in_which_it_expired() {
         let (clock, pool) = windowed(100, Window::fixed(secs(60)));
-        let settling = |n, ttl| forget(pool.reserve_for(tokens(n), secs(ttl)).unwrap().commit_on_drop());
+        let settling =
+            |n, ttl| forget(pool.reserve_for(tokens(n), secs(ttl)).unwrap().commit_on_drop());
         settling(10, 30);
         settling(20, 60);
         settling(40, 119);
         clock.advance(secs(119));
-        assert_eq!((balance(&pool), spent(&pool)), ([60, 0, 0], 70), "at the turn it is in the new period");
+        assert_eq!(
+            (balance(&pool), spent(&pool)),
+            ([60, 0, 0], 70),
+            "at the turn it is in the new period"
+        );
         settling(10, 30);
         settling(20, 600);
         clock.advance(secs(10_000));
@@ -587,7 +658,8 @@ mod windows {
             (|mut hold| _ = hold.debit(tokens(5)), 5),
         ];
         for (case, (end, settled)) in ends.into_iter().enumerate() {
-            for (window, back) in [(Window::fixed(secs(60)), 100), (Window::sliding(secs(60)), 100)] {
+            for (window, back) in [(Window::fixed(secs(60)), 100), (Window::sliding(secs(60)), 100)]
+            {
                 let (clock, pool) = windowed(100, window);
                 let mut hold = pool.reserve(tokens(40)).unwrap();
                 hold.record(tokens(10)).unwrap();
@@ -596,7 +668,11 @@ mod windows {
                 clock.advance(secs(60));
                 assert_eq!(balance(&pool), [0, 30, 0], "{case}");
                 end(hold);
-                assert_eq!((balance(&pool), spent(&pool)), ([settled, 0, 0], 70 + settled), "{case}");
+                assert_eq!(
+                    (balance(&pool), spent(&pool)),
+                    ([settled, 0, 0], 70 + settled),
+                    "{case}"
+                );
                 clock.advance(secs(60));
                 assert_eq!(pool.snapshot().tokens.available, Some(back), "{case}");
             }
@@ -614,7 +690,10 @@ mod windows {
         clock.advance(secs(100));
         assert_eq!(balance(&sliding), [100, 0, 50]);
         clock.advance(secs(60));
-        assert_eq!((balance(&sliding), sliding.snapshot().tokens.available), ([90, 0, 0], Some(10)));
+        assert_eq!(
+            (balance(&sliding), sliding.snapshot().tokens.available),
+            ([90, 0, 0], Some(10))
+        );
         clock.advance(secs(90));
         assert_eq!((balance(&sliding), spent(&sliding)), ([0, 0, 0], 250));
     }
@@ -685,11 +764,15 @@ mod windows {
     fn what_is_in_flight_is_a_cap_of_the_present() {
         for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
             let clock = ManualClock::new();
-            let pool = BudgetPool::builder().in_flight(1).window(window).clock(clock.clone()).build();
+            let pool =
+                BudgetPool::builder().in_flight(1).window(window).clock(clock.clone()).build();
             let hold = pool.reserve(Amount::new()).unwrap();
             clock.advance(secs(600));
             let refused = pool.reserve(Amount::new()).unwrap_err();
-            assert_eq!((refused.axis(), refused.outlook()), (Some(Axis::InFlight), Outlook::AfterRelease));
+            assert_eq!(
+                (refused.axis(), refused.outlook()),
+                (Some(Axis::InFlight), Outlook::AfterRelease)
+            );
             assert_eq!(refused.retry_after(), None);
             assert_eq!(pool.snapshot().in_flight.reserved, 1);
             drop(hold);
@@ -707,7 +790,10 @@ mod windows {
         pool.record(tokens(70)).unwrap();
         clock.advance(secs(10));
         pool.remove(Caps::new().tokens(20)).unwrap();
-        assert_eq!((pool.snapshot().tokens.available, pool.snapshot().tokens.cap), (Some(0), Some(100)));
+        assert_eq!(
+            (pool.snapshot().tokens.available, pool.snapshot().tokens.cap),
+            (Some(0), Some(100))
+        );
         assert_eq!(pool.check(tokens(10)).unwrap_err().retry_after(), Some(secs(6)));
         clock.advance(secs(6));
         assert_eq!(pool.snapshot().tokens.available, Some(10));
@@ -758,8 +844,10 @@ mod windows {
     fn p1_a_carved_pool_has_no_window() {
         let (_, root) = pool_of(100);
         let window = Window::fixed(secs(60));
-        let before = root.child().name("share").tokens(10).window(window).carved().build().unwrap_err();
-        let after = root.child().name("share").tokens(10).carved().window(window).build().unwrap_err();
+        let before =
+            root.child().name("share").tokens(10).window(window).carved().build().unwrap_err();
+        let after =
+            root.child().name("share").tokens(10).carved().window(window).build().unwrap_err();
         assert_eq!(before, BudgetError::CarvedWindow { scope: "share".into() });
         assert_eq!((&before, before.outlook(), before.scope()), (&after, Outlook::Never, "share"));
         assert_eq!(balance(&root), [0, 0, 0]);
@@ -803,7 +891,8 @@ mod windows {
     fn p2_the_smallest_and_the_largest_numbers_are_counted() {
         let years = secs(600 * 365 * 86_400);
         for period in [Duration::ZERO, NANO, secs(1), Duration::MAX] {
-            for (window, owed) in [(Window::fixed(period), false), (Window::sliding(period), true)] {
+            for (window, owed) in [(Window::fixed(period), false), (Window::sliding(period), true)]
+            {
                 for cap in [0, 1, 2, u64::MAX - 1, u64::MAX] {
                     let (clock, pool) = windowed(cap, window);
                     for told in 1..=3 {
@@ -812,7 +901,11 @@ mod windows {
                         for asked in [0, 1, cap, u64::MAX] {
                             if let Err(refused) = pool.check(tokens(asked)) {
                                 let is_in_time = matches!(refused.outlook(), Outlook::At(_));
-                                assert_eq!(refused.retry_after().is_some(), is_in_time, "{refused}");
+                                assert_eq!(
+                                    refused.retry_after().is_some(),
+                                    is_in_time,
+                                    "{refused}"
+                                );
                             }
                         }
                         drop(pool.reserve_for(tokens(1), Duration::MAX));
@@ -831,7 +924,8 @@ mod windows {
     fn p8_at_the_end_of_time_what_would_come_later_never_does() {
         let clock = ManualClock::new();
         let sliding = Window::sliding(secs(3));
-        let root = BudgetPool::builder().tokens(u64::MAX).window(sliding).clock(clock.clone()).build();
+        let root =
+            BudgetPool::builder().tokens(u64::MAX).window(sliding).clock(clock.clone()).build();
         let pool = root.child().name("run").tokens(5).window(Window::fixed(secs(7))).build();
         let mut step = secs(i64::MAX as u64);
         while step > Duration::ZERO {
@@ -858,9 +952,24 @@ mod windows {
     #[test]
     fn p7_rates_and_lifetime_caps_combine_and_the_one_that_bound_is_named() {
         let clock = ManualClock::new();
-        let life = BudgetPool::builder().name("life").usd(Usd::from_dollars(2)).clock(clock.clone()).build();
-        let day = life.child().name("day").usd(Usd::from_dollars(1)).window(Window::fixed(secs(86_400))).build();
-        let minute = day.child().name("minute").tokens(1_000).requests(10).window(Window::sliding(secs(60))).build();
+        let life = BudgetPool::builder()
+            .name("life")
+            .usd(Usd::from_dollars(2))
+            .clock(clock.clone())
+            .build();
+        let day = life
+            .child()
+            .name("day")
+            .usd(Usd::from_dollars(1))
+            .window(Window::fixed(secs(86_400)))
+            .build();
+        let minute = day
+            .child()
+            .name("minute")
+            .tokens(1_000)
+            .requests(10)
+            .window(Window::sliding(secs(60)))
+            .build();
         let cents = |n| Amount::new().usd(Usd::from_cents(n));
         let refused = |amount| {
             let error = minute.record(amount).unwrap_err();
@@ -870,16 +979,26 @@ mod windows {
 
         let call = Amount::new().tokens(100).requests(1);
         (0..10).for_each(|_| minute.record(call + cents(8)).unwrap());
-        assert_eq!(refused(call), ("minute".into(), Some(Axis::Tokens), at(secs(6)), Some(secs(6))));
+        assert_eq!(
+            refused(call),
+            ("minute".into(), Some(Axis::Tokens), at(secs(6)), Some(secs(6)))
+        );
         let one = Amount::new().requests(1);
-        assert_eq!(refused(one), ("minute".into(), Some(Axis::Requests), at(secs(6)), Some(secs(6))));
+        assert_eq!(
+            refused(one),
+            ("minute".into(), Some(Axis::Requests), at(secs(6)), Some(secs(6)))
+        );
         clock.advance(secs(60));
         let left = secs(86_400 - 60);
         assert_eq!(refused(cents(21)), ("day".into(), Some(Axis::Usd), at(left), Some(left)));
         minute.record(call + cents(20)).unwrap();
         clock.advance(left);
         minute.record(cents(60)).unwrap();
-        assert_eq!(refused(cents(41)), ("day".into(), Some(Axis::Usd), Outlook::Never, None), "the worst of the two");
+        assert_eq!(
+            refused(cents(41)),
+            ("day".into(), Some(Axis::Usd), Outlook::Never, None),
+            "the worst of the two"
+        );
         clock.advance(secs(86_400));
         assert_eq!(refused(cents(41)), ("life".into(), Some(Axis::Usd), Outlook::Never, None));
         minute.record(call + cents(40)).unwrap();
@@ -927,7 +1046,9 @@ mod retry_after {
                 let odd = step * 0x9E37_79B9 % cap;
                 exact(&clock, &pool, tokens(odd + 1));
                 clock.advance(Duration::from_nanos(odd % 1_000_003));
-                pool.debit(tokens(pool.snapshot().tokens.available.unwrap().saturating_add(odd / 3)));
+                pool.debit(tokens(
+                    pool.snapshot().tokens.available.unwrap().saturating_add(odd / 3),
+                ));
             }
         }
     }
@@ -951,7 +1072,11 @@ mod retry_after {
         leaf.debit(tokens(20));
         root.record(tokens(root.snapshot().tokens.available.unwrap())).unwrap();
         let refused = leaf.record(tokens(20)).unwrap_err();
-        assert_eq!((refused.scope(), refused.retry_after()), ("leaf", Some(secs(60))), "the later of two pools");
+        assert_eq!(
+            (refused.scope(), refused.retry_after()),
+            ("leaf", Some(secs(60))),
+            "the later of two pools"
+        );
         exact(&clock, &leaf, tokens(20));
     }
 
@@ -974,19 +1099,28 @@ mod retry_after {
     #[test]
     fn p7_what_comes_back_only_after_the_deadline_never_does() {
         for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
-            for (deadline, outlook) in
-                [(secs(60), Outlook::Never), (secs(60) + NANO, Outlook::At(Instant::now())), (secs(1), Outlook::Never)]
-            {
+            for (deadline, outlook) in [
+                (secs(60), Outlook::Never),
+                (secs(60) + NANO, Outlook::At(Instant::now())),
+                (secs(1), Outlook::Never),
+            ] {
                 let clock = ManualClock::new();
-                let root = BudgetPool::builder().tokens(60).window(window).clock(clock.clone()).build();
+                let root =
+                    BudgetPool::builder().tokens(60).window(window).clock(clock.clone()).build();
                 let pool = root.child().deadline(deadline).build();
                 pool.record(tokens(60)).unwrap();
                 let refused = pool.record(tokens(60)).unwrap_err();
                 match outlook {
                     Outlook::At(_) => assert_eq!(refused.retry_after(), Some(secs(60))),
-                    outlook => assert_eq!((refused.outlook(), refused.retry_after()), (outlook, None)),
+                    outlook => {
+                        assert_eq!((refused.outlook(), refused.retry_after()), (outlook, None))
+                    }
                 }
-                assert_eq!(root.record(tokens(60)).unwrap_err().retry_after(), Some(secs(60)), "it has no deadline");
+                assert_eq!(
+                    root.record(tokens(60)).unwrap_err().retry_after(),
+                    Some(secs(60)),
+                    "it has no deadline"
+                );
             }
         }
     }
@@ -995,7 +1129,12 @@ mod retry_after {
     fn p7_a_release_must_come_in_time_with_the_rest() {
         let clock = ManualClock::new();
         let window = Window::fixed(secs(60));
-        let pool = BudgetPool::builder().tokens(60).window(window).deadline(secs(30)).clock(clock.clone()).build();
+        let pool = BudgetPool::builder()
+            .tokens(60)
+            .window(window)
+            .deadline(secs(30))
+            .clock(clock.clone())
+            .build();
         let _hold = pool.reserve(tokens(20)).unwrap();
         pool.record(tokens(30)).unwrap();
         assert_eq!(pool.check(tokens(30)).unwrap_err().outlook(), Outlook::AfterRelease);
@@ -1016,7 +1155,8 @@ mod retry_after {
         let offset = Arc::new(AtomicU64::new(0));
         let read = Arc::clone(&offset);
         let clock = move || start + secs(read.load(Ordering::Relaxed));
-        let pool = BudgetPool::builder().tokens(60).window(Window::sliding(secs(60))).clock(clock).build();
+        let pool =
+            BudgetPool::builder().tokens(60).window(Window::sliding(secs(60))).clock(clock).build();
         pool.record(tokens(60)).unwrap();
         offset.store(10, Ordering::Relaxed);
         pool.record(tokens(10)).unwrap();
@@ -1034,9 +1174,18 @@ mod retry_after {
         pool.record(tokens(80)).unwrap();
         let text = |amount| pool.record(amount).unwrap_err().to_string();
         let of_run = "tokens of `run` exceeded";
-        assert_eq!(text(tokens(11)), format!("{of_run}: 11 asked, 10 available of 100, will fit in 1.5s"));
-        assert_eq!(text(tokens(91)), format!("{of_run}: 91 asked, 10 available of 100, may fit after a release"));
-        assert_eq!(text(tokens(101)), format!("{of_run}: 101 asked, 10 available of 100, will never fit"));
+        assert_eq!(
+            text(tokens(11)),
+            format!("{of_run}: 11 asked, 10 available of 100, will fit in 1.5s")
+        );
+        assert_eq!(
+            text(tokens(91)),
+            format!("{of_run}: 91 asked, 10 available of 100, may fit after a release")
+        );
+        assert_eq!(
+            text(tokens(101)),
+            format!("{of_run}: 101 asked, 10 available of 100, will never fit")
+        );
         let names: [(BudgetError, &str); 4] = [
             (expired(), "the hold on `run` has expired"),
             (
@@ -1044,20 +1193,35 @@ mod retry_after {
                 "key `job-17` of `run` stands for another amount",
             ),
             (
-                BudgetError::KeysFull { scope: "run".into(), most: 2, outlook: Outlook::Never, retry_after: None },
+                BudgetError::KeysFull {
+                    scope: "run".into(),
+                    most: 2,
+                    outlook: Outlook::Never,
+                    retry_after: None,
+                },
                 "`run` remembers as many keys as it may: 2",
             ),
-            (BudgetError::CarvedWindow { scope: "run".into() }, "`run` is carved: a window would mint budget"),
+            (
+                BudgetError::CarvedWindow { scope: "run".into() },
+                "`run` is carved: a window would mint budget",
+            ),
         ];
         for (error, text) in names {
-            assert_eq!((error.to_string().as_str(), error.scope(), error.axis()), (text, "run", None));
+            assert_eq!(
+                (error.to_string().as_str(), error.scope(), error.axis()),
+                (text, "run", None)
+            );
             assert_eq!((error.outlook(), error.retry_after()), (Outlook::Never, None));
         }
         let now = Instant::now();
-        let outlooks = [Outlook::At(now), Outlook::At(now + NANO), Outlook::AfterRelease, Outlook::Never];
+        let outlooks =
+            [Outlook::At(now), Outlook::At(now + NANO), Outlook::AfterRelease, Outlook::Never];
         assert!(outlooks.is_sorted());
         let texts = outlooks.map(|outlook| outlook.to_string());
-        assert_eq!(texts, ["will fit in time", "will fit in time", "may fit after a release", "will never fit"]);
+        assert_eq!(
+            texts,
+            ["will fit in time", "will fit in time", "may fit after a release", "will never fit"]
+        );
     }
 }
 
@@ -1113,7 +1277,11 @@ mod waiters {
             let waiters = asked.map(|(pool, n)| Waiter::queued(pool, tokens(n)));
             clock.advance(secs(10));
             root.check(tokens(0)).unwrap();
-            assert_eq!(waiters.each_ref().map(Waiter::wakes), [1, 1, 0, 0], "the first is not passed by the second");
+            assert_eq!(
+                waiters.each_ref().map(Waiter::wakes),
+                [1, 1, 0, 0],
+                "the first is not passed by the second"
+            );
             assert_eq!(balance(&root), [0, 90, 0]);
         }
     }
@@ -1122,7 +1290,9 @@ mod waiters {
     fn p6_windows_of_a_path_that_turn_at_one_instant_serve_by_ticket() {
         let (clock, root) = pool_of(200);
         let [upper, middle, leaf] = {
-            let turning = |above: &BudgetPool| above.child().tokens(100).window(Window::fixed(secs(10))).build();
+            let turning = |above: &BudgetPool| {
+                above.child().tokens(100).window(Window::fixed(secs(10))).build()
+            };
             let upper = turning(&root);
             let middle = turning(&upper);
             let leaf = turning(&middle);
@@ -1140,9 +1310,15 @@ mod waiters {
     #[test]
     fn p6_a_snapshot_of_a_tree_serves_those_who_wait_for_the_turns_below() {
         let (clock, root) = pool_of(100);
-        let turning = [(); 3].map(|()| root.child().tokens(10).window(Window::fixed(secs(10))).build());
+        let turning =
+            [(); 3].map(|()| root.child().tokens(10).window(Window::fixed(secs(10))).build());
         turning.iter().for_each(|pool| pool.record(tokens(10)).unwrap());
-        let asked = [(&turning[2], 10), (&turning[0], 10), (&turning[1].child().build(), 5), (&turning[1], 5)];
+        let asked = [
+            (&turning[2], 10),
+            (&turning[0], 10),
+            (&turning[1].child().build(), 5),
+            (&turning[1], 5),
+        ];
         let mut waiters = asked.map(|(pool, n)| Waiter::queued(pool, tokens(n)));
         clock.advance(secs(10));
         assert_eq!((root.snapshot().waiting, root.snapshot().tokens.reserved), (4, 0));
@@ -1157,12 +1333,18 @@ mod waiters {
     fn p6_a_snapshot_of_a_tree_turns_all_that_is_below_before_it_serves() {
         for first_of in [0, 1] {
             let (clock, root) = pool_of(30);
-            let pools = [(); 2].map(|()| root.child().tokens(10).window(Window::fixed(secs(10))).build());
+            let pools =
+                [(); 2].map(|()| root.child().tokens(10).window(Window::fixed(secs(10))).build());
             pools.iter().for_each(|pool| pool.record(tokens(10)).unwrap());
-            let [first, second] = [first_of, 1 - first_of].map(|at| Waiter::queued(&pools[at], tokens(10)));
+            let [first, second] =
+                [first_of, 1 - first_of].map(|at| Waiter::queued(&pools[at], tokens(10)));
             clock.advance(secs(10));
             drop(root.snapshot_tree());
-            assert_eq!([&first, &second].map(Waiter::wakes), [1, 0], "at the root there is room for one");
+            assert_eq!(
+                [&first, &second].map(Waiter::wakes),
+                [1, 0],
+                "at the root there is room for one"
+            );
         }
     }
 
@@ -1198,9 +1380,14 @@ mod waiters {
     fn p6_what_comes_back_is_for_those_who_wait_first() {
         let (clock, pool) = pool_of(100);
         forget(pool.reserve_for(tokens(100), secs(10)).unwrap());
-        let (first, second) = (Waiter::queued(&pool, tokens(60)), Waiter::queued(&pool, tokens(10)));
+        let (first, second) =
+            (Waiter::queued(&pool, tokens(60)), Waiter::queued(&pool, tokens(10)));
         clock.advance(secs(10));
-        assert_eq!(pool.reserve(tokens(31)).unwrap_err().axis(), Some(Axis::Tokens), "nobody waits any more");
+        assert_eq!(
+            pool.reserve(tokens(31)).unwrap_err().axis(),
+            Some(Axis::Tokens),
+            "nobody waits any more"
+        );
         assert_eq!((first.wakes(), second.wakes(), pool.snapshot().waiting), (1, 1, 0));
         drop((first, second));
         assert_eq!(balance(&pool), [0, 0, 0], "what was granted and not collected goes back");
@@ -1211,7 +1398,8 @@ mod waiters {
         let (clock, pool) = pool_of(100);
         let mut hold = pool.reserve_for(tokens(50), secs(60)).unwrap();
         let mut other = pool.reserve(tokens(50)).unwrap();
-        let (mut first, second) = (Waiter::queued(&pool, tokens(10)), Waiter::queued(&pool, tokens(10)));
+        let (mut first, second) =
+            (Waiter::queued(&pool, tokens(10)), Waiter::queued(&pool, tokens(10)));
         hold.renew(secs(90)).unwrap();
         other.renew(secs(100)).unwrap();
         assert_eq!((first.wakes(), second.wakes()), (0, 0), "later is no news");
@@ -1263,7 +1451,8 @@ mod waiters {
         });
         let pool = pool.build();
         forget(pool.reserve_for(tokens(10), secs(10)).unwrap());
-        let _waiters = [&pool, &pool.child().build(), &pool].map(|pool| Waiter::queued(pool, tokens(5)));
+        let _waiters =
+            [&pool, &pool.child().build(), &pool].map(|pool| Waiter::queued(pool, tokens(5)));
         assert_eq!(slept.load(Ordering::SeqCst), 1);
     }
 
@@ -1271,11 +1460,19 @@ mod waiters {
     fn p6_who_cannot_be_met_before_the_deadline_is_told_at_once() {
         for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
             let clock = ManualClock::new();
-            let root = BudgetPool::builder().name("run").tokens(60).window(window).clock(clock.clone()).build();
+            let root = BudgetPool::builder()
+                .name("run")
+                .tokens(60)
+                .window(window)
+                .clock(clock.clone())
+                .build();
             let child = root.child().deadline(secs(30)).build();
             root.record(tokens(60)).unwrap();
             let told = child.reserve_blocking(tokens(60)).unwrap_err();
-            assert_eq!((told.axis(), told.outlook(), told.scope()), (Some(Axis::Tokens), Outlook::Never, "run"));
+            assert_eq!(
+                (told.axis(), told.outlook(), told.scope()),
+                (Some(Axis::Tokens), Outlook::Never, "run")
+            );
         }
     }
 
@@ -1294,18 +1491,21 @@ mod waiters {
     #[test]
     fn p6_who_can_no_longer_be_met_before_the_deadline_is_told_at_once() {
         let clock = ManualClock::new();
-        let pool = BudgetPool::builder().tokens(60).window(Window::fixed(secs(60))).deadline(secs(30));
+        let pool =
+            BudgetPool::builder().tokens(60).window(Window::fixed(secs(60))).deadline(secs(30));
         let pool = pool.clock(clock.clone()).build();
         told_when_it_becomes_hopeless(&pool, &pool);
     }
 
     #[test]
-    fn p6_who_waits_in_a_pool_with_a_window_is_told_that_its_turn_is_too_late_though_others_are_first() {
+    fn p6_who_waits_in_a_pool_with_a_window_is_told_that_its_turn_is_too_late_though_others_are_first()
+     {
         for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
             let pool = BudgetPool::builder().tokens(60).window(window).deadline(secs(30));
             let pool = pool.clock(ManualClock::new()).build();
             let [spends, lasts] = [(); 2].map(|()| pool.reserve(tokens(30)).unwrap());
-            let [mut first, mut second, third] = [30, 60, 1].map(|n| Waiter::queued(&pool, tokens(n)));
+            let [mut first, mut second, third] =
+                [30, 60, 1].map(|n| Waiter::queued(&pool, tokens(n)));
             spends.commit_all();
             assert_eq!([&first, &second, &third].map(Waiter::wakes), [0, 1, 0]);
             let told = second.outcome().unwrap_err();
@@ -1328,7 +1528,8 @@ mod waiters {
 
     /// It is blocked in its own pool, which knows nothing of the hold above.
     #[test]
-    fn p6_what_an_expiry_above_makes_hopeless_is_told_at_the_next_call_and_those_behind_are_served() {
+    fn p6_what_an_expiry_above_makes_hopeless_is_told_at_the_next_call_and_those_behind_are_served()
+    {
         let (clock, root) = pool_of(100);
         let child = root.child().tokens(80).build();
         let _hold = child.reserve(tokens(20)).unwrap();
@@ -1359,7 +1560,8 @@ mod waiters {
         assert!(first.outcome().is_ok() && third.outcome().is_ok());
     }
 
-    /// It is told as soon as it is the first at the pool with the window, or at its deadline; then it holds up nobody.
+    /// It is told as soon as it is the first at the pool with the window, or at its deadline; then
+    /// it holds up nobody.
     #[test]
     fn p6_whoever_waits_in_vain_below_a_window_holds_up_others_at_most_until_its_deadline() {
         for leaves in [true, false] {
@@ -1373,12 +1575,19 @@ mod waiters {
             let mut same_pool = Waiter::queued(&soon, requests);
             let mut behind = Waiter::queued(&middle, requests);
             hold.commit_all();
-            assert!([&mut in_vain, &mut same_pool, &mut behind].into_iter().all(|waiter| waiter.poll().is_pending()));
+            assert!(
+                [&mut in_vain, &mut same_pool, &mut behind]
+                    .into_iter()
+                    .all(|waiter| waiter.poll().is_pending())
+            );
             if leaves {
                 drop(first);
                 assert_eq!([&in_vain, &same_pool, &behind].map(Waiter::wakes), [1, 1, 0]);
                 let told = in_vain.outcome().unwrap_err();
-                assert_eq!((told.axis(), told.outlook(), told.scope()), (Some(Axis::Tokens), Outlook::Never, "run"));
+                assert_eq!(
+                    (told.axis(), told.outlook(), told.scope()),
+                    (Some(Axis::Tokens), Outlook::Never, "run")
+                );
                 same_pool.outcome().unwrap().release();
             } else {
                 clock.advance(secs(30) - NANO);
@@ -1417,7 +1626,9 @@ mod waiters {
 
         #[test]
         fn p6_a_thread_is_served_when_a_window_turns_or_gives_back() {
-            for (window, least) in [(Window::fixed(SOON), Duration::ZERO), (Window::sliding(SOON), SOON * 3 / 2)] {
+            for (window, least) in
+                [(Window::fixed(SOON), Duration::ZERO), (Window::sliding(SOON), SOON * 3 / 2)]
+            {
                 let pool = BudgetPool::builder().tokens(10).window(window).build();
                 let start = Instant::now();
                 pool.debit(tokens(20));
@@ -1445,7 +1656,9 @@ mod waiters {
             let pool = BudgetPool::builder().tokens(10).build();
             let mut hold = pool.reserve_for(tokens(10), secs(600)).unwrap();
             let waiting = pool.clone();
-            let thread = std::thread::spawn(move || waiting.reserve_blocking_for(tokens(5), ENOUGH).map(drop));
+            let thread = std::thread::spawn(move || {
+                waiting.reserve_blocking_for(tokens(5), ENOUGH).map(drop)
+            });
             while pool.snapshot().waiting == 0 {
                 std::thread::yield_now();
             }
@@ -1468,13 +1681,14 @@ mod waiters {
                 .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
         }
 
-        /// A lost alarm is a failure, and no wait for ever: with nothing else to do, paused time runs on to this.
+        /// A lost alarm is a failure, and no wait for ever: with nothing else to do, paused time
+        /// runs on to this.
         async fn soon<T>(task: tokio::task::JoinHandle<T>) -> T {
             timeout(secs(10_000), task).await.expect("an alarm was lost").unwrap()
         }
 
-        /// Waits in a task of its own; keeps for so long what it is granted. Says after how many seconds that was: the
-        /// timer knows whole milliseconds, and is never early.
+        /// Waits in a task of its own; keeps for so long what it is granted. Says after how many
+        /// seconds that was: the timer knows whole milliseconds, and is never early.
         fn wait(pool: &BudgetPool, amount: Amount, keep: u64) -> tokio::task::JoinHandle<u64> {
             let (wait, start) = (pool.reserve_wait(amount), Instant::now());
             tokio::spawn(async move {
@@ -1489,7 +1703,8 @@ mod waiters {
 
         #[tokio::test(start_paused = true)]
         async fn p6_a_task_is_served_when_a_window_turns_or_gives_back() {
-            for (window, after) in [(Window::fixed(secs(60)), 60), (Window::sliding(secs(60)), 36)] {
+            for (window, after) in [(Window::fixed(secs(60)), 60), (Window::sliding(secs(60)), 36)]
+            {
                 let pool = timed().window(window).build();
                 pool.record(tokens(10)).unwrap();
                 assert_eq!(soon(wait(&pool, tokens(6), 0)).await, after);
@@ -1554,8 +1769,12 @@ mod waiters {
             sleep(secs(30)).await;
             a.debit(tokens(3));
             // At 60 the root turns, and the child has 3 of its 4; at 70 it has all.
-            let tasks =
-                [wait(&a, tokens(4), 5), wait(&b, tokens(6), 30), wait(&root, tokens(5), 5), wait(&b, tokens(1), 0)];
+            let tasks = [
+                wait(&a, tokens(4), 5),
+                wait(&b, tokens(6), 30),
+                wait(&root, tokens(5), 5),
+                wait(&b, tokens(1), 0),
+            ];
             let mut served = Vec::new();
             for task in tasks {
                 served.push(soon(task).await);
@@ -1574,7 +1793,10 @@ mod waiters {
                         let start = Instant::now();
                         pool.reserve_wait(tokens(2)).await.unwrap().commit_all();
                         let after = start.elapsed();
-                        assert!(after >= secs(2 * place) && after < secs(2 * place + 1), "{place}: {after:?}");
+                        assert!(
+                            after >= secs(2 * place) && after < secs(2 * place + 1),
+                            "{place}: {after:?}"
+                        );
                     })
                 })
                 .collect();
@@ -1590,7 +1812,12 @@ mod once {
 
     fn keys(most: usize, ttl: Duration) -> (ManualClock, BudgetPool) {
         let clock = ManualClock::new();
-        let pool = BudgetPool::builder().name("run").tokens(1_000).keys(most, ttl).clock(clock.clone()).build();
+        let pool = BudgetPool::builder()
+            .name("run")
+            .tokens(1_000)
+            .keys(most, ttl)
+            .clock(clock.clone())
+            .build();
         (clock, pool)
     }
 
@@ -1632,8 +1859,16 @@ mod once {
         let full = |key, after| {
             let outlook = Outlook::At(clock.now() + after);
             let refused = pool.record_once(key, tokens(1)).unwrap_err();
-            let expected = BudgetError::KeysFull { scope: "run".into(), most: 2, outlook, retry_after: Some(after) };
-            assert_eq!((&refused, refused.outlook(), refused.retry_after()), (&expected, outlook, Some(after)));
+            let expected = BudgetError::KeysFull {
+                scope: "run".into(),
+                most: 2,
+                outlook,
+                retry_after: Some(after),
+            };
+            assert_eq!(
+                (&refused, refused.outlook(), refused.retry_after()),
+                (&expected, outlook, Some(after))
+            );
         };
         full("c", secs(6));
         pool.record_once("a", tokens(1)).unwrap();
@@ -1646,7 +1881,10 @@ mod once {
         let refused = pool.record_once("d", tokens(5_000)).unwrap_err();
         assert!(matches!(refused, BudgetError::KeysFull { .. }), "before capacity");
         pool.close();
-        assert!(matches!(pool.record_once("d", tokens(1)), Err(BudgetError::Closed { .. })), "after closed");
+        assert!(
+            matches!(pool.record_once("d", tokens(1)), Err(BudgetError::Closed { .. })),
+            "after closed"
+        );
     }
 
     #[test]
@@ -1666,11 +1904,18 @@ mod once {
     fn p7_room_that_comes_only_after_the_deadline_never_does() {
         for (deadline, after) in [(secs(10), None), (secs(10) + NANO, Some(secs(10)))] {
             let clock = ManualClock::new();
-            let pool = BudgetPool::builder().keys(1, secs(10)).deadline(deadline).clock(clock.clone()).build();
+            let pool = BudgetPool::builder()
+                .keys(1, secs(10))
+                .deadline(deadline)
+                .clock(clock.clone())
+                .build();
             pool.record_once("a", tokens(1)).unwrap();
             let refused = pool.record_once("b", tokens(1)).unwrap_err();
             assert!(matches!(refused, BudgetError::KeysFull { .. }));
-            assert_eq!((refused.retry_after(), refused.outlook() == Outlook::Never), (after, after.is_none()));
+            assert_eq!(
+                (refused.retry_after(), refused.outlook() == Outlook::Never),
+                (after, after.is_none())
+            );
         }
     }
 
@@ -1721,9 +1966,13 @@ mod once {
         for second in 0_u64..1_000 {
             // Two a second: every other is one too many once the first hundred are known.
             for key in [2 * second, 2 * second + 1] {
-                told += u64::from(pool.record_once(key.to_string(), Amount::new().requests(1)).is_ok());
+                told +=
+                    u64::from(pool.record_once(key.to_string(), Amount::new().requests(1)).is_ok());
             }
-            assert!(pool.record_once((2 * second).to_string(), Amount::new().requests(1)).is_ok() || second >= 50);
+            assert!(
+                pool.record_once((2 * second).to_string(), Amount::new().requests(1)).is_ok()
+                    || second >= 50
+            );
             clock.advance(secs(1));
         }
         let spent = pool.snapshot().requests.spent;
@@ -1737,7 +1986,10 @@ mod once {
         for pool in [&root, &a, &b, &a] {
             pool.record_once("job", tokens(10)).unwrap();
         }
-        assert_eq!([balance(&root), balance(&a), balance(&b)], [[30, 0, 0], [10, 0, 0], [10, 0, 0]]);
+        assert_eq!(
+            [balance(&root), balance(&a), balance(&b)],
+            [[30, 0, 0], [10, 0, 0], [10, 0, 0]]
+        );
         a.record_once("other", tokens(5)).unwrap();
         root.record_once("other", tokens(6)).unwrap();
     }
@@ -1745,7 +1997,8 @@ mod once {
     #[test]
     fn p2_what_is_known_is_answered_after_a_reset_the_deadline_and_the_close() {
         let clock = ManualClock::new();
-        let pool = BudgetPool::builder().tokens(100).deadline(secs(10)).clock(clock.clone()).build();
+        let pool =
+            BudgetPool::builder().tokens(100).deadline(secs(10)).clock(clock.clone()).build();
         pool.record_once("job", tokens(100)).unwrap();
         pool.reset();
         pool.record_once("job", tokens(100)).unwrap();
@@ -1766,7 +2019,8 @@ mod once {
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
-                    (0..5_000).for_each(|key: u32| pool.record_once(key.to_string(), tokens(3)).unwrap());
+                    (0..5_000)
+                        .for_each(|key: u32| pool.record_once(key.to_string(), tokens(3)).unwrap());
                 });
             }
         });
@@ -1841,7 +2095,13 @@ mod p8_time_only_when_asked {
     fn use_the_rest(pool: &BudgetPool) {
         drop(pool.reserve_wait(tokens(1)));
         drop(pool.closed());
-        drop((pool.clone(), pool.is_closed(), pool.name().len(), format!("{pool:?}"), pool.child().build()));
+        drop((
+            pool.clone(),
+            pool.is_closed(),
+            pool.name().len(),
+            format!("{pool:?}"),
+            pool.child().build(),
+        ));
     }
 
     /// How often each of them reads the clock, all being alike.
@@ -1876,7 +2136,8 @@ mod p8_time_only_when_asked {
     #[test]
     fn without_any_time_the_clock_is_never_read() {
         let counting = Counting::new();
-        let pool = BudgetPool::builder().tokens(10_000).in_flight(1_000).clock(counting.clock()).build();
+        let pool =
+            BudgetPool::builder().tokens(10_000).in_flight(1_000).clock(counting.clock()).build();
         let child = pool.child().tokens(1_000).build();
         let share = child.child().tokens(500).carved().build().unwrap();
         for pool in [&share, &child, &pool] {
@@ -1893,7 +2154,8 @@ mod p8_time_only_when_asked {
     #[test]
     fn with_a_deadline_alone_only_what_asks_reads_it() {
         let counting = Counting::new();
-        let pool = BudgetPool::builder().tokens(10_000).deadline(secs(10)).clock(counting.clock()).build();
+        let pool =
+            BudgetPool::builder().tokens(10_000).deadline(secs(10)).clock(counting.clock()).build();
         assert_eq!(counting.reads(), 1);
         assert_eq!(asked_told_ended(&counting, &pool), [1, 0, 0]);
         counting.reads();
@@ -1984,7 +2246,10 @@ mod p8_time_only_when_asked {
         let counting = Counting::new();
         let root = BudgetPool::builder().clock(counting.clock()).build();
         drop(root.child().window(Window::fixed(secs(60))).build());
-        assert_eq!((counting.reads(), root.snapshot_tree().iter().count(), counting.reads()), (1, 1, 0));
+        assert_eq!(
+            (counting.reads(), root.snapshot_tree().iter().count(), counting.reads()),
+            (1, 1, 0)
+        );
     }
 }
 
@@ -2021,7 +2286,9 @@ mod a_clock_that_panics {
             let pool = if has_window { pool.window(Window::fixed(secs(60))) } else { pool };
             let pool = pool.build();
             pool.record(tokens(10)).unwrap();
-            let hold = pool.reserve_for(tokens(30), if expires { secs(10) } else { Duration::MAX }).unwrap();
+            let hold = pool
+                .reserve_for(tokens(30), if expires { secs(10) } else { Duration::MAX })
+                .unwrap();
             Run { clock, is_broken, pool, hold }
         }
 
@@ -2093,7 +2360,8 @@ mod a_clock_that_panics {
                 let [used, reserved, overage] = then;
                 let held = if expires { 0 } else { reserved };
                 let paid = if expires { overage.min(reserved) } else { 0 };
-                let later = if has_window { [0, held, 0] } else { [used + paid, held, overage - paid] };
+                let later =
+                    if has_window { [0, held, 0] } else { [used + paid, held, overage - paid] };
                 assert_eq!(balance(&pool), later, "{case}, {reason:?}: once it is known");
             }
         }
@@ -2142,14 +2410,18 @@ mod a_clock_that_panics {
         }
     }
 
-    /// That there is a hold which may expire, or a window below, is then only found once the lock is held.
+    /// That there is a hold which may expire, or a window below, is then only found once the lock
+    /// is held.
     #[test]
     fn p2_one_that_panics_only_once_is_asked_again() {
         let clock = ManualClock::new();
         let panics = Arc::new(AtomicUsize::new(0));
         let (time, left) = (clock.clone(), Arc::clone(&panics));
         let pool = BudgetPool::builder().tokens(100).clock(move || {
-            if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok() {
+            if left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                .is_ok()
+            {
                 resume_unwind(Box::new("broken"));
             }
             time.now()

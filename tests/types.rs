@@ -68,7 +68,18 @@ fn what_is_a_value_can_be_compared_hashed_and_cloned() {
     plain::<ParseGrpcTimeoutError>();
     plain::<ParseUsdError>();
     plain::<TryFromF64Error>();
-    copied::<(Amount, Caps, Usd, Axis, Quantity, Window, Outlook, Call<'static>, Receipt, AxisSnapshot<Usd>)>();
+    copied::<(
+        Amount,
+        Caps,
+        Usd,
+        Axis,
+        Quantity,
+        Window,
+        Outlook,
+        Call<'static>,
+        Receipt,
+        AxisSnapshot<Usd>,
+    )>();
 }
 
 #[test]
@@ -78,19 +89,30 @@ fn equal_amounts_hash_alike() {
     let followed = Amount::new().input_tokens(3).output_tokens(4);
     assert_eq!(named, followed);
     assert_eq!(HashSet::from([named, followed]).len(), 1);
-    assert_eq!(HashSet::from([Amount::new().tokens(5), Amount::new().tokens(5).input_tokens(0)]).len(), 1);
+    assert_eq!(
+        HashSet::from([Amount::new().tokens(5), Amount::new().tokens(5).input_tokens(0)]).len(),
+        1
+    );
     // Named is not the same as nonzero.
-    assert_eq!(HashSet::from([Amount::new(), Amount::new().requests(0), Amount::new().tokens(0)]).len(), 3);
+    assert_eq!(
+        HashSet::from([Amount::new(), Amount::new().requests(0), Amount::new().tokens(0)]).len(),
+        3
+    );
     assert_eq!(HashSet::from([Caps::new(), Caps::new().tokens(0), Caps::new().tokens(0)]).len(), 2);
 }
 
 #[test]
 fn equal_amounts_are_the_same_to_a_pool() {
     let parts = Amount::new().input_tokens(3).output_tokens(4);
-    for (one, other) in [(parts, parts.tokens(7)), (Amount::new().tokens(5), Amount::new().tokens(5).input_tokens(0))] {
+    for (one, other) in [
+        (parts, parts.tokens(7)),
+        (Amount::new().tokens(5), Amount::new().tokens(5).input_tokens(0)),
+    ] {
         assert_eq!(one, other);
         let seen = [one, other].map(|amount| {
-            let pool = BudgetPool::builder().caps(Caps::new().tokens(9).input_tokens(6).output_tokens(8)).build();
+            let pool = BudgetPool::builder()
+                .caps(Caps::new().tokens(9).input_tokens(6).output_tokens(8))
+                .build();
             pool.record_once("key", one).unwrap();
             pool.record_once("key", amount).unwrap();
             let refused = pool.reserve(amount).unwrap_err();
@@ -155,9 +177,11 @@ fn a_name_is_text_whichever_way_it_is_compared_or_made() {
 fn the_axes_of_a_snapshot_are_its_fields_in_declared_order() {
     let pool = BudgetPool::unlimited();
     let _hold = pool.reserve(Amount::new()).unwrap();
-    pool.record(Amount::new().input_tokens(1).output_tokens(2).requests(4).usd(Usd::from_nanos(5))).unwrap();
+    pool.record(Amount::new().input_tokens(1).output_tokens(2).requests(4).usd(Usd::from_nanos(5)))
+        .unwrap();
     let snapshot = pool.snapshot();
-    let peaks: Vec<_> = snapshot.axes().map(|(axis, of_axis)| (axis, of_axis.peak.units())).collect();
+    let peaks: Vec<_> =
+        snapshot.axes().map(|(axis, of_axis)| (axis, of_axis.peak.units())).collect();
     let declared = [
         (Axis::Tokens, 3),
         (Axis::InputTokens, 1),

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, Closed, ManualClock, Outlook, Reservation, Usd};
+use budget_pool::{
+    Amount, Axis, BudgetError, BudgetPool, Caps, Closed, ManualClock, Outlook, Reservation, Usd,
+};
 
 #[path = "support/waiter.rs"]
 mod waiter;
@@ -91,7 +93,9 @@ fn p6_one_blocked_in_its_child_does_not_hold_up_another_child() {
     assert_eq!(fits.granted().amount(), tokens(50));
     assert!(blocked.still_waits());
     wide.reserve(tokens(1)).unwrap().release();
-    assert!(matches!(narrow.reserve(tokens(0)), Err(BudgetError::Queued { scope }) if scope == "pool"));
+    assert!(
+        matches!(narrow.reserve(tokens(0)), Err(BudgetError::Queued { scope }) if scope == "pool")
+    );
 }
 
 #[test]
@@ -152,7 +156,10 @@ fn p6_those_from_below_stand_in_the_line_of_each_pool_that_caps_what_they_ask_fo
     let mut from_below = Waiter::queued(&middle.child().build(), Amount::new().requests(1));
     assert!(first.still_waits() && from_below.still_waits());
     drop(held);
-    assert!(first.granted().amount() == tokens(5) && from_below.granted().amount() == Amount::new().requests(1));
+    assert!(
+        first.granted().amount() == tokens(5)
+            && from_below.granted().amount() == Amount::new().requests(1)
+    );
 }
 
 #[test]
@@ -164,13 +171,20 @@ fn p6_who_calls_a_pool_stands_behind_those_from_below_who_wait_there() {
     let mut behind = Waiter::queued(&pool, Amount::new().requests(1));
     assert!(from_below.still_waits() && behind.still_waits());
     drop(held);
-    assert!(from_below.granted().amount() == tokens(5) && behind.granted().amount() == Amount::new().requests(1));
+    assert!(
+        from_below.granted().amount() == tokens(5)
+            && behind.granted().amount() == Amount::new().requests(1)
+    );
 }
 
 #[test]
 fn two_that_each_hold_half_wait_for_each_other_until_time_helps() {
     let clock = ManualClock::new();
-    let pool = BudgetPool::builder().tokens(10).deadline(Duration::from_secs(60)).clock(clock.clone()).build();
+    let pool = BudgetPool::builder()
+        .tokens(10)
+        .deadline(Duration::from_secs(60))
+        .clock(clock.clone())
+        .build();
     let halves = [(); 2].map(|()| pool.reserve(tokens(5)).unwrap());
     let mut waiters = [(); 2].map(|()| Waiter::queued(&pool, tokens(5)));
     clock.advance(Duration::from_secs(59));
@@ -190,11 +204,16 @@ fn p6_one_that_is_blocked_above_keeps_its_place_in_its_own_pool_too() {
     let held = root.reserve(tokens(10)).unwrap();
     // Its own pool has no cap on what it lacks, but one on what comes after it from below.
     let mut first = Waiter::queued(&pool, tokens(5));
-    assert!(matches!(below.reserve(Amount::new().requests(1)), Err(BudgetError::Queued { scope }) if scope == "pool"));
+    assert!(
+        matches!(below.reserve(Amount::new().requests(1)), Err(BudgetError::Queued { scope }) if scope == "pool")
+    );
     let mut second = Waiter::queued(&below, Amount::new().requests(1));
     assert!(first.still_waits() && second.still_waits());
     drop(held);
-    assert_eq!((first.granted().amount(), second.granted().amount()), (tokens(5), Amount::new().requests(1)));
+    assert_eq!(
+        (first.granted().amount(), second.granted().amount()),
+        (tokens(5), Amount::new().requests(1))
+    );
 }
 
 #[test]
@@ -222,13 +241,15 @@ fn p6_one_is_not_held_up_where_another_waits_for_something_else() {
     assert!(first.still_waits());
 }
 
-/// What has no cap may be full all the same: then whoever asks for it waits in that pool's line, whoever calls.
+/// What has no cap may be full all the same: then whoever asks for it waits in that pool's line,
+/// whoever calls.
 #[test]
 fn p6_one_that_waits_for_what_has_no_cap_waits_its_turn() {
     let root = pool_of(10);
     let below = root.child().build();
     let requests = |n| Amount::new().requests(n);
-    let (held, all) = (root.reserve(tokens(10)).unwrap(), root.reserve(requests(u64::MAX)).unwrap());
+    let (held, all) =
+        (root.reserve(tokens(10)).unwrap(), root.reserve(requests(u64::MAX)).unwrap());
     let mut first = Waiter::queued(&root, tokens(1));
     let mut second = Waiter::queued(&below, requests(1));
     drop(all);
@@ -277,7 +298,8 @@ fn p3_a_wait_that_is_forgotten_keeps_its_place_and_what_it_is_granted() {
     let mut forgotten = pool.reserve_wait(tokens(60));
     assert!(Pin::new(&mut forgotten).poll(&mut Context::from_waker(Waker::noop())).is_pending());
     std::mem::forget(forgotten);
-    let (mut behind, mut large) = (Waiter::queued(&pool, tokens(40)), Waiter::queued(&pool, tokens(60)));
+    let (mut behind, mut large) =
+        (Waiter::queued(&pool, tokens(40)), Waiter::queued(&pool, tokens(60)));
     drop(held);
     drop(behind.granted());
     assert!(large.still_waits());
@@ -303,7 +325,8 @@ fn p6_one_release_serves_a_hundred_thousand() {
     let held = root.reserve(tokens(100_000)).unwrap();
     let pools = [root.clone(), root.child().build()];
     let mut context = Context::from_waker(Waker::noop());
-    let mut waits: Vec<_> = (0..100_000).map(|n| pools[usize::from(n > 50_000)].reserve_wait(tokens(1))).collect();
+    let mut waits: Vec<_> =
+        (0..100_000).map(|n| pools[usize::from(n > 50_000)].reserve_wait(tokens(1))).collect();
     assert!(waits.iter_mut().all(|wait| Pin::new(wait).poll(&mut context).is_pending()));
     drop(held);
     assert_eq!((root.snapshot().waiting, root.snapshot().reservations), (0, 100_000));
@@ -324,7 +347,10 @@ fn p6_what_can_never_be_met_is_refused_at_once_and_as_soon_as_commits_make_it_so
     let mut last = Waiter::queued(&pool, tokens(1));
     held.commit(tokens(60));
     let refusal = behind.refused();
-    assert_eq!((refusal.outlook(), refusal.axis(), refusal.scope()), (Outlook::Never, Some(Axis::Tokens), "run"));
+    assert_eq!(
+        (refusal.outlook(), refusal.axis(), refusal.scope()),
+        (Outlook::Never, Some(Axis::Tokens), "run")
+    );
     assert!(head.still_waits() && last.still_waits());
     pool.debit(tokens(1));
     assert_eq!(head.refused().outlook(), Outlook::Never);
@@ -375,7 +401,10 @@ fn p6_who_is_left_no_slot_is_told_though_it_waits_for_something_else() {
     let mut behind = Waiter::queued(&root, tokens(10));
     child.remove(Caps::new().in_flight(1)).unwrap();
     let refusal = waiter.refused();
-    assert_eq!((refusal.outlook(), refusal.axis(), refusal.scope()), (Outlook::Never, Some(Axis::InFlight), "child"));
+    assert_eq!(
+        (refusal.outlook(), refusal.axis(), refusal.scope()),
+        (Outlook::Never, Some(Axis::InFlight), "child")
+    );
     assert!(behind.still_waits());
     drop(held);
     assert_eq!(behind.granted().amount(), tokens(10));
@@ -390,13 +419,17 @@ fn p6_what_is_spent_on_an_axis_tells_those_who_wait_for_it_and_no_others() {
         (Axis::Requests, 500, Amount::requests),
         (Axis::Usd, 500, |amount, nanos| amount.usd(Usd::from_nanos(nanos))),
     ];
-    let caps = Caps::new().tokens(10_000).output_tokens(1_000).requests(1_000).usd(Usd::from_nanos(1_000));
+    let caps =
+        Caps::new().tokens(10_000).output_tokens(1_000).requests(1_000).usd(Usd::from_nanos(1_000));
     for (axis, spent, set) in axes {
         let pool = BudgetPool::builder().caps(caps).build();
         let mut held = pool.reserve(tokens(10_000)).unwrap();
         let of_all = |n: u64| axes.iter().fold(tokens(n), |amount, (_, _, set)| set(amount, n));
         let mut told = Waiter::queued(&pool, set(of_all(1), 600));
-        let mut stays = Waiter::queued(&pool, set(if axis == Axis::Tokens { tokens(0) } else { of_all(600) }, 1));
+        let mut stays = Waiter::queued(
+            &pool,
+            set(if axis == Axis::Tokens { tokens(0) } else { of_all(600) }, 1),
+        );
         held.record(set(Amount::new(), spent)).unwrap();
         assert_eq!(told.refused().outlook(), Outlook::Never, "{axis}");
         assert!(axis == Axis::Tokens || stays.still_waits());
@@ -498,7 +531,8 @@ fn p6_in_a_long_line_a_spend_tells_those_whom_it_leaves_no_hope_and_no_others() 
     let mut newcomer: Option<Waiter> = None;
     for left in (0..MOST).rev() {
         held.record(tokens(1)).unwrap();
-        for waiter in [&mut line[left as usize], &mut newcomer].into_iter().filter_map(Option::take) {
+        for waiter in [&mut line[left as usize], &mut newcomer].into_iter().filter_map(Option::take)
+        {
             assert_eq!(waiter.wakes(), 1, "{left}");
             let error = { waiter }.refused();
             assert_eq!((error.outlook(), error.axis()), (Outlook::Never, Some(Axis::Tokens)));
@@ -533,8 +567,10 @@ fn p6_every_kind_of_new_room_serves() {
         let pool = pool_of(100);
         pool.record(tokens(50)).unwrap();
         let mut held = Some(pool.reserve(tokens(50)).unwrap());
-        let mut waiter =
-            Waiter::queued(&pool.child().build(), tokens(if kind == "a fact that pays" { 40 } else { 50 }));
+        let mut waiter = Waiter::queued(
+            &pool.child().build(),
+            tokens(if kind == "a fact that pays" { 40 } else { 50 }),
+        );
         room(&pool, &mut held);
         drop(waiter.granted());
     }
@@ -543,8 +579,11 @@ fn p6_every_kind_of_new_room_serves() {
 #[test]
 fn p6_what_a_carved_child_gives_back_serves_its_parents_queue() {
     type End = fn(BudgetPool);
-    let ends: [End; 3] =
-        [|share| drop(share), |share| share.close(), |share| share.remove(Caps::new().tokens(40)).unwrap()];
+    let ends: [End; 3] = [
+        |share| drop(share),
+        |share| share.close(),
+        |share| share.remove(Caps::new().tokens(40)).unwrap(),
+    ];
     for end in ends {
         let root = pool_of(100);
         let share = root.child().tokens(100).carved().build().unwrap();
@@ -560,13 +599,20 @@ fn closing_tells_every_waiter_below_and_grants_none() {
     let (a, b) = (root.child().build(), root.child().tokens(5).carved().build().unwrap());
     let held = root.reserve(tokens(5)).unwrap();
     let held_below = b.reserve(tokens(5)).unwrap();
-    let mut waiters = [Waiter::queued(&root, tokens(5)), Waiter::queued(&a, tokens(1)), Waiter::queued(&b, tokens(1))];
+    let mut waiters = [
+        Waiter::queued(&root, tokens(5)),
+        Waiter::queued(&a, tokens(1)),
+        Waiter::queued(&b, tokens(1)),
+    ];
     root.close();
     for waiter in &mut waiters {
         assert_eq!(waiter.refused().to_string(), "`root` is closed");
     }
     drop((held, held_below));
-    assert_eq!((root.snapshot().waiting, root.snapshot().refused, root.snapshot().tokens.reserved), (0, 3, 0));
+    assert_eq!(
+        (root.snapshot().waiting, root.snapshot().refused, root.snapshot().tokens.reserved),
+        (0, 3, 0)
+    );
 }
 
 #[test]
@@ -611,18 +657,30 @@ fn closed_resolves_for_the_pool_and_all_below() {
     let wakes = Arc::new(Wakes::default());
     let waker = Waker::from(Arc::clone(&wakes));
     let mut context = Context::from_waker(&waker);
-    let (mut of_root, mut of_child, dropped) = (pin!(root.closed()), pin!(child.closed()), root.closed());
-    assert!(of_root.as_mut().poll(&mut context).is_pending() && of_child.as_mut().poll(&mut context).is_pending());
+    let (mut of_root, mut of_child, dropped) =
+        (pin!(root.closed()), pin!(child.closed()), root.closed());
+    assert!(
+        of_root.as_mut().poll(&mut context).is_pending()
+            && of_child.as_mut().poll(&mut context).is_pending()
+    );
     drop(dropped);
     child.close();
     assert_eq!(wakes.0.load(Ordering::SeqCst), 1);
-    assert!(of_child.as_mut().poll(&mut context).is_ready() && of_root.as_mut().poll(&mut context).is_pending());
-    let mut below: Vec<_> =
-        [root.child().build(), root.child().build().child().build()].iter().map(BudgetPool::closed).collect();
+    assert!(
+        of_child.as_mut().poll(&mut context).is_ready()
+            && of_root.as_mut().poll(&mut context).is_pending()
+    );
+    let mut below: Vec<_> = [root.child().build(), root.child().build().child().build()]
+        .iter()
+        .map(BudgetPool::closed)
+        .collect();
     assert!(below.iter_mut().all(|closed| Pin::new(closed).poll(&mut context).is_pending()));
     root.close();
     assert_eq!(wakes.0.load(Ordering::SeqCst), 4);
-    assert!(of_root.as_mut().poll(&mut context).is_ready() && of_root.as_mut().poll(&mut context).is_ready());
+    assert!(
+        of_root.as_mut().poll(&mut context).is_ready()
+            && of_root.as_mut().poll(&mut context).is_ready()
+    );
     assert!(below.iter_mut().all(|closed| Pin::new(closed).poll(&mut context).is_ready()));
 }
 
@@ -633,7 +691,9 @@ fn a_close_wakes_the_latest_waker_of_each_that_is_still_there_once() {
     let after = root.child().build();
     let wakes: [_; 6] = std::array::from_fn(|_| Arc::new(Wakes::default()));
     let wakers = wakes.each_ref().map(|wakes| Waker::from(Arc::clone(wakes)));
-    let poll = |closed: &mut Closed, waker: usize| Pin::new(closed).poll(&mut Context::from_waker(&wakers[waker]));
+    let poll = |closed: &mut Closed, waker: usize| {
+        Pin::new(closed).poll(&mut Context::from_waker(&wakers[waker]))
+    };
     let [mut first, mut second, mut gone] = [child.closed(), child.closed(), child.closed()];
     let [mut of_root, mut beside] = [root.closed(), after.closed()];
     assert!(poll(&mut first, 0).is_pending() && poll(&mut first, 1).is_pending());
@@ -645,7 +705,11 @@ fn a_close_wakes_the_latest_waker_of_each_that_is_still_there_once() {
     child.close();
     child.close();
     assert_eq!(wakes.each_ref().map(|wakes| wakes.0.load(Ordering::SeqCst)), [0, 1, 1, 0, 0, 0]);
-    assert!(poll(&mut first, 1).is_ready() && poll(&mut second, 2).is_ready() && poll(&mut of_root, 4).is_pending());
+    assert!(
+        poll(&mut first, 1).is_ready()
+            && poll(&mut second, 2).is_ready()
+            && poll(&mut of_root, 4).is_pending()
+    );
 }
 
 /// Each close looks at what is below it, and not at all that wait for some other.
@@ -659,7 +723,11 @@ fn closed_resolves_for_many_that_are_closed_one_by_one() {
     for at in 0..pools.len() {
         pools[at].close();
         assert!(Pin::new(&mut closings[at]).poll(&mut context).is_ready());
-        assert!(closings.get_mut(at + 1).is_none_or(|next| Pin::new(next).poll(&mut context).is_pending()));
+        assert!(
+            closings
+                .get_mut(at + 1)
+                .is_none_or(|next| Pin::new(next).poll(&mut context).is_pending())
+        );
     }
 }
 
@@ -736,9 +804,16 @@ fn p6_a_place_is_kept_at_every_pool_on_the_way_where_others_ask_for_the_same() {
     let (requests, cents) = (Amount::new().requests(1), Amount::new().usd(Usd::from_cents(1)));
     let mut large = Waiter::queued(&low.child().build(), (tokens(1) + cents).requests(10));
     // There is room for them, but not at the root for the one that came first.
-    assert_eq!(low.child().build().reserve(cents).unwrap_err(), BudgetError::Queued { scope: "low".into() });
-    assert_eq!(middle.child().build().reserve(requests).unwrap_err(), BudgetError::Queued { scope: "middle".into() });
-    let (mut of_low, mut of_middle) = (Waiter::queued(&low, cents), Waiter::queued(&middle, requests));
+    assert_eq!(
+        low.child().build().reserve(cents).unwrap_err(),
+        BudgetError::Queued { scope: "low".into() }
+    );
+    assert_eq!(
+        middle.child().build().reserve(requests).unwrap_err(),
+        BudgetError::Queued { scope: "middle".into() }
+    );
+    let (mut of_low, mut of_middle) =
+        (Waiter::queued(&low, cents), Waiter::queued(&middle, requests));
     root.debit(tokens(0));
     assert!(large.still_waits() && of_low.still_waits() && of_middle.still_waits());
     drop(large);
@@ -798,7 +873,11 @@ fn closing_grants_none_of_what_a_carved_child_gives_back() {
 #[test]
 fn a_deadline_is_kept_when_one_of_those_who_wait_leaves() {
     let clock = ManualClock::new();
-    let pool = BudgetPool::builder().tokens(10).deadline(Duration::from_secs(1)).clock(clock.clone()).build();
+    let pool = BudgetPool::builder()
+        .tokens(10)
+        .deadline(Duration::from_secs(1))
+        .clock(clock.clone())
+        .build();
     let _held = pool.reserve(tokens(10)).unwrap();
     let leaves = Waiter::queued(&pool, tokens(5));
     let mut stays = Waiter::queued(&pool, tokens(5));
@@ -811,9 +890,14 @@ fn a_deadline_is_kept_when_one_of_those_who_wait_leaves() {
 #[test]
 fn one_touch_tells_all_whose_deadlines_have_come_and_no_others() {
     let clock = ManualClock::new();
-    let root = BudgetPool::builder().tokens(10).deadline(Duration::from_secs(9)).clock(clock.clone()).build();
+    let root = BudgetPool::builder()
+        .tokens(10)
+        .deadline(Duration::from_secs(9))
+        .clock(clock.clone())
+        .build();
     let _held = root.reserve(tokens(5)).unwrap();
-    let timed = [1, 3, 2, 2, 4].map(|deadline| root.child().deadline(Duration::from_secs(deadline)).build());
+    let timed = [1, 3, 2, 2, 4]
+        .map(|deadline| root.child().deadline(Duration::from_secs(deadline)).build());
     let waiters = timed.each_ref().map(|pool| Waiter::queued(pool, tokens(10)));
     let mut behind = Waiter::queued(&timed[4], tokens(5));
     clock.advance(Duration::from_secs(3));
@@ -829,7 +913,11 @@ fn one_touch_tells_all_whose_deadlines_have_come_and_no_others() {
 #[test]
 fn a_deadline_for_which_nobody_waits_any_more_concerns_nobody() {
     let clock = ManualClock::new();
-    let root = BudgetPool::builder().tokens(10).deadline(Duration::from_secs(9)).clock(clock.clone()).build();
+    let root = BudgetPool::builder()
+        .tokens(10)
+        .deadline(Duration::from_secs(9))
+        .clock(clock.clone())
+        .build();
     let held = root.reserve(tokens(10)).unwrap();
     let timed = root.child().deadline(Duration::from_secs(1)).build();
     drop(Waiter::queued(&timed, tokens(5)));
@@ -846,7 +934,11 @@ fn a_deadline_for_which_nobody_waits_any_more_concerns_nobody() {
 #[test]
 fn new_caps_grant_nothing_to_those_whose_deadline_has_come() {
     let clock = ManualClock::new();
-    let pool = BudgetPool::builder().tokens(10).deadline(Duration::from_secs(1)).clock(clock.clone()).build();
+    let pool = BudgetPool::builder()
+        .tokens(10)
+        .deadline(Duration::from_secs(1))
+        .clock(clock.clone())
+        .build();
     let _held = pool.reserve(tokens(10)).unwrap();
     let mut waiter = Waiter::queued(&pool, tokens(5));
     clock.advance(Duration::from_secs(1));
@@ -865,7 +957,8 @@ fn wakers_that_come_back_do_not_pile_up() {
     let pool = BudgetPool::builder().in_flight(1).build();
     let _held = pool.reserve(Amount::new()).unwrap();
     let waker = Waker::from(Arc::new(ComesBack(pool.clone())));
-    let mut waits: Vec<_> = (0..100_000).map(|_| Box::pin(pool.reserve_wait(Amount::new()))).collect();
+    let mut waits: Vec<_> =
+        (0..100_000).map(|_| Box::pin(pool.reserve_wait(Amount::new()))).collect();
     for wait in &mut waits {
         assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
     }
@@ -891,7 +984,9 @@ fn a_waker_that_panics_or_comes_back_harms_nobody() {
     let pool = pool_of(100);
     let held = pool.reserve(tokens(100)).unwrap();
     let mut first = Box::pin(pool.reserve_wait(tokens(10)));
-    assert!(first.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(Panics)))).is_pending());
+    assert!(
+        first.as_mut().poll(&mut Context::from_waker(&Waker::from(Arc::new(Panics)))).is_pending()
+    );
     let mut second = Box::pin(pool.reserve_wait(tokens(10)));
     let waker = Waker::from(Arc::new(ComesBack(pool.clone())));
     assert!(second.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
@@ -939,7 +1034,10 @@ mod blocking {
         let _held = pool.reserve(tokens(100)).unwrap();
         let refusal = pool.reserve_blocking_for(tokens(1), Duration::from_millis(20)).unwrap_err();
         assert_eq!(refusal.to_string(), "waited in vain in `run` for 20ms");
-        assert_eq!((refusal.scope(), refusal.axis(), refusal.outlook()), ("run", None, Outlook::AfterRelease));
+        assert_eq!(
+            (refusal.scope(), refusal.axis(), refusal.outlook()),
+            ("run", None, Outlook::AfterRelease)
+        );
         assert_eq!(pool.snapshot().waiting, 0);
         assert!(pool.reserve_blocking_for(tokens(1), Duration::ZERO).is_err());
     }
@@ -950,7 +1048,9 @@ mod blocking {
         pool.reserve_blocking_for(tokens(10), Duration::ZERO).unwrap().release();
         let held = pool.reserve(tokens(10)).unwrap();
         std::thread::scope(|scope| {
-            let waiting = scope.spawn(|| pool.reserve_blocking_for(tokens(1), Duration::MAX).map(|hold| hold.amount()));
+            let waiting = scope.spawn(|| {
+                pool.reserve_blocking_for(tokens(1), Duration::MAX).map(|hold| hold.amount())
+            });
             while pool.snapshot().waiting == 0 && !waiting.is_finished() {
                 std::thread::yield_now();
             }
@@ -1005,7 +1105,10 @@ mod runtimes {
             .deadline(Duration::from_secs(3_600))
             .build();
         let held = pool.reserve(tokens(10)).unwrap();
-        let (served, late) = (tokio::spawn(pool.reserve_wait(tokens(4))), tokio::spawn(pool.reserve_wait(tokens(8))));
+        let (served, late) = (
+            tokio::spawn(pool.reserve_wait(tokens(4))),
+            tokio::spawn(pool.reserve_wait(tokens(8))),
+        );
         tokio::time::sleep(Duration::from_secs(5)).await;
         drop(held);
         let hold = served.await.unwrap().unwrap();

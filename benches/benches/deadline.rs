@@ -1,5 +1,6 @@
-//! What a budget of time costs beside the one clock read that it cannot do without. (Of a result only what a caller
-//! goes on with is kept: to copy the room for a refusal is the benchmark's own cost.)
+//! What a budget of time costs beside the one clock read that it cannot do without. (Of a result
+//! only what a caller goes on with is kept: to copy the room for a refusal is the benchmark's own
+//! cost.)
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -10,8 +11,18 @@ use criterion::Criterion;
 #[allow(dead_code, reason = "for its settings alone")]
 mod contenders;
 
-const NAMES: [&str; 10] =
-    ["plan", "search", "fetch", "rank", "draft", "critique", "revise", "judge", "format", "translate"];
+const NAMES: [&str; 10] = [
+    "plan",
+    "search",
+    "fetch",
+    "rank",
+    "draft",
+    "critique",
+    "revise",
+    "judge",
+    "format",
+    "translate",
+];
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn budget() -> DeadlineBudget {
@@ -42,7 +53,10 @@ fn readings(criterion: &mut Criterion) {
 fn pools(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("record with a deadline");
     let amount = Amount::new().requests(1);
-    for (id, pool) in [("without", BudgetPool::unlimited()), ("with", BudgetPool::builder().deadline(HOUR).build())] {
+    for (id, pool) in [
+        ("without", BudgetPool::unlimited()),
+        ("with", BudgetPool::builder().deadline(HOUR).build()),
+    ] {
         group.bench_function(id, |bencher| bencher.iter(|| pool.record(black_box(amount)).is_ok()));
     }
     group.finish();

@@ -21,7 +21,9 @@ fn depth(criterion: &mut Criterion) {
         group.measure(&format!("record, {depth} deep"), || pool.record(two()).is_ok());
         group.measure(&format!("reserve + commit, {depth} deep"), || {
             let Ok(hold) = pool.reserve(two()) else { return false };
-            hold.commit(Amount::new().tokens(black_box(900)).usd(Usd::from_nanos(black_box(2_700_000))));
+            hold.commit(
+                Amount::new().tokens(black_box(900)).usd(Usd::from_nanos(black_box(2_700_000))),
+            );
             true
         });
     }
@@ -33,7 +35,9 @@ fn others(criterion: &mut Criterion) {
     let pool = two_axes();
     let amount = two();
     group.measure("record, amount ready", || pool.record(*black_box(&amount)).is_ok());
-    group.measure("reserve + commit_all", || pool.reserve(two()).is_ok_and(|hold| !hold.commit_all().is_late()));
+    group.measure("reserve + commit_all", || {
+        pool.reserve(two()).is_ok_and(|hold| !hold.commit_all().is_late())
+    });
     group.measure("debit", || !pool.debit(two()).is_late());
     group.measure("check", || pool.check(two()).is_ok());
 }

@@ -1,9 +1,10 @@
 //! Waiting: what it costs to stand in line, to be granted and to give up, alone and in a long line.
 //!
-//! Every future is polled by hand, with a waker that does nothing: this is the price of the queue, without a runtime.
-//! The pools have a cap on what is in flight, the semaphore has as many permits, and each asks for one. The futures lie
-//! in boxes of their own on both sides. In a long line whoever is served or leaves has last been touched long ago, so
-//! that what grows with its length is the time that memory takes.
+//! Every future is polled by hand, with a waker that does nothing: this is the price of the queue,
+//! without a runtime. The pools have a cap on what is in flight, the semaphore has as many permits,
+//! and each asks for one. The futures lie in boxes of their own on both sides. In a long line
+//! whoever is served or leaves has last been touched long ago, so that what grows with its length
+//! is the time that memory takes.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -27,7 +28,11 @@ const BATCH: usize = 64;
 
 /// A way to ask for one of so many slots.
 trait Measure {
-    fn measure<H, E: Debug, F: Future<Output = Result<H, E>>>(&mut self, id: &str, ask: impl Fn() -> F);
+    fn measure<H, E: Debug, F: Future<Output = Result<H, E>>>(
+        &mut self,
+        id: &str,
+        ask: impl Fn() -> F,
+    );
 }
 
 fn compare(slots: usize, to: &mut impl Measure) {
@@ -59,7 +64,11 @@ fn enqueue<F: Future>(future: F) -> Pin<Box<F>> {
 struct HandOver<'a, 'c>(&'a mut BenchmarkGroup<'c, WallTime>);
 
 impl Measure for HandOver<'_, '_> {
-    fn measure<H, E: Debug, F: Future<Output = Result<H, E>>>(&mut self, id: &str, ask: impl Fn() -> F) {
+    fn measure<H, E: Debug, F: Future<Output = Result<H, E>>>(
+        &mut self,
+        id: &str,
+        ask: impl Fn() -> F,
+    ) {
         let mut held = Some(collect(pin!(ask())));
         self.0.bench_function(id, |bencher| {
             bencher.iter(|| {
@@ -72,12 +81,16 @@ impl Measure for HandOver<'_, '_> {
     }
 }
 
-/// One release that grants, while so many wait. To collect what was granted and to fill the line up again is not
-/// measured.
+/// One release that grants, while so many wait. To collect what was granted and to fill the line up
+/// again is not measured.
 struct Grant<'a, 'c>(&'a mut BenchmarkGroup<'c, WallTime>, usize);
 
 impl Measure for Grant<'_, '_> {
-    fn measure<H, E: Debug, F: Future<Output = Result<H, E>>>(&mut self, id: &str, ask: impl Fn() -> F) {
+    fn measure<H, E: Debug, F: Future<Output = Result<H, E>>>(
+        &mut self,
+        id: &str,
+        ask: impl Fn() -> F,
+    ) {
         let mut held: Vec<H> = (0..BATCH).map(|_| collect(pin!(ask()))).collect();
         let mut line: VecDeque<_> = (0..self.1).map(|_| enqueue(ask())).collect();
         let mut batch = || {
@@ -102,14 +115,21 @@ impl Measure for Grant<'_, '_> {
 struct Churn<'a, 'c>(&'a mut BenchmarkGroup<'c, WallTime>, usize);
 
 impl Measure for Churn<'_, '_> {
-    fn measure<H, E: Debug, F: Future<Output = Result<H, E>>>(&mut self, id: &str, ask: impl Fn() -> F) {
+    fn measure<H, E: Debug, F: Future<Output = Result<H, E>>>(
+        &mut self,
+        id: &str,
+        ask: impl Fn() -> F,
+    ) {
         let held = collect(pin!(ask()));
         let mut line: Vec<_> = (0..self.1).map(|_| enqueue(ask())).collect();
         let mut random = 1_u64;
         self.0.bench_function(format!("{id}/{}", self.1), |bencher| {
             bencher.iter(|| {
-                // Knuth's generator, its upper half: the next index hangs on nothing that was measured.
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                // Knuth's generator, its upper half: the next index hangs on nothing that was
+                // measured.
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
                 let index = (random >> 33) as usize % line.len();
                 line[index].set(ask());
                 assert!(poll(line[index].as_mut()).is_pending());
@@ -125,7 +145,8 @@ fn main() {
 
     let mut group = criterion.benchmark_group("wait, one by one");
     compare(1, &mut HandOver(&mut group));
-    let pool = BudgetPool::builder().tokens(PLENTY).usd(Usd::from_nanos(PLENTY)).in_flight(1).build();
+    let pool =
+        BudgetPool::builder().tokens(PLENTY).usd(Usd::from_nanos(PLENTY)).in_flight(1).build();
     HandOver(&mut group).measure("budget-pool/2 axes, in flight", || pool.reserve_wait(two()));
     group.finish();
 

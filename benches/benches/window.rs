@@ -1,7 +1,8 @@
-//! What time costs: windows, holds that expire, and keys; beside governor, with its clock and with the system's.
+//! What time costs: windows, holds that expire, and keys; beside governor, with its clock and with
+//! the system's.
 //!
-//! The pools and governor have one limit: a cell each nanosecond, more than one thread can take one by one, so that
-//! nothing is refused. To be refused, the limit is a cell each hour.
+//! The pools and governor have one limit: a cell each nanosecond, more than one thread can take one
+//! by one, so that nothing is refused. To be refused, the limit is a cell each hour.
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -49,12 +50,22 @@ fn admitted(criterion: &mut Criterion) {
         ("budget-pool/none", BudgetPool::builder().requests(PLENTY).build()),
         ("budget-pool/fixed", second().requests(PLENTY).window(Window::fixed(SECOND)).build()),
         ("budget-pool/sliding", second().window(Window::sliding(SECOND)).build()),
-        ("budget-pool/fixed, quanta", second().requests(PLENTY).window(Window::fixed(SECOND)).clock(quanta()).build()),
-        ("budget-pool/sliding, quanta", second().window(Window::sliding(SECOND)).clock(quanta()).build()),
-        // A cell each second, of more than can be taken: never full again, and what comes back is a fraction of one.
+        (
+            "budget-pool/fixed, quanta",
+            second().requests(PLENTY).window(Window::fixed(SECOND)).clock(quanta()).build(),
+        ),
+        (
+            "budget-pool/sliding, quanta",
+            second().window(Window::sliding(SECOND)).clock(quanta()).build(),
+        ),
+        // A cell each second, of more than can be taken: never full again, and what comes back is
+        // a fraction of one.
         (
             "budget-pool/sliding, in use",
-            BudgetPool::builder().requests(u32::MAX.into()).window(Window::sliding(SECOND * u32::MAX)).build(),
+            BudgetPool::builder()
+                .requests(u32::MAX.into())
+                .window(Window::sliding(SECOND * u32::MAX))
+                .build(),
         ),
     ] {
         group.bench_function(id, |bencher| bencher.iter(|| pool.record(one()).is_ok()));
@@ -69,7 +80,9 @@ fn admitted(criterion: &mut Criterion) {
     group.bench_function("governor/check, system", |bencher| bencher.iter(|| peer.check().is_ok()));
     let in_use = Quota::per_second(NonZeroU32::MIN).allow_burst(NonZeroU32::MAX);
     let peer = RateLimiter::direct_with_clock(in_use, MonotonicClock);
-    group.bench_function("governor/check, system, in use", |bencher| bencher.iter(|| peer.check().is_ok()));
+    group.bench_function("governor/check, system, in use", |bencher| {
+        bencher.iter(|| peer.check().is_ok())
+    });
     group.finish();
 }
 
@@ -81,7 +94,10 @@ fn refused(criterion: &mut Criterion) {
         ("budget-pool/none", hour().build()),
         ("budget-pool/fixed", hour().window(Window::fixed(HOUR)).build()),
         ("budget-pool/sliding", hour().window(Window::sliding(HOUR)).build()),
-        ("budget-pool/sliding, quanta", hour().window(Window::sliding(HOUR)).clock(quanta()).build()),
+        (
+            "budget-pool/sliding, quanta",
+            hour().window(Window::sliding(HOUR)).clock(quanta()).build(),
+        ),
     ] {
         assert!(pool.record(one()).is_ok());
         assert!(pool.record(one()).is_err());
@@ -94,12 +110,15 @@ fn refused(criterion: &mut Criterion) {
     let clock = DefaultClock::default();
     assert!(peer.check().is_ok());
     group.bench_function("governor/check, quanta", |bencher| {
-        bencher.iter(|| peer.check().map_err(|refused| refused.wait_time_from(clock.now())).is_err());
+        bencher
+            .iter(|| peer.check().map_err(|refused| refused.wait_time_from(clock.now())).is_err());
     });
     let peer = RateLimiter::direct_with_clock(Quota::per_hour(NonZeroU32::MIN), MonotonicClock);
     assert!(peer.check().is_ok());
     group.bench_function("governor/check, system", |bencher| {
-        bencher.iter(|| peer.check().map_err(|refused| refused.wait_time_from(Instant::now())).is_err());
+        bencher.iter(|| {
+            peer.check().map_err(|refused| refused.wait_time_from(Instant::now())).is_err()
+        });
     });
     group.finish();
 }
@@ -113,9 +132,12 @@ fn holds(criterion: &mut Criterion) {
     });
     for others in [0, 10_000] {
         let pool = BudgetPool::builder().requests(PLENTY).build();
-        let _others: Vec<_> = (0..others).map(|_| pool.reserve_for(one(), HOUR).expect("there is plenty")).collect();
+        let _others: Vec<_> =
+            (0..others).map(|_| pool.reserve_for(one(), HOUR).expect("there is plenty")).collect();
         group.bench_function(format!("reserve_for+commit/{others} others"), |bencher| {
-            bencher.iter(|| pool.reserve_for(one(), black_box(HOUR)).map(|hold| hold.commit(one())).is_ok());
+            bencher.iter(|| {
+                pool.reserve_for(one(), black_box(HOUR)).map(|hold| hold.commit(one())).is_ok()
+            });
         });
         let mut hold = pool.reserve_for(one(), HOUR).expect("there is plenty");
         group.bench_function(format!("renew/{others} others"), |bencher| {
@@ -131,8 +153,10 @@ fn holds(criterion: &mut Criterion) {
 /// A new key each time, forgotten long before its turn comes again; and one that is known.
 fn keys(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("record_once");
-    let names: Vec<budget_pool::Name> = (0..1 << 18).map(|number| format!("job-{number}").into()).collect();
-    let pool = BudgetPool::builder().requests(PLENTY).keys(usize::MAX, Duration::from_millis(1)).build();
+    let names: Vec<budget_pool::Name> =
+        (0..1 << 18).map(|number| format!("job-{number}").into()).collect();
+    let pool =
+        BudgetPool::builder().requests(PLENTY).keys(usize::MAX, Duration::from_millis(1)).build();
     let mut next = 0;
     group.bench_function("new key", |bencher| {
         bencher.iter(|| {

@@ -1,4 +1,5 @@
-//! Many tasks of different sizes wait for one budget: some tokens, a few calls in flight at a time, and a deadline.
+//! Many tasks of different sizes wait for one budget: some tokens, a few calls in flight at a time,
+//! and a deadline.
 //!
 //! ```text
 //! cargo run --release --example fanout                       # 200 tokio tasks, 8 at a time
@@ -8,8 +9,9 @@
 //! cargo run --release --example fanout -- --tokens 200000    # too little: who can never be met is told at once
 //! ```
 //!
-//! `work.rs` is the part to take home: one task in async code, and one on a thread. `witness.rs` checks that the pool
-//! kept its word: nobody was overtaken, nothing leaked, every token was booked. If it did not, the program fails.
+//! `work.rs` is the part to take home: one task in async code, and one on a thread. `witness.rs`
+//! checks that the pool kept its word: nobody was overtaken, nothing leaked, every token was
+//! booked. If it did not, the program fails.
 
 mod report;
 mod view;
@@ -92,7 +94,8 @@ fn run(options: &Options) -> Result<String, Vec<String>> {
         .tokens(options.tokens)
         .in_flight(options.in_flight)
         .deadline(options.deadline)
-        // Whoever waits in async code hears of the deadline by this; a thread that waits needs no timer.
+        // Whoever waits in async code hears of the deadline by this; a thread that waits needs no
+        // timer.
         .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
         .build();
     let start = Instant::now();
@@ -116,7 +119,9 @@ fn run(options: &Options) -> Result<String, Vec<String>> {
     let over = closed.get().copied().unwrap_or(start + options.deadline);
     let snapshot = pool.snapshot();
     let (spent, peak) = (snapshot.tokens.spent, snapshot.in_flight.peak);
-    let who = options.threads.map_or("tokio tasks".to_owned(), |threads| format!("tasks on {threads} threads"));
+    let who = options
+        .threads
+        .map_or("tokio tasks".to_owned(), |threads| format!("tasks on {threads} threads"));
     let Options { tasks, in_flight, tokens, deadline, .. } = options;
     let parts = [
         Some(format!("{tasks} {who}, {in_flight} in flight, {tokens} tokens, {deadline:?}")),
@@ -133,9 +138,13 @@ fn run(options: &Options) -> Result<String, Vec<String>> {
     Ok(parts.into_iter().flatten().collect::<Vec<String>>().join("\n\n"))
 }
 
-/// Closes the pool on ctrl-c, or after some time; when that was can be read from what is returned. The thread has a
-/// runtime of its own because those who work may have none; it ends with the program.
-fn stop_on_request(pool: &BudgetPool, after: Option<Duration>) -> io::Result<Arc<OnceLock<Instant>>> {
+/// Closes the pool on ctrl-c, or after some time; when that was can be read from what is returned.
+/// The thread has a runtime of its own because those who work may have none; it ends with the
+/// program.
+fn stop_on_request(
+    pool: &BudgetPool,
+    after: Option<Duration>,
+) -> io::Result<Arc<OnceLock<Instant>>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let closed = Arc::new(OnceLock::new());
     let (pool, at) = (pool.clone(), Arc::clone(&closed));
@@ -156,9 +165,11 @@ fn stop_on_request(pool: &BudgetPool, after: Option<Duration>) -> io::Result<Arc
 
 /// Whether the pool kept its word.
 fn audit(pool: &BudgetPool, granted: &[usize], outcomes: &[Outcome]) -> Result<(), Vec<String>> {
-    let impossible = |outcome: &&Outcome| matches!(outcome.end, End::Told(BudgetError::Exceeded(_)));
+    let impossible =
+        |outcome: &&Outcome| matches!(outcome.end, End::Told(BudgetError::Exceeded(_)));
     let impossible = outcomes.iter().filter(impossible).map(|outcome| outcome.place).collect();
-    let mut wrong: Vec<String> = witness::check_order(granted, &impossible).err().into_iter().collect();
+    let mut wrong: Vec<String> =
+        witness::check_order(granted, &impossible).err().into_iter().collect();
 
     let mut claims = Claims::default();
     for outcome in outcomes {

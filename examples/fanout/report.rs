@@ -14,12 +14,18 @@ const LONGEST: usize = 5;
 pub fn waits(outcomes: &[Outcome]) -> String {
     let classes = [Class::Small, Class::Medium, Class::Large];
     let rows = classes.into_iter().map(Some).chain([None]).map(|class| {
-        let of_class: Vec<&Outcome> =
-            outcomes.iter().filter(|outcome| class.is_none_or(|class| outcome.task.class == class)).collect();
-        let mut waited: Vec<Duration> =
-            of_class.iter().filter(|outcome| outcome.was_granted()).map(|outcome| outcome.waited()).collect();
+        let of_class: Vec<&Outcome> = outcomes
+            .iter()
+            .filter(|outcome| class.is_none_or(|class| outcome.task.class == class))
+            .collect();
+        let mut waited: Vec<Duration> = of_class
+            .iter()
+            .filter(|outcome| outcome.was_granted())
+            .map(|outcome| outcome.waited())
+            .collect();
         waited.sort_unstable();
-        let figures = [50, 90, 99, 100].map(|percent| percentile(&waited, percent).map_or("-".to_owned(), millis));
+        let figures = [50, 90, 99, 100]
+            .map(|percent| percentile(&waited, percent).map_or("-".to_owned(), millis));
         let [p50, p90, p99, longest] = figures;
         let name = class.map_or("all", Class::name);
         let (tasks, granted) = (of_class.len(), waited.len());
@@ -42,7 +48,11 @@ pub fn longest(outcomes: &[Outcome]) -> String {
             End::Told(_) => "told",
         };
         let (waited, class) = (millis(outcome.waited()), task.class.name());
-        format!("{waited:>7} ms  {class:6}  {:>6} tokens  number {:>4} in line  {end}", task.holds, place + 1)
+        format!(
+            "{waited:>7} ms  {class:6}  {:>6} tokens  number {:>4} in line  {end}",
+            task.holds,
+            place + 1
+        )
     });
     std::iter::once("The longest waits".to_owned()).chain(lines).collect::<Vec<String>>().join("\n")
 }
@@ -53,7 +63,9 @@ pub fn told(outcomes: &[Outcome], over: Instant) -> Option<String> {
     for outcome in outcomes {
         let (reason, delay) = match &outcome.end {
             End::Served => continue,
-            End::CutOff => ("stopped in the middle of the call: the pool was closed".to_owned(), None),
+            End::CutOff => {
+                ("stopped in the middle of the call: the pool was closed".to_owned(), None)
+            }
             End::Told(refusal) => {
                 let scope = refusal.scope();
                 // Whoever asked only after it was over is measured from there.
@@ -63,9 +75,10 @@ pub fn told(outcomes: &[Outcome], over: Instant) -> Option<String> {
                         (format!("told: the deadline of {scope} has passed"), Some(delay))
                     }
                     BudgetError::Closed { .. } => (format!("told: {scope} is closed"), Some(delay)),
-                    BudgetError::Exceeded(exceeded) => {
-                        (format!("told: {} of {scope}, {}", exceeded.axis(), exceeded.outlook()), None)
-                    }
+                    BudgetError::Exceeded(exceeded) => (
+                        format!("told: {} of {scope}, {}", exceeded.axis(), exceeded.outlook()),
+                        None,
+                    ),
                     other => (format!("told: {other}"), None),
                 }
             }
@@ -75,7 +88,9 @@ pub fn told(outcomes: &[Outcome], over: Instant) -> Option<String> {
         *latest = delay.max(*latest);
     }
     let lines = reasons.into_iter().map(|(reason, (count, latest))| match latest {
-        Some(latest) => format!("{count:>6}  {reason} (each knew within {:.1} ms)", latest.as_secs_f64() * 1e3),
+        Some(latest) => {
+            format!("{count:>6}  {reason} (each knew within {:.1} ms)", latest.as_secs_f64() * 1e3)
+        }
         None => format!("{count:>6}  {reason}"),
     });
     let lines: Vec<String> = lines.collect();
@@ -89,9 +104,15 @@ pub fn summary(outcomes: &[Outcome], in_flight: u64, took: Duration) -> String {
     waited.sort_unstable();
     let (tasks, granted) = (outcomes.len(), waited.len());
     if granted == 0 {
-        return format!("None of {tasks} tasks could ever be served; each was told so, and nothing leaked.");
+        return format!(
+            "None of {tasks} tasks could ever be served; each was told so, and nothing leaked."
+        );
     }
-    let who = if granted == tasks { format!("{tasks} tasks") } else { format!("{granted} of {tasks} tasks") };
+    let who = if granted == tasks {
+        format!("{tasks} tasks")
+    } else {
+        format!("{granted} of {tasks} tasks")
+    };
     let rest = match tasks - granted {
         0 => String::new(),
         told => format!(", {told} told that there is nothing to wait for"),
@@ -126,7 +147,8 @@ impl Class {
     }
 }
 
-/// The least wait that so many percent did not exceed: one that really happened, not something in between two.
+/// The least wait that so many percent did not exceed: one that really happened, not something in
+/// between two.
 fn percentile(sorted: &[Duration], percent: usize) -> Option<Duration> {
     let rank = (sorted.len() * percent).div_ceil(100);
     sorted.get(rank.checked_sub(1)?).copied()

@@ -1,13 +1,14 @@
-//! The witness: sees from outside in which order the tasks asked and were granted. A program that only uses the pool
-//! needs none of this.
+//! The witness: sees from outside in which order the tasks asked and were granted. A program that
+//! only uses the pool needs none of this.
 //!
-//! Tasks that wake up do not do so in the order in which they were granted, so their own word proves nothing. But the
-//! pool can be looked at, one instant at a time:
+//! Tasks that wake up do not do so in the order in which they were granted, so their own word
+//! proves nothing. But the pool can be looked at, one instant at a time:
 //!
-//! - A task asks only after all before it are seen to stand in line, so that the order of asking is known.
-//! - Only what gives back can grant to those who wait. The witness lets one of those happen at a time, and looks who
-//!   holds something then: if nobody is overtaken, then at every look those who have been granted are the first of the
-//!   line, without a gap.
+//! - A task asks only after all before it are seen to stand in line, so that the order of asking is
+//!   known.
+//! - Only what gives back can grant to those who wait. The witness lets one of those happen at a
+//!   time, and looks who holds something then: if nobody is overtaken, then at every look those who
+//!   have been granted are the first of the line, without a gap.
 
 use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -43,8 +44,8 @@ impl Witness {
         line.len() - 1
     }
 
-    /// Whether all before `place` have asked. In one snapshot each of them is counted once: as one that waits or, after
-    /// that, as admitted or refused.
+    /// Whether all before `place` have asked. In one snapshot each of them is counted once: as one
+    /// that waits or, after that, as admitted or refused.
     pub fn is_turn(&self, place: usize) -> bool {
         let Snapshot { waiting, admitted, refused, .. } = self.pool.snapshot();
         waiting + admitted + refused >= place as u64
@@ -72,7 +73,8 @@ impl Witness {
 impl Log {
     fn look(&mut self, pool: &BudgetPool) {
         let holders = pool.holders().into_iter();
-        let tasks = holders.filter_map(|holder| Some((holder.amount.get(Axis::Tokens)?.units() % 1_000) as usize));
+        let tasks = holders
+            .filter_map(|holder| Some((holder.amount.get(Axis::Tokens)?.units() % 1_000) as usize));
         let mut new: Vec<usize> = tasks
             .filter_map(|task| self.line.iter().position(|&other| other == task))
             .filter(|place| !self.granted.contains(place))
@@ -83,15 +85,17 @@ impl Log {
     }
 }
 
-/// Whether those who were `granted` are the first of the line, in its order. `impossible` are the places of those who
-/// were told that they can never fit: they may be in the middle.
+/// Whether those who were `granted` are the first of the line, in its order. `impossible` are the
+/// places of those who were told that they can never fit: they may be in the middle.
 ///
 /// # Errors
 /// The first who was overtaken, and by whom.
 pub fn check_order(granted: &[usize], impossible: &BTreeSet<usize>) -> Result<(), String> {
     let line = (0..).filter(|place| !impossible.contains(place));
     match line.zip(granted).find(|(due, granted)| due != *granted) {
-        Some((due, granted)) => Err(format!("place {granted} was granted when it was the turn of place {due}")),
+        Some((due, granted)) => {
+            Err(format!("place {granted} was granted when it was the turn of place {due}"))
+        }
         None => Ok(()),
     }
 }
@@ -105,8 +109,8 @@ pub struct Claims {
     pub spent: u64,
 }
 
-/// Compares the pool, when all is over, with what the tasks claim: nothing is left reserved, nobody is left waiting,
-/// what was spent is what is booked, and no cap was ever passed.
+/// Compares the pool, when all is over, with what the tasks claim: nothing is left reserved, nobody
+/// is left waiting, what was spent is what is booked, and no cap was ever passed.
 ///
 /// # Errors
 /// A line for every difference.

@@ -1,4 +1,5 @@
-//! The part to take home: a task that waits for its share of the budget, in async code and on a thread of a pool.
+//! The part to take home: a task that waits for its share of the budget, in async code and on a
+//! thread of a pool.
 
 use std::io;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use tokio::task::JoinSet;
 
 use crate::witness::Witness;
 
-/// One call of a model, made up: how much it may need, how much it will turn out to need, and how long it takes.
+/// One call of a model, made up: how much it may need, how much it will turn out to need, and how
+/// long it takes.
 #[derive(Debug, Clone)]
 pub struct Task {
     pub number: usize,
@@ -52,7 +54,11 @@ pub enum End {
 }
 
 /// Everything at once, each as a tokio task.
-pub fn with_tokio(tasks: Vec<Task>, pool: &BudgetPool, witness: &Arc<Witness>) -> io::Result<Vec<Outcome>> {
+pub fn with_tokio(
+    tasks: Vec<Task>,
+    pool: &BudgetPool,
+    witness: &Arc<Witness>,
+) -> io::Result<Vec<Outcome>> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     Ok(runtime.block_on(async {
         let mut fan_out = JoinSet::new();
@@ -93,15 +99,18 @@ async fn call(task: &Task) {
     tokio::time::sleep(task.takes).await;
 }
 
-/// The same with threads: the pool is a counter that they share, and a thread that must wait sleeps.
+/// The same with threads: the pool is a counter that they share, and a thread that must wait
+/// sleeps.
 pub fn with_threads(
     tasks: Vec<Task>,
     pool: &BudgetPool,
     witness: &Witness,
     threads: usize,
 ) -> io::Result<Vec<Outcome>> {
-    let workers = ThreadPoolBuilder::new().num_threads(threads).build().map_err(io::Error::other)?;
-    Ok(workers.install(|| tasks.into_par_iter().map(|task| one_blocking(task, pool, witness)).collect()))
+    let workers =
+        ThreadPoolBuilder::new().num_threads(threads).build().map_err(io::Error::other)?;
+    Ok(workers
+        .install(|| tasks.into_par_iter().map(|task| one_blocking(task, pool, witness)).collect()))
 }
 
 fn one_blocking(task: Task, pool: &BudgetPool, witness: &Witness) -> Outcome {
@@ -116,8 +125,8 @@ fn one_blocking(task: Task, pool: &BudgetPool, witness: &Witness) -> Outcome {
         Err(refusal) => End::Told(refusal),
         Ok(hold) => {
             witness.look();
-            // Nothing stops a thread in the middle of its call: it ends it, and books what it cost, also if the pool
-            // was closed meanwhile.
+            // Nothing stops a thread in the middle of its call: it ends it, and books what it cost,
+            // also if the pool was closed meanwhile.
             thread::sleep(task.takes);
             witness.watch(|| hold.commit(Amount::new().tokens(task.spends)));
             End::Served
@@ -126,7 +135,8 @@ fn one_blocking(task: Task, pool: &BudgetPool, witness: &Witness) -> Outcome {
     Outcome { task, place, asked, answered, end }
 }
 
-/// Many small tasks, some larger, few large ones, in a random order that is the same for the same seed.
+/// Many small tasks, some larger, few large ones, in a random order that is the same for the same
+/// seed.
 pub fn made_up(tasks: u16, seed: u64, speed: u32) -> Vec<Task> {
     let mut random = SplitMix64(seed);
     let mut task = |number| {
@@ -135,7 +145,8 @@ pub fn made_up(tasks: u16, seed: u64, speed: u32) -> Vec<Task> {
             60..90 => (Class::Medium, random.between(3, 9), random.between(60, 140)),
             _ => (Class::Large, random.between(12, 30), random.between(150, 300)),
         };
-        // The last three digits are the task's number, so that a hold tells whose it is: see `witness.rs`.
+        // The last three digits are the task's number, so that a hold tells whose it is: see
+        // `witness.rs`.
         let holds = thousands * 1_000 + number as u64;
         let spends = holds * random.between(50, 101) / 100;
         Task { number, class, holds, spends, takes: Duration::from_millis(millis) / speed }

@@ -1,4 +1,5 @@
-//! The service: what a request may take of its caller's time and of its tenant's money. This is the part to take home.
+//! The service: what a request may take of its caller's time and of its tenant's money. This is the
+//! part to take home.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -12,7 +13,10 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{BoxError, Json, Router};
-use budget_pool::{Amount, BudgetError, BudgetPool, Call, Caps, DeadlineBudget, Outlook, ParseGrpcTimeoutError, Usd};
+use budget_pool::{
+    Amount, BudgetError, BudgetPool, Call, Caps, DeadlineBudget, Outlook, ParseGrpcTimeoutError,
+    Usd,
+};
 use serde::Serialize;
 use serde_json::json;
 
@@ -68,8 +72,8 @@ const JUDGE: Step = Step {
 };
 
 impl Step {
-    /// The most that the call can cost. A token is at least a byte, so the input is not underrated; what is too much
-    /// comes back with the commit.
+    /// The most that the call can cost. A token is at least a byte, so the input is not underrated;
+    /// what is too much comes back with the commit.
     fn estimate(&self, prompt: &str) -> Amount {
         self.amount(prompt.len() as u64, self.max_output)
     }
@@ -81,27 +85,45 @@ impl Step {
     fn amount(&self, input: u64, output: u64) -> Amount {
         let (input_usd, output_usd) =
             (Usd::for_tokens(input, self.input_price), Usd::for_tokens(output, self.output_price));
-        Amount::new().input_tokens(input).output_tokens(output).usd(input_usd.saturating_add(output_usd))
+        Amount::new()
+            .input_tokens(input)
+            .output_tokens(output)
+            .usd(input_usd.saturating_add(output_usd))
     }
 }
 
 /// What all requests share.
 pub struct Service {
-    /// Unbounded: it holds the caps of the named calls for the requests, whose times are children of it.
+    /// Unbounded: it holds the caps of the named calls for the requests, whose times are children
+    /// of it.
     time: DeadlineBudget,
-    /// A fixed list. Pools made for whatever name a request brings would be memory and money for the asking.
+    /// A fixed list. Pools made for whatever name a request brings would be memory and money for
+    /// the asking.
     tenants: BTreeMap<String, BudgetPool>,
     downstream: SocketAddr,
     client: Client,
 }
 
 impl Service {
-    pub fn new(downstream: SocketAddr, tenants: impl IntoIterator<Item = (&'static str, Caps)>) -> Arc<Service> {
+    pub fn new(
+        downstream: SocketAddr,
+        tenants: impl IntoIterator<Item = (&'static str, Caps)>,
+    ) -> Arc<Service> {
         let caps = [SEARCH, DRAFT, JUDGE].map(|step| (step.name, step.cap));
-        let time = DeadlineBudget::builder().call_caps(caps).build().expect("without a total there is nothing wrong");
+        let time = DeadlineBudget::builder()
+            .call_caps(caps)
+            .build()
+            .expect("without a total there is nothing wrong");
         // Pools that stand alone, so tenants do not even share a lock.
-        let pool = |(name, caps): (&str, _)| (name.to_owned(), BudgetPool::builder().name(name).caps(caps).build());
-        Arc::new(Service { time, tenants: tenants.into_iter().map(pool).collect(), downstream, client: http::client() })
+        let pool = |(name, caps): (&str, _)| {
+            (name.to_owned(), BudgetPool::builder().name(name).caps(caps).build())
+        };
+        Arc::new(Service {
+            time,
+            tenants: tenants.into_iter().map(pool).collect(),
+            downstream,
+            client: http::client(),
+        })
     }
 
     pub fn router(self: Arc<Service>) -> Router {
@@ -120,40 +142,59 @@ impl Service {
     fn budget(&self, headers: &HeaderMap) -> Result<BudgetPool, Failure> {
         let time = self.time(headers)?;
         let tenant = headers.get("x-tenant").ok_or(Failure::NoTenant)?;
-        let tenant = tenant.to_str().ok().and_then(|name| self.tenant(name)).ok_or(Failure::UnknownTenant)?;
+        let tenant = tenant
+            .to_str()
+            .ok()
+            .and_then(|name| self.tenant(name))
+            .ok_or(Failure::UnknownTenant)?;
         Ok(tenant.child().name(REQUEST).caps(PER_REQUEST).deadline(time).build())
     }
 
     fn time(&self, headers: &HeaderMap) -> Result<DeadlineBudget, Failure> {
-        let child = |budget: &DeadlineBudget, total| budget.child(total).expect("neither constant is zero");
+        let child =
+            |budget: &DeadlineBudget, total| budget.child(total).expect("neither constant is zero");
         let longest = child(&self.time, LONGEST);
         match headers.get("grpc-timeout") {
             None => Ok(child(&longest, USUAL)),
             // Whatever is not text becomes text that does not parse.
-            Some(value) => Ok(longest.child_from_grpc_timeout(&String::from_utf8_lossy(value.as_bytes()))?),
+            Some(value) => {
+                Ok(longest.child_from_grpc_timeout(&String::from_utf8_lossy(value.as_bytes()))?)
+            }
         }
     }
 
     /// One call, within the time and the money that `request` has left.
-    async fn call(&self, request: &BudgetPool, step: &Step, prompt: String) -> Result<String, Failure> {
+    async fn call(
+        &self,
+        request: &BudgetPool,
+        step: &Step,
+        prompt: String,
+    ) -> Result<String, Failure> {
         let Step { name, keep, .. } = *step;
         let time = request.deadline().expect("every request has one");
-        // Strict: with less left than the floor of 100 ms the call would be paid for, and hardly end in time.
-        let timeout = time.timeout_for(Call::named(name).reserve_for_next(keep).strict()).map_err(BudgetError::from)?;
+        // Strict: with less left than the floor of 100 ms the call would be paid for, and hardly
+        // end in time.
+        let timeout = time
+            .timeout_for(Call::named(name).reserve_for_next(keep).strict())
+            .map_err(BudgetError::from)?;
         let hold = request.reserve(step.estimate(&prompt))?.label(name);
 
         let url = format!("http://{}/{name}", self.downstream);
         // The call's share of the request's time, because after that we no longer listen.
-        let call = time.child(timeout).expect("neither the floor nor a cap is zero, so no timeout is");
+        let call =
+            time.child(timeout).expect("neither the floor nor a cap is zero, so no timeout is");
         let left = call.to_grpc_timeout();
-        let headers =
-            left.iter().map(|left| ("grpc-timeout", left.as_str())).chain([("content-type", "application/json")]);
-        let ask = serde_json::to_vec(&Ask { prompt, max_output: step.max_output }).map_err(BoxError::from)?;
+        let headers = left
+            .iter()
+            .map(|left| ("grpc-timeout", left.as_str()))
+            .chain([("content-type", "application/json")]);
+        let ask = serde_json::to_vec(&Ask { prompt, max_output: step.max_output })
+            .map_err(BoxError::from)?;
         let asked = http::post(&self.client, &url, headers, ask);
 
-        // Every way out before the commit gives the hold back: a timeout, a `?`, or the client hanging up, upon which
-        // axum drops this future. If your provider bills also what you no longer listen to, add
-        // `.commit_on_drop()` to the hold.
+        // Every way out before the commit gives the hold back: a timeout, a `?`, or the client
+        // hanging up, upon which axum drops this future. If your provider bills also what
+        // you no longer listen to, add `.commit_on_drop()` to the hold.
         let late = Failure::TimedOut { call: name, timeout };
         let response = match tokio::time::timeout(timeout, asked).await {
             Err(_) => return Err(late),
@@ -161,7 +202,8 @@ impl Service {
         };
         match response.status() {
             StatusCode::OK => {}
-            StatusCode::GATEWAY_TIMEOUT => return Err(late), // its clock was a little ahead of ours
+            StatusCode::GATEWAY_TIMEOUT => return Err(late), /* its clock was a little ahead of */
+            // ours
             status => return Err(Failure::Downstream(format!("{name} answered {status}").into())),
         }
         let reply: Reply = serde_json::from_slice(response.body()).map_err(BoxError::from)?;
@@ -176,7 +218,10 @@ struct Budget(BudgetPool);
 impl FromRequestParts<Arc<Service>> for Budget {
     type Rejection = Failure;
 
-    async fn from_request_parts(parts: &mut Parts, service: &Arc<Service>) -> Result<Budget, Failure> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        service: &Arc<Service>,
+    ) -> Result<Budget, Failure> {
         service.budget(&parts.headers).map(Budget)
     }
 }
@@ -226,13 +271,14 @@ impl Failure {
             Failure::TimedOut { .. } | Failure::Refused(BudgetError::DeadlineExceeded(_)) => {
                 StatusCode::GATEWAY_TIMEOUT
             }
-            // More than any request may spend: it is this one that is too large, whatever its tenant has. As no call
-            // costs more than its estimate, only the length of the question decides that.
+            // More than any request may spend: it is this one that is too large, whatever its
+            // tenant has. As no call costs more than its estimate, only the length of
+            // the question decides that.
             Failure::Refused(BudgetError::Exceeded(refusal)) if refusal.scope() == REQUEST => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
-            // Also if it will never fit; then without Retry-After, and the text says so. Clients that retry any 429 are
-            // better served by 402 there.
+            // Also if it will never fit; then without Retry-After, and the text says so. Clients
+            // that retry any 429 are better served by 402 there.
             Failure::Refused(BudgetError::Exceeded(_)) => StatusCode::TOO_MANY_REQUESTS,
             // Closed, say.
             Failure::Refused(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -242,12 +288,15 @@ impl Failure {
 
     /// When to come again, in seconds, if that can help at all.
     ///
-    /// What is missing is held by the tenant's other requests, and no hold outlives its request: after the longest time
-    /// that a request can have, all that stand in the way now are gone. More cannot be said. They may end much earlier,
-    /// what they really spend does not come back, and others may have come by then.
+    /// What is missing is held by the tenant's other requests, and no hold outlives its request:
+    /// after the longest time that a request can have, all that stand in the way now are gone.
+    /// More cannot be said. They may end much earlier, what they really spend does not come
+    /// back, and others may have come by then.
     fn retry_after(&self) -> Option<u64> {
         match self {
-            Failure::Refused(refusal) if refusal.outlook() == Outlook::AfterRelease => Some(LONGEST.as_secs()),
+            Failure::Refused(refusal) if refusal.outlook() == Outlook::AfterRelease => {
+                Some(LONGEST.as_secs())
+            }
             _ => None,
         }
     }

@@ -23,7 +23,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// What the downstream server has seen.
 #[derive(Default)]
 pub struct Log {
-    /// The first line of the prompt, which is the question that the client has sent, and the time that came with it.
+    /// The first line of the prompt, which is the question that the client has sent, and the time
+    /// that came with it.
     asked: Mutex<Vec<(String, String)>>,
     billed: AtomicU64,
 }
@@ -80,7 +81,14 @@ struct Case {
 
 impl Case {
     fn new(what: &'static str, tenant: &'static str, question: impl Into<String>) -> Case {
-        Case { what, tenant, grpc_timeout: None, question: question.into(), when: |_| true, until: |_| false }
+        Case {
+            what,
+            tenant,
+            grpc_timeout: None,
+            question: question.into(),
+            when: |_| true,
+            until: |_| false,
+        }
     }
 
     fn within(self, grpc_timeout: &'static str) -> Case {
@@ -126,7 +134,8 @@ pub async fn run(service: &Arc<Service>, address: SocketAddr, log: &Arc<Log>) ->
     let tasks: Vec<_> = cases()
         .into_iter()
         .map(|case| {
-            let (service, log, url, client) = (Arc::clone(service), Arc::clone(log), url.clone(), client.clone());
+            let (service, log, url, client) =
+                (Arc::clone(service), Arc::clone(log), url.clone(), client.clone());
             tokio::spawn(async move { row(&case, &service, &log, &client, &url).await })
         })
         .collect();
@@ -155,7 +164,11 @@ async fn row(case: &Case, service: &Service, log: &Log, client: &Client, url: &s
         reaches(tenant, case.when).await;
     }
     let start = Instant::now();
-    let headers = case.grpc_timeout.iter().map(|time| ("grpc-timeout", *time)).chain([("x-tenant", case.tenant)]);
+    let headers = case
+        .grpc_timeout
+        .iter()
+        .map(|time| ("grpc-timeout", *time))
+        .chain([("x-tenant", case.tenant)]);
     let response = http::post(client, url, headers, case.question.clone());
     let hung_up = async {
         match service.tenant(case.tenant) {
@@ -187,11 +200,19 @@ fn outcome(response: Result<Response<Bytes>, BoxError>) -> (String, String, Stri
         Ok(response) => response,
         Err(error) => return (String::new(), String::new(), error.to_string()),
     };
-    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let retry_after = response
+        .headers()
+        .get(RETRY_AFTER)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
     let said = match body["error"].as_str() {
         Some(error) => error.to_owned(),
-        None => format!("an answer for {} tokens, ${}", body["tokens"], body["usd"].as_str().unwrap_or_default()),
+        None => format!(
+            "an answer for {} tokens, ${}",
+            body["tokens"],
+            body["usd"].as_str().unwrap_or_default()
+        ),
     };
     (response.status().as_str().to_owned(), retry_after.to_owned(), said)
 }
@@ -199,7 +220,9 @@ fn outcome(response: Result<Response<Bytes>, BoxError>) -> (String, String, Stri
 async fn given_back(tenant: &BudgetPool) -> String {
     let hung_up = Instant::now();
     match reaches(tenant, |pool| pool.reservations == 0).await {
-        true => format!("(hung up; what was held is free again after {})", millis(hung_up.elapsed())),
+        true => {
+            format!("(hung up; what was held is free again after {})", millis(hung_up.elapsed()))
+        }
         false => "(hung up; what was held is still held)".to_owned(),
     }
 }
@@ -219,12 +242,22 @@ async fn reaches(pool: &BudgetPool, so: fn(&Snapshot) -> bool) -> bool {
 }
 
 fn table(rows: &[Row]) -> String {
-    let head =
-        ["request", "tenant", "grpc-timeout", "search, draft, judge were given", "took", "status", "Retry-After"];
-    let width = |column: usize| rows.iter().map(|Row(cells, _)| cells[column].len()).chain([head[column].len()]).max();
+    let head = [
+        "request",
+        "tenant",
+        "grpc-timeout",
+        "search, draft, judge were given",
+        "took",
+        "status",
+        "Retry-After",
+    ];
+    let width = |column: usize| {
+        rows.iter().map(|Row(cells, _)| cells[column].len()).chain([head[column].len()]).max()
+    };
     let widths: Vec<usize> = (0..head.len()).filter_map(width).collect();
     let line = |cells: &[String]| {
-        let cells: Vec<String> = cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        let cells: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}")).collect();
         format!("{}\n", cells.join("  ").trim_end())
     };
     let mut text = line(&head.map(str::to_owned));

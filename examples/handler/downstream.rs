@@ -53,19 +53,28 @@ async fn answer(
     let grpc_timeout = headers.get("grpc-timeout").and_then(|value| value.to_str().ok());
     observe(Event::Asked { call: &call, prompt: &ask.prompt, grpc_timeout });
 
-    // The caller's time, as it came. It has shrunk on every hop, so nobody works for one who no longer listens.
-    let time = grpc_timeout.map_or(Ok(DeadlineBudget::unbounded()), DeadlineBudget::from_grpc_timeout);
+    // The caller's time, as it came. It has shrunk on every hop, so nobody works for one who no
+    // longer listens.
+    let time =
+        grpc_timeout.map_or(Ok(DeadlineBudget::unbounded()), DeadlineBudget::from_grpc_timeout);
     let time = time.map_err(|_| StatusCode::BAD_REQUEST)?;
     let work = tokio::time::sleep(latency(&call, &ask.prompt));
     tokio::time::timeout(time.remaining(), work).await.map_err(|_| StatusCode::GATEWAY_TIMEOUT)?;
 
     let (text, output_tokens) = match call.as_str() {
-        "search" => ("Three passages were found that bear on the question. The second one settles it.", 40),
-        "draft" => ("Yes, for the reason that the second passage gives.", 320), // most of it thought
+        "search" => {
+            ("Three passages were found that bear on the question. The second one settles it.", 40)
+        }
+        "draft" => ("Yes, for the reason that the second passage gives.", 320), /* most of it */
+        // thought
         _ => ("The draft says what the passages say.", 20),
     };
     let input_tokens = ask.prompt.len().div_ceil(4) as u64; // about right for English
-    let reply = Reply { text: text.to_owned(), input_tokens, output_tokens: ask.max_output.min(output_tokens) };
+    let reply = Reply {
+        text: text.to_owned(),
+        input_tokens,
+        output_tokens: ask.max_output.min(output_tokens),
+    };
     observe(Event::Billed { tokens: reply.input_tokens + reply.output_tokens });
     Ok(Json(reply))
 }

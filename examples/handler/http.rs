@@ -20,8 +20,8 @@ pub fn client() -> Client {
     legacy::Client::builder(TokioExecutor::new()).build_http()
 }
 
-/// Posts, and reads the whole response. Drop the future to break off: the connection is closed, so that the other side
-/// can tell.
+/// Posts, and reads the whole response. Drop the future to break off: the connection is closed, so
+/// that the other side can tell.
 pub async fn post(
     client: &Client,
     url: &str,

@@ -1,14 +1,14 @@
-//! An HTTP handler that ends in time and spends no more than it may: a deadline from the caller's `grpc-timeout`
-//! header, three calls to another server within it, and a budget of tokens and dollars for each request under one for
-//! its tenant.
+//! An HTTP handler that ends in time and spends no more than it may: a deadline from the caller's
+//! `grpc-timeout` header, three calls to another server within it, and a budget of tokens and
+//! dollars for each request under one for its tenant.
 //!
 //! ```text
 //! cargo run --example handler              # both servers, a burst of requests of all kinds, and what became of each
 //! cargo run --example handler -- --serve   # both servers, to be asked with curl
 //! ```
 //!
-//! `app.rs` is the part to take home: the service. `downstream.rs` is what it calls, as slow as it is told to be.
-//! `burst.rs` has the requests.
+//! `app.rs` is the part to take home: the service. `downstream.rs` is what it calls, as slow as it
+//! is told to be. `burst.rs` has the requests.
 //!
 //! | a request that | is answered with |
 //! | --- | --- |
@@ -19,8 +19,8 @@
 //! | lacks what its tenant has spent already | 429 without it: waiting does not help |
 //! | asks more than any request may spend | 413 |
 //!
-//! A client that hangs up takes its request with it: what that held is free again, and the call downstream is broken
-//! off.
+//! A client that hangs up takes its request with it: what that held is free again, and the call
+//! downstream is broken off.
 
 mod app;
 mod burst;
@@ -91,7 +91,11 @@ async fn serve() -> Result<ExitCode, BoxError> {
     let downstream = http::serve(downstream::router(|event| {
         if let Event::Asked { call, grpc_timeout, .. } = event {
             // Whether anybody reads that or not, serving goes on.
-            _ = writeln!(std::io::stdout(), "downstream: {call}, grpc-timeout {}", grpc_timeout.unwrap_or("none"));
+            _ = writeln!(
+                std::io::stdout(),
+                "downstream: {call}, grpc-timeout {}",
+                grpc_timeout.unwrap_or("none")
+            );
         }
     }));
     let service = Service::new(downstream.await?, tenants());
@@ -101,7 +105,9 @@ async fn serve() -> Result<ExitCode, BoxError> {
 }
 
 fn curl(address: SocketAddr) -> String {
-    let ask = |what: &str, arguments: &str| format!("\n# {what}\ncurl -i http://{address}/answer {arguments}\n");
+    let ask = |what: &str, arguments: &str| {
+        format!("\n# {what}\ncurl -i http://{address}/answer {arguments}\n")
+    };
     let lines = [
         "Words like `search=400` or `draft=5000` in a question make that call so many milliseconds long.\n".to_owned(),
         ask("an answer", "-H 'x-tenant: acme' -d 'Why is the sky blue?'"),

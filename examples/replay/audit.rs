@@ -15,7 +15,8 @@ pub struct Usage {
 }
 
 impl Usage {
-    /// The units on one axis: nano-USD for money, a count for everything else. Nothing stays in flight.
+    /// The units on one axis: nano-USD for money, a count for everything else. Nothing stays in
+    /// flight.
     pub fn on(&self, axis: Axis) -> u64 {
         match axis {
             Axis::Tokens => self.input + self.output,
@@ -28,7 +29,11 @@ impl Usage {
     }
 
     pub fn amount(&self) -> Amount {
-        Amount::new().input_tokens(self.input).output_tokens(self.output).requests(self.requests).usd(self.usd)
+        Amount::new()
+            .input_tokens(self.input)
+            .output_tokens(self.output)
+            .requests(self.requests)
+            .usd(self.usd)
     }
 }
 
@@ -57,10 +62,11 @@ impl Sum for Usage {
     }
 }
 
-/// Compares a tree of pools with those who spent from it, to the last token and nano-USD. `pools` starts with the root;
-/// below it each agent has the pool of its name.
+/// Compares a tree of pools with those who spent from it, to the last token and nano-USD. `pools`
+/// starts with the root; below it each agent has the pool of its name.
 ///
-/// - Every pool's `used + overage` is what its agent (for the root: all agents together) really spent.
+/// - Every pool's `used + overage` is what its agent (for the root: all agents together) really
+///   spent.
 /// - Nothing is left reserved.
 /// - No pool was ever above a cap.
 ///
@@ -93,7 +99,11 @@ fn compare(pool: &Snapshot, usage: Usage, wrong: &mut Vec<String>) {
             differs(format!("{} left reserved", books.reserved.units()));
         }
         if let Some(cap) = books.cap.filter(|cap| books.peak.units() > cap.units()) {
-            differs(format!("{} used and reserved at once, the cap is {}", books.peak.units(), cap.units()));
+            differs(format!(
+                "{} used and reserved at once, the cap is {}",
+                books.peak.units(),
+                cap.units()
+            ));
         }
     }
 }

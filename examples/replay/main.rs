@@ -5,14 +5,15 @@
 //! cargo run --release --example replay -- --strategy metered TRACE.csv
 //! ```
 //!
-//! `strategy.rs` is the part to take home: one call under each strategy. `main.rs` has the agents: one thread and one
-//! child pool each, taking calls from the trace as fast as they can until it has no more. `audit.rs` checks at the end
-//! that the pools have booked what the agents really spent.
+//! `strategy.rs` is the part to take home: one call under each strategy. `main.rs` has the agents:
+//! one thread and one child pool each, taking calls from the trace as fast as they can until it has
+//! no more. `audit.rs` checks at the end that the pools have booked what the agents really spent.
 //!
-//! A call that is refused for good is skipped and counted: a smaller one behind it may still fit. A call that would fit
-//! once others give back what they hold (`Outlook::AfterRelease`) is asked again until it fits or never will. Otherwise
-//! the figures would show how fast agents give up, not what a strategy does with a budget: those that are refused would
-//! race through the trace while the rest of the budget is only held. `--impatient` shows just that.
+//! A call that is refused for good is skipped and counted: a smaller one behind it may still fit. A
+//! call that would fit once others give back what they hold (`Outlook::AfterRelease`) is asked
+//! again until it fits or never will. Otherwise the figures would show how fast agents give up, not
+//! what a strategy does with a budget: those that are refused would race through the trace while
+//! the rest of the budget is only held. `--impatient` shows just that.
 
 mod audit;
 mod progress;
@@ -47,7 +48,8 @@ const TICK: Duration = Duration::from_millis(2);
 /// Replays LLM calls against one shared budget and says what it did with it.
 #[derive(Debug, Parser)]
 struct Options {
-    /// CSV with the header TIMESTAMP,ContextTokens,GeneratedTokens [default: calls made up from --seed]
+    /// CSV with the header TIMESTAMP,ContextTokens,GeneratedTokens [default: calls made up from
+    /// --seed]
     path: Option<PathBuf>,
 
     /// How calls are kept within the budget
@@ -126,9 +128,11 @@ impl Options {
             None => StrategyName::value_variants(),
         };
         let strategies = names.iter().flat_map(|name| match name {
-            StrategyName::ReserveMax => {
-                self.max_output.iter().map(|&max_output| Strategy::ReserveMax { max_output }).collect()
-            }
+            StrategyName::ReserveMax => self
+                .max_output
+                .iter()
+                .map(|&max_output| Strategy::ReserveMax { max_output })
+                .collect(),
             StrategyName::AdmitThenCount => vec![Strategy::AdmitThenCount],
             StrategyName::Metered => vec![Strategy::Metered { step: self.step }],
         });
@@ -137,7 +141,13 @@ impl Options {
 
     fn caps(&self) -> Caps {
         let mut caps = Caps::new();
-        let given = [self.tokens, self.usd.map(Usd::as_nanos), self.requests, self.in_flight, self.agent_tokens];
+        let given = [
+            self.tokens,
+            self.usd.map(Usd::as_nanos),
+            self.requests,
+            self.in_flight,
+            self.agent_tokens,
+        ];
         if given.iter().all(Option::is_none) && self.deadline.is_none() {
             return caps.tokens(50_000).usd(Usd::from_dollars(1));
         }
@@ -179,7 +189,9 @@ fn dollars(text: &str) -> Result<Usd, String> {
 
 fn price(text: &str) -> Result<Usd, String> {
     match dollars(text)? {
-        price if price > Usd::from_dollars(10_000) => Err("no model costs more than 10000 for a million".to_owned()),
+        price if price > Usd::from_dollars(10_000) => {
+            Err("no model costs more than 10000 for a million".to_owned())
+        }
         price => Ok(price),
     }
 }
@@ -189,7 +201,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if seconds > 0.0 && seconds <= YEAR => {
             let deadline = Duration::from_secs_f64(seconds);
-            if deadline.is_zero() { Err("it must be more than zero".to_owned()) } else { Ok(deadline) }
+            if deadline.is_zero() {
+                Err("it must be more than zero".to_owned())
+            } else {
+                Ok(deadline)
+            }
         }
         Ok(_) => Err("it must be more than zero and at most a year".to_owned()),
         Err(error) => Err(error.to_string()),
@@ -221,12 +237,18 @@ fn main() -> ExitCode {
     }
 
     let agents = usize::from(options.agents);
-    let source = options.path.as_ref().map_or_else(|| "a sample".to_owned(), |path| path.display().to_string());
+    let source = options
+        .path
+        .as_ref()
+        .map_or_else(|| "a sample".to_owned(), |path| path.display().to_string());
     let report = [
         format!("{} calls of {source}, {agents} agents, {}", calls.len(), options.budget()),
         report::table(&runs),
         report::legend(&runs),
-        format!("Audit passed: in every run all {} pools have booked what was spent, to the nano-USD.", agents + 1),
+        format!(
+            "Audit passed: in every run all {} pools have booked what was spent, to the nano-USD.",
+            agents + 1
+        ),
         report::summary(&runs, agents),
     ];
     match writeln!(std::io::stdout(), "{}", report.join("\n\n")) {
@@ -245,8 +267,12 @@ fn load(options: &Options) -> Result<Vec<Call>, String> {
         None => trace::sample(options.seed, options.calls),
     };
     let model = options.model();
-    let total = calls.iter().try_fold(Usd::ZERO, |sum, call| sum.checked_add(model.bill(call.input, call.output).usd));
-    total.map(|_| calls).ok_or_else(|| format!("at these prices the trace costs more than ${}", Usd::MAX))
+    let total = calls
+        .iter()
+        .try_fold(Usd::ZERO, |sum, call| sum.checked_add(model.bill(call.input, call.output).usd));
+    total
+        .map(|_| calls)
+        .ok_or_else(|| format!("at these prices the trace costs more than ${}", Usd::MAX))
 }
 
 /// One strategy on a fresh budget: the whole trace, then the audit.
@@ -254,7 +280,8 @@ fn run(strategy: Strategy, options: &Options, calls: &[Call]) -> Result<Run, Vec
     // The pool lives in simulated time too, so that its deadline means the same at every speed.
     let (epoch, speed) = (Instant::now(), options.speed);
     let simulated = move || epoch + epoch.elapsed() * speed;
-    let mut builder = BudgetPool::builder().name("the budget").caps(options.caps()).clock(simulated);
+    let mut builder =
+        BudgetPool::builder().name("the budget").caps(options.caps()).clock(simulated);
     if let Some(deadline) = options.deadline {
         builder = builder.deadline(deadline);
     }
@@ -262,7 +289,11 @@ fn run(strategy: Strategy, options: &Options, calls: &[Call]) -> Result<Run, Vec
     let pools: Vec<BudgetPool> = (0..options.agents)
         .map(|index| {
             let agent = budget.child().name(format!("agent-{index}"));
-            options.agent_tokens.into_iter().fold(agent, |agent, tokens| agent.tokens(tokens)).build()
+            options
+                .agent_tokens
+                .into_iter()
+                .fold(agent, |agent, tokens| agent.tokens(tokens))
+                .build()
         })
         .collect();
 
@@ -283,8 +314,11 @@ fn run(strategy: Strategy, options: &Options, calls: &[Call]) -> Result<Run, Vec
     let elapsed = epoch.elapsed();
     bars.finish();
 
-    let spent: Vec<(String, Usage)> =
-        pools.iter().zip(&tallies).map(|(pool, tally)| (pool.name().to_owned(), tally.spent)).collect();
+    let spent: Vec<(String, Usage)> = pools
+        .iter()
+        .zip(&tallies)
+        .map(|(pool, tally)| (pool.name().to_owned(), tally.spent))
+        .collect();
     audit::audit(&budget.snapshot_tree(), &spent)?;
 
     let mut tally = Tally::default();
@@ -293,14 +327,22 @@ fn run(strategy: Strategy, options: &Options, calls: &[Call]) -> Result<Run, Vec
 }
 
 /// One agent: takes the next call that nobody has taken until there are no more.
-fn agent(strategy: Strategy, options: &Options, pool: &BudgetPool, calls: &[Call], next: &AtomicUsize) -> Tally {
+fn agent(
+    strategy: Strategy,
+    options: &Options,
+    pool: &BudgetPool,
+    calls: &[Call],
+    next: &AtomicUsize,
+) -> Tally {
     let model = options.model();
     let mut tally = Tally::default();
     while let Some(&call) = calls.get(next.fetch_add(1, Ordering::Relaxed)) {
         let mut waited = false;
         let outcome = loop {
             match strategy.call(call, pool, &model) {
-                Err(refusal) if refusal.outlook() == Outlook::AfterRelease && !options.impatient => {
+                Err(refusal)
+                    if refusal.outlook() == Outlook::AfterRelease && !options.impatient =>
+                {
                     waited = true;
                     thread::sleep(RETRY);
                 }

@@ -17,16 +17,20 @@ pub struct Bars {
 impl Bars {
     /// Draws what is capped in `pool`, and its `deadline`.
     pub fn new(strategy: Strategy, pool: &BudgetPool, deadline: Option<Duration>) -> Bars {
-        let style = |template| ProgressStyle::with_template(template).expect("the template is well formed");
+        let style =
+            |template| ProgressStyle::with_template(template).expect("the template is well formed");
         let screen = MultiProgress::new();
         let title = screen.add(ProgressBar::new_spinner()).with_style(style("{msg}"));
         title.set_message(strategy.to_string());
 
         let snapshot = pool.snapshot();
-        let caps = WATCHED.into_iter().filter_map(|axis| Some((axis, snapshot.axis(axis)?.cap?.units())));
+        let caps =
+            WATCHED.into_iter().filter_map(|axis| Some((axis, snapshot.axis(axis)?.cap?.units())));
         let time = deadline.map(|deadline| (Axis::Deadline, millis(deadline)));
         let bar = |(axis, cap): (Axis, u64)| {
-            let bar = screen.add(ProgressBar::new(cap)).with_style(style("{prefix:>9} [{bar:30}] {wide_msg}"));
+            let bar = screen
+                .add(ProgressBar::new(cap))
+                .with_style(style("{prefix:>9} [{bar:30}] {wide_msg}"));
             (axis, bar.with_prefix(axis.to_string()))
         };
         Bars { title, bars: caps.chain(time).map(bar).collect() }
@@ -39,7 +43,11 @@ impl Bars {
                 // The one axis without books is time.
                 let deadline = Duration::from_millis(bar.length().unwrap_or(0));
                 bar.set_position(millis(elapsed.min(deadline)));
-                bar.set_message(format!("{:.1} of {:.1} s", elapsed.as_secs_f64(), deadline.as_secs_f64()));
+                bar.set_message(format!(
+                    "{:.1} of {:.1} s",
+                    elapsed.as_secs_f64(),
+                    deadline.as_secs_f64()
+                ));
                 continue;
             };
             // Calls in flight are only ever held.
@@ -47,7 +55,8 @@ impl Bars {
                 Axis::InFlight => (books.reserved, 0),
                 _ => (books.used, books.reserved.units()),
             };
-            let mut message = format!("{} of {}", number(filled), books.cap.map(number).unwrap_or_default());
+            let mut message =
+                format!("{} of {}", number(filled), books.cap.map(number).unwrap_or_default());
             if held > 0 {
                 message += &format!(", {} held", number(books.reserved));
             }

@@ -16,11 +16,14 @@ impl SplitMix64 {
         z ^ (z >> 31)
     }
 
-    /// A number distributed as the curve says, at one of so many places in each per mille: whole numbers all the way,
-    /// so that no machine rounds differently.
+    /// A number distributed as the curve says, at one of so many places in each per mille: whole
+    /// numbers all the way, so that no machine rounds differently.
     pub fn on_curve(&mut self, curve: &[(u64, u64)], parts: u64) -> u64 {
         let at = self.next() % (1_000 * parts);
-        let step = curve.windows(2).find(|step| at < step[1].0 * parts).expect("the curve ends at 1000 per mille");
+        let step = curve
+            .windows(2)
+            .find(|step| at < step[1].0 * parts)
+            .expect("the curve ends at 1000 per mille");
         let ((from, low), (to, high)) = (step[0], step[1]);
         low + (high - low) * (at - from * parts) / ((to - from) * parts)
     }

@@ -49,7 +49,9 @@ impl Tally {
         self.completed += other.completed;
         self.truncated += other.truncated;
         self.waited += other.waited;
-        for (mine, others) in [(&mut self.cut_off, other.cut_off), (&mut self.refused, other.refused)] {
+        for (mine, others) in
+            [(&mut self.cut_off, other.cut_off), (&mut self.refused, other.refused)]
+        {
             for (reason, calls) in others {
                 *mine.entry(reason).or_default() += calls;
             }
@@ -65,9 +67,11 @@ impl Tally {
     }
 }
 
-/// Which axis of which scope refused. The agents' own pools are one scope here: thirty lines would say no more.
+/// Which axis of which scope refused. The agents' own pools are one scope here: thirty lines would
+/// say no more.
 fn reason(refusal: &BudgetError) -> String {
-    let scope = if refusal.scope().starts_with("agent-") { "an agent's own pool" } else { refusal.scope() };
+    let scope =
+        if refusal.scope().starts_with("agent-") { "an agent's own pool" } else { refusal.scope() };
     match refusal.axis() {
         Some(axis) => format!("by {axis} of {scope}"),
         None => format!("by {scope}, closed"),
@@ -84,8 +88,8 @@ pub struct Run {
     pub speed: u32,
 }
 
-/// Where the budget went, in percent of the cap: useful, cut off and idle are all of it, overshoot comes on top (only
-/// admit-then-count can overshoot, and it cuts nothing off).
+/// Where the budget went, in percent of the cap: useful, cut off and idle are all of it, overshoot
+/// comes on top (only admit-then-count can overshoot, and it cuts nothing off).
 struct Shares {
     useful: f64,
     cut_off: f64,
@@ -118,11 +122,12 @@ impl Run {
     }
 }
 
-/// The axis to measure shares on: of those that can be used up and have a cap, the one that some run came closest to
-/// using up.
+/// The axis to measure shares on: of those that can be used up and have a cap, the one that some
+/// run came closest to using up.
 fn measured(runs: &[Run]) -> Option<Axis> {
     let most_used = |axis: Axis| {
-        let used = |run: &Run| Some(run.tally.spent.on(axis) as f64 / run.books(axis).cap?.units() as f64);
+        let used =
+            |run: &Run| Some(run.tally.spent.on(axis) as f64 / run.books(axis).cap?.units() as f64);
         runs.iter().filter_map(used).max_by(f64::total_cmp)
     };
     let axes = [Axis::Requests, Axis::Usd, Axis::Tokens]; // the last one if equal
@@ -149,12 +154,16 @@ pub fn table(runs: &[Run]) -> String {
         row("  truncated at the assumed largest output", &|run| grouped(run.tally.truncated));
     }
     for reason in reasons(|tally| &tally.cut_off) {
-        row(&format!("  cut off {reason}"), &|run| grouped(run.tally.cut_off.get(&reason).copied().unwrap_or(0)));
+        row(&format!("  cut off {reason}"), &|run| {
+            grouped(run.tally.cut_off.get(&reason).copied().unwrap_or(0))
+        });
     }
     row("  after waiting for a release", &|run| grouped(run.tally.waited));
     row("calls refused", &|run| grouped(run.tally.refused()));
     for reason in reasons(|tally| &tally.refused) {
-        row(&format!("  {reason}"), &|run| grouped(run.tally.refused.get(&reason).copied().unwrap_or(0)));
+        row(&format!("  {reason}"), &|run| {
+            grouped(run.tally.refused.get(&reason).copied().unwrap_or(0))
+        });
     }
     row("tokens used", &|run| grouped(run.pool.tokens.used));
     row("tokens beyond the cap", &|run| grouped(run.overshoot(Axis::Tokens)));
@@ -172,17 +181,22 @@ pub fn table(runs: &[Run]) -> String {
         share("  idle", |shares| shares.idle);
         share("  overshoot", |shares| shares.overshoot);
     }
-    row("simulated time", &|run| format!("{:.1} s", run.elapsed.as_secs_f64() * f64::from(run.speed)));
+    row("simulated time", &|run| {
+        format!("{:.1} s", run.elapsed.as_secs_f64() * f64::from(run.speed))
+    });
     row("wall time", &|run| format!("{:.2} s", run.elapsed.as_secs_f64()));
 
     // Every row has a cell for every run, so the widths of a column are those of its cells.
     let name_width = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..runs.len())
-        .map(|column| rows.iter().map(|(_, cells)| cells[column].chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            rows.iter().map(|(_, cells)| cells[column].chars().count()).max().unwrap_or(0)
+        })
         .collect();
     let mut lines: Vec<String> = Vec::new();
     for (name, cells) in &rows {
-        let cells: String = cells.iter().zip(&widths).map(|(cell, width)| format!("  {cell:>width$}")).collect();
+        let cells: String =
+            cells.iter().zip(&widths).map(|(cell, width)| format!("  {cell:>width$}")).collect();
         lines.push(format!("{name:name_width$}{cells}"));
     }
     lines.insert(1, "-".repeat(lines[0].chars().count()));

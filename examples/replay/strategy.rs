@@ -16,7 +16,8 @@ pub enum Strategy {
     ReserveMax { max_output: u64 },
     /// Check that the context fits, call, then book what it cost.
     AdmitThenCount,
-    /// Hold the context and one step of output; grow the hold by a step whenever the stream has used it up.
+    /// Hold the context and one step of output; grow the hold by a step whenever the stream has
+    /// used it up.
     Metered { step: u64 },
 }
 
@@ -43,7 +44,8 @@ pub struct Reply {
 pub enum End {
     /// The whole output arrived.
     Complete,
-    /// The output was longer than assumed: the provider stopped at the `max_tokens` that the call had named.
+    /// The output was longer than assumed: the provider stopped at the `max_tokens` that the call
+    /// had named.
     Truncated,
     /// The pool refused the next step of the stream.
     CutOff(BudgetError),
@@ -60,10 +62,16 @@ impl Strategy {
     }
 }
 
-fn reserve_max(call: Call, max_output: u64, pool: &BudgetPool, model: &Model) -> Result<Reply, BudgetError> {
+fn reserve_max(
+    call: Call,
+    max_output: u64,
+    pool: &BudgetPool,
+    model: &Model,
+) -> Result<Reply, BudgetError> {
     let hold = pool.reserve(model.bill(call.input, max_output).amount())?;
 
-    // What is held is also what the provider is told as `max_tokens`: more than that it never produces.
+    // What is held is also what the provider is told as `max_tokens`: more than that it never
+    // produces.
     let output = call.output.min(max_output);
     let mut stream = model.open();
     stream.read(call.input);
@@ -91,8 +99,8 @@ fn metered(call: Call, step: u64, pool: &BudgetPool, model: &Model) -> Result<Re
     let prompt = model.bill(call.input, 0);
     let mut hold = pool.reserve((prompt + model.more(0, step)).amount())?;
 
-    // Facts are booked as they happen: should this thread die in mid-stream, what was streamed stays booked, and what
-    // is held beyond it goes back.
+    // Facts are booked as they happen: should this thread die in mid-stream, what was streamed
+    // stays booked, and what is held beyond it goes back.
     let mut stream = model.open();
     stream.read(call.input);
     hold.debit(prompt.amount());
@@ -125,20 +133,23 @@ pub struct Model {
 }
 
 impl Model {
-    /// To read one token of context takes 0.1 ms, to produce one 20 ms: simulated, and about what a large model takes.
+    /// To read one token of context takes 0.1 ms, to produce one 20 ms: simulated, and about what a
+    /// large model takes.
     const READ: Duration = Duration::from_micros(100);
     const PRODUCE: Duration = Duration::from_millis(20);
 
     /// The bill for one whole call.
     pub fn bill(&self, input: u64, output: u64) -> Usage {
-        let usd = Usd::for_tokens(input, self.input_price) + Usd::for_tokens(output, self.output_price);
+        let usd =
+            Usd::for_tokens(input, self.input_price) + Usd::for_tokens(output, self.output_price);
         Usage { input, output, requests: 1, usd }
     }
 
-    /// What `tokens` of output cost after `output` have been produced: steps add up to the bill exactly, since it is
-    /// the running total that is rounded to a nano-USD and not the step.
+    /// What `tokens` of output cost after `output` have been produced: steps add up to the bill
+    /// exactly, since it is the running total that is rounded to a nano-USD and not the step.
     fn more(&self, output: u64, tokens: u64) -> Usage {
-        let usd = Usd::for_tokens(output + tokens, self.output_price) - Usd::for_tokens(output, self.output_price);
+        let usd = Usd::for_tokens(output + tokens, self.output_price)
+            - Usd::for_tokens(output, self.output_price);
         Usage { input: 0, output: tokens, requests: 0, usd }
     }
 
@@ -147,8 +158,8 @@ impl Model {
     }
 }
 
-/// One call's own time. It sleeps towards instants and not for durations, so that the delays of a busy machine do not
-/// add up over the steps.
+/// One call's own time. It sleeps towards instants and not for durations, so that the delays of a
+/// busy machine do not add up over the steps.
 struct Stream {
     speed: u32,
     opened: Instant,

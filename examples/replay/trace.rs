@@ -13,8 +13,8 @@ pub const HEADER: &str = "TIMESTAMP,ContextTokens,GeneratedTokens";
 /// More tokens than any model takes in or puts out in one call: beyond it, a row is a mistake.
 pub const MOST_TOKENS: u64 = 10_000_000;
 
-/// One call of the trace. Its time of arrival is checked and then left alone: agents take the calls in the order of the
-/// trace, as fast as they can.
+/// One call of the trace. Its time of arrival is checked and then left alone: agents take the calls
+/// in the order of the trace, as fast as they can.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Call {
     pub input: u64,
@@ -50,15 +50,23 @@ fn parse(text: impl BufRead) -> Result<Vec<Call>, TraceError> {
         if index == 0 {
             let header = line.trim_start_matches('\u{feff}').trim_end();
             if header != HEADER {
-                return Err(at_line(format!("the header is `{}`, not `{HEADER}`", shortened(header))));
+                return Err(at_line(format!(
+                    "the header is `{}`, not `{HEADER}`",
+                    shortened(header)
+                )));
             }
         } else if !line.trim().is_empty() {
             calls.push(parse_row(line.trim_end()).map_err(at_line)?);
         }
     }
     match (last, calls.is_empty()) {
-        (0, _) => Err(TraceError { line: 1, what: format!("the file is empty, the header `{HEADER}` is missing") }),
-        (line, true) => Err(TraceError { line, what: "the file ends here and has no calls".to_owned() }),
+        (0, _) => Err(TraceError {
+            line: 1,
+            what: format!("the file is empty, the header `{HEADER}` is missing"),
+        }),
+        (line, true) => {
+            Err(TraceError { line, what: "the file ends here and has no calls".to_owned() })
+        }
         _ => Ok(calls),
     }
 }
@@ -71,7 +79,10 @@ fn parse_row(row: &str) -> Result<Call, String> {
     if !is_timestamp(timestamp) {
         return Err(format!("TIMESTAMP is no date and time: `{}`", shortened(timestamp)));
     }
-    let call = Call { input: tokens("ContextTokens", context)?, output: tokens("GeneratedTokens", generated)? };
+    let call = Call {
+        input: tokens("ContextTokens", context)?,
+        output: tokens("GeneratedTokens", generated)?,
+    };
     if call.input + call.output == 0 {
         return Err("a call without any token".to_owned());
     }
@@ -86,17 +97,23 @@ fn tokens(column: &str, field: &str) -> Result<u64, String> {
     // All digits: what does not fit into a `u64` is absurd too.
     match field.parse() {
         Ok(tokens) if tokens <= MOST_TOKENS => Ok(tokens),
-        _ => Err(format!("{column} is absurd: {}, at most {MOST_TOKENS} are believed", shortened(field))),
+        _ => Err(format!(
+            "{column} is absurd: {}, at most {MOST_TOKENS} are believed",
+            shortened(field)
+        )),
     }
 }
 
-/// `2023-11-16 18:17:03`, with a `T` instead of the space if need be, and any fraction or zone after it.
+/// `2023-11-16 18:17:03`, with a `T` instead of the space if need be, and any fraction or zone
+/// after it.
 fn is_timestamp(text: &str) -> bool {
     let shape = b"dddd-dd-dd dd:dd:dd";
-    let (Some(head), rest) = (text.as_bytes().get(..shape.len()), text.bytes().skip(shape.len())) else {
+    let (Some(head), rest) = (text.as_bytes().get(..shape.len()), text.bytes().skip(shape.len()))
+    else {
         return false;
     };
-    let number = |from: usize, to: usize| text.get(from..to).and_then(|digits| digits.parse::<u32>().ok());
+    let number =
+        |from: usize, to: usize| text.get(from..to).and_then(|digits| digits.parse::<u32>().ok());
     head.iter().zip(shape).all(|(byte, expected)| match expected {
         b'd' => byte.is_ascii_digit(),
         b' ' => matches!(byte, b' ' | b'T'),
@@ -117,12 +134,20 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Calls as code assistants make them: long contexts, short answers, and both with a long tail. The same seed gives the
-/// same calls everywhere.
+/// Calls as code assistants make them: long contexts, short answers, and both with a long tail. The
+/// same seed gives the same calls everywhere.
 pub fn sample(seed: u64, calls: u32) -> Vec<Call> {
     // (per mille of the calls, at most this many tokens), in between on a straight line.
-    const INPUT: [(u64, u64); 8] =
-        [(0, 16), (100, 80), (250, 250), (500, 600), (750, 1_200), (900, 2_200), (990, 3_600), (1_000, 4_000)];
+    const INPUT: [(u64, u64); 8] = [
+        (0, 16),
+        (100, 80),
+        (250, 250),
+        (500, 600),
+        (750, 1_200),
+        (900, 2_200),
+        (990, 3_600),
+        (1_000, 4_000),
+    ];
     const OUTPUT: [(u64, u64); 8] =
         [(0, 1), (100, 5), (250, 9), (500, 15), (750, 28), (900, 60), (990, 250), (1_000, 1_000)];
     const PARTS: u64 = 1_000;

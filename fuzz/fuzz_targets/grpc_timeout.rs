@@ -17,7 +17,8 @@ fn oracle(header: &str) -> Option<u128> {
         _ => return None,
     };
     let digits = &header[..header.len() - 1];
-    if digits.is_empty() || digits.len() > 8 || !digits.chars().all(|digit| digit.is_ascii_digit()) {
+    if digits.is_empty() || digits.len() > 8 || !digits.chars().all(|digit| digit.is_ascii_digit())
+    {
         return None;
     }
     digits.parse::<u128>().ok().map(|value| value * unit)

@@ -1,4 +1,5 @@
-//! Any text: what parses as dollars is what a big-number reading of it says, and is displayed as it parses.
+//! Any text: what parses as dollars is what a big-number reading of it says, and is displayed as it
+//! parses.
 
 #![no_main]
 
@@ -18,7 +19,8 @@ fn slowly(text: &str) -> Option<u64> {
     let point = text.find('.').unwrap_or(text.len());
     let decimals = text.len() - (point + 1).min(text.len());
     let digits = text.replacen('.', "", 1);
-    let is_number = !digits.is_empty() && decimals <= 9 && digits.chars().all(|c| c.is_ascii_digit());
+    let is_number =
+        !digits.is_empty() && decimals <= 9 && digits.chars().all(|c| c.is_ascii_digit());
     let padded = is_number.then(|| digits + &"0".repeat(9 - decimals))?;
     padded.parse().ok()
 }

@@ -1,12 +1,12 @@
 //! What is due at a given instant: holds that expire, windows that turn. Pure: time is passed in.
 //!
-//! Nothing happens by itself. Whoever knows the time *touches* a path first, and what was due there is then done as if
-//! it had been done in its time: a hold that settles when it expires settles into the period in which it expired. A
-//! window that no call has touched turns at its next touch.
+//! Nothing happens by itself. Whoever knows the time *touches* a path first, and what was due there
+//! is then done as if it had been done in its time: a hold that settles when it expires settles
+//! into the period in which it expired. A window that no call has touched turns at its next touch.
 //!
-//! Expired holds, of the whole tree, are reclaimed in small batches, so that few calls pay for many; but not fewer than
-//! the call needs to be met, and all if somebody waits, if a window must not turn before, or if whoever calls wants to
-//! see the whole.
+//! Expired holds, of the whole tree, are reclaimed in small batches, so that few calls pay for
+//! many; but not fewer than the call needs to be met, and all if somebody waits, if a window must
+//! not turn before, or if whoever calls wants to see the whole.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -52,10 +52,15 @@ impl Tree {
         !self.schedule.expiries.is_empty()
     }
 
-    /// Brings a path up to the present, for a call that asks for so much there. Returns the instant to go by: time
-    /// never runs back (P8).
+    /// Brings a path up to the present, for a call that asks for so much there. Returns the instant
+    /// to go by: time never runs back (P8).
     #[inline]
-    pub(crate) fn touch(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Option<Instant> {
+    pub(crate) fn touch(
+        &mut self,
+        at: NodeId,
+        asked: &Units,
+        now: Option<Instant>,
+    ) -> Option<Instant> {
         now.map(|now| self.touch_at(at, asked, now))
     }
 
@@ -105,7 +110,11 @@ impl Tree {
     ) -> Result<(), BudgetError> {
         self.touch_hold(key, asked, now);
         let hold = self.hold(key);
-        if hold.is_live() { Ok(()) } else { Err(BudgetError::Expired { scope: self.nodes[hold.node].name.clone() }) }
+        if hold.is_live() {
+            Ok(())
+        } else {
+            Err(BudgetError::Expired { scope: self.nodes[hold.node].name.clone() })
+        }
     }
 
     /// Whoever waits for a deadline that has come is told first.
@@ -120,7 +129,9 @@ impl Tree {
     fn bring_up(&mut self, at: NodeId, now: Instant, is_enough: impl Fn(&Tree) -> bool) {
         let mut batch = BATCH;
         // What belongs to a period must be done before its window turns.
-        while let Some(key) = self.schedule.next_due(now).filter(|_| batch > 0 || self.schedule.windows > 0) {
+        while let Some(key) =
+            self.schedule.next_due(now).filter(|_| batch > 0 || self.schedule.windows > 0)
+        {
             self.expire_due(key);
             batch = batch.saturating_sub(1);
         }
@@ -157,12 +168,14 @@ impl Tree {
 
     /// Whether any of the pools below has a window.
     pub(crate) fn has_windows_below(&self, at: NodeId) -> bool {
-        let mut below = std::iter::successors(self.next_below(at, 0), |&(id, depth)| self.next_below(id, depth));
+        let mut below = std::iter::successors(self.next_below(at, 0), |&(id, depth)| {
+            self.next_below(id, depth)
+        });
         self.schedule.windows > 0 && below.any(|(id, _)| self.nodes[id].window.is_some())
     }
 
-    /// Turns the windows of all the pools below, for one that looks at them all, and serves those who wait for that: by
-    /// ticket, once all have turned.
+    /// Turns the windows of all the pools below, for one that looks at them all, and serves those
+    /// who wait for that: by ticket, once all have turned.
     pub(crate) fn turn_below(&mut self, at: NodeId) {
         let Some(now) = self.latest.filter(|_| self.schedule.windows > 0) else { return };
         let mut below = self.next_below(at, 0);
@@ -185,8 +198,8 @@ impl Tree {
         self.schedule(key, now.checked_add(ttl));
     }
 
-    /// When a hold expires or its pool's deadline comes; and the latest instant seen, which is when one that has
-    /// expired ends.
+    /// When a hold expires or its pool's deadline comes; and the latest instant seen, which is when
+    /// one that has expired ends.
     pub(crate) fn end_of(&self, key: HoldKey) -> (Option<Instant>, Option<Instant>) {
         let hold = self.hold(key);
         let expiry = if hold.is_live() { hold.expiry } else { self.latest };
@@ -194,7 +207,12 @@ impl Tree {
         (expiry.into_iter().chain(deadline).min(), self.latest)
     }
 
-    pub(crate) fn renew(&mut self, key: HoldKey, ttl: Duration, now: Instant) -> Result<(), BudgetError> {
+    pub(crate) fn renew(
+        &mut self,
+        key: HoldKey,
+        ttl: Duration,
+        now: Instant,
+    ) -> Result<(), BudgetError> {
         self.live_hold(key, &Quantities::NONE, Some(now))?;
         self.expire_after(key, ttl);
         Ok(())
@@ -227,11 +245,18 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(1);
 
-    /// A thousand forgotten holds of one token each, all that there are, and the instant at which they expire.
+    /// A thousand forgotten holds of one token each, all that there are, and the instant at which
+    /// they expire.
     fn forgotten() -> (Tree, NodeId, Instant) {
         let (mut tree, now) = (Tree::default(), Instant::now());
         let caps = Caps::new().tokens(1_000);
-        let at = tree.add_root(Spec { name: Name::DEFAULT, caps, deadline: None, window: None, memory: None });
+        let at = tree.add_root(Spec {
+            name: Name::DEFAULT,
+            caps,
+            deadline: None,
+            window: None,
+            memory: None,
+        });
         for _ in 0..1_000 {
             tree.reserve_for(at, Amount::new().tokens(1).quantities(), TTL, now).unwrap();
         }
@@ -267,7 +292,11 @@ mod tests {
         tree.snapshot(at, Some(expiry));
         assert_eq!(left(&tree), 0);
         let (mut tree, at, expiry) = forgotten();
-        assert!(tree.wait(at, Amount::new().tokens(500).quantities(), Some(expiry - TTL)).unwrap().is_err());
+        assert!(
+            tree.wait(at, Amount::new().tokens(500).quantities(), Some(expiry - TTL))
+                .unwrap()
+                .is_err()
+        );
         assert!(record(&mut tree, at, 0, expiry));
         assert_eq!((left(&tree), tree.waits.waiting), (500, 0));
     }

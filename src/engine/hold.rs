@@ -1,7 +1,8 @@
 //! Holds: what becomes of budget that is promised to one owner. Pure.
 //!
-//! A hold lives in the tree's state, under a key, so that it can expire, be listed and be labelled. What it was is kept
-//! until its owner ends it, also when it has expired before: a spend that happened all the same can still be told.
+//! A hold lives in the tree's state, under a key, so that it can expire, be listed and be labelled.
+//! What it was is kept until its owner ends it, also when it has expired before: a spend that
+//! happened all the same can still be told.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
@@ -27,8 +28,8 @@ pub(crate) type Serial = NonZeroU64;
 pub(crate) struct Hold {
     serial: Serial,
     pub(crate) node: NodeId,
-    /// What is reserved for it, one in flight included. What was, if it has expired: its owner may still come and say
-    /// that it was spent.
+    /// What is reserved for it, one in flight included. What was, if it has expired: its owner may
+    /// still come and say that it was spent.
     pub(crate) held: Quantities,
     /// What `record` and `debit` have settled of it.
     settled: Units,
@@ -94,10 +95,13 @@ impl Tree {
         label: Option<&'static str>,
         on_drop: OnDrop,
     ) -> HoldKey {
-        let serial = self.serial.map_or(Serial::MIN, |last| last.checked_add(1).expect("2^64 holds are never made"));
+        let serial = self
+            .serial
+            .map_or(Serial::MIN, |last| last.checked_add(1).expect("2^64 holds are never made"));
         self.serial = Some(serial);
         let (settled, expiry, state) = (NOTHING, None, State::Live);
-        let slot = self.holds.insert(Hold { serial, node, held, settled, label, on_drop, expiry, state });
+        let slot =
+            self.holds.insert(Hold { serial, node, held, settled, label, on_drop, expiry, state });
         HoldKey { slot, serial }
     }
 
@@ -140,13 +144,19 @@ impl Tree {
         self.end(key, &bill, now)
     }
 
-    pub(crate) fn commit_total(&mut self, key: HoldKey, total: &Amount, now: Option<Instant>) -> Booked {
+    pub(crate) fn commit_total(
+        &mut self,
+        key: HoldKey,
+        total: &Amount,
+        now: Option<Instant>,
+    ) -> Booked {
         let hold = self.hold(key);
         let bill = hold.bill(total, &hold.settled);
         self.end(key, &bill, now)
     }
 
-    /// Asks for capacity alone: a spend that happened before the close or the deadline may still be settled after it.
+    /// Asks for capacity alone: a spend that happened before the close or the deadline may still be
+    /// settled after it.
     pub(crate) fn try_commit(
         &mut self,
         key: HoldKey,
@@ -195,7 +205,8 @@ impl Tree {
         Booked::new(&bill, self.settle(hold.node, &NOTHING, bill.units(), Tally::FACT), true)
     }
 
-    /// Its time is over: what it holds goes back, or is settled. What that was is kept for its owner.
+    /// Its time is over: what it holds goes back, or is settled. What that was is kept for its
+    /// owner.
     pub(crate) fn expire(&mut self, key: HoldKey) {
         let hold = self.hold_mut(key);
         let (node, held) = (hold.node, hold.held);
@@ -219,7 +230,12 @@ impl Tree {
         Ok(())
     }
 
-    pub(crate) fn debit_part(&mut self, key: HoldKey, part: &Quantities, now: Option<Instant>) -> Booked {
+    pub(crate) fn debit_part(
+        &mut self,
+        key: HoldKey,
+        part: &Quantities,
+        now: Option<Instant>,
+    ) -> Booked {
         self.touch_hold(key, part, now);
         self.meter(key, part, Tally::FACT)
     }
@@ -242,7 +258,12 @@ impl Tree {
         Booked::new(&bill, self.settle(node, reserved.units(), bill.units(), tally), late)
     }
 
-    pub(crate) fn grow(&mut self, key: HoldKey, extra: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
+    pub(crate) fn grow(
+        &mut self,
+        key: HoldKey,
+        extra: &Quantities,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
         self.live_hold(key, extra, now)?;
         let node = self.hold(key).node;
         self.ask(node, extra.units(), now)?;
@@ -251,7 +272,12 @@ impl Tree {
         Ok(())
     }
 
-    pub(crate) fn shrink(&mut self, key: HoldKey, by: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
+    pub(crate) fn shrink(
+        &mut self,
+        key: HoldKey,
+        by: &Quantities,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
         self.live_hold(key, &Quantities::NONE, now)?;
         self.within_hold(key, by)?;
         let hold = self.hold_mut(key);
@@ -284,11 +310,13 @@ impl Tree {
     /// Refuses what is more than the hold has: the hold is then what is available, and the cap.
     fn within_hold(&self, key: HoldKey, part: &Quantities) -> Result<(), BudgetError> {
         let hold = self.hold(key);
-        let Some(axis) = part.axes().find(|&axis| part.units()[axis] > hold.held.units()[axis]) else {
+        let Some(axis) = part.axes().find(|&axis| part.units()[axis] > hold.held.units()[axis])
+        else {
             return Ok(());
         };
         let held = hold.held.units()[axis];
-        let refusal = self.nodes[hold.node].exceeded(axis, part.units()[axis], held, Outlook::Never, None);
+        let refusal =
+            self.nodes[hold.node].exceeded(axis, part.units()[axis], held, Outlook::Never, None);
         Err(BudgetExceeded { cap: Some(held), ..refusal }.into())
     }
 }
@@ -298,7 +326,8 @@ impl Hold {
         self.state == State::Live
     }
 
-    /// What a commit of `actual` settles: a named axis at its figure beyond `already`, the others at what is held.
+    /// What a commit of `actual` settles: a named axis at its figure beyond `already`, the others
+    /// at what is held.
     fn bill(&self, actual: &Amount, already: &Units) -> Quantities {
         let named = actual.named();
         let figures = actual.quantities();
@@ -339,13 +368,16 @@ impl Hold {
         let axes = self.held.axes().union(extra.axes());
         let (held, extra) = (*self.held.units(), extra.units());
         let sum = |axis: usize| held[axis].checked_add(extra[axis]);
-        self.held = Quantities::each(axes, |axis| sum(axis).expect("what is held is within what is reserved"));
+        self.held = Quantities::each(axes, |axis| {
+            sum(axis).expect("what is held is within what is reserved")
+        });
     }
 
     pub(crate) fn take(&mut self, part: &Quantities) {
         let held = *self.held.units();
         let left = |axis: usize| held[axis].checked_sub(part.units()[axis]);
-        self.held = Quantities::each(self.held.axes(), |axis| left(axis).expect("what is taken is held"));
+        self.held =
+            Quantities::each(self.held.axes(), |axis| left(axis).expect("what is taken is held"));
     }
 }
 

@@ -24,9 +24,9 @@ impl Default for Memory {
 pub(crate) struct Keys {
     memory: Memory,
     known: HashMap<Name, Known>,
-    /// In the order in which they are forgotten, which is that of their coming: time never runs back, and all are
-    /// remembered for equally long. One that came again after its time is in here twice; its first place then
-    /// means nothing.
+    /// In the order in which they are forgotten, which is that of their coming: time never runs
+    /// back, and all are remembered for equally long. One that came again after its time is in
+    /// here twice; its first place then means nothing.
     order: VecDeque<(Instant, Name)>,
 }
 

@@ -1,6 +1,8 @@
-//! What a lease holds of a pool: a share that its worker spends from by itself, and tells of afterwards. Pure.
+//! What a lease holds of a pool: a share that its worker spends from by itself, and tells of
+//! afterwards. Pure.
 //!
-//! The pool knows what it has handed out, the lease what is left of it. What is neither settled nor left was spent.
+//! The pool knows what it has handed out, the lease what is left of it. What is neither settled nor
+//! left was spent.
 
 use std::time::Instant;
 
@@ -9,8 +11,8 @@ use crate::engine::nodes::{Booked, NOTHING, NodeId, Tally, Tree};
 use crate::types::axis::{Quantities, Units};
 use crate::types::error::BudgetError;
 
-/// No refill beyond what is asked takes more than one in so many of the units that are free: the lower the pool, the
-/// smaller the bites, and the last units go to whoever asks for them.
+/// No refill beyond what is asked takes more than one in so many of the units that are free: the
+/// lower the pool, the smaller the bites, and the last units go to whoever asks for them.
 const BITE: u64 = 8;
 
 impl Tree {
@@ -35,7 +37,8 @@ impl Tree {
         self.settle(node, spent.units(), spent.units(), Tally::FACT);
     }
 
-    /// Asks for more than is left: what is beyond comes from the pool, which also refills the share.
+    /// Asks for more than is left: what is beyond comes from the pool, which also refills the
+    /// share.
     pub(crate) fn record_leased(
         &mut self,
         key: HoldKey,
@@ -69,12 +72,15 @@ impl Tree {
         booked
     }
 
-    /// Up to the batch, as far as that leaves enough for others; not while others wait for the same.
+    /// Up to the batch, as far as that leaves enough for others; not while others wait for the
+    /// same.
     fn refill(&mut self, key: HoldKey, batch: &Quantities) {
         let hold = self.hold(key);
         let node = hold.node;
         let wanted = batch.beyond(hold.held.units());
-        let bite = Quantities::each(wanted.axes(), |axis| wanted.units()[axis].min(self.free(node, axis) / BITE));
+        let bite = Quantities::each(wanted.axes(), |axis| {
+            wanted.units()[axis].min(self.free(node, axis) / BITE)
+        });
         if self.queued_at(node, bite.units()).is_none() {
             self.hold_path(node, bite.units(), Tally::FACT);
             self.hold_mut(key).put(&bite);

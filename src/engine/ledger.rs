@@ -2,19 +2,19 @@
 //!
 //! On every axis, after every function here (P1, P2):
 //!
-//! - `used + reserved + free = cap`, and so `used + reserved <= cap`: `used` is not stored but derived, so that no
-//!   order of updates can break the equation;
+//! - `used + reserved + free = cap`, and so `used + reserved <= cap`: `used` is not stored but
+//!   derived, so that no order of updates can break the equation;
 //! - `overage > 0` implies `free = 0`: what is freed or added pays the overage first;
 //! - `spent = earlier periods + used + overage`.
 //!
-//! An axis without a cap has one of `u64::MAX`. What a fact adds beyond what a `u64` can count is not counted:
-//! `overage` and `spent` stay at `u64::MAX`.
+//! An axis without a cap has one of `u64::MAX`. What a fact adds beyond what a `u64` can count is
+//! not counted: `overage` and `spent` stay at `u64::MAX`.
 //!
 //! Arithmetic is checked. Where it is not, the line above shows what it cannot exceed.
 //!
-//! What asks goes over all axes without a branch on which are named: an axis that is not named asks for zero, and to
-//! compare with zero is cheaper than to ask whether to. What settles has more to do on an axis, and passes over the
-//! others.
+//! What asks goes over all axes without a branch on which are named: an axis that is not named asks
+//! for zero, and to compare with zero is cheaper than to ask whether to. What settles has more to
+//! do on an axis, and passes over the others.
 
 use std::array;
 
@@ -36,7 +36,9 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new(caps: &Quantities) -> Ledger {
         let capped = caps.axes();
-        let cap = array::from_fn(|axis| if capped.contains(axis) { caps.units()[axis] } else { u64::MAX });
+        let cap = array::from_fn(
+            |axis| if capped.contains(axis) { caps.units()[axis] } else { u64::MAX },
+        );
         let none = [0; Axis::COUNTED];
         Ledger { free: cap, reserved: none, cap, overage: none, peak: none, earlier: none, capped }
     }
@@ -61,7 +63,8 @@ impl Ledger {
         true
     }
 
-    /// Takes back what has just been [spent](Ledger::try_spend): it was never seen, not even by the peak.
+    /// Takes back what has just been [spent](Ledger::try_spend): it was never seen, not even by the
+    /// peak.
     pub(crate) fn unspend(&mut self, units: &Units) {
         for (free, &units) in self.free.iter_mut().zip(units) {
             *free = free.checked_add(units).expect("what is taken back was free before");
@@ -77,8 +80,8 @@ impl Ledger {
         }
     }
 
-    /// Replaces what is held by what was really spent, less or more. A fact: always booked (P2). Raises `overage` to
-    /// what did not fit.
+    /// Replaces what is held by what was really spent, less or more. A fact: always booked (P2).
+    /// Raises `overage` to what did not fit.
     #[inline]
     pub(crate) fn settle(&mut self, held: &Units, actual: &Units, overage: &mut Units) {
         for axis in 0..Axis::COUNTED {
@@ -86,7 +89,8 @@ impl Ledger {
             if held == 0 && actual == 0 {
                 continue;
             }
-            self.reserved[axis] = self.reserved[axis].checked_sub(held).expect("what is settled was held");
+            self.reserved[axis] =
+                self.reserved[axis].checked_sub(held).expect("what is settled was held");
             if actual < held {
                 self.give(axis, held - actual);
             } else {
@@ -105,18 +109,21 @@ impl Ledger {
         self.peak[axis] = self.peak(axis);
         let paid = units.min(self.overage[axis]);
         self.overage[axis] -= paid;
-        self.free[axis] = self.free[axis].checked_add(units - paid).expect("what is free is within the cap");
+        self.free[axis] =
+            self.free[axis].checked_add(units - paid).expect("what is free is within the cap");
     }
 
     /// Raises the cap, at most by the [`headroom`](Ledger::headroom).
     pub(crate) fn raise(&mut self, axis: usize, units: u64) {
         self.give(axis, units);
-        self.cap[axis] = self.cap[axis].checked_add(units).expect("a cap is raised within its headroom");
+        self.cap[axis] =
+            self.cap[axis].checked_add(units).expect("a cap is raised within its headroom");
     }
 
     /// Lowers the cap by what is free.
     pub(crate) fn lower(&mut self, axis: usize, units: u64) {
-        self.free[axis] = self.free[axis].checked_sub(units).expect("a cap is lowered by what is free");
+        self.free[axis] =
+            self.free[axis].checked_sub(units).expect("a cap is lowered by what is free");
         self.cap[axis] = self.cap[axis].checked_sub(units).expect("what is free is within the cap");
     }
 
@@ -127,8 +134,8 @@ impl Ledger {
         free
     }
 
-    /// Starts a new period: nothing is used. The caps stay, but those of `shares` become what is left of them, so that
-    /// no budget is created.
+    /// Starts a new period: nothing is used. The caps stay, but those of `shares` become what is
+    /// left of them, so that no budget is created.
     pub(crate) fn reset(&mut self, shares: AxisSet) {
         for axis in 0..Axis::COUNTED {
             self.earlier[axis] = self.spent(axis);
@@ -180,8 +187,8 @@ impl Ledger {
         self.cap[axis].checked_sub(self.free[axis]).expect("what is free is within the cap")
     }
 
-    /// The most that was used plus reserved in this period. It only falls when `free` rises, and is marked just before,
-    /// so that what is spent or held need not look at it.
+    /// The most that was used plus reserved in this period. It only falls when `free` rises, and is
+    /// marked just before, so that what is spent or held need not look at it.
     pub(crate) fn peak(&self, axis: usize) -> u64 {
         self.peak[axis].max(self.taken(axis))
     }
@@ -195,14 +202,17 @@ impl Ledger {
         u128::from(self.used(axis)) + u128::from(self.overage[axis])
     }
 
-    /// Brings back what was spent, at most all that is [owed](Ledger::owed); it pays the overage first.
+    /// Brings back what was spent, at most all that is [owed](Ledger::owed); it pays the overage
+    /// first.
     pub(crate) fn refill(&mut self, axis: usize, units: u128) {
-        let at_most = |units: u128, most: u64| u64::try_from(units).map_or(most, |units| units.min(most));
+        let at_most =
+            |units: u128, most: u64| u64::try_from(units).map_or(most, |units| units.min(most));
         self.peak[axis] = self.peak(axis);
         let paid = at_most(units, self.overage[axis]);
         let freed = at_most(units - u128::from(paid), self.used(axis));
         self.overage[axis] -= paid;
-        self.free[axis] = self.free[axis].checked_add(freed).expect("what is free is within the cap");
+        self.free[axis] =
+            self.free[axis].checked_add(freed).expect("what is free is within the cap");
         self.earlier[axis] = self.earlier[axis].saturating_add(paid).saturating_add(freed);
     }
 
@@ -244,8 +254,12 @@ mod tests {
 
     /// Used, reserved, free, overage.
     fn balance(ledger: &Ledger) -> [u64; 4] {
-        let [used, reserved, free, overage] =
-            [ledger.used(TOKENS), ledger.reserved(TOKENS), ledger.free(TOKENS), ledger.overage(TOKENS)];
+        let [used, reserved, free, overage] = [
+            ledger.used(TOKENS),
+            ledger.reserved(TOKENS),
+            ledger.free(TOKENS),
+            ledger.overage(TOKENS),
+        ];
         assert_eq!(Some(used + reserved + free), ledger.cap(TOKENS), "P1");
         assert!(overage == 0 || free == 0, "P2");
         [used, reserved, free, overage]
@@ -255,7 +269,9 @@ mod tests {
     fn p1_the_check_is_exact_at_the_cap_and_cannot_wrap() {
         let mut ledger = ledger(100);
         ledger.hold(&tokens(60));
-        for (asked, fits) in [(0, true), (40, true), (41, false), (u64::MAX, false), (u64::MAX - 59, false)] {
+        for (asked, fits) in
+            [(0, true), (40, true), (41, false), (u64::MAX, false), (u64::MAX - 59, false)]
+        {
             assert_eq!(ledger.fits(&tokens(asked)), fits, "{asked}");
         }
     }
@@ -277,7 +293,10 @@ mod tests {
         asked[USD] = 7;
         assert!(ledger.try_spend(&asked));
         ledger.unspend(&asked);
-        assert_eq!((balance(&ledger), ledger.peak(TOKENS), ledger.used(USD)), ([0, 0, 100, 0], 0, 0));
+        assert_eq!(
+            (balance(&ledger), ledger.peak(TOKENS), ledger.used(USD)),
+            ([0, 0, 100, 0], 0, 0)
+        );
         asked[TOKENS] = 101;
         assert!(!ledger.try_spend(&asked));
         assert_eq!((balance(&ledger), ledger.used(USD)), ([0, 0, 100, 0], 0));

@@ -1,11 +1,13 @@
 //! Pools under pools: a call is charged to a whole path, or to none of it. Pure.
 //!
-//! A pool's every spend is also its parent's, and so on up. Only what is asked differs at a *carve*: a carved child's
-//! caps are reserved above, so that on those axes the pools above it are not asked again. They follow the child:
+//! A pool's every spend is also its parent's, and so on up. Only what is asked differs at a
+//! *carve*: a carved child's caps are reserved above, so that on those axes the pools above it are
+//! not asked again. They follow the child:
 //!
 //! > what is reserved above for a carve = the child's `cap - used`
 //!
-//! and so whatever the child books as used leaves the parent's `reserved`, and what was really spent enters its `used`.
+//! and so whatever the child books as used leaves the parent's `reserved`, and what was really
+//! spent enters its `used`.
 //!
 //! Nothing here recurses: a tree may be as deep as memory allows.
 
@@ -172,9 +174,9 @@ impl Tree {
         id
     }
 
-    /// The last handle of a pool has gone, and with it the last hold: a hold keeps a handle. Frees the pool and those
-    /// above that nothing reaches any more. Returns the keys they knew, which may be many: to be dropped outside
-    /// the lock.
+    /// The last handle of a pool has gone, and with it the last hold: a hold keeps a handle. Frees
+    /// the pool and those above that nothing reaches any more. Returns the keys they knew,
+    /// which may be many: to be dropped outside the lock.
     pub(crate) fn drop_handle(&mut self, at: NodeId) -> Vec<Keys> {
         self.turn_to_latest(at);
         self.nodes[at].handle = false;
@@ -218,8 +220,8 @@ impl Tree {
         self.give_back(parent, &share);
     }
 
-    /// What was not spent goes back up to where the nearest carve keeps it: to the root, for each pool of a deep tree,
-    /// would be too far.
+    /// What was not spent goes back up to where the nearest carve keeps it: to the root, for each
+    /// pool of a deep tree, would be too far.
     fn give_back(&mut self, at: NodeId, share: &Units) {
         let (mut share, mut overage) = (*share, NOTHING);
         let mut above = Some(at);
@@ -263,22 +265,34 @@ impl Tree {
         snapshot
     }
 
-    pub(crate) fn add(&mut self, at: NodeId, caps: &Caps, now: Option<Instant>) -> Result<(), BudgetError> {
-        // All that is due: what is asked above follows from balances that must not change before it is granted.
+    pub(crate) fn add(
+        &mut self,
+        at: NodeId,
+        caps: &Caps,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
+        // All that is due: what is asked above follows from balances that must not change before it
+        // is granted.
         self.touch_all(at, now);
         if let Some(scope) = self.closed_by(at) {
             return Err(BudgetError::Closed { scope });
         }
         let node = &self.nodes[at];
         let more = caps.quantities().only(node.ledger.capped());
-        if let Some(axis) = more.axes().find(|&axis| more.units()[axis] > node.ledger.headroom(axis)) {
+        if let Some(axis) =
+            more.axes().find(|&axis| more.units()[axis] > node.ledger.headroom(axis))
+        {
             let headroom = node.ledger.headroom(axis);
-            return Err(node.exceeded(axis, more.units()[axis], headroom, Outlook::Never, None).into());
+            return Err(node
+                .exceeded(axis, more.units()[axis], headroom, Outlook::Never, None)
+                .into());
         }
         if let Some(parent) = node.share_of() {
             // What will pay overage here is spent already, and was booked above when it was.
             let overage = |axis| node.ledger.overage(axis);
-            let share = Quantities::each(more.axes(), |axis| more.units()[axis].saturating_sub(overage(axis)));
+            let share = Quantities::each(more.axes(), |axis| {
+                more.units()[axis].saturating_sub(overage(axis))
+            });
             self.ask(parent, share.units(), now)?;
             self.hold_path(parent, share.units(), Tally::ADMITTED);
         }
@@ -290,7 +304,12 @@ impl Tree {
         Ok(())
     }
 
-    pub(crate) fn remove_caps(&mut self, at: NodeId, caps: &Caps, now: Option<Instant>) -> Result<(), BudgetError> {
+    pub(crate) fn remove_caps(
+        &mut self,
+        at: NodeId,
+        caps: &Caps,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
         let less = caps.quantities().only(self.nodes[at].ledger.capped());
         let now = self.touch(at, less.units(), now);
         let node = &mut self.nodes[at];
@@ -310,7 +329,12 @@ impl Tree {
 
 /// Spending without a hold.
 impl Tree {
-    pub(crate) fn record(&mut self, at: NodeId, amount: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
+    pub(crate) fn record(
+        &mut self,
+        at: NodeId,
+        amount: &Quantities,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
         let now = self.touch(at, amount.units(), now);
         if !self.is_open(at, now) || !self.spend_path(at, amount.units()) {
             return Err(self.refuse(at, amount.units(), now));
@@ -319,7 +343,8 @@ impl Tree {
         Ok(())
     }
 
-    /// Spends once for a key; a call that comes again is told what the first was told: that it was admitted.
+    /// Spends once for a key; a call that comes again is told what the first was told: that it was
+    /// admitted.
     pub(crate) fn record_once(
         &mut self,
         at: NodeId,
@@ -327,16 +352,23 @@ impl Tree {
         amount: &Amount,
         now: Instant,
     ) -> Result<(), BudgetError> {
-        let now = self.touch(at, amount.quantities().units(), Some(now)).expect("it is told the time");
+        let now =
+            self.touch(at, amount.quantities().units(), Some(now)).expect("it is told the time");
         let scope = |tree: &Tree| tree.nodes[at].name.clone();
         if let Some(spent) = self.keys(at).get(&key, now) {
-            return if spent == *amount { Ok(()) } else { Err(BudgetError::KeyConflict { scope: scope(self), key }) };
+            return if spent == *amount {
+                Ok(())
+            } else {
+                Err(BudgetError::KeyConflict { scope: scope(self), key })
+            };
         }
         if self.is_open(at, Some(now)) {
             let most = self.keys(at).most();
             if let Err(free) = self.keys(at).make_room(now) {
                 self.count_refused(at);
-                let in_time = |free: &Instant| self.nodes[at].deadline.is_none_or(|deadline| *free < deadline.at);
+                let in_time = |free: &Instant| {
+                    self.nodes[at].deadline.is_none_or(|deadline| *free < deadline.at)
+                };
                 let outlook = free.filter(in_time).map_or(Outlook::Never, Outlook::At);
                 return Err(BudgetError::KeysFull {
                     scope: scope(self),
@@ -355,12 +387,26 @@ impl Tree {
         self.nodes[at].keys.get_or_insert_default()
     }
 
-    pub(crate) fn check(&mut self, at: NodeId, amount: &Quantities, now: Option<Instant>) -> Result<(), BudgetError> {
+    pub(crate) fn check(
+        &mut self,
+        at: NodeId,
+        amount: &Quantities,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
         let now = self.touch(at, amount.units(), now);
-        if self.admits(at, amount.units(), now) { Ok(()) } else { Err(self.explain(at, amount.units(), now)) }
+        if self.admits(at, amount.units(), now) {
+            Ok(())
+        } else {
+            Err(self.explain(at, amount.units(), now))
+        }
     }
 
-    pub(crate) fn debit(&mut self, at: NodeId, amount: &Quantities, now: Option<Instant>) -> Booked {
+    pub(crate) fn debit(
+        &mut self,
+        at: NodeId,
+        amount: &Quantities,
+        now: Option<Instant>,
+    ) -> Booked {
         self.touch(at, amount.units(), now);
         Booked::new(amount, self.settle(at, &NOTHING, amount.units(), Tally::FACT), false)
     }
@@ -386,14 +432,24 @@ impl Tree {
 
     /// Refuses, and counts that, or lets pass. Whoever is let pass counts it while charging.
     #[inline]
-    pub(crate) fn ask(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
+    pub(crate) fn ask(
+        &mut self,
+        at: NodeId,
+        asked: &Units,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
         let now = self.touch(at, asked, now);
         self.admit(at, asked, now)
     }
 
     /// The same, for what must not jump the queue (P6).
     #[inline]
-    pub(crate) fn ask_in_turn(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
+    pub(crate) fn ask_in_turn(
+        &mut self,
+        at: NodeId,
+        asked: &Units,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
         let now = self.touch(at, asked, now);
         if let Some(pool) = self.queued_at(at, asked).filter(|_| self.is_open(at, now)) {
             self.count_refused(at);
@@ -403,7 +459,12 @@ impl Tree {
     }
 
     #[inline]
-    fn admit(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> Result<(), BudgetError> {
+    fn admit(
+        &mut self,
+        at: NodeId,
+        asked: &Units,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
         if self.admits(at, asked, now) { Ok(()) } else { Err(self.refuse(at, asked, now)) }
     }
 
@@ -419,7 +480,11 @@ impl Tree {
     }
 
     /// The pools on the way up, each with what is asked of it: above a carve nothing on its axes.
-    pub(crate) fn asked_on_path(&self, at: NodeId, asked: &Units) -> impl Iterator<Item = (NodeId, Units)> {
+    pub(crate) fn asked_on_path(
+        &self,
+        at: NodeId,
+        asked: &Units,
+    ) -> impl Iterator<Item = (NodeId, Units)> {
         std::iter::successors(Some((at, *asked)), |&(id, mut asked)| {
             let node = &self.nodes[id];
             node.carve(&mut asked);
@@ -441,7 +506,12 @@ impl Tree {
     }
 
     #[cold]
-    pub(crate) fn refuse(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
+    pub(crate) fn refuse(
+        &mut self,
+        at: NodeId,
+        asked: &Units,
+        now: Option<Instant>,
+    ) -> BudgetError {
         self.count_refused(at);
         self.explain(at, asked, now)
     }
@@ -468,7 +538,8 @@ impl Tree {
     }
 
     fn deadline_exceeded(&self, at: NodeId, deadline: Deadline, now: Instant) -> DeadlineExceeded {
-        // Each pool has the earliest on its way up, so that the one that set it is the last with the same.
+        // Each pool has the earliest on its way up, so that the one that set it is the last with
+        // the same.
         let scope = self.path(at).take_while(|node| node.deadline == Some(deadline)).last();
         DeadlineExceeded {
             scope: scope.map(|node| node.name.clone()),
@@ -483,8 +554,8 @@ impl Tree {
         first_refusal(self.path(at), asked, self.latest)
     }
 
-    /// Spends on the whole path, or on none of it; whether it did. It goes up once, and takes back where it is refused:
-    /// most are not.
+    /// Spends on the whole path, or on none of it; whether it did. It goes up once, and takes back
+    /// where it is refused: most are not.
     #[inline]
     fn spend_path(&mut self, at: NodeId, spent: &Units) -> bool {
         let mut above = Some(at);
@@ -537,7 +608,8 @@ impl Tree {
         });
     }
 
-    /// Replaces what is held by what was really spent, all the way up. Returns the greatest overage, axis by axis.
+    /// Replaces what is held by what was really spent, all the way up. Returns the greatest
+    /// overage, axis by axis.
     #[inline]
     fn settle_path(&mut self, at: NodeId, held: &Units, actual: &Units, tally: Tally) -> Units {
         let mut held = *held;
@@ -555,7 +627,13 @@ impl Tree {
 
     /// The same, and serves those who wait for what came free.
     #[inline]
-    pub(crate) fn settle(&mut self, at: NodeId, held: &Units, actual: &Units, tally: Tally) -> Units {
+    pub(crate) fn settle(
+        &mut self,
+        at: NodeId,
+        held: &Units,
+        actual: &Units,
+        tally: Tally,
+    ) -> Units {
         let overage = self.settle_path(at, held, actual, tally);
         self.stir(at);
         overage
@@ -577,7 +655,10 @@ pub(crate) fn first_refusal<'a>(
             if units > node.ledger.free(axis) {
                 let outlook = node.outlook(axis, units, deadline);
                 match &mut first {
-                    None => first = Some(node.exceeded(axis, units, node.ledger.free(axis), outlook, now)),
+                    None => {
+                        first =
+                            Some(node.exceeded(axis, units, node.ledger.free(axis), outlook, now))
+                    }
                     Some(first) => first.worsen(outlook, now),
                 }
             }
@@ -600,7 +681,8 @@ impl Node {
         self.window.as_mut().is_some_and(|window| window.turn(&mut self.ledger, now))
     }
 
-    /// Whether a release, or time before the deadline, may make room for what is asked, on every axis.
+    /// Whether a release, or time before the deadline, may make room for what is asked, on every
+    /// axis.
     pub(crate) fn can_ever_fit(&self, asked: &Units) -> bool {
         (0..Axis::COUNTED).all(|axis| self.has_hope(axis, asked[axis]))
     }
@@ -649,8 +731,8 @@ impl Node {
         }
     }
 
-    /// Settles in a carved pool, and turns `held` into what the pools above can let go: the share shrinks by what was
-    /// used of it, and by what a closed pool has no use for.
+    /// Settles in a carved pool, and turns `held` into what the pools above can let go: the share
+    /// shrinks by what was used of it, and by what a closed pool has no use for.
     fn settle_share(&mut self, held: &mut Units, actual: &Units, overage: &mut Units) {
         let used: Units = std::array::from_fn(|axis| self.ledger.used(axis));
         self.ledger.settle(held, actual, overage);
@@ -691,17 +773,22 @@ impl Tree {
     /// The pools on the way up, as far as the nearest carve of an axis.
     fn up_to_carve(&self, at: NodeId, axis: usize) -> impl Iterator<Item = &Node> {
         let mut is_above = false;
-        self.path(at).take_while(move |node| !std::mem::replace(&mut is_above, node.carved.contains(axis)))
+        self.path(at)
+            .take_while(move |node| !std::mem::replace(&mut is_above, node.carved.contains(axis)))
     }
 
-    /// The least that is free on the way up to the nearest carve; `None` if nothing there has a cap.
+    /// The least that is free on the way up to the nearest carve; `None` if nothing there has a
+    /// cap.
     fn available(&self, at: NodeId, axis: usize) -> Option<u64> {
         self.up_to_carve(at, axis).fold(None, |least, node| node.available_below(axis, least))
     }
 
     /// The least that is free on the way up to the nearest carve, with a cap or without.
     pub(crate) fn free(&self, at: NodeId, axis: usize) -> u64 {
-        self.up_to_carve(at, axis).map(|node| node.ledger.free(axis)).min().expect("a path has a pool")
+        self.up_to_carve(at, axis)
+            .map(|node| node.ledger.free(axis))
+            .min()
+            .expect("a path has a pool")
     }
 
     /// This pool and all below it, parents before their children.
@@ -717,7 +804,10 @@ impl Tree {
             way.truncate(depth);
             let above: [Option<u64>; Axis::COUNTED] = way[depth - 1];
             way.push(std::array::from_fn(|axis| {
-                node.available_below(axis, if node.carved.contains(axis) { None } else { above[axis] })
+                node.available_below(
+                    axis,
+                    if node.carved.contains(axis) { None } else { above[axis] },
+                )
             }));
             snapshots.push(node.snapshot(depth, &way[depth]));
             below = self.next_below(id, depth);
@@ -725,7 +815,8 @@ impl Tree {
         snapshots
     }
 
-    /// The pool after this one in a walk from parents to children, with its depth below where the walk began at 0.
+    /// The pool after this one in a walk from parents to children, with its depth below where the
+    /// walk began at 0.
     pub(crate) fn next_below(&self, at: NodeId, depth: usize) -> Option<(NodeId, usize)> {
         if let Some(child) = self.nodes[at].children {
             return Some((child, depth + 1));
@@ -746,7 +837,8 @@ impl Tree {
     pub(crate) fn holders(&mut self, at: NodeId, now: Option<Instant>) -> Vec<Holder> {
         self.touch_all(at, now);
         let is_below = |hold: &&Hold| {
-            std::iter::successors(Some(hold.node), |&node| self.nodes[node].parent).any(|node| node == at)
+            std::iter::successors(Some(hold.node), |&node| self.nodes[node].parent)
+                .any(|node| node == at)
         };
         let holds = self.holds.iter().map(|(_, hold)| hold);
         holds

@@ -1,16 +1,20 @@
-//! Who waits, in what order, blocked where. Pure: wakers are stored and handed out, never woken here.
+//! Who waits, in what order, blocked where. Pure: wakers are stored and handed out, never woken
+//! here.
 //!
-//! Each pool has one queue, first come, first served, by ticket. Only the head of a queue is a *candidate*. A candidate
-//! is *blocked* at the first pool on its way up that refuses it, for lack of room or because an earlier candidate is
-//! parked there. It is *parked* there, and at the pools on the way that it would have passed: it keeps its place in all
-//! of them, so that streams of small ones in two pools cannot take turns to starve a large one that needs both. A pool
-//! that gains room, or loses a candidate, tries the first that is parked at it: one that is still refused where it is
-//! blocked stays, one that is now blocked elsewhere moves there. So a small one cannot starve a large one, one that is
-//! blocked in a child does not hold up those outside of it, and the cost is that of the grants and the moves.
+//! Each pool has one queue, first come, first served, by ticket. Only the head of a queue is a
+//! *candidate*. A candidate is *blocked* at the first pool on its way up that refuses it, for lack
+//! of room or because an earlier candidate is parked there. It is *parked* there, and at the pools
+//! on the way that it would have passed: it keeps its place in all of them, so that streams of
+//! small ones in two pools cannot take turns to starve a large one that needs both. A pool
+//! that gains room, or loses a candidate, tries the first that is parked at it: one that is still
+//! refused where it is blocked stays, one that is now blocked elsewhere moves there. So a small one
+//! cannot starve a large one, one that is blocked in a child does not hold up those outside of it,
+//! and the cost is that of the grants and the moves.
 //!
-//! Those compete at a pool who ask it for something that is capped there: on a carved axis nothing is asked above the
-//! carve. One that is blocked where it does not compete (all that can be counted of an axis without a cap is taken)
-//! waits its turn there, too: so as long as the first that is parked at a pool stays, all that are blocked there do.
+//! Those compete at a pool who ask it for something that is capped there: on a carved axis nothing
+//! is asked above the carve. One that is blocked where it does not compete (all that can be counted
+//! of an axis without a cap is taken) waits its turn there, too: so as long as the first that is
+//! parked at a pool stays, all that are blocked there do.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
@@ -40,11 +44,13 @@ pub(crate) struct Waits {
     /// How many are neither granted nor refused.
     pub(crate) waiting: usize,
     last_ticket: Ticket,
-    /// Candidates that may no longer be held where they are parked, the earliest first. Empty between transitions.
+    /// Candidates that may no longer be held where they are parked, the earliest first. Empty
+    /// between transitions.
     called: BinaryHeap<Reverse<(Ticket, WaitKey)>>,
     /// Pools in which somebody waits for a deadline to come first.
     due: BTreeSet<(Instant, NodeId)>,
-    /// Of those that were granted, refused, told or reminded; to be woken outside the lock, in this order.
+    /// Of those that were granted, refused, told or reminded; to be woken outside the lock, in
+    /// this order.
     pub(crate) wakers: VecDeque<Waker>,
     /// Those that wait for a pool to be closed, by pool: a close looks at its own alone.
     closings: BTreeMap<(NodeId, ClosingKey), Option<Waker>>,
@@ -72,14 +78,16 @@ type Asked = (usize, u64, WaitKey);
 pub(crate) struct Queue {
     /// Those of this pool, by ticket.
     own: BTreeMap<Ticket, WaitKey>,
-    /// The candidates, of this pool and of those below, that wait for this pool or pass it on their way.
+    /// The candidates, of this pool and of those below, that wait for this pool or pass it on
+    /// their way.
     parked: BTreeMap<Ticket, WaitKey>,
     /// How many wait, in this pool and in those below.
     pub(crate) waiting: u64,
     /// At least what any of them asks here. It falls only when it is looked at or nobody waits.
     most_asked: Units,
-    /// What each of them asks here, axis by axis, once some had to be told that there is no hope: then the next of
-    /// those is found without a look at the others. As long as nobody is, it need not be known.
+    /// What each of them asks here, axis by axis, once some had to be told that there is no hope:
+    /// then the next of those is found without a look at the others. As long as nobody is, it
+    /// need not be known.
     asked: Option<BTreeSet<Asked>>,
 }
 
@@ -110,7 +118,11 @@ impl Queue {
 }
 
 fn each_asked(key: WaitKey, units: Units) -> impl Iterator<Item = Asked> {
-    units.into_iter().enumerate().filter(|(_, units)| *units > 0).map(move |(axis, units)| (axis, units, key))
+    units
+        .into_iter()
+        .enumerate()
+        .filter(|(_, units)| *units > 0)
+        .map(move |(axis, units)| (axis, units, key))
 }
 
 /// Asking with patience.
@@ -146,17 +158,26 @@ impl Tree {
         self.competing(at, asked).find(|&id| !self.nodes[id].queue.is_empty())
     }
 
-    /// The pools on the way up that matter to what is asked: the called one, and those with a cap on any of it.
+    /// The pools on the way up that matter to what is asked: the called one, and those with a cap
+    /// on any of it.
     fn competing(&self, at: NodeId, asked: &Units) -> impl Iterator<Item = NodeId> {
         let ways = self.asked_on_path(at, asked);
-        ways.filter(move |(id, asked)| *id == at || self.nodes[*id].caps_any(asked)).map(|(id, _)| id)
+        ways.filter(move |(id, asked)| *id == at || self.nodes[*id].caps_any(asked))
+            .map(|(id, _)| id)
     }
 
     fn enqueue(&mut self, home: NodeId, asked: Quantities) -> WaitKey {
         self.waits.last_ticket += 1;
         let ticket = self.waits.last_ticket;
-        let key =
-            self.waits.all.insert(Wait { ticket, home, asked, blocked: None, outcome: None, waker: None, alarm: None });
+        let key = self.waits.all.insert(Wait {
+            ticket,
+            home,
+            asked,
+            blocked: None,
+            outcome: None,
+            waker: None,
+            alarm: None,
+        });
         self.waits.waiting += 1;
         let node = &mut self.nodes[home];
         node.queue.own.insert(ticket, key);
@@ -173,9 +194,9 @@ impl Tree {
         key
     }
 
-    /// What became of a wait: collected once. Until then `waker` is kept; the one kept before is given back, to be
-    /// dropped outside the lock. The last is the instant at which its owner must look again, should it not be woken
-    /// before.
+    /// What became of a wait: collected once. Until then `waker` is kept; the one kept before is
+    /// given back, to be dropped outside the lock. The last is the instant at which its owner
+    /// must look again, should it not be woken before.
     pub(crate) fn poll_wait(
         &mut self,
         key: WaitKey,
@@ -194,8 +215,8 @@ impl Tree {
         (Poll::Pending, wait.waker.replace(waker), alarm)
     }
 
-    /// The owner has gone: its place is given up, or what it was granted is given back. Returns what to drop outside
-    /// the lock.
+    /// The owner has gone: its place is given up, or what it was granted is given back. Returns
+    /// what to drop outside the lock.
     pub(crate) fn cancel_wait(&mut self, key: WaitKey) -> Option<Waker> {
         if self.waits.all[key].outcome.is_none() {
             self.unqueue(key);
@@ -213,7 +234,8 @@ impl Tree {
 
 /// How the queue moves on.
 impl Tree {
-    /// After any change of the balances on a path: tells those who can never be met now, and serves those who can.
+    /// After any change of the balances on a path: tells those who can never be met now, and serves
+    /// those who can.
     #[inline]
     pub(crate) fn stir(&mut self, at: NodeId) {
         if self.waits.waiting > 0 {
@@ -248,8 +270,8 @@ impl Tree {
         }
     }
 
-    /// Tries all that were called, and whoever moves up behind them, by ticket: each stays where it is still refused,
-    /// or is parked where it is blocked now, or is granted.
+    /// Tries all that were called, and whoever moves up behind them, by ticket: each stays where it
+    /// is still refused, or is parked where it is blocked now, or is granted.
     pub(crate) fn serve(&mut self) {
         while let Some(Reverse((_, key))) = self.waits.called.pop() {
             if self.waits.all[key].outcome.is_some() {
@@ -265,7 +287,11 @@ impl Tree {
                 }
             }
             if self.is_too_late_for(key) {
-                let refusal = self.explain(self.waits.all[key].home, self.waits.all[key].asked.units(), self.latest);
+                let refusal = self.explain(
+                    self.waits.all[key].home,
+                    self.waits.all[key].asked.units(),
+                    self.latest,
+                );
                 self.turn_away(vec![(key, refusal)]);
             } else {
                 self.remind(key);
@@ -273,8 +299,9 @@ impl Tree {
         }
     }
 
-    /// Whether a window will bring back enough only after the deadline of the one that waits. (The pool where it is
-    /// blocked knows no deadline but its own.) Those behind it are told when they are the first.
+    /// Whether a window will bring back enough only after the deadline of the one that waits. (The
+    /// pool where it is blocked knows no deadline but its own.) Those behind it are told when
+    /// they are the first.
     fn is_too_late_for(&self, key: WaitKey) -> bool {
         let Wait { home, asked, .. } = &self.waits.all[key];
         self.schedule.windows > 0 && self.is_hopeless(*home, asked.units())
@@ -303,12 +330,13 @@ impl Tree {
     /// It does not fit there, or an earlier one waits there for the same.
     fn refuses(&self, pool: NodeId, asked: &Units, wait: &Wait) -> bool {
         let node = &self.nodes[pool];
-        let earlier = || node.queue.parked.first_key_value().is_some_and(|(&first, _)| first < wait.ticket);
+        let earlier =
+            || node.queue.parked.first_key_value().is_some_and(|(&first, _)| first < wait.ticket);
         !node.ledger.fits(asked) || (self.takes_turn(pool, asked, wait) && earlier())
     }
 
-    /// Whether a candidate must wait its turn at a pool, and is parked there on its way up: its own, one with a cap on
-    /// what it asks, and where it is blocked now.
+    /// Whether a candidate must wait its turn at a pool, and is parked there on its way up: its
+    /// own, one with a cap on what it asks, and where it is blocked now.
     fn takes_turn(&self, pool: NodeId, asked: &Units, wait: &Wait) -> bool {
         pool == wait.home || wait.blocked == Some(pool) || self.nodes[pool].caps_any(asked)
     }
@@ -321,7 +349,8 @@ impl Tree {
         self.resolve(key, Ok(hold));
     }
 
-    /// All before any of those behind them is looked at: then none of them is in the way any more, nor is served.
+    /// All before any of those behind them is looked at: then none of them is in the way any more,
+    /// nor is served.
     fn turn_away(&mut self, refusals: Vec<(WaitKey, BudgetError)>) {
         for (key, refusal) in refusals {
             self.unqueue(key);
@@ -336,7 +365,8 @@ impl Tree {
         self.waits.wakers.extend(wait.waker.take());
     }
 
-    /// Its place is free: calls those that were behind it, in its own queue and where it was parked.
+    /// Its place is free: calls those that were behind it, in its own queue and where it was
+    /// parked.
     fn unqueue(&mut self, key: WaitKey) {
         self.unpark(key);
         let Wait { ticket, home, asked, .. } = self.waits.all[key];
@@ -371,7 +401,8 @@ impl Tree {
         self.waits.all[key].blocked = None;
     }
 
-    /// The pools at which a candidate is parked: from its own up to where it is blocked, as far as they matter to it.
+    /// The pools at which a candidate is parked: from its own up to where it is blocked, as far as
+    /// they matter to it.
     fn visit_parked(&mut self, key: WaitKey, visit: impl Fn(&mut Tree, NodeId)) {
         let wait = &self.waits.all[key];
         let Some(blocked) = wait.blocked else { return };
@@ -391,8 +422,8 @@ impl Tree {
 
 /// Those for whom there is nothing to wait for any more.
 impl Tree {
-    /// Tells those that no release can meet now. A pool looks at them only where the most that is asked of it may be
-    /// more than it can ever give.
+    /// Tells those that no release can meet now. A pool looks at them only where the most that is
+    /// asked of it may be more than it can ever give.
     fn tell_hopeless(&mut self, at: NodeId) {
         let mut above = Some(at);
         while let Some(id) = above {
@@ -440,7 +471,8 @@ impl Tree {
     pub(crate) fn tell_late(&mut self) {
         let is_due = |(at, _): &&(Instant, NodeId)| Some(*at) <= self.latest;
         if self.waits.due.first().is_some_and(|first| is_due(&first)) {
-            let due: Vec<_> = self.waits.due.iter().take_while(is_due).map(|(_, pool)| *pool).collect();
+            let due: Vec<_> =
+                self.waits.due.iter().take_while(is_due).map(|(_, pool)| *pool).collect();
             self.turn_all_away(&due, self.latest);
             self.serve();
         }
@@ -469,9 +501,9 @@ impl Tree {
 
 /// Those for whom time is enough.
 impl Tree {
-    /// When time alone may change what becomes of a wait: its deadline comes; and for the first of those that are
-    /// blocked at a pool, enough has come back there, or a hold expires. The others cannot pass it whatever the
-    /// time.
+    /// When time alone may change what becomes of a wait: its deadline comes; and for the first of
+    /// those that are blocked at a pool, enough has come back there, or a hold expires. The
+    /// others cannot pass it whatever the time.
     fn alarm(&self, key: WaitKey) -> Option<Instant> {
         let wait = &self.waits.all[key];
         let deadline = self.nodes[wait.home].deadline.map(|deadline| deadline.at);
@@ -519,8 +551,8 @@ impl Tree {
 
 /// Waiting for the end.
 impl Tree {
-    /// Whether a pool is closed. If not, `waker` is kept under `key`, and the one kept before is given back, to be
-    /// dropped outside the lock.
+    /// Whether a pool is closed. If not, `waker` is kept under `key`, and the one kept before is
+    /// given back, to be dropped outside the lock.
     pub(crate) fn poll_closed(
         &mut self,
         pool: NodeId,

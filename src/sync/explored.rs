@@ -1,4 +1,5 @@
-//! The same of loom or shuttle, whichever explores: to both, a thread is what they make one, and time does not pass.
+//! The same of loom or shuttle, whichever explores: to both, a thread is what they make one, and
+//! time does not pass.
 
 #[cfg(budget_pool_loom)]
 use loom as explorer;
@@ -21,8 +22,9 @@ impl<T> Mutex<T> {
     }
 }
 
-/// Parks as the standard library does, but never returns early, so that a wake-up that is lost is not made good by
-/// chance. (Besides, loom's own `park` forgets that it was told not to, should the thread meet a lock in between.)
+/// Parks as the standard library does, but never returns early, so that a wake-up that is lost is
+/// not made good by chance. (Besides, loom's own `park` forgets that it was told not to, should the
+/// thread meet a lock in between.)
 pub(crate) mod thread {
     use std::sync::Arc;
     use std::time::Duration;

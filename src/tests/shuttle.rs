@@ -1,15 +1,17 @@
-//! What loom cannot reach: many threads with long histories. Shuttle tells each story in thousands of schedules that it
-//! picks at random: one half step by step, the other with a few changes of who goes first (PCT).
+//! What loom cannot reach: many threads with long histories. Shuttle tells each story in thousands
+//! of schedules that it picks at random: one half step by step, the other with a few changes of who
+//! goes first (PCT).
 //!
-//! The threads' own sums are exact: what they were told or admitted is what the pools have booked, whatever the
-//! schedule. What they do is rolled with shuttle's dice, so that it is part of the schedule. One that fails is printed,
-//! and told again by `BUDGET_POOL_SCHEDULE=...` and the name of the test.
+//! The threads' own sums are exact: what they were told or admitted is what the pools have booked,
+//! whatever the schedule. What they do is rolled with shuttle's dice, so that it is part of the
+//! schedule. One that fails is printed, and told again by `BUDGET_POOL_SCHEDULE=...` and the name
+//! of the test.
 //!
-//! Under this cfg a thread that parks never wakes early, and no time passes but a `ManualClock`'s: whoever is not woken
-//! sleeps for ever, which shuttle reports.
+//! Under this cfg a thread that parks never wakes early, and no time passes but a `ManualClock`'s:
+//! whoever is not woken sleeps for ever, which shuttle reports.
 //!
-//! `RUSTFLAGS="--cfg budget_pool_shuttle" cargo test --release --lib tests::shuttle:: -- --nocapture`; for others and more,
-//! `SHUTTLE_RANDOM_SEED=17 BUDGET_POOL_SCHEDULES=100000`.
+//! `RUSTFLAGS="--cfg budget_pool_shuttle" cargo test --release --lib tests::shuttle:: --
+//! --nocapture`; for others and more, `SHUTTLE_RANDOM_SEED=17 BUDGET_POOL_SCHEDULES=100000`.
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
@@ -30,8 +32,8 @@ use shuttle::{Config, MaxSteps, Runner};
 
 use crate::sync::thread::{park, unparker};
 use crate::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, Lease, ManualClock, Receipt, Reservation, Snapshot, Usd, Wait,
-    Window,
+    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, Lease, ManualClock, Receipt, Reservation,
+    Snapshot, Usd, Wait, Window,
 };
 
 /// How often PCT changes who goes first.
@@ -57,7 +59,11 @@ fn explore<S: Fn() + Copy + Send + Sync + 'static>(story: S) {
     run(PctScheduler::new(CHANGES, times / 2), &told, story);
 }
 
-fn run(scheduler: impl Scheduler + 'static, Told(_, times): &Told, story: impl Fn() + Send + Sync + 'static) {
+fn run(
+    scheduler: impl Scheduler + 'static,
+    Told(_, times): &Told,
+    story: impl Fn() + Send + Sync + 'static,
+) {
     let mut config = Config::new();
     config.stack_size = 1 << 18;
     // No thread spins for so long, unless it waits for what never comes.
@@ -100,7 +106,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     }
 }
 
-/// As many tokens as nanos: of both as much is spent, at every instant, although more tokens are free.
+/// As many tokens as nanos: of both as much is spent, at every instant, although more tokens are
+/// free.
 fn amount(units: u64) -> Amount {
     Amount::new().tokens(units).usd(Usd::from_nanos(units))
 }
@@ -117,8 +124,10 @@ fn tokens(amount: &Amount) -> u64 {
 fn asked<T>(outcome: Result<T, BudgetError>) -> Option<T> {
     use BudgetError::{Closed, DeadlineExceeded, Exceeded, Expired, Queued};
     let outcome = outcome.inspect_err(|refusal| {
-        let may_be =
-            matches!(refusal, Exceeded(_) | Queued { .. } | Closed { .. } | DeadlineExceeded(_) | Expired { .. });
+        let may_be = matches!(
+            refusal,
+            Exceeded(_) | Queued { .. } | Closed { .. } | DeadlineExceeded(_) | Expired { .. }
+        );
         assert!(may_be, "{refusal}");
     });
     outcome.ok()
@@ -161,7 +170,11 @@ struct Run {
 impl Run {
     fn new(is_timed: bool) -> Run {
         let clock = ManualClock::new();
-        let root = BudgetPool::builder().tokens(120).usd(Usd::from_nanos(100)).in_flight(10).clock(clock.clone());
+        let root = BudgetPool::builder()
+            .tokens(120)
+            .usd(Usd::from_nanos(100))
+            .in_flight(10)
+            .clock(clock.clone());
         let root = match roll(if is_timed { 3 } else { 1 }) {
             0 => root,
             1 => root.window(Window::fixed(Duration::from_millis(10))),
@@ -213,9 +226,13 @@ impl Run {
         let tree = self.pools[ROOT].snapshot_tree();
         for pool in &tree {
             is_sound(pool);
-            assert!(self.tells || (pool.tokens.overage, pool.usd.overage) == (0, Usd::ZERO), "P1: {pool}");
+            assert!(
+                self.tells || (pool.tokens.overage, pool.usd.overage) == (0, Usd::ZERO),
+                "P1: {pool}"
+            );
         }
-        let below: u64 = tree.iter().filter(|pool| pool.depth == 1).map(|pool| pool.tokens.spent).sum();
+        let below: u64 =
+            tree.iter().filter(|pool| pool.depth == 1).map(|pool| pool.tokens.spent).sum();
         assert!(tree[0].tokens.spent >= known[ROOT].max(below), "P2, P5: {known:?} {tree}");
         let now = self.clock.now();
         let holders = self.pools[ROOT].holders();
@@ -233,7 +250,11 @@ impl Run {
         for at in [CHILD, CARVED, ROOT] {
             let pool = self.pools[at].snapshot();
             is_sound(&pool);
-            assert_eq!((pool.tokens.reserved, pool.reservations, pool.waiting), (0, 0, 0), "P3: {pool}");
+            assert_eq!(
+                (pool.tokens.reserved, pool.reservations, pool.waiting),
+                (0, 0, 0),
+                "P3: {pool}"
+            );
             let booked = self.booked[at].load(Relaxed);
             assert_eq!(pool.tokens.spent, booked, "P2: {pool}");
             let of_periods = self.ended[at].load(Relaxed) + pool.tokens.used + pool.tokens.overage;
@@ -241,7 +262,8 @@ impl Run {
         }
         let root = self.pools[ROOT].snapshot();
         assert_eq!(root.tokens.available, Some(root.tokens.cap.unwrap() - root.tokens.used));
-        let rest = Amount::new().tokens(root.tokens.available.unwrap()).usd(root.usd.available.unwrap());
+        let rest =
+            Amount::new().tokens(root.tokens.available.unwrap()).usd(root.usd.available.unwrap());
         assert!(root.closed || self.pools[ROOT].record(rest).is_ok(), "P4: {root}");
     }
 
@@ -381,7 +403,11 @@ impl<'a> Worker<'a> {
     fn wait(&mut self, at: usize) {
         self.holds.clear();
         let (pool, part) = (&self.run.pools[at], amount(roll(20)));
-        let outcome = if roll(2) == 0 { pool.reserve_blocking(part) } else { block_on(pool.reserve_wait(part)) };
+        let outcome = if roll(2) == 0 {
+            pool.reserve_blocking(part)
+        } else {
+            block_on(pool.reserve_wait(part))
+        };
         self.keep(at, outcome);
     }
 }
@@ -422,7 +448,9 @@ fn collect(waits: &mut Vec<Wait>) {
                 granted.push(outcome.unwrap());
                 drop(waits.remove(index));
             }
-            Poll::Pending => assert!(granted.is_empty(), "P6: one that came later was granted first"),
+            Poll::Pending => {
+                assert!(granted.is_empty(), "P6: one that came later was granted first")
+            }
         }
     }
     granted.into_iter().for_each(let_go);
@@ -444,7 +472,8 @@ fn p1_p2_p3_p5_of_holds_in_a_tree() {
 fn p3_p6_of_waits() {
     explore(|| {
         let root = BudgetPool::builder().caps(caps(10)).in_flight(4).build();
-        let pools = [root.clone(), root.child().caps(caps(8)).build(), root.child().in_flight(2).build()];
+        let pools =
+            [root.clone(), root.child().caps(caps(8)).build(), root.child().in_flight(2).build()];
         threads(7, |thread| {
             for _ in 0..12 {
                 let (pool, part) = (&pools[roll(3) as usize], amount(1 + roll(6)));

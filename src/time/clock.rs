@@ -9,12 +9,13 @@ use crate::sync::Mutex;
 
 /// A monotonic clock.
 ///
-/// Implemented for [`SystemClock`], for [`ManualClock`], and for any `Fn() -> Instant`, so that a runtime's own time is
-/// one closure away: `.clock(|| tokio::time::Instant::now().into_std())`.
+/// Implemented for [`SystemClock`], for [`ManualClock`], and for any `Fn() -> Instant`, so that a
+/// runtime's own time is one closure away: `.clock(|| tokio::time::Instant::now().into_std())`.
 ///
-/// A pool reads it outside its lock, and only if a call must know the time (P8). A clock that runs back is not an
-/// error: to the pool, it is then the latest instant that it has seen. A clock that panics does so in the
-/// caller of what asks, before anything has changed; to what tells, no time has passed then.
+/// A pool reads it outside its lock, and only if a call must know the time (P8). A clock that runs
+/// back is not an error: to the pool, it is then the latest instant that it has seen. A clock that
+/// panics does so in the caller of what asks, before anything has changed; to what tells, no time
+/// has passed then.
 pub trait Clock: Send + Sync {
     /// The present instant.
     fn now(&self) -> Instant;
@@ -70,12 +71,12 @@ impl fmt::Debug for SharedClock {
     }
 }
 
-/// A clock for tests: it stands still until [`advance`](ManualClock::advance)d, and only moves forward. Clones are the
-/// same clock.
+/// A clock for tests: it stands still until [`advance`](ManualClock::advance)d, and only moves
+/// forward. Clones are the same clock.
 ///
-/// Time that only passes changes nothing by itself: after `advance`, touch the pool. Do not combine it with a
-/// [`timer`](crate::Builder::timer) of real time: a wait would then wake again and again for an instant that has come
-/// by the one and not by the other.
+/// Time that only passes changes nothing by itself: after `advance`, touch the pool. Do not combine
+/// it with a [`timer`](crate::Builder::timer) of real time: a wait would then wake again and again
+/// for an instant that has come by the one and not by the other.
 ///
 /// ```
 /// use std::time::Duration;
@@ -100,7 +101,8 @@ impl ManualClock {
         ManualClock { now: Arc::new(Mutex::new(Instant::now())) }
     }
 
-    /// Moves this clock and all its clones forward. An advance past what an [`Instant`] can hold leaves it where it is.
+    /// Moves this clock and all its clones forward. An advance past what an [`Instant`] can hold
+    /// leaves it where it is.
     pub fn advance(&self, by: Duration) {
         let mut now = self.now.lock();
         *now = now.checked_add(by).unwrap_or(*now);

@@ -1,6 +1,8 @@
-//! The time of one request: how much is left, how much a call may take of it, and how it crosses a process border.
+//! The time of one request: how much is left, how much a call may take of it, and how it crosses a
+//! process border.
 //!
-//! A budget is two instants and the rules that go with them. It never changes: only the clock moves on.
+//! A budget is two instants and the rules that go with them. It never changes: only the clock moves
+//! on.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,15 +13,16 @@ use crate::{Clock, DeadlineExceeded};
 
 /// The time that one request has, from its edge to its last call.
 ///
-/// Start it where the request comes in, hand clones down, and ask it how long each call may take. It only counts: it
-/// interrupts nothing, so a call that overruns its timeout is noticed by the next question. Usable without a pool.
+/// Start it where the request comes in, hand clones down, and ask it how long each call may take.
+/// It only counts: it interrupts nothing, so a call that overruns its timeout is noticed by the
+/// next question. Usable without a pool.
 ///
-/// A clone is the same budget (same start, same deadline) and copies no names. Every reading is at most one clock read
-/// and takes no lock of its own; two readings are of two instants. A clock that runs back before the start stands still
-/// at it.
+/// A clone is the same budget (same start, same deadline) and copies no names. Every reading is at
+/// most one clock read and takes no lock of its own; two readings are of two instants. A clock that
+/// runs back before the start stands still at it.
 ///
-/// A deadline beyond what an [`Instant`] can hold (billions of years ahead on Linux) is no deadline: such a budget is
-/// [`unbounded`](DeadlineBudget::unbounded).
+/// A deadline beyond what an [`Instant`] can hold (billions of years ahead on Linux) is no
+/// deadline: such a budget is [`unbounded`](DeadlineBudget::unbounded).
 ///
 /// ```
 /// use std::time::Duration;
@@ -56,13 +59,17 @@ pub struct DeadlineBudget {
 struct Rules {
     clock: SharedClock,
     min_timeout: Duration,
-    /// By name, the last one of a name counts. Some ten names: a scan, which compares lengths first, beats a map.
+    /// By name, the last one of a name counts. Some ten names: a scan, which compares lengths
+    /// first, beats a map.
     call_caps: Vec<(Box<str>, Duration)>,
 }
 
 impl Rules {
-    const DEFAULT: Rules =
-        Rules { clock: SharedClock::SYSTEM, min_timeout: Duration::from_millis(100), call_caps: Vec::new() };
+    const DEFAULT: Rules = Rules {
+        clock: SharedClock::SYSTEM,
+        min_timeout: Duration::from_millis(100),
+        call_caps: Vec::new(),
+    };
 
     #[inline]
     fn call_cap(&self, name: &str) -> Option<Duration> {
@@ -88,11 +95,12 @@ impl DeadlineBudget {
     /// # Ok::<(), budget_pool::InvalidDeadline>(())
     /// ```
     pub fn new(total: Duration) -> Result<DeadlineBudget, InvalidDeadline> {
-        nonzero(total).map(|total| DeadlineBudget::starting(Instant::now(), total, SharedClock::SYSTEM))
+        nonzero(total)
+            .map(|total| DeadlineBudget::starting(Instant::now(), total, SharedClock::SYSTEM))
     }
 
-    /// Until `deadline`: its total is what is left now. A deadline that has passed is a budget that has expired, with a
-    /// total of zero.
+    /// Until `deadline`: its total is what is left now. A deadline that has passed is a budget that
+    /// has expired, with a total of zero.
     #[must_use]
     pub fn at(deadline: Instant) -> DeadlineBudget {
         DeadlineBudget { deadline: Some(deadline), ..DeadlineBudget::unbounded() }
@@ -122,7 +130,8 @@ impl DeadlineBudget {
     #[must_use]
     #[inline]
     pub fn overrun(&self) -> Duration {
-        self.deadline.map_or(Duration::ZERO, |deadline| self.now().saturating_duration_since(deadline))
+        self.deadline
+            .map_or(Duration::ZERO, |deadline| self.now().saturating_duration_since(deadline))
     }
 
     /// The time since the start, also when late.
@@ -132,8 +141,8 @@ impl DeadlineBudget {
         self.elapsed_at(self.now())
     }
 
-    /// The whole time from the start to the deadline, the safety margin already taken off; [`Duration::MAX`] if
-    /// unbounded.
+    /// The whole time from the start to the deadline, the safety margin already taken off;
+    /// [`Duration::MAX`] if unbounded.
     #[must_use]
     pub fn total(&self) -> Duration {
         self.remaining_at(self.started)
@@ -161,11 +170,12 @@ impl DeadlineBudget {
         self.fits(Duration::ZERO)
     }
 
-    /// Whether work of this length can be done in time. Ask before starting what is of no use half done.
+    /// Whether work of this length can be done in time. Ask before starting what is of no use half
+    /// done.
     ///
     /// # Errors
-    /// If it would end after the deadline, or if nothing is left at all (so that even no work does not fit). Ending at
-    /// the deadline fits.
+    /// If it would end after the deadline, or if nothing is left at all (so that even no work does
+    /// not fit). Ending at the deadline fits.
     #[inline]
     pub fn fits(&self, work: Duration) -> Result<(), DeadlineExceeded> {
         let now = self.now();
@@ -178,15 +188,17 @@ impl DeadlineBudget {
 
     /// The timeout to give to the next call, by name or described in full.
     ///
-    /// It is what remains, less [`reserve_for_next`](Call::reserve_for_next), but at least the floor
-    /// ([`min`](Call::min), or else [`min_timeout`](DeadlineBuilder::min_timeout)), and then at most the cap (the
-    /// lesser of the named one and [`cap`](Call::cap), if any). A name without a cap is not an error.
+    /// It is what remains, less [`reserve_for_next`](Call::reserve_for_next), but at least the
+    /// floor ([`min`](Call::min), or else [`min_timeout`](DeadlineBuilder::min_timeout)), and
+    /// then at most the cap (the lesser of the named one and [`cap`](Call::cap), if any). A
+    /// name without a cap is not an error.
     ///
-    /// **The floor may exceed what remains**: 20 ms before the deadline, a floor of 100 ms gives 100 ms. It may also
-    /// take from what is reserved. [`strict`](Call::strict) refuses the first.
+    /// **The floor may exceed what remains**: 20 ms before the deadline, a floor of 100 ms gives
+    /// 100 ms. It may also take from what is reserved. [`strict`](Call::strict) refuses the
+    /// first.
     ///
-    /// Zero is a possible answer (a cap of zero, or a floor of zero and everything reserved); many clients take a
-    /// timeout of zero for none.
+    /// Zero is a possible answer (a cap of zero, or a floor of zero and everything reserved); many
+    /// clients take a timeout of zero for none.
     ///
     /// # Errors
     /// If nothing is left; of a strict call also if the timeout would exceed what remains.
@@ -220,8 +232,9 @@ impl DeadlineBudget {
 
     /// A fair share of what remains for each of `steps` that are still to come, rounded down.
     ///
-    /// Ask again before each step, with one less: what one leaves over goes to those after it. A share knows no floor.
-    /// It is zero once late and for no steps at all, and [`Duration::MAX`] if unbounded.
+    /// Ask again before each step, with one less: what one leaves over goes to those after it. A
+    /// share knows no floor. It is zero once late and for no steps at all, and
+    /// [`Duration::MAX`] if unbounded.
     ///
     /// ```
     /// use std::time::Duration;
@@ -244,8 +257,9 @@ impl DeadlineBudget {
         }
     }
 
-    /// A budget for a part of the request: `total` from now on, but never longer than this one lasts. It has this one's
-    /// clock, floor and named caps, without copying them. A child of an expired budget has expired.
+    /// A budget for a part of the request: `total` from now on, but never longer than this one
+    /// lasts. It has this one's clock, floor and named caps, without copying them. A child of
+    /// an expired budget has expired.
     ///
     /// Under an unbounded budget that holds a service's caps, each request is a child.
     ///
@@ -265,11 +279,13 @@ impl DeadlineBudget {
         nonzero(total).map(|total| self.narrowed_to(total))
     }
 
-    /// What is left, as the value of a `grpc-timeout` header for the next process; `None`, so no header, if unbounded.
+    /// What is left, as the value of a `grpc-timeout` header for the next process; `None`, so no
+    /// header, if unbounded.
     ///
-    /// One to eight digits and a unit, the finest that fits, rounded down: it never promises time that is not there.
-    /// Once late it is `0n`, which gRPC servers take as already expired; more than `99999999H` (11,400 years) is
-    /// written as that. The time on the wire is not accounted for.
+    /// One to eight digits and a unit, the finest that fits, rounded down: it never promises time
+    /// that is not there. Once late it is `0n`, which gRPC servers take as already expired;
+    /// more than `99999999H` (11,400 years) is written as that. The time on the wire is not
+    /// accounted for.
     ///
     /// ```
     /// use std::time::Duration;
@@ -289,9 +305,9 @@ impl DeadlineBudget {
         self.deadline.map(|_| encode_grpc_timeout(self.remaining()))
     }
 
-    /// From the value of a `grpc-timeout` header, counted from now. A timeout of zero is a budget that has expired, not
-    /// an error: peers send it for a call that is already late. No header at all is
-    /// [`unbounded`](DeadlineBudget::unbounded).
+    /// From the value of a `grpc-timeout` header, counted from now. A timeout of zero is a budget
+    /// that has expired, not an error: peers send it for a call that is already late. No header
+    /// at all is [`unbounded`](DeadlineBudget::unbounded).
     ///
     /// # Errors
     /// If it is not one to eight ASCII digits and one of the units `H`, `M`, `S`, `m`, `u`, `n`.
@@ -312,12 +328,16 @@ impl DeadlineBudget {
         Ok(DeadlineBudget::starting(Instant::now(), total, SharedClock::SYSTEM))
     }
 
-    /// As [`from_grpc_timeout`](DeadlineBudget::from_grpc_timeout), but a [`child`](DeadlineBudget::child) of this
-    /// budget: it has its clock, floor and named caps, and a peer cannot ask for more time than it has.
+    /// As [`from_grpc_timeout`](DeadlineBudget::from_grpc_timeout), but a
+    /// [`child`](DeadlineBudget::child) of this budget: it has its clock, floor and named caps,
+    /// and a peer cannot ask for more time than it has.
     ///
     /// # Errors
     /// As [`from_grpc_timeout`](DeadlineBudget::from_grpc_timeout).
-    pub fn child_from_grpc_timeout(&self, header: &str) -> Result<DeadlineBudget, ParseGrpcTimeoutError> {
+    pub fn child_from_grpc_timeout(
+        &self,
+        header: &str,
+    ) -> Result<DeadlineBudget, ParseGrpcTimeoutError> {
         decode_grpc_timeout(header).map(|total| self.narrowed_to(total))
     }
 
@@ -332,8 +352,8 @@ impl DeadlineBudget {
         &self.rules().clock
     }
 
-    /// The same deadline, floor and caps, read by another clock: the same start too, unless by that clock it is yet to
-    /// come. Copies the caps.
+    /// The same deadline, floor and caps, read by another clock: the same start too, unless by that
+    /// clock it is yet to come. Copies the caps.
     pub(crate) fn with_clock(&self, clock: SharedClock) -> DeadlineBudget {
         let started = self.started.min(clock.now());
         let rules = Rules { clock, ..self.rules().clone() };
@@ -376,7 +396,12 @@ impl DeadlineBudget {
 
     #[cold]
     fn exceeded(&self, now: Instant, needed: Duration) -> DeadlineExceeded {
-        DeadlineExceeded { scope: None, budget: self.total(), elapsed: self.elapsed_at(now), needed }
+        DeadlineExceeded {
+            scope: None,
+            budget: self.total(),
+            elapsed: self.elapsed_at(now),
+            needed,
+        }
     }
 }
 
@@ -407,15 +432,15 @@ impl DeadlineBuilder {
         self
     }
 
-    /// Taken off the total, for what has to be done after the last call. None by default; an unbounded budget has no
-    /// use for it.
+    /// Taken off the total, for what has to be done after the last call. None by default; an
+    /// unbounded budget has no use for it.
     pub fn safety_margin(mut self, margin: Duration) -> DeadlineBuilder {
         self.safety_margin = margin;
         self
     }
 
-    /// The floor of [`timeout_for`](DeadlineBudget::timeout_for), where the call does not name another: 100 ms by
-    /// default.
+    /// The floor of [`timeout_for`](DeadlineBudget::timeout_for), where the call does not name
+    /// another: 100 ms by default.
     pub fn min_timeout(mut self, min: Duration) -> DeadlineBuilder {
         self.rules.min_timeout = min;
         self
@@ -428,7 +453,10 @@ impl DeadlineBuilder {
     }
 
     /// [`call_cap`](DeadlineBuilder::call_cap) for each of these, beside those named before.
-    pub fn call_caps<N: Into<Box<str>>>(mut self, caps: impl IntoIterator<Item = (N, Duration)>) -> DeadlineBuilder {
+    pub fn call_caps<N: Into<Box<str>>>(
+        mut self,
+        caps: impl IntoIterator<Item = (N, Duration)>,
+    ) -> DeadlineBuilder {
         self.rules.call_caps.extend(caps.into_iter().map(|(name, cap)| (name.into(), cap)));
         self
     }
@@ -596,8 +624,10 @@ fn encode_grpc_timeout(timeout: Duration) -> String {
 
 fn decode_grpc_timeout(header: &str) -> Result<Duration, ParseGrpcTimeoutError> {
     let (&last, digits) = header.as_bytes().split_last().ok_or(ParseGrpcTimeoutError::Empty)?;
-    let (_, length) =
-        GRPC_UNITS.into_iter().find(|(unit, _)| *unit == last).ok_or(ParseGrpcTimeoutError::UnknownUnit)?;
+    let (_, length) = GRPC_UNITS
+        .into_iter()
+        .find(|(unit, _)| *unit == last)
+        .ok_or(ParseGrpcTimeoutError::UnknownUnit)?;
     if digits.is_empty() {
         return Err(ParseGrpcTimeoutError::Empty);
     }
@@ -619,7 +649,8 @@ pub enum ParseGrpcTimeoutError {
     /// There are no digits.
     #[error("no digits in a grpc-timeout")]
     Empty,
-    /// It does not end in one of the six units, which are told apart by case: `M` is minutes, `m` milliseconds.
+    /// It does not end in one of the six units, which are told apart by case: `M` is minutes, `m`
+    /// milliseconds.
     #[error("a grpc-timeout ends in one of H, M, S, m, u, n")]
     UnknownUnit,
     /// Something other than ASCII digits before the unit: a sign, a point, a space.
@@ -658,7 +689,12 @@ mod tests {
     }
 
     fn refusal(budget: u64, elapsed: u64, needed: u64) -> DeadlineExceeded {
-        DeadlineExceeded { scope: None, budget: ms(budget), elapsed: ms(elapsed), needed: ms(needed) }
+        DeadlineExceeded {
+            scope: None,
+            budget: ms(budget),
+            elapsed: ms(elapsed),
+            needed: ms(needed),
+        }
     }
 
     #[test]
@@ -681,7 +717,10 @@ mod tests {
             assert_eq!(budget.overrun(), ms(overrun));
             assert_eq!(budget.total(), ms(1_000));
             assert_eq!(budget.is_expired(), elapsed >= 1_000);
-            assert_eq!(budget.check(), if elapsed < 1_000 { Ok(()) } else { Err(refusal(1_000, elapsed, 0)) });
+            assert_eq!(
+                budget.check(),
+                if elapsed < 1_000 { Ok(()) } else { Err(refusal(1_000, elapsed, 0)) }
+            );
         }
     }
 
@@ -697,17 +736,25 @@ mod tests {
 
     #[test]
     fn nonsense_is_refused_with_its_reason() {
-        let build = |total, margin| DeadlineBudget::builder().total(total).safety_margin(margin).build().err();
+        let build = |total, margin| {
+            DeadlineBudget::builder().total(total).safety_margin(margin).build().err()
+        };
         assert_eq!(build(ZERO, ZERO), Some(InvalidDeadline::ZeroTotal));
         assert_eq!(build(ZERO, ms(1)), Some(InvalidDeadline::ZeroTotal));
         assert_eq!(build(ms(5), ms(4)), None);
         for margin in [ms(5), ms(6), MAX] {
-            assert_eq!(build(ms(5), margin), Some(InvalidDeadline::MarginTooLarge { margin, total: ms(5) }));
+            assert_eq!(
+                build(ms(5), margin),
+                Some(InvalidDeadline::MarginTooLarge { margin, total: ms(5) })
+            );
         }
         assert_eq!(DeadlineBudget::new(ZERO).err(), Some(InvalidDeadline::ZeroTotal));
         assert_eq!(DeadlineBudget::unbounded().child(ZERO).err(), Some(InvalidDeadline::ZeroTotal));
 
-        assert_eq!(InvalidDeadline::ZeroTotal.to_string(), "the total of a deadline budget is zero");
+        assert_eq!(
+            InvalidDeadline::ZeroTotal.to_string(),
+            "the total of a deadline budget is zero"
+        );
         let error = InvalidDeadline::MarginTooLarge { margin: ms(2_000), total: ms(500) };
         assert_eq!(error.to_string(), "a safety margin of 2s leaves nothing of a total of 500ms");
     }
@@ -749,7 +796,13 @@ mod tests {
     #[test]
     fn the_longest_durations_do_not_overflow() {
         let (clock, builder) = manual();
-        let budget = builder.total(MAX).safety_margin(ms(1)).min_timeout(MAX).call_cap("x", MAX).build().unwrap();
+        let budget = builder
+            .total(MAX)
+            .safety_margin(ms(1))
+            .min_timeout(MAX)
+            .call_cap("x", MAX)
+            .build()
+            .unwrap();
         clock.advance(MAX);
         assert_eq!(budget.deadline(), None);
         assert_eq!(budget.child(MAX).unwrap().deadline(), None);
@@ -769,7 +822,8 @@ mod tests {
     #[test]
     fn the_floor_wins_over_what_remains_and_the_cap_over_the_floor() {
         let (clock, builder) = manual();
-        let budget = builder.total(ms(1_000)).call_caps([("a", ms(300)), ("b", ms(50))]).build().unwrap();
+        let budget =
+            builder.total(ms(1_000)).call_caps([("a", ms(300)), ("b", ms(50))]).build().unwrap();
         let next = Call::new().reserve_for_next(ms(400));
         let owned = String::from("b");
         for (call, timeout) in [
@@ -839,7 +893,8 @@ mod tests {
     #[test]
     fn a_child_ends_with_its_parent_or_earlier_and_shares_its_rules() {
         let (clock, builder) = manual();
-        let parent = builder.total(ms(1_000)).min_timeout(ms(10)).call_cap("a", ms(20)).build().unwrap();
+        let parent =
+            builder.total(ms(1_000)).min_timeout(ms(10)).call_cap("a", ms(20)).build().unwrap();
         clock.advance(ms(400));
         let short = parent.child(ms(100)).unwrap();
         let long = parent.child(ms(601)).unwrap();
@@ -848,8 +903,14 @@ mod tests {
         assert_eq!(long.timeout_for("a"), Ok(ms(20)));
         clock.advance(ms(95));
         assert_eq!(short.timeout_for("b"), Ok(ms(10)));
-        assert!(Arc::ptr_eq(parent.rules.as_ref().unwrap(), short.child(ms(1)).unwrap().rules.as_ref().unwrap()));
-        assert!(Arc::ptr_eq(parent.rules.as_ref().unwrap(), parent.clone().rules.as_ref().unwrap()));
+        assert!(Arc::ptr_eq(
+            parent.rules.as_ref().unwrap(),
+            short.child(ms(1)).unwrap().rules.as_ref().unwrap()
+        ));
+        assert!(Arc::ptr_eq(
+            parent.rules.as_ref().unwrap(),
+            parent.clone().rules.as_ref().unwrap()
+        ));
 
         clock.advance(ms(600));
         let late = parent.child(ms(50)).unwrap();
@@ -942,8 +1003,7 @@ mod tests {
     fn debug_says_what_it_is_without_its_clock() {
         let (_, builder) = manual();
         let builder = builder.total(ms(9)).min_timeout(ms(5)).call_cap("a", ms(2));
-        let text =
-            "DeadlineBuilder { total: Some(9ms), safety_margin: 0ns, min_timeout: 5ms, call_caps: [(\"a\", 2ms)], .. }";
+        let text = "DeadlineBuilder { total: Some(9ms), safety_margin: 0ns, min_timeout: 5ms, call_caps: [(\"a\", 2ms)], .. }";
         assert_eq!(format!("{builder:?}"), text);
         let text = format!("{:?}", builder.build().unwrap());
         assert!(text.starts_with("DeadlineBudget { started: Instant"), "{text}");
@@ -995,10 +1055,17 @@ mod tests {
             ("00000000H", 0),
             ("99999999H", 99_999_999 * 3_600_000_000_000),
         ] {
-            assert_eq!(decode_grpc_timeout(header).map(|timeout| timeout.as_nanos()), Ok(nanos), "{header}");
+            assert_eq!(
+                decode_grpc_timeout(header).map(|timeout| timeout.as_nanos()),
+                Ok(nanos),
+                "{header}"
+            );
         }
         let longest = DeadlineBudget::from_grpc_timeout("99999999H").unwrap();
-        assert!(longest.check().is_ok() && longest.remaining() > Duration::from_secs(99_999_998 * 3_600));
+        assert!(
+            longest.check().is_ok()
+                && longest.remaining() > Duration::from_secs(99_999_998 * 3_600)
+        );
         let expired = DeadlineBudget::from_grpc_timeout("0n").unwrap();
         assert_eq!((expired.is_expired(), expired.total()), (true, ZERO));
     }
@@ -1035,7 +1102,11 @@ mod tests {
             ("99999999999999999999999999H", TooManyDigits),
         ] {
             assert_eq!(DeadlineBudget::from_grpc_timeout(header).err(), Some(why), "{header:?}");
-            assert_eq!(DeadlineBudget::unbounded().child_from_grpc_timeout(header).err(), Some(why), "{header:?}");
+            assert_eq!(
+                DeadlineBudget::unbounded().child_from_grpc_timeout(header).err(),
+                Some(why),
+                "{header:?}"
+            );
         }
         assert_eq!(Empty.to_string(), "no digits in a grpc-timeout");
         assert_eq!(UnknownUnit.to_string(), "a grpc-timeout ends in one of H, M, S, m, u, n");
@@ -1055,7 +1126,8 @@ mod tests {
         assert!(service.child_from_grpc_timeout("0n").unwrap().is_expired());
     }
 
-    /// Any duration, and more often than by chance one that matters: nothing, a few units, the longest.
+    /// Any duration, and more often than by chance one that matters: nothing, a few units, the
+    /// longest.
     fn duration() -> impl Strategy<Value = Duration> {
         prop_oneof![
             Just(ZERO),
@@ -1063,7 +1135,8 @@ mod tests {
             (0..5_u64).prop_map(Duration::from_nanos),
             (0..5_000_u64).prop_map(ms),
             any::<u64>().prop_map(Duration::from_nanos),
-            (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(secs, nanos)| Duration::new(secs, nanos)),
+            (any::<u64>(), 0..1_000_000_000_u32)
+                .prop_map(|(secs, nanos)| Duration::new(secs, nanos)),
         ]
     }
 

@@ -8,9 +8,10 @@ use crate::types::axis::{Axis, AxisSet, Units};
 /// How the caps of a pool come back by themselves: so much per minute, per day. For
 /// [`Builder::window`](crate::Builder::window).
 ///
-/// It counts every axis but [`InFlight`](Axis::InFlight), whose cap is one of the present. The arithmetic is exact:
-/// nothing drifts, however long it runs. A period of zero is one of a nanosecond; one of more than 584 years is one of
-/// 584 years. What would come back later than 584 years from now never does.
+/// It counts every axis but [`InFlight`](Axis::InFlight), whose cap is one of the present. The
+/// arithmetic is exact: nothing drifts, however long it runs. A period of zero is one of a
+/// nanosecond; one of more than 584 years is one of 584 years. What would come back later than 584
+/// years from now never does.
 ///
 /// ```
 /// use std::time::Duration;
@@ -45,26 +46,29 @@ enum Kind {
 }
 
 impl Window {
-    /// A new period begins every so often, as by [`reset`](crate::BudgetPool::reset): `used` and `overage` start again
-    /// from zero, and what is still held settles into the period in which it is settled. At a turn the caps of two
-    /// periods can be spent within a moment; where that matters, take a [`sliding`](Window::sliding) one.
+    /// A new period begins every so often, as by [`reset`](crate::BudgetPool::reset): `used` and
+    /// `overage` start again from zero, and what is still held settles into the period in which
+    /// it is settled. At a turn the caps of two periods can be spent within a moment; where
+    /// that matters, take a [`sliding`](Window::sliding) one.
     #[must_use]
     pub const fn fixed(period: Duration) -> Window {
         Window { kind: Kind::Fixed, period, start: None }
     }
 
-    /// What was used comes back continuously, at the rate of each cap per period: a token bucket, with the cap as its
-    /// burst. What is owed (`overage`) is paid off first. An axis without a cap has no rate: it counts on.
+    /// What was used comes back continuously, at the rate of each cap per period: a token bucket,
+    /// with the cap as its burst. What is owed (`overage`) is paid off first. An axis without a
+    /// cap has no rate: it counts on.
     ///
-    /// `used` is then what has not come back yet. Whatever is held does not: it comes back from its settlement on.
+    /// `used` is then what has not come back yet. Whatever is held does not: it comes back from its
+    /// settlement on.
     #[must_use]
     pub const fn sliding(period: Duration) -> Window {
         Window { kind: Kind::Sliding, period, start: None }
     }
 
-    /// An instant at which a period starts, by the pool's clock, before or after the present. If not set, the first
-    /// starts when the pool is built. Should this be later than that, the first period lasts until then. (A sliding
-    /// window starts to give back then.)
+    /// An instant at which a period starts, by the pool's clock, before or after the present. If
+    /// not set, the first starts when the pool is built. Should this be later than that, the
+    /// first period lasts until then. (A sliding window starts to give back then.)
     #[must_use]
     pub const fn starting(self, at: Instant) -> Window {
         Window { start: Some(at), ..self }
@@ -83,7 +87,8 @@ pub(crate) enum Turning {
         period: Nanos,
         /// Up to when it has given back.
         since: Instant,
-        /// What it has given back beyond whole units, in parts of a unit: as many as the period has nanoseconds.
+        /// What it has given back beyond whole units, in parts of a unit: as many as the period
+        /// has nanoseconds.
         parts: Units,
     },
 }
@@ -98,7 +103,9 @@ impl Turning {
         match window.kind {
             Kind::Fixed if start > now => Turning::Fixed { period, next: Some(start) },
             Kind::Fixed => Turning::Fixed { period, next: turn_after(now, start, period) },
-            Kind::Sliding => Turning::Sliding { period, since: start.max(now), parts: Units::default() },
+            Kind::Sliding => {
+                Turning::Sliding { period, since: start.max(now), parts: Units::default() }
+            }
         }
     }
 
@@ -135,7 +142,9 @@ impl Turning {
             Turning::Fixed { next, .. } => *next,
             Turning::Sliding { period, since, parts } => {
                 let rate = u128::from(ledger.cap(axis).filter(|&cap| cap > 0)?);
-                let parts = missing.checked_mul(u128::from(*period))?.saturating_sub(u128::from(parts[axis]));
+                let parts = missing
+                    .checked_mul(u128::from(*period))?
+                    .saturating_sub(u128::from(parts[axis]));
                 since.checked_add(Duration::from_nanos(Nanos::try_from(parts.div_ceil(rate)).ok()?))
             }
         }
@@ -150,11 +159,14 @@ fn is_windowed(axis: usize) -> bool {
 fn turn_after(now: Instant, turned: Instant, period: Nanos) -> Option<Instant> {
     let into = now.saturating_duration_since(turned).as_nanos() % u128::from(period);
     let left = u128::from(period) - into;
-    now.checked_add(Duration::from_nanos(Nanos::try_from(left).expect("no more than the period is left of it")))
+    now.checked_add(Duration::from_nanos(
+        Nanos::try_from(left).expect("no more than the period is left of it"),
+    ))
 }
 
-/// Gives back what `elapsed` nanoseconds bring on each axis: whole units to the ledger, and what is beyond them is kept
-/// in parts. Neither is lost but where all has come back: a bucket that is full stays so.
+/// Gives back what `elapsed` nanoseconds bring on each axis: whole units to the ledger, and what is
+/// beyond them is kept in parts. Neither is lost but where all has come back: a bucket that is full
+/// stays so.
 fn refill(ledger: &mut Ledger, period: u128, elapsed: u128, parts: &mut Units) -> bool {
     let periods = elapsed / period;
     let part = elapsed - periods * period;
@@ -220,13 +232,18 @@ mod tests {
             let start = Instant::now();
             let (mut ledger, mut window) = (ledger(cap, u64::MAX), sliding(period, start));
             let owed = ledger.owed(TOKENS);
-            let left = |elapsed: u128| owed.saturating_sub(elapsed * u128::from(cap) / u128::from(period));
+            let left =
+                |elapsed: u128| owed.saturating_sub(elapsed * u128::from(cap) / u128::from(period));
             let (mut now, mut steps) = (start, odd());
             while (now - start).as_nanos() < YEAR {
                 let by = steps.next().unwrap().saturating_mul(1 << 12);
                 now += Duration::from_nanos(by);
                 window.turn(&mut ledger, now);
-                assert_eq!(ledger.owed(TOKENS), left((now - start).as_nanos()), "{cap} per {period}");
+                assert_eq!(
+                    ledger.owed(TOKENS),
+                    left((now - start).as_nanos()),
+                    "{cap} per {period}"
+                );
             }
             assert_eq!(ledger.spent(TOKENS), u64::MAX);
         }
@@ -241,13 +258,21 @@ mod tests {
                 let missing = u128::from(by % 1_000_003).min(ledger.owed(TOKENS)).max(1);
                 let owed = ledger.owed(TOKENS);
                 let Some(at) = window.when(&ledger, TOKENS, missing) else {
-                    assert!(owed < missing || missing * u128::from(period) / u128::from(cap) > u128::from(u64::MAX));
+                    assert!(
+                        owed < missing
+                            || missing * u128::from(period) / u128::from(cap)
+                                > u128::from(u64::MAX)
+                    );
                     continue;
                 };
                 for (at, is_enough) in [(at, true), (at - Duration::from_nanos(1), false)] {
                     let (mut ledger, mut window) = (ledger.clone(), window.clone());
                     window.turn(&mut ledger, at);
-                    assert_eq!(ledger.owed(TOKENS) + missing <= owed, is_enough, "{cap} per {period}");
+                    assert_eq!(
+                        ledger.owed(TOKENS) + missing <= owed,
+                        is_enough,
+                        "{cap} per {period}"
+                    );
                 }
                 now += Duration::from_nanos(by);
                 window.turn(&mut ledger, now);
@@ -265,7 +290,11 @@ mod tests {
         let fixed = Turning::start(Window::fixed(Duration::from_nanos(9)), now);
         assert_eq!(fixed.when(&ledger, Axis::InFlight as usize, 0), None);
         assert_eq!(window.when(&ledger, Axis::Usd as usize, 0), None, "no cap, no rate");
-        assert_eq!(window.when(&self::ledger(0, 5), TOKENS, 5), None, "a cap of zero is a rate of zero");
+        assert_eq!(
+            window.when(&self::ledger(0, 5), TOKENS, 5),
+            None,
+            "a cap of zero is a rate of zero"
+        );
         assert_eq!(sliding(u64::MAX, now).when(&ledger, TOKENS, u128::MAX), None);
     }
 
@@ -298,13 +327,15 @@ mod tests {
                 for by in odd().take(500) {
                     at += Duration::from_nanos(by);
                     // Periods begun so far, the one that runs at the start not counted.
-                    let begun =
-                        at.checked_duration_since(first).map_or(0, |since| since.as_nanos() / u128::from(period) + 1);
+                    let begun = at
+                        .checked_duration_since(first)
+                        .map_or(0, |since| since.as_nanos() / u128::from(period) + 1);
                     assert_eq!(window.turn(&mut ledger, at), begun > turned);
                     turned = begun;
                     let Turning::Fixed { next: Some(next), .. } = window else { unreachable!() };
                     assert!(next > at);
-                    let next_at = Duration::from_nanos(u64::try_from(u128::from(period) * turned).unwrap());
+                    let next_at =
+                        Duration::from_nanos(u64::try_from(u128::from(period) * turned).unwrap());
                     assert_eq!(next, first + next_at);
                 }
             }
@@ -316,8 +347,12 @@ mod tests {
         let start = Instant::now();
         for (ago, left) in [(0, 60), (1, 59), (59, 1), (60, 60), (601, 59)] {
             let now = start + Duration::from_nanos(ago);
-            let window = Turning::start(Window::fixed(Duration::from_nanos(60)).starting(start), now);
-            assert_eq!(window.when(&ledger(10, 10), TOKENS, 1), Some(now + Duration::from_nanos(left)));
+            let window =
+                Turning::start(Window::fixed(Duration::from_nanos(60)).starting(start), now);
+            assert_eq!(
+                window.when(&ledger(10, 10), TOKENS, 1),
+                Some(now + Duration::from_nanos(left))
+            );
         }
     }
 }

@@ -10,15 +10,17 @@ use crate::types::axis::{Axis, AxisSet, Quantities, Quantity};
 
 /// How much of each counted axis one call names.
 ///
-/// Which axes are *named* matters, not which are nonzero: a commit settles a named axis at its figure, zero included,
-/// and an axis that is not named at what is held of it. Naming one token axis names all three.
+/// Which axes are *named* matters, not which are nonzero: a commit settles a named axis at its
+/// figure, zero included, and an axis that is not named at what is held of it. Naming one token
+/// axis names all three.
 ///
-/// [`Tokens`](Axis::Tokens) is the larger of what was named and input plus output, so that every provider's usage
-/// block, with or without a total, can be written down as it comes. Cached input tokens are input tokens; their price
-/// is yours to reckon. [`InFlight`](Axis::InFlight) is not an amount: every live reservation counts one.
+/// [`Tokens`](Axis::Tokens) is the larger of what was named and input plus output, so that every
+/// provider's usage block, with or without a total, can be written down as it comes. Cached input
+/// tokens are input tokens; their price is yours to reckon. [`InFlight`](Axis::InFlight) is not an
+/// amount: every live reservation counts one.
 ///
-/// The setters set; `+` adds, saturating: a sum that overflows on an axis is `u64::MAX` there, which fits under no
-/// smaller cap, nor on an axis that has been used at all.
+/// The setters set; `+` adds, saturating: a sum that overflows on an axis is `u64::MAX` there,
+/// which fits under no smaller cap, nor on an axis that has been used at all.
 ///
 /// ```
 /// use budget_pool::{Amount, Axis, Usd};
@@ -31,8 +33,8 @@ use crate::types::axis::{Axis, AxisSet, Quantities, Quantity};
 #[derive(Clone, Copy, Default)]
 pub struct Amount {
     quantities: Quantities,
-    // What `tokens` was set to. Kept apart from the larger of it and input plus output, so that setters can be called
-    // in any order and again.
+    // What `tokens` was set to. Kept apart from the larger of it and input plus output, so that
+    // setters can be called in any order and again.
     total: u64,
 }
 
@@ -85,7 +87,10 @@ impl Amount {
 
     #[inline]
     const fn with_total(mut self) -> Amount {
-        let parts = self.quantities.of(Axis::InputTokens).saturating_add(self.quantities.of(Axis::OutputTokens));
+        let parts = self
+            .quantities
+            .of(Axis::InputTokens)
+            .saturating_add(self.quantities.of(Axis::OutputTokens));
         let tokens = if self.total > parts { self.total } else { parts };
         self.quantities = self.quantities.with(Axis::Tokens, tokens);
         self
@@ -115,7 +120,8 @@ impl Amount {
         &self.quantities
     }
 
-    /// What a commit settles at the figure given: what was set, and all token axes if one of them was.
+    /// What a commit settles at the figure given: what was set, and all token axes if one of them
+    /// was.
     pub(crate) fn named(&self) -> AxisSet {
         let axes = self.quantities.axes();
         match axes.intersection(AxisSet::TOKEN_FAMILY).is_empty() {
@@ -125,8 +131,8 @@ impl Amount {
     }
 }
 
-/// The same axes are named, with the same figures: the same to a pool. (Setters called afterwards may still tell a
-/// total that was named from one that followed from its parts.)
+/// The same axes are named, with the same figures: the same to a pool. (Setters called afterwards
+/// may still tell a total that was named from one that followed from its parts.)
 impl PartialEq for Amount {
     fn eq(&self, other: &Amount) -> bool {
         self.named() == other.named() && self.quantities.units() == other.quantities.units()
@@ -149,7 +155,9 @@ impl Add for Amount {
 
     fn add(self, other: Amount) -> Amount {
         let (a, b) = (self.quantities, other.quantities);
-        Amount::from(Quantities::each(a.axes().union(b.axes()), |axis| a.units()[axis].saturating_add(b.units()[axis])))
+        Amount::from(Quantities::each(a.axes().union(b.axes()), |axis| {
+            a.units()[axis].saturating_add(b.units()[axis])
+        }))
     }
 }
 
@@ -159,7 +167,8 @@ impl AddAssign for Amount {
     }
 }
 
-/// What the pool reports: each axis stands for itself, the token total is not made from its parts again.
+/// What the pool reports: each axis stands for itself, the token total is not made from its parts
+/// again.
 impl From<Quantities> for Amount {
     fn from(quantities: Quantities) -> Amount {
         let quantities = quantities.only(AxisSet::ALL.difference(AxisSet::of(Axis::InFlight)));
@@ -183,7 +192,9 @@ impl<'a> Sum<&'a Amount> for Amount {
 /// What is not zero, as a person reads it: `1200 tokens, 0.0036 USD`, or `nothing`.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nonzero = self.iter().fold(Quantities::NONE, |all, quantity| all.with(quantity.axis(), quantity.units()));
+        let nonzero = self
+            .iter()
+            .fold(Quantities::NONE, |all, quantity| all.with(quantity.axis(), quantity.units()));
         nonzero.fmt(f)
     }
 }
@@ -194,10 +205,11 @@ impl fmt::Debug for Amount {
     }
 }
 
-/// The most that a pool may have used plus reserved, axis by axis. An axis that is not named is unlimited: it only
-/// counts.
+/// The most that a pool may have used plus reserved, axis by axis. An axis that is not named is
+/// unlimited: it only counts.
 ///
-/// Each axis is named by itself: a cap on [`Tokens`](Axis::Tokens) says nothing of input and output.
+/// Each axis is named by itself: a cap on [`Tokens`](Axis::Tokens) says nothing of input and
+/// output.
 ///
 /// ```
 /// use budget_pool::{Axis, Caps, Usd};
@@ -261,7 +273,8 @@ impl Caps {
     /// These caps, and `other`'s where it names an axis.
     #[must_use]
     pub(crate) fn overlaid(self, other: Caps) -> Caps {
-        let quantities = other.iter().fold(self.quantities, |all, cap| all.with(cap.axis(), cap.units()));
+        let quantities =
+            other.iter().fold(self.quantities, |all, cap| all.with(cap.axis(), cap.units()));
         Caps { quantities }
     }
 
@@ -311,19 +324,30 @@ mod tests {
         assert_eq!(units(total_first, Axis::Tokens), Some(7));
         assert_eq!(total_first, total_last);
         assert_eq!(units(Amount::new().tokens(9).input_tokens(4), Axis::Tokens), Some(9));
-        assert_eq!(units(Amount::new().input_tokens(u64::MAX).output_tokens(1), Axis::Tokens), Some(u64::MAX));
+        assert_eq!(
+            units(Amount::new().input_tokens(u64::MAX).output_tokens(1), Axis::Tokens),
+            Some(u64::MAX)
+        );
     }
 
     #[test]
     fn setters_set() {
-        let amount = Amount::new().input_tokens(10).input_tokens(3).tokens(9).tokens(1).requests(2).requests(1);
+        let amount = Amount::new()
+            .input_tokens(10)
+            .input_tokens(3)
+            .tokens(9)
+            .tokens(1)
+            .requests(2)
+            .requests(1);
         assert_eq!(units(amount, Axis::Tokens), Some(3));
         assert_eq!(units(amount, Axis::Requests), Some(1));
     }
 
     #[test]
     fn naming_one_token_axis_names_all_three_and_nothing_else() {
-        for amount in [Amount::new().tokens(0), Amount::new().input_tokens(0), Amount::new().output_tokens(0)] {
+        for amount in
+            [Amount::new().tokens(0), Amount::new().input_tokens(0), Amount::new().output_tokens(0)]
+        {
             for axis in [Axis::Tokens, Axis::InputTokens, Axis::OutputTokens] {
                 assert_eq!(units(amount, axis), Some(0));
             }
@@ -355,7 +379,10 @@ mod tests {
         let hash = |amount: Amount| BuildHasherDefault::<DefaultHasher>::default().hash_one(amount);
         assert_ne!(hash(Amount::new().tokens(1)), hash(Amount::new().tokens(2)));
         assert_ne!(hash(Amount::new().requests(0)), hash(Amount::new()));
-        assert_eq!(hash(Amount::new().tokens(5).input_tokens(5)), hash(Amount::new().input_tokens(5)));
+        assert_eq!(
+            hash(Amount::new().tokens(5).input_tokens(5)),
+            hash(Amount::new().input_tokens(5))
+        );
     }
 
     #[test]
@@ -368,8 +395,10 @@ mod tests {
 
     #[test]
     fn axes_come_in_declared_order_an_amount_without_zeros_and_caps_with_them() {
-        let amount = Amount::new().usd(Usd::from_nanos(5)).requests(0).output_tokens(3).input_tokens(0);
-        let axes: Vec<_> = amount.iter().map(|quantity| (quantity.axis(), quantity.units())).collect();
+        let amount =
+            Amount::new().usd(Usd::from_nanos(5)).requests(0).output_tokens(3).input_tokens(0);
+        let axes: Vec<_> =
+            amount.iter().map(|quantity| (quantity.axis(), quantity.units())).collect();
         assert_eq!(axes, [(Axis::Tokens, 3), (Axis::OutputTokens, 3), (Axis::Usd, 5)]);
         let caps = Caps::new().in_flight(1).usd(Usd::ZERO).tokens(0);
         let axes: Vec<_> = caps.iter().map(|cap| (cap.axis(), cap.units())).collect();
@@ -386,6 +415,8 @@ mod tests {
         let caps = Caps::new().in_flight(2).requests(3);
         assert_eq!(caps.to_string(), "3 requests, 2 in flight");
         assert_eq!(format!("{caps:?}"), "Caps(3 requests, 2 in flight)");
-        assert!(Amount::new().requests(0).is_zero() && Amount::new().is_zero() && !amount.is_zero());
+        assert!(
+            Amount::new().requests(0).is_zero() && Amount::new().is_zero() && !amount.is_zero()
+        );
     }
 }

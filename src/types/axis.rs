@@ -8,12 +8,13 @@ use crate::Usd;
 
 /// One kind of thing that is limited.
 ///
-/// All but [`Deadline`](Axis::Deadline) are *counted*: a pool keeps a balance of them. Their declared order is the
-/// order in which a refusal looks for the axis to name.
+/// All but [`Deadline`](Axis::Deadline) are *counted*: a pool keeps a balance of them. Their
+/// declared order is the order in which a refusal looks for the axis to name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Axis {
-    /// All tokens, whichever way they went: in an [`Amount`](crate::Amount) at least input plus output.
+    /// All tokens, whichever way they went: in an [`Amount`](crate::Amount) at least input plus
+    /// output.
     Tokens,
     /// Tokens sent to a model. Cached ones are counted too.
     InputTokens,
@@ -34,8 +35,14 @@ impl Axis {
     pub(crate) const COUNTED: usize = 6;
 
     /// Every counted axis, in declared order.
-    pub(crate) const ALL_COUNTED: [Axis; Self::COUNTED] =
-        [Axis::Tokens, Axis::InputTokens, Axis::OutputTokens, Axis::Requests, Axis::Usd, Axis::InFlight];
+    pub(crate) const ALL_COUNTED: [Axis; Self::COUNTED] = [
+        Axis::Tokens,
+        Axis::InputTokens,
+        Axis::OutputTokens,
+        Axis::Requests,
+        Axis::Usd,
+        Axis::InFlight,
+    ];
 
     /// Whether a pool keeps a balance of this axis: all but [`Deadline`](Axis::Deadline).
     #[must_use]
@@ -68,7 +75,8 @@ impl fmt::Display for Axis {
     }
 }
 
-/// A set of counted axes. Iterates over their indices in declared order; an axis that is not in it costs nothing.
+/// A set of counted axes. Iterates over their indices in declared order; an axis that is not in it
+/// costs nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct AxisSet(u8);
 
@@ -76,7 +84,8 @@ impl AxisSet {
     pub(crate) const EMPTY: AxisSet = AxisSet(0);
     pub(crate) const ALL: AxisSet = AxisSet((1 << Axis::COUNTED) - 1);
     /// Naming one of these names all three.
-    pub(crate) const TOKEN_FAMILY: AxisSet = AxisSet::of(Axis::Tokens).with(Axis::InputTokens).with(Axis::OutputTokens);
+    pub(crate) const TOKEN_FAMILY: AxisSet =
+        AxisSet::of(Axis::Tokens).with(Axis::InputTokens).with(Axis::OutputTokens);
 
     #[inline]
     pub(crate) const fn of(axis: Axis) -> AxisSet {
@@ -145,7 +154,8 @@ pub(crate) struct Quantities {
 }
 
 impl Quantities {
-    pub(crate) const NONE: Quantities = Quantities { axes: AxisSet::EMPTY, units: [0; Axis::COUNTED] };
+    pub(crate) const NONE: Quantities =
+        Quantities { axes: AxisSet::EMPTY, units: [0; Axis::COUNTED] };
 
     #[inline]
     #[must_use]
@@ -194,7 +204,8 @@ impl Quantities {
 
     /// The named quantity; `None` where the axis is not among these.
     pub(crate) fn get(&self, axis: Axis) -> Option<Quantity> {
-        (axis.is_counted() && self.axes.contains(axis as usize)).then(|| Quantity::new(axis, self.of(axis)))
+        (axis.is_counted() && self.axes.contains(axis as usize))
+            .then(|| Quantity::new(axis, self.of(axis)))
     }
 
     pub(crate) fn iter(self) -> impl Iterator<Item = Quantity> {
@@ -290,7 +301,9 @@ mod tests {
                 "1200 in flight"
             ]
         );
-        assert!(Axis::ALL_COUNTED.is_sorted() && Axis::ALL_COUNTED.iter().all(|axis| axis.is_counted()));
+        assert!(
+            Axis::ALL_COUNTED.is_sorted() && Axis::ALL_COUNTED.iter().all(|axis| axis.is_counted())
+        );
         assert!(!Axis::Deadline.is_counted() && Axis::Deadline > Axis::InFlight);
         assert_eq!(Axis::Deadline.to_string(), "deadline");
     }
@@ -299,7 +312,12 @@ mod tests {
     fn only_money_is_money() {
         let money = |axis| Quantity::new(axis, 7).usd();
         assert_eq!(money(Axis::Usd), Some(Usd::from_nanos(7)));
-        assert!(Axis::ALL_COUNTED.into_iter().filter(|&axis| axis != Axis::Usd).all(|axis| money(axis).is_none()));
+        assert!(
+            Axis::ALL_COUNTED
+                .into_iter()
+                .filter(|&axis| axis != Axis::Usd)
+                .all(|axis| money(axis).is_none())
+        );
     }
 
     #[test]

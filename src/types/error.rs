@@ -1,4 +1,5 @@
-//! Refusals: which axis of which pool, what was asked, what there was, and whether it may fit later (P7).
+//! Refusals: which axis of which pool, what was asked, what there was, and whether it may fit later
+//! (P7).
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -6,11 +7,13 @@ use std::time::{Duration, Instant};
 use crate::types::axis::{Axis, Quantity};
 use crate::types::name::Name;
 
-/// Why a call was refused. Nothing has changed (P7) but the [count](crate::Snapshot::refused) of refusals.
+/// Why a call was refused. Nothing has changed (P7) but the [count](crate::Snapshot::refused) of
+/// refusals.
 ///
 /// The order of refusal is: closed, deadline, queue, capacity.
 ///
-/// Its text is one line, whatever the names in it: what would break the line, or command a terminal, is escaped there.
+/// Its text is one line, whatever the names in it: what would break the line, or command a
+/// terminal, is escaped there.
 ///
 /// ```
 /// use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Outlook};
@@ -34,8 +37,8 @@ pub enum BudgetError {
     /// It came after the deadline.
     #[error(transparent)]
     DeadlineExceeded(#[from] DeadlineExceeded),
-    /// Others wait, and are served first (P6): ask with [`reserve_wait`](crate::BudgetPool::reserve_wait) to
-    /// stand behind them.
+    /// Others wait, and are served first (P6): ask with
+    /// [`reserve_wait`](crate::BudgetPool::reserve_wait) to stand behind them.
     #[error("others wait in `{}`", .scope.in_line())]
     Queued {
         /// The name of the pool in which they wait.
@@ -55,8 +58,9 @@ pub enum BudgetError {
         /// The name of the pool on which [`close`](crate::BudgetPool::close) was called.
         scope: Name,
     },
-    /// The hold has [expired](crate::BudgetPool::reserve_for). A spend that happened all the same can still be told, by
-    /// [`commit`](crate::Reservation::commit) or [`debit`](crate::Reservation::debit).
+    /// The hold has [expired](crate::BudgetPool::reserve_for). A spend that happened all the same
+    /// can still be told, by [`commit`](crate::Reservation::commit) or
+    /// [`debit`](crate::Reservation::debit).
     #[error("the hold on `{}` has expired", .scope.in_line())]
     Expired {
         /// The name of the pool that was reserved on.
@@ -70,8 +74,8 @@ pub enum BudgetError {
         /// The key.
         key: Name,
     },
-    /// The pool remembers as many [keys](crate::Builder::keys) as it may. To forget one before its time could spend
-    /// twice.
+    /// The pool remembers as many [keys](crate::Builder::keys) as it may. To forget one before its
+    /// time could spend twice.
     #[error("`{}` remembers as many keys as it may: {most}", .scope.in_line())]
     KeysFull {
         /// The name of the pool that was called.
@@ -83,7 +87,8 @@ pub enum BudgetError {
         /// How long from now.
         retry_after: Option<Duration>,
     },
-    /// A carved pool cannot have a [window](crate::Builder::window): each turn would make budget out of nothing.
+    /// A carved pool cannot have a [window](crate::Builder::window): each turn would make budget
+    /// out of nothing.
     #[error("`{}` is carved: a window would mint budget", .scope.in_line())]
     CarvedWindow {
         /// The name of the pool that was to be built.
@@ -119,8 +124,8 @@ impl BudgetError {
         }
     }
 
-    /// Whether the same call may fit later. What is late, closed or expired never does; nor is another amount for a key
-    /// worth asking again, though keys are forgotten in time.
+    /// Whether the same call may fit later. What is late, closed or expired never does; nor is
+    /// another amount for a key worth asking again, though keys are forgotten in time.
     #[must_use]
     pub fn outlook(&self) -> Outlook {
         match self {
@@ -135,7 +140,8 @@ impl BudgetError {
         }
     }
 
-    /// How long from the refusal until the [`outlook`](BudgetError::outlook)'s instant; `None` if it names none.
+    /// How long from the refusal until the [`outlook`](BudgetError::outlook)'s instant; `None` if
+    /// it names none.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -147,19 +153,21 @@ impl BudgetError {
 }
 
 /// Whether a refused call may fit later, the caps and the deadline being what they are: a
-/// [`reset`](crate::BudgetPool::reset) or an [`add`](crate::BudgetPool::add) is not foreseen. The worse is the greater.
+/// [`reset`](crate::BudgetPool::reset) or an [`add`](crate::BudgetPool::add) is not foreseen. The
+/// worse is the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Outlook {
-    /// It fits from this instant of the pool's clock on, and not before: a [window](crate::Window) will have brought
-    /// back enough, or a [key](crate::Builder::keys) will have been forgotten. This is exact if nobody else spends,
-    /// and live holds stay held.
+    /// It fits from this instant of the pool's clock on, and not before: a [window](crate::Window)
+    /// will have brought back enough, or a [key](crate::Builder::keys) will have been
+    /// forgotten. This is exact if nobody else spends, and live holds stay held.
     At(Instant),
-    /// It fits once enough of what is reserved now has been given back. To a reservation or a lease that asks for more,
-    /// what it holds itself counts as reserved, too.
+    /// It fits once enough of what is reserved now has been given back. To a reservation or a lease
+    /// that asks for more, what it holds itself counts as reserved, too.
     AfterRelease,
-    /// Neither time nor a release can make it fit: more is asked than the cap leaves beside what is used (under a
-    /// [window](crate::Window), more than the cap), or it would fit only after the deadline.
+    /// Neither time nor a release can make it fit: more is asked than the cap leaves beside what is
+    /// used (under a [window](crate::Window), more than the cap), or it would fit only after
+    /// the deadline.
     Never,
 }
 
@@ -185,8 +193,9 @@ impl fmt::Display for Outlook {
 
 /// A refusal for lack of capacity.
 ///
-/// Axis and scope are those of the first refusal, from the called pool upward, axes in declared order. The outlook is
-/// the worst over all that refuse. The figures are exact, of one instant (P5).
+/// Axis and scope are those of the first refusal, from the called pool upward, axes in declared
+/// order. The outlook is the worst over all that refuse. The figures are exact, of one instant
+/// (P5).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{axis} of `{}` exceeded: {} asked, {} available{}, {}",
     .scope.in_line(), self.requested().number(), self.available().number(), self.of_cap(), self.hope())]
@@ -213,15 +222,17 @@ impl BudgetExceeded {
         Quantity::new(self.axis, self.requested)
     }
 
-    /// What was available in the pool that refused: of a call that names a reservation's part, what is held; of
-    /// [`add`](crate::BudgetPool::add) to a cap near `u64::MAX`, how far the cap can rise.
+    /// What was available in the pool that refused: of a call that names a reservation's part, what
+    /// is held; of [`add`](crate::BudgetPool::add) to a cap near `u64::MAX`, how far the cap
+    /// can rise.
     #[must_use]
     pub fn available(&self) -> Quantity {
         Quantity::new(self.axis, self.available)
     }
 
-    /// The cap of the pool that refused (or what is held, where a reservation's part is more than that). `None` on an
-    /// axis without one, which refuses only what no longer fits into a `u64` beside what it has counted.
+    /// The cap of the pool that refused (or what is held, where a reservation's part is more than
+    /// that). `None` on an axis without one, which refuses only what no longer fits into a
+    /// `u64` beside what it has counted.
     #[must_use]
     pub fn cap(&self) -> Option<Quantity> {
         self.cap.map(|cap| Quantity::new(self.axis, cap))
@@ -239,9 +250,9 @@ impl BudgetExceeded {
         self.outlook
     }
 
-    /// How long from the refusal until the [`outlook`](BudgetExceeded::outlook)'s instant, by the pool's clock: at that
-    /// instant it fits, and a nanosecond before it does not, if nobody else spends and live holds stay held. `None` if
-    /// no time is enough by itself.
+    /// How long from the refusal until the [`outlook`](BudgetExceeded::outlook)'s instant, by the
+    /// pool's clock: at that instant it fits, and a nanosecond before it does not, if nobody
+    /// else spends and live holds stay held. `None` if no time is enough by itself.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
@@ -254,7 +265,8 @@ impl BudgetExceeded {
     }
 
     fn hope(&self) -> String {
-        self.retry_after.map_or_else(|| self.outlook.to_string(), |after| format!("will fit in {after:?}"))
+        self.retry_after
+            .map_or_else(|| self.outlook.to_string(), |after| format!("will fit in {after:?}"))
     }
 
     fn of_cap(&self) -> String {
@@ -262,7 +274,8 @@ impl BudgetExceeded {
     }
 }
 
-/// A refusal for lack of time: the deadline has passed, or what was asked for cannot be done before it.
+/// A refusal for lack of time: the deadline has passed, or what was asked for cannot be done before
+/// it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeadlineExceeded {
     pub(crate) scope: Option<Name>,
@@ -290,7 +303,8 @@ impl DeadlineExceeded {
         self.elapsed
     }
 
-    /// The time that was asked for; zero where the question was only whether the deadline has passed.
+    /// The time that was asked for; zero where the question was only whether the deadline has
+    /// passed.
     #[must_use]
     pub fn needed(&self) -> Duration {
         self.needed

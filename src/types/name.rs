@@ -6,9 +6,11 @@ use std::ops::Deref;
 
 use ecow::EcoString;
 
-/// The name of a pool, or a [key](crate::BudgetPool::record_once): a `str`, shared and never changed.
+/// The name of a pool, or a [key](crate::BudgetPool::record_once): a `str`, shared and never
+/// changed.
 ///
-/// A copy costs next to nothing, up to 15 bytes not even an atomic operation, so that a refusal can carry it.
+/// A copy costs next to nothing, up to 15 bytes not even an atomic operation, so that a refusal can
+/// carry it.
 ///
 /// ```
 /// use budget_pool::BudgetPool;
@@ -29,7 +31,8 @@ impl Name {
         &self.0
     }
 
-    /// For a text of one line, whatever the name: what would break the line, or command the terminal, is escaped.
+    /// For a text of one line, whatever the name: what would break the line, or command the
+    /// terminal, is escaped.
     pub(crate) fn in_line(&self) -> InLine<'_> {
         InLine(self)
     }
@@ -41,7 +44,9 @@ impl fmt::Display for InLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Two that separate lines are no control characters.
         let breaks = |c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}');
-        self.0.chars().try_for_each(|c| if breaks(c) { c.escape_default().fmt(f) } else { f.write_char(c) })
+        self.0
+            .chars()
+            .try_for_each(|c| if breaks(c) { c.escape_default().fmt(f) } else { f.write_char(c) })
     }
 }
 

@@ -17,15 +17,17 @@ pub struct AxisSnapshot<T> {
     pub used: T,
     /// Promised to live owners (P3).
     pub reserved: T,
-    /// Real spend of this period that did not fit under the cap. The true spend is `used + overage` (P2).
+    /// Real spend of this period that did not fit under the cap. The true spend is `used +
+    /// overage` (P2).
     pub overage: T,
-    /// What can really be spent now: the least that is free in this pool and in those above it, up to the nearest
-    /// carve. `None` = unlimited. It is a matter of balances alone: a closed or late pool refuses all the same.
+    /// What can really be spent now: the least that is free in this pool and in those above it, up
+    /// to the nearest carve. `None` = unlimited. It is a matter of balances alone: a closed or
+    /// late pool refuses all the same.
     pub available: Option<T>,
     /// All true spend since the pool was built. Never falls.
     pub spent: T,
-    /// The most that `used + reserved` has been in this period. A hold that has expired may count until it is
-    /// reclaimed.
+    /// The most that `used + reserved` has been in this period. A hold that has expired may count
+    /// until it is reclaimed.
     pub peak: T,
 }
 
@@ -45,8 +47,9 @@ impl<T: Copy> AxisSnapshot<T> {
 
 /// A pool at one instant that really existed (P5).
 ///
-/// It is not promised to be the present one: by the time it is read, others may have spent. What must hold when you
-/// act, ask for with [`record`](crate::BudgetPool::record) or [`reserve`](crate::BudgetPool::reserve).
+/// It is not promised to be the present one: by the time it is read, others may have spent. What
+/// must hold when you act, ask for with [`record`](crate::BudgetPool::record) or
+/// [`reserve`](crate::BudgetPool::reserve).
 ///
 /// `Display` is a small table of the axes that have a cap or were used:
 ///
@@ -84,13 +87,15 @@ pub struct Snapshot {
     pub usd: AxisSnapshot<Usd>,
     /// Live reservations, and the in-flight caps that are carved out for children.
     pub in_flight: AxisSnapshot<u64>,
-    /// What asked for capacity and was admitted, on this pool and on those below it: `record`, `record_once` (once for
-    /// a key), `reserve`, a wait that was granted, a reservation's `record`, `grow` and `split`, `lease` and a
-    /// lease's `record` that its share does not cover, and what a carved child asks when it is built or added to.
+    /// What asked for capacity and was admitted, on this pool and on those below it: `record`,
+    /// `record_once` (once for a key), `reserve`, a wait that was granted, a reservation's
+    /// `record`, `grow` and `split`, `lease` and a lease's `record` that its share does not
+    /// cover, and what a carved child asks when it is built or added to.
     pub admitted: u64,
-    /// What of that was refused. (Not counted: a wait that was given up, a strict commit, a key that stands for
-    /// another amount, what is asked of an expired hold, what is refused for being more than a reservation holds,
-    /// a cap can rise by, or is free to be removed, and an `add` to a closed pool.)
+    /// What of that was refused. (Not counted: a wait that was given up, a strict commit, a key
+    /// that stands for another amount, what is asked of an expired hold, what is refused for
+    /// being more than a reservation holds, a cap can rise by, or is free to be removed, and
+    /// an `add` to a closed pool.)
     pub refused: u64,
     /// Live reservations, on this pool and on those below it.
     pub reservations: u64,
@@ -125,10 +130,12 @@ impl Snapshot {
         }
     }
 
-    /// One axis, for code that loops over them; `None` for [`Axis::Deadline`], which is not counted.
+    /// One axis, for code that loops over them; `None` for [`Axis::Deadline`], which is not
+    /// counted.
     #[must_use]
     pub fn axis(&self, axis: Axis) -> Option<AxisSnapshot<Quantity>> {
-        let count = |snapshot: AxisSnapshot<u64>| Some(snapshot.map(|units| Quantity::new(axis, units)));
+        let count =
+            |snapshot: AxisSnapshot<u64>| Some(snapshot.map(|units| Quantity::new(axis, units)));
         match axis {
             Axis::Tokens => count(self.tokens),
             Axis::InputTokens => count(self.input_tokens),
@@ -146,10 +153,12 @@ impl Snapshot {
     }
 }
 
-const COLUMNS: [&str; 8] = ["axis", "used", "reserved", "available", "cap", "peak", "overage", "spent"];
+const COLUMNS: [&str; 8] =
+    ["axis", "used", "reserved", "available", "cap", "peak", "overage", "spent"];
 
 fn row(axis: Axis, snapshot: AxisSnapshot<Quantity>) -> [String; COLUMNS.len()] {
-    let optional = |quantity: Option<Quantity>| quantity.map_or_else(|| "-".to_owned(), Quantity::number);
+    let optional =
+        |quantity: Option<Quantity>| quantity.map_or_else(|| "-".to_owned(), Quantity::number);
     [
         axis.to_string(),
         snapshot.used.number(),
@@ -170,7 +179,8 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let closed = if self.closed { " (closed)" } else { "" };
         let plural = if self.reservations == 1 { "" } else { "s" };
-        let waiting = if self.waiting > 0 { format!(", {} waiting", self.waiting) } else { String::new() };
+        let waiting =
+            if self.waiting > 0 { format!(", {} waiting", self.waiting) } else { String::new() };
         let Snapshot { admitted, refused, reservations, .. } = self;
         let name = self.name.in_line();
         let indent = "  ".repeat(self.depth.min(20));
@@ -180,9 +190,13 @@ impl fmt::Display for Snapshot {
         )?;
 
         let header = COLUMNS.map(str::to_owned);
-        let rows = self.axes().filter(|(_, snapshot)| is_in_play(snapshot)).map(|(axis, snapshot)| row(axis, snapshot));
+        let rows = self
+            .axes()
+            .filter(|(_, snapshot)| is_in_play(snapshot))
+            .map(|(axis, snapshot)| row(axis, snapshot));
         let table: Vec<_> = std::iter::once(header).chain(rows).collect();
-        let width = |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or_default();
+        let width =
+            |column: usize| table.iter().map(|row| row[column].len()).max().unwrap_or_default();
         let widths: [usize; COLUMNS.len()] = std::array::from_fn(width);
         for row in table.iter().filter(|_| table.len() > 1) {
             write!(f, "{indent}{:<width$}", row[0], width = widths[0])?;
@@ -195,8 +209,8 @@ impl fmt::Display for Snapshot {
     }
 }
 
-/// A pool and all those below it, at one and the same instant (P5): parents before their children, as a slice of
-/// [`Snapshot`]s, each with its depth. The order among children is not promised.
+/// A pool and all those below it, at one and the same instant (P5): parents before their children,
+/// as a slice of [`Snapshot`]s, each with its depth. The order among children is not promised.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct TreeSnapshot {
     pools: Vec<Snapshot>,

@@ -12,9 +12,9 @@ const DECIMALS: usize = 9;
 
 /// An amount of US dollars, exact to the nano-dollar (1e-9, the unit of `google.type.Money.nanos`).
 ///
-/// Modelled on [`std::time::Duration`]: it is never negative, its constructors and readings name their unit, and its
-/// operators panic on overflow where `checked_*` and `saturating_*` do not. It holds up to
-/// [`Usd::MAX`], 18,446,744,073.709551615 dollars.
+/// Modelled on [`std::time::Duration`]: it is never negative, its constructors and readings name
+/// their unit, and its operators panic on overflow where `checked_*` and `saturating_*` do not. It
+/// holds up to [`Usd::MAX`], 18,446,744,073.709551615 dollars.
 ///
 /// ```
 /// use budget_pool::Usd;
@@ -45,8 +45,9 @@ impl Usd {
     /// From micro-dollars (1e-6). One dollar per million tokens is one micro-dollar a token.
     ///
     /// # Panics
-    /// If the result is above [`Usd::MAX`]; in a `const` that is a compile error. On a figure that is not your own use
-    /// [`checked_mul`](Usd::checked_mul): `Usd::from_nanos(1_000).checked_mul(micros)`.
+    /// If the result is above [`Usd::MAX`]; in a `const` that is a compile error. On a figure that
+    /// is not your own use [`checked_mul`](Usd::checked_mul):
+    /// `Usd::from_nanos(1_000).checked_mul(micros)`.
     #[must_use]
     pub const fn from_micros(micros: u64) -> Usd {
         Usd::scaled(micros, NANOS_PER_MICRO)
@@ -101,8 +102,8 @@ impl Usd {
         self.0 / NANOS_PER_DOLLAR
     }
 
-    /// As a float, for display and statistics only, which may not be exact: the nearest one up to nine million dollars,
-    /// and above that no more than one step beside it.
+    /// As a float, for display and statistics only, which may not be exact: the nearest one up to
+    /// nine million dollars, and above that no more than one step beside it.
     #[must_use]
     pub fn as_dollars_f64(self) -> f64 {
         self.0 as f64 / NANOS_PER_DOLLAR as f64
@@ -170,8 +171,8 @@ impl Usd {
 
     /// What `n` tokens cost at a price per million tokens.
     ///
-    /// Rounded up to the nano: never under the true cost, and over it by less than one nano a call. Saturates at
-    /// [`Usd::MAX`].
+    /// Rounded up to the nano: never under the true cost, and over it by less than one nano a call.
+    /// Saturates at [`Usd::MAX`].
     ///
     /// ```
     /// use budget_pool::Usd;
@@ -187,8 +188,9 @@ impl Usd {
         if nanos > u64::MAX as u128 { Usd::MAX } else { Usd(nanos as u64) }
     }
 
-    /// From a float of dollars, rounded to the nearest nano (the nearest to the float itself, which for `0.1` is a
-    /// little above a tenth). For figures that arrive as a float; write your own as text or with a constructor.
+    /// From a float of dollars, rounded to the nearest nano (the nearest to the float itself, which
+    /// for `0.1` is a little above a tenth). For figures that arrive as a float; write your own
+    /// as text or with a constructor.
     ///
     /// # Errors
     /// If the float is NaN, infinite, negative, or above [`Usd::MAX`].
@@ -207,20 +209,23 @@ impl Usd {
         if dollars < 0.0 {
             return Err(TryFromF64Error::Negative);
         }
-        // Formatting is exact and rounds once, to the nearest; `abs` is for the zero that has a sign.
+        // Formatting is exact and rounds once, to the nearest; `abs` is for the zero that has a
+        // sign.
         let text = format!("{:.DECIMALS$}", dollars.abs());
         text.parse().map_err(|_: ParseUsdError| TryFromF64Error::TooLarge)
     }
 }
 
-/// The exact decimal, without needless zeros: `0.3`, `12`, `0.000000001`. A precision pads with zeros or rounds to the
-/// nearest, half up: `{:.2}` of 12.345 is `12.35`. Width, fill and `0` are as with integers.
+/// The exact decimal, without needless zeros: `0.3`, `12`, `0.000000001`. A precision pads with
+/// zeros or rounds to the nearest, half up: `{:.2}` of 12.345 is `12.35`. Width, fill and `0` are
+/// as with integers.
 impl fmt::Display for Usd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let decimals = f.precision().unwrap_or(DECIMALS).min(DECIMALS);
         let step = 10_u64.pow((DECIMALS - decimals) as u32);
         let rounded = (self.0 as u128 + step as u128 / 2) / step as u128 * step as u128;
-        let (whole, nanos) = (rounded / NANOS_PER_DOLLAR as u128, rounded % NANOS_PER_DOLLAR as u128);
+        let (whole, nanos) =
+            (rounded / NANOS_PER_DOLLAR as u128, rounded % NANOS_PER_DOLLAR as u128);
         let digits = format!("{nanos:09}");
         let fraction = match f.precision() {
             Some(precision) => format!("{:0<precision$}", &digits[..decimals]),
@@ -238,8 +243,8 @@ impl fmt::Debug for Usd {
     }
 }
 
-/// Exact decimal dollars: digits, with at most one point among them and at most nine of them after it (`12`, `0.30`,
-/// `.5`). No sign, no exponent, no spaces, no currency mark.
+/// Exact decimal dollars: digits, with at most one point among them and at most nine of them after
+/// it (`12`, `0.30`, `.5`). No sign, no exponent, no spaces, no currency mark.
 ///
 /// ```
 /// use budget_pool::Usd;
@@ -268,7 +273,9 @@ impl FromStr for Usd {
         let padding = std::iter::repeat_n(b'0', DECIMALS - fraction.len());
         digits
             .chain(padding)
-            .try_fold(0_u64, |nanos, digit| nanos.checked_mul(10)?.checked_add(u64::from(digit - b'0')))
+            .try_fold(0_u64, |nanos, digit| {
+                nanos.checked_mul(10)?.checked_add(u64::from(digit - b'0'))
+            })
             .map(Usd)
             .ok_or(ParseUsdError::TooLarge)
     }
@@ -410,7 +417,10 @@ mod tests {
 
     #[test]
     fn constructors_and_readings_agree_on_their_unit() {
-        let usd = Usd::from_dollars(12) + Usd::from_cents(34) + Usd::from_micros(5_678) + Usd::from_nanos(9);
+        let usd = Usd::from_dollars(12)
+            + Usd::from_cents(34)
+            + Usd::from_micros(5_678)
+            + Usd::from_nanos(9);
         assert_eq!(usd.as_nanos(), 12_345_678_009);
         assert_eq!(usd.as_micros(), 12_345_678);
         assert_eq!(usd.as_cents(), 1_234);

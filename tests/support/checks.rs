@@ -1,5 +1,5 @@
-//! What is looked at between the steps: all that can be seen is as in the model, and what is promised holds in what is
-//! seen.
+//! What is looked at between the steps: all that can be seen is as in the model, and what is
+//! promised holds in what is seen.
 
 use budget_pool::BudgetPool;
 
@@ -15,10 +15,13 @@ impl Both {
     /// All that can be seen is as in the model, and the promises hold in what is seen.
     pub(super) fn check(&mut self, at: usize) -> Result<(), String> {
         let reached = self.reached();
-        let Some((id, pool)) = reached.get(at.checked_rem(reached.len()).unwrap_or(0)) else { return Ok(()) };
+        let Some((id, pool)) = reached.get(at.checked_rem(reached.len()).unwrap_or(0)) else {
+            return Ok(());
+        };
         let (id, now) = (*id, self.now());
 
-        // One of them by all that it shows by itself, and the whole tree, or what is left of it that can be reached.
+        // One of them by all that it shows by itself, and the whole tree, or what is left of it
+        // that can be reached.
         let expected = self.model.deadline(id).map(|(_, deadline)| self.instant(deadline.at()));
         same!("name", pool.name(), name(id));
         same!("is_closed", self.glance(false, || pool.is_closed())?, self.model.is_closed(id));
@@ -58,14 +61,18 @@ impl Both {
     pub(super) fn check_leases(&self) -> Result<(), String> {
         for (id, lease) in &self.leases {
             let remaining = self.glance(false, || lease.remaining())?;
-            same!(format!("what is left of lease {id}"), units_of(remaining), self.model.leases[id].left);
+            same!(
+                format!("what is left of lease {id}"),
+                units_of(remaining),
+                self.model.leases[id].left
+            );
         }
         Ok(())
     }
 
-    /// Whoever was told something is woken by the call that told it, once, and nobody else but to look again: where
-    /// time will bring something earlier than it knows. One that is reminded looks again at once: then what it was that
-    /// reminded others, too, may be over.
+    /// Whoever was told something is woken by the call that told it, once, and nobody else but to
+    /// look again: where time will bring something earlier than it knows. One that is reminded
+    /// looks again at once: then what it was that reminded others, too, may be over.
     pub(super) fn check_wakes(&mut self, mut was_timed: bool) -> Result<(), String> {
         for _ in 0..MANY_REMINDERS {
             was_timed |= self.model.is_timed();
@@ -76,13 +83,21 @@ impl Both {
                     ((1, false), false) if was_timed => reminded = Some(index),
                     (heard, has_ended) => {
                         let expected = (usize::from(has_ended), !has_ended);
-                        same!(format!("wakes of wait {id}, and whether its waker is kept"), heard, expected);
+                        same!(
+                            format!("wakes of wait {id}, and whether its waker is kept"),
+                            heard,
+                            expected
+                        );
                     }
                 }
             }
             for Closing { pool, bell, .. } in &self.closings {
                 let is_closed = self.model.is_closed(*pool);
-                same!(format!("wakes by the close of p{pool}"), heard(bell), (usize::from(is_closed), !is_closed));
+                same!(
+                    format!("wakes by the close of p{pool}"),
+                    heard(bell),
+                    (usize::from(is_closed), !is_closed)
+                );
             }
             self.collect_closings()?;
             let Some(index) = reminded else { return Ok(()) };
@@ -99,7 +114,8 @@ impl Both {
         let holders = self.call(Reads::Tells(id), || pool.holders())?;
         self.check_owners(&real, &holders.iter().map(holder).collect::<Vec<_>>())?;
 
-        // Parents come before their children, so in the order of depths on any way down; siblings in any order.
+        // Parents come before their children, so in the order of depths on any way down; siblings
+        // in any order.
         same!("the first of a tree", real.first().map(|view| &*view.name), Some(&*name(id)));
         let position = |pool: PoolId| real.iter().position(|view| view.name == name(pool));
         for (child, Pool { parent, .. }) in &self.model.pools {
@@ -123,19 +139,29 @@ impl Both {
     /// What is promised of the figures of each pool, whatever was done.
     fn check_promises(&mut self, tree: &[View]) -> Result<(), String> {
         for view in tree {
-            let before = self.spent.insert(view.name.clone(), each(|axis| view.axes[axis].spent)).unwrap_or(ZERO);
-            for (axis, AxisView { cap, used, reserved, overage, spent, .. }) in view.axes.iter().enumerate() {
+            let before = self
+                .spent
+                .insert(view.name.clone(), each(|axis| view.axes[axis].spent))
+                .unwrap_or(ZERO);
+            for (axis, AxisView { cap, used, reserved, overage, spent, .. }) in
+                view.axes.iter().enumerate()
+            {
                 let (taken, cap) = (used + reserved, cap.unwrap_or(MAX));
                 ensure!(taken <= cap, "P1: more than the cap is used and reserved: {view:?}");
                 ensure!(*overage == 0 || taken == cap, "P2: overage beside room: {view:?}");
-                ensure!((used + overage).min(MAX) <= *spent, "P2: what is owed was never spent: {view:?}");
+                ensure!(
+                    (used + overage).min(MAX) <= *spent,
+                    "P2: what is owed was never spent: {view:?}"
+                );
                 ensure!(before[axis] <= *spent, "P2: what was spent is less than it was: {view:?}");
             }
         }
         let whole = tree.first().is_some_and(|view| view.name == name(0));
         if let Some((home, asked)) = self.model.first_of_all().filter(|_| whole) {
             let home = tree.iter().find(|view| view.name == name(home)).expect("it keeps its pool");
-            let counts = |axis: &AxisView, asked| axis.cap.is_some() || axis.used + axis.reserved + asked <= MAX;
+            let counts = |axis: &AxisView, asked| {
+                axis.cap.is_some() || axis.used + axis.reserved + asked <= MAX
+            };
             let fits = |axis: usize| {
                 let has_room = home.axes[axis].available.is_none_or(|room| asked[axis] <= room);
                 has_room && tree.iter().all(|view| counts(&view.axes[axis], asked[axis]))
@@ -145,20 +171,29 @@ impl Both {
         Ok(())
     }
 
-    /// P3: every unit that is reserved has one owner, in its pool or in one below: a hold or what was granted to a
-    /// wait, a lease, or a carved share. All of it is seen but which shares are carved.
+    /// P3: every unit that is reserved has one owner, in its pool or in one below: a hold or what
+    /// was granted to a wait, a lease, or a carved share. All of it is seen but which shares
+    /// are carved.
     fn check_owners(&self, tree: &[View], holders: &[HolderView]) -> Result<(), String> {
         for (at, view) in tree.iter().enumerate() {
             let below = tree[at + 1..].iter().take_while(|below| below.depth > view.depth);
-            let children: Vec<&View> = below.filter(|below| below.depth == view.depth + 1).collect();
-            let held =
-                |axis| holders.iter().filter(|holder| holder.1 == view.name).map(move |holder| holder.0[axis]).sum();
+            let children: Vec<&View> =
+                below.filter(|below| below.depth == view.depth + 1).collect();
+            let held = |axis| {
+                holders
+                    .iter()
+                    .filter(|holder| holder.1 == view.name)
+                    .map(move |holder| holder.0[axis])
+                    .sum()
+            };
             let mut owned = each(held);
             let reservations = |view: &View| u128::from(view.counts[2]);
-            owned[IN_FLIGHT] = reservations(view) - children.iter().map(|child| reservations(child)).sum::<u128>();
+            owned[IN_FLIGHT] =
+                reservations(view) - children.iter().map(|child| reservations(child)).sum::<u128>();
             for child in children {
                 let carved = self.model.carved(&child.name);
-                let share = |axis: &AxisView| axis.cap.expect("what is carved is capped") - axis.used;
+                let share =
+                    |axis: &AxisView| axis.cap.expect("what is carved is capped") - axis.used;
                 let of_axis = |axis: usize| (carved[axis], &child.axes[axis]);
                 owned = plus(
                     &owned,
@@ -180,7 +215,10 @@ impl Both {
     fn check_holders(&mut self, id: PoolId, pool: &BudgetPool) -> Result<(), String> {
         let holders = self.call(Reads::Tells(id), || pool.holders())?;
         let mut real: Vec<HolderView> = holders.iter().map(holder).collect();
-        ensure!(real.is_sorted_by(|a, b| a.0 >= b.0), "holders are not the largest first: {real:?}");
+        ensure!(
+            real.is_sorted_by(|a, b| a.0 >= b.0),
+            "holders are not the largest first: {real:?}"
+        );
         let mut model = self.model.holders(id);
         real.sort();
         model.sort();

@@ -1,6 +1,6 @@
-//! The language: the operations, and the figures that they name. One byte or two say a figure, so that proptest and the
-//! fuzzer speak it alike, and any of them means something in any state: it is read by what there is to spend or to
-//! hold.
+//! The language: the operations, and the figures that they name. One byte or two say a figure, so
+//! that proptest and the fuzzer speak it alike, and any of them means something in any state: it is
+//! read by what there is to spend or to hold.
 
 use std::time::Duration;
 
@@ -8,8 +8,14 @@ use budget_pool::{Amount, Axis, Caps, Usd};
 
 use super::oracle::{Kind, Nanos};
 
-pub(super) const AXES: [Axis; 6] =
-    [Axis::Tokens, Axis::InputTokens, Axis::OutputTokens, Axis::Requests, Axis::Usd, Axis::InFlight];
+pub(super) const AXES: [Axis; 6] = [
+    Axis::Tokens,
+    Axis::InputTokens,
+    Axis::OutputTokens,
+    Axis::Requests,
+    Axis::Usd,
+    Axis::InFlight,
+];
 const TOKENS: usize = 0;
 const INPUT: usize = 1;
 const OUTPUT: usize = 2;
@@ -18,7 +24,8 @@ const USD: usize = 4;
 pub(super) const IN_FLIGHT: usize = 5;
 
 pub(super) const MAX: u128 = u64::MAX as u128;
-/// Facts go no further than this beyond what is held: the saturation of overage at `u64::MAX` is tested elsewhere.
+/// Facts go no further than this beyond what is held: the saturation of overage at `u64::MAX` is
+/// tested elsewhere.
 pub(super) const FACT: u128 = 1 << 40;
 pub(super) const UNIT_OF_TIME: Duration = Duration::from_millis(10);
 pub(super) const YEAR: Duration = Duration::from_secs(365 * 86_400);
@@ -45,10 +52,11 @@ pub(super) fn without_in_flight(mut units: Units) -> Units {
     units
 }
 
-/// One step. `pool`, `hold`, `lease` and `wait` are taken modulo what is alive; a step that finds nothing alive does
-/// nothing.
+/// One step. `pool`, `hold`, `lease` and `wait` are taken modulo what is alive; a step that finds
+/// nothing alive does nothing.
 ///
-/// The first step, if it is a `Child`, says what the root is like, and by its `pool` how often all is looked at.
+/// The first step, if it is a `Child`, says what the root is like, and by its `pool` how often all
+/// is looked at.
 #[derive(Debug, Clone)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
 pub enum Op {
@@ -215,8 +223,8 @@ pub enum Op {
     },
 }
 
-/// Figures on some of the axes: bit `n` of `axes` names axis `n`, and `raw[n]` picks its figure, mostly around a figure
-/// that matters there (what is available, what is held).
+/// Figures on some of the axes: bit `n` of `axes` names axis `n`, and `raw[n]` picks its figure,
+/// mostly around a figure that matters there (what is available, what is held).
 #[derive(Debug, Clone, Copy)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
 pub struct Figures {
@@ -263,7 +271,10 @@ pub(super) struct Want {
 
 impl Want {
     pub(super) fn asked(figures: &Figures, near: &Units) -> Want {
-        let set = |axis| (axis != IN_FLIGHT && figures.names(axis)).then(|| figure(figures.raw[axis], near[axis]));
+        let set = |axis| {
+            (axis != IN_FLIGHT && figures.names(axis))
+                .then(|| figure(figures.raw[axis], near[axis]))
+        };
         Want { set: std::array::from_fn(set) }
     }
 
@@ -286,7 +297,9 @@ impl Want {
     /// Naming one token axis names all three.
     pub(super) fn names(&self, axis: usize) -> bool {
         match axis {
-            TOKENS | INPUT | OUTPUT => [TOKENS, INPUT, OUTPUT].iter().any(|&axis| self.set[axis].is_some()),
+            TOKENS | INPUT | OUTPUT => {
+                [TOKENS, INPUT, OUTPUT].iter().any(|&axis| self.set[axis].is_some())
+            }
             _ => self.set[axis].is_some(),
         }
     }

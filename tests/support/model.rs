@@ -1,31 +1,35 @@
-//! A naive model of a tree of pools, and one language of operations that drives it and the real pool side by side.
+//! A naive model of a tree of pools, and one language of operations that drives it and the real
+//! pool side by side.
 //!
-//! The model (`oracle.rs`, and `queue.rs` for those who wait) is an independent reading of the contract, too simple to
-//! be wrong: `u128` throughout, nothing is cached, what is reserved is never stored but summed up from the live owners
-//! each time it is asked for, and all who wait are looked at after each change. It knows nothing of how the library
-//! works inside. An absent cap is `u64::MAX`.
+//! The model (`oracle.rs`, and `queue.rs` for those who wait) is an independent reading of the
+//! contract, too simple to be wrong: `u128` throughout, nothing is cached, what is reserved is
+//! never stored but summed up from the live owners each time it is asked for, and all who wait are
+//! looked at after each change. It knows nothing of how the library works inside. An absent cap is
+//! `u64::MAX`.
 //!
-//! Here is what both have in common; `language.rs` has the operations, `steps.rs` does them, `checks.rs` looks at what
-//! came of it, and `seen.rs` puts that into the model's words.
+//! Here is what both have in common; `language.rs` has the operations, `steps.rs` does them,
+//! `checks.rs` looks at what came of it, and `seen.rs` puts that into the model's words.
 //!
 //! # What is compared
 //!
-//! The answer of every call, with all that a refusal or a receipt says, instants included. How often it read the clock,
-//! which is once or never (P8; for a first poll that must wait, once for each of its two looks). After every step what
-//! is left of each lease, which no pool is asked for, and who was woken: whoever was granted or told something, by the
-//! step that did so and once. And after a step all that can be seen of all pools and holds, beside the model and by
-//! itself; but in half of the runs only now and then, and never when time has just passed: so that what the library
-//! leaves for later is met by every kind of call.
+//! The answer of every call, with all that a refusal or a receipt says, instants included. How
+//! often it read the clock, which is once or never (P8; for a first poll that must wait, once for
+//! each of its two looks). After every step what is left of each lease, which no pool is asked for,
+//! and who was woken: whoever was granted or told something, by the step that did so and once. And
+//! after a step all that can be seen of all pools and holds, beside the model and by itself; but in
+//! half of the runs only now and then, and never when time has just passed: so that what the
+//! library leaves for later is met by every kind of call.
 //!
-//! The library does what is due when a call tells it the time. The model does it at the instant at which it was due,
-//! and is told the time by the same calls: one that reads no clock (its path has nothing to do with time, or it is a
-//! `close`, the drop of a pool or of a wait, a label) happens to both at the latest instant seen. Nothing else may
-//! differ, but these:
+//! The library does what is due when a call tells it the time. The model does it at the instant at
+//! which it was due, and is told the time by the same calls: one that reads no clock (its path has
+//! nothing to do with time, or it is a `close`, the drop of a pool or of a wait, a label) happens
+//! to both at the latest instant seen. Nothing else may differ, but these:
 //!
-//! - Where more holds have expired at once than any call must reclaim, a peak may count them a little longer (see
-//!   `learn_peaks`). How far a lease is refilled depends on what has been reclaimed, too: there the pool is looked at
-//!   before, so that it is all.
-//! - One that waits may be woken to look again, where time may have become of use to it earlier than it knew.
+//! - Where more holds have expired at once than any call must reclaim, a peak may count them a
+//!   little longer (see `learn_peaks`). How far a lease is refilled depends on what has been
+//!   reclaimed, too: there the pool is looked at before, so that it is all.
+//! - One that waits may be woken to look again, where time may have become of use to it earlier
+//!   than it knew.
 //!
 //! Shared by the property test and the fuzz target, which includes this file by its path.
 
@@ -120,14 +124,16 @@ struct Both {
     model: Model,
     clock: ManualClock,
     origin: Instant,
-    /// How often the pools read the clock. They keep it alive, so that it also tells when the last of them is gone.
+    /// How often the pools read the clock. They keep it alive, so that it also tells when the last
+    /// of them is gone.
     reads: Arc<AtomicUsize>,
     pools: Vec<(PoolId, BudgetPool)>,
     holds: Vec<(HoldId, Reservation)>,
     leases: Vec<(LeaseId, Lease)>,
     waiters: Vec<Waiter>,
     closings: Vec<Closing>,
-    /// Never touched again, as if by `mem::forget`; but when a run is over it goes, so that a million of them leak nothing.
+    /// Never touched again, as if by `mem::forget`; but when a run is over it goes, so that a
+    /// million of them leak nothing.
     forgotten: Vec<Box<dyn Any>>,
     /// What every pool had spent when it was last seen.
     spent: BTreeMap<String, Units>,
@@ -221,16 +227,19 @@ impl Both {
         self.finish(ops.len(), often)
     }
 
-    /// Everything is dropped, in one order or another: then nothing is left but what was forgotten (P3), and of that
-    /// nothing that had a time.
+    /// Everything is dropped, in one order or another: then nothing is left but what was forgotten
+    /// (P3), and of that nothing that had a time.
     fn finish(&mut self, steps: usize, often: bool) -> Result<(), String> {
         self.log("drop everything");
         loop {
             let handle = self.pools.iter().rposition(|(id, _)| *id != 0);
             let (hold, lease) = (self.holds.pop(), self.leases.pop());
             let closing = self.closings.pop();
-            let is_last =
-                handle.is_none() && hold.is_none() && lease.is_none() && self.waiters.is_empty() && closing.is_none();
+            let is_last = handle.is_none()
+                && hold.is_none()
+                && lease.is_none()
+                && self.waiters.is_empty()
+                && closing.is_none();
             if steps % 2 == 0 || (hold.is_none() && lease.is_none()) {
                 if let Some(handle) = handle {
                     let (id, handle) = self.pools.remove(handle);
@@ -277,7 +286,11 @@ impl Both {
         }
         self.pools.clear();
         let kept = Arc::strong_count(&self.reads) > 1;
-        ensure!(kept == forgotten, "the pools are {} although nobody holds them", if kept { "kept" } else { "gone" });
+        ensure!(
+            kept == forgotten,
+            "the pools are {} although nobody holds them",
+            if kept { "kept" } else { "gone" }
+        );
         Ok(())
     }
 
@@ -296,7 +309,8 @@ impl Both {
         self.clock.advance(by);
     }
 
-    /// Makes a call, with as many readings of the clock as promised (P8). It tells the model the time if it was told.
+    /// Makes a call, with as many readings of the clock as promised (P8). It tells the model the
+    /// time if it was told.
     fn call<T>(&mut self, reads: Reads, call: impl FnOnce() -> T) -> Result<T, String> {
         self.call_of(0..=0, reads, call)
     }
@@ -313,7 +327,9 @@ impl Both {
         let answer = call();
         let read = self.reads.load(Ordering::Relaxed) - before;
         let promised = match expected {
-            Some(expected) => beside.start() + usize::from(expected)..=beside.end() + usize::from(expected),
+            Some(expected) => {
+                beside.start() + usize::from(expected)..=beside.end() + usize::from(expected)
+            }
             None => *beside.start()..=beside.end() + 1,
         };
         ensure!(
@@ -358,8 +374,12 @@ impl Both {
     }
 
     fn reached(&self) -> Vec<(PoolId, BudgetPool)> {
-        let held = self.holds.iter().map(|(id, hold)| (self.model.holds[id].pool, hold.pool().clone()));
-        let leased = self.leases.iter().map(|(id, lease)| (self.model.leases[id].pool, lease.pool().clone()));
+        let held =
+            self.holds.iter().map(|(id, hold)| (self.model.holds[id].pool, hold.pool().clone()));
+        let leased = self
+            .leases
+            .iter()
+            .map(|(id, lease)| (self.model.leases[id].pool, lease.pool().clone()));
         self.pools.iter().cloned().chain(held).chain(leased).collect()
     }
 

@@ -1,18 +1,21 @@
 //! The model: what the contract says, too simple to be wrong.
 //!
-//! It is eager where the library is lazy: when it is told the time it does all that was due since, each thing at its
-//! own instant and in the order of these, in all pools. A window that turns at the instant at which a hold expires
-//! turns first. Who waits is of `queue.rs`, which says where the model is as lazy as the library.
+//! It is eager where the library is lazy: when it is told the time it does all that was due since,
+//! each thing at its own instant and in the order of these, in all pools. A window that turns at
+//! the instant at which a hold expires turns first. Who waits is of `queue.rs`, which says where
+//! the model is as lazy as the library.
 //!
-//! It knows of time only what the real pools were told (P8). A call that reads no clock happens at the latest instant
-//! seen.
+//! It knows of time only what the real pools were told (P8). A call that reads no clock happens at
+//! the latest instant seen.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use budget_pool::{Axis, Outlook};
 
-use super::language::{AXES, IN_FLIGHT, MAX, Units, Want, ZERO, each, plus, with_one_in_flight, without_in_flight};
+use super::language::{
+    AXES, IN_FLIGHT, MAX, Units, Want, ZERO, each, plus, with_one_in_flight, without_in_flight,
+};
 use super::name;
 use super::queue::Waits;
 use super::seen::{AxisView, HolderView, View};
@@ -24,8 +27,8 @@ pub(super) type LeaseId = usize;
 /// Nanoseconds since the origin of all time.
 pub(super) type Nanos = u128;
 
-/// Windows go by `u64` nanoseconds, 584 years: a period that is longer is so long, and what comes back later never
-/// does.
+/// Windows go by `u64` nanoseconds, 584 years: a period that is longer is so long, and what comes
+/// back later never does.
 const LONGEST: Nanos = MAX;
 
 /// So many expired holds are reclaimed by any call that knows the time.
@@ -43,7 +46,8 @@ pub(super) struct Pool {
     overage: Units,
     spent: Units,
     peak: Units,
-    /// Whether the real peak may be higher: it also counts what had expired and was not reclaimed yet.
+    /// Whether the real peak may be higher: it also counts what had expired and was not reclaimed
+    /// yet.
     peak_is_least: bool,
     closed: bool,
     admitted: u64,
@@ -74,8 +78,8 @@ impl Pool {
         self.used[axis] + self.overage[axis]
     }
 
-    /// What a sliding window has brought back on an axis that much later: whole units, and what is beyond them in
-    /// parts.
+    /// What a sliding window has brought back on an axis that much later: whole units, and what is
+    /// beyond them in parts.
     fn back(&self, window: &Window, axis: usize, later: Nanos) -> (u128, u128) {
         let rate = self.caps[axis].filter(|_| axis != IN_FLIGHT).unwrap_or(0);
         let parts = later * rate + window.parts[axis];
@@ -88,7 +92,8 @@ impl Pool {
         if window.kind == Kind::Fixed {
             return Some(window.next());
         }
-        let is_paid = |later| self.owed(axis).saturating_sub(self.back(window, axis, later).0) <= most;
+        let is_paid =
+            |later| self.owed(axis).saturating_sub(self.back(window, axis, later).0) <= most;
         let (mut early, mut late) = (0, LONGEST);
         while early < late {
             let middle = (early + late) / 2;
@@ -114,8 +119,8 @@ pub(super) struct Window {
     start: Nanos,
     /// Up to when it has turned or given back.
     at: Nanos,
-    /// Of a sliding one: what is owed is a fraction with the period below. It is kept as whole units, which are seen,
-    /// less so many parts.
+    /// Of a sliding one: what is owed is a fraction with the period below. It is kept as whole
+    /// units, which are seen, less so many parts.
     parts: Units,
 }
 
@@ -184,7 +189,8 @@ impl Hold {
     }
 }
 
-/// What a worker has of a pool for itself. All of it stays reserved until the pool is told what was spent.
+/// What a worker has of a pool for itself. All of it stays reserved until the pool is told what was
+/// spent.
 #[derive(Debug)]
 pub(super) struct Lease {
     pub(super) pool: PoolId,
@@ -265,7 +271,9 @@ impl Refusal {
             Refusal::Exceeded(Exceeded { axis, scope, outlook, retry_after, .. }) => {
                 (Some(*axis), scope, *outlook, *retry_after)
             }
-            Refusal::KeysFull { scope, outlook, retry_after, .. } => (None, scope, *outlook, *retry_after),
+            Refusal::KeysFull { scope, outlook, retry_after, .. } => {
+                (None, scope, *outlook, *retry_after)
+            }
             Refusal::Queued { scope } => (None, scope, When::AfterRelease, None),
             Refusal::Closed { scope }
             | Refusal::Expired { scope }
@@ -352,7 +360,9 @@ impl Model {
         }
         for child in self.children(id) {
             let (pool, below) = (&self.pools[&child], self.reserved(child));
-            let share = |axis| if pool.is_carved(axis) { pool.cap(axis) - pool.used[axis] } else { below[axis] };
+            let share = |axis| {
+                if pool.is_carved(axis) { pool.cap(axis) - pool.used[axis] } else { below[axis] }
+            };
             sum = plus(&sum, &each(share));
         }
         sum
@@ -416,7 +426,8 @@ impl Model {
 
     /// The axes on which the pool of this name has its caps from the one above.
     pub(super) fn carved(&self, named: &str) -> [bool; 6] {
-        let pool = self.pools.iter().find(|(id, _)| name(**id) == named).expect("a pool that is seen").1;
+        let pool =
+            self.pools.iter().find(|(id, _)| name(**id) == named).expect("a pool that is seen").1;
         std::array::from_fn(|axis| pool.is_carved(axis))
     }
 
@@ -456,19 +467,33 @@ impl Model {
     pub(super) fn fits(&self, at: PoolId, units: &Units) -> Result<(), Refusal> {
         let deadline = self.deadline(at);
         let ways = self.asked_on_path(at, units).into_iter();
-        self.first_and_worst(ways.flat_map(|(id, asked)| self.short(id, &asked, deadline)).collect())
+        self.first_and_worst(
+            ways.flat_map(|(id, asked)| self.short(id, &asked, deadline)).collect(),
+        )
     }
 
     /// The axes on which a pool has less than is asked of it.
-    pub(super) fn short(&self, id: PoolId, asked: &Units, deadline: Option<(PoolId, Deadline)>) -> Vec<Exceeded> {
+    pub(super) fn short(
+        &self,
+        id: PoolId,
+        asked: &Units,
+        deadline: Option<(PoolId, Deadline)>,
+    ) -> Vec<Exceeded> {
         let free = self.free(id);
         let short = (0..6).filter(|&axis| asked[axis] > free[axis]);
         short.map(|axis| self.refusal(id, axis, asked[axis], deadline)).collect()
     }
 
-    /// A refusal, and what to expect. Time alone is enough if it is before the deadline: `at` that instant it fits,
-    /// live holds staying held. Else it may after a release of all that is held, which may come now, or in time.
-    fn refusal(&self, id: PoolId, axis: usize, requested: u128, deadline: Option<(PoolId, Deadline)>) -> Exceeded {
+    /// A refusal, and what to expect. Time alone is enough if it is before the deadline: `at` that
+    /// instant it fits, live holds staying held. Else it may after a release of all that is
+    /// held, which may come now, or in time.
+    fn refusal(
+        &self,
+        id: PoolId,
+        axis: usize,
+        requested: u128,
+        deadline: Option<(PoolId, Deadline)>,
+    ) -> Exceeded {
         let (pool, reserved) = (&self.pools[&id], self.reserved(id)[axis]);
         let most_owed = |reserved: u128| pool.cap(axis).checked_sub(requested + reserved);
         let in_time = |at: &Nanos| deadline.is_none_or(|(_, deadline)| *at < deadline.at());
@@ -492,7 +517,9 @@ impl Model {
 
     /// The first refusal, with the worst outlook of all.
     fn first_and_worst(&self, refusals: Vec<Exceeded>) -> Result<(), Refusal> {
-        let Some(worst) = refusals.iter().map(|refusal| refusal.outlook).max() else { return Ok(()) };
+        let Some(worst) = refusals.iter().map(|refusal| refusal.outlook).max() else {
+            return Ok(());
+        };
         let first = refusals.into_iter().next().expect("there is a worst");
         Err(Refusal::Exceeded(Exceeded { outlook: worst, retry_after: self.after(worst), ..first }))
     }
@@ -543,7 +570,8 @@ impl Model {
 
     // Time.
 
-    /// Whether a call reads the clock; `None` = it may, as the real pools may have an expired hold yet to be reclaimed.
+    /// Whether a call reads the clock; `None` = it may, as the real pools may have an expired hold
+    /// yet to be reclaimed.
     pub(super) fn reads(&self, call: Reads) -> Option<bool> {
         let windowed = |at: PoolId| self.path(at).iter().any(|id| self.pools[id].window.is_some());
         let is_timed = match call {
@@ -552,11 +580,19 @@ impl Model {
             Reads::Asks(at) => windowed(at) || self.deadline(at).is_some(),
             Reads::Tells(at) => windowed(at),
             Reads::Surveys(at) => {
-                windowed(at) || self.pools.iter().any(|(id, pool)| pool.window.is_some() && self.is_below(*id, at))
+                windowed(at)
+                    || self
+                        .pools
+                        .iter()
+                        .any(|(id, pool)| pool.window.is_some() && self.is_below(*id, at))
             }
         };
         let may_expire = self.holds.values().any(|hold| hold.is_live() && hold.expiry.is_some());
-        if is_timed || may_expire || self.unreclaimed == 0 { Some(is_timed || may_expire) } else { None }
+        if is_timed || may_expire || self.unreclaimed == 0 {
+            Some(is_timed || may_expire)
+        } else {
+            None
+        }
     }
 
     /// All that is due up to now, in its order, for a call that is told the time.
@@ -574,13 +610,15 @@ impl Model {
         if let Reads::Surveys(at) = call {
             self.turn(self.now, &self.below(at));
         }
-        self.unreclaimed = if self.anybody_waits() { 0 } else { self.unreclaimed.saturating_sub(BATCH) };
+        self.unreclaimed =
+            if self.anybody_waits() { 0 } else { self.unreclaimed.saturating_sub(BATCH) };
         for pool in self.pools.values_mut() {
             pool.peak_is_least |= self.unreclaimed > 0;
         }
     }
 
-    /// A whole look has reclaimed all that had expired. A peak that could not be known is from now on.
+    /// A whole look has reclaimed all that had expired. A peak that could not be known is from now
+    /// on.
     pub(super) fn learn_peaks(&mut self, seen: &[View]) {
         self.unreclaimed = 0;
         for (id, pool) in self.pools.iter_mut().filter(|(_, pool)| pool.peak_is_least) {
@@ -595,13 +633,16 @@ impl Model {
         live.filter_map(|(id, hold)| Some((hold.expiry?, *id))).min()
     }
 
-    /// Brings windows up to an instant: all, or if somebody waits (see `queue.rs`) only those that are touched.
+    /// Brings windows up to an instant: all, or if somebody waits (see `queue.rs`) only those that
+    /// are touched.
     pub(super) fn turn(&mut self, to: Nanos, touched: &[PoolId]) {
         let all: Vec<PoolId> = self.pools.keys().copied().collect();
         let mut has_turned = false;
         for &id in if self.anybody_waits() { touched } else { &all } {
             let pool = self.pool(id);
-            let Some(mut window) = pool.window.clone().filter(|window| window.at < to) else { continue };
+            let Some(mut window) = pool.window.clone().filter(|window| window.at < to) else {
+                continue;
+            };
             has_turned = true;
             match window.kind {
                 Kind::Fixed if window.next() <= to => self.begin_period(id),
@@ -610,7 +651,8 @@ impl Model {
                     let later = to.saturating_sub(window.at.max(window.start));
                     for axis in 0..6 {
                         let (back, parts) = pool.back(&window, axis, later);
-                        // A bucket that is full stays so: nothing is owed, and no part of a unit is ahead of that.
+                        // A bucket that is full stays so: nothing is owed, and no part of a unit is
+                        // ahead of that.
                         window.parts[axis] = if back < pool.owed(axis) { parts } else { 0 };
                         let paid = back.min(pool.overage[axis]);
                         pool.overage[axis] -= paid;
@@ -678,7 +720,8 @@ impl Model {
         self.serve();
     }
 
-    /// From the bottom up: overage is paid from whatever is free, and a closed carved pool keeps no free share.
+    /// From the bottom up: overage is paid from whatever is free, and a closed carved pool keeps no
+    /// free share.
     fn balance(&mut self) {
         let pools: Vec<PoolId> = self.pools.keys().rev().copied().collect();
         for id in pools {
@@ -706,7 +749,9 @@ impl Model {
         }
         self.turn(self.now, &self.path(from));
         let mut next = Some(from);
-        while let Some(id) = next.filter(|&id| !self.is_reached(id) && self.children(id).next().is_none()) {
+        while let Some(id) =
+            next.filter(|&id| !self.is_reached(id) && self.children(id).next().is_none())
+        {
             next = self.pools.remove(&id).expect("a live pool").parent;
         }
         self.settle();
@@ -722,7 +767,12 @@ impl Model {
     // The calls of a pool.
 
     /// `now` is the builder's: to build a pool tells the tree no time.
-    pub(super) fn build(&mut self, parent: Option<PoolId>, spec: &Spec, now: Nanos) -> Result<PoolId, Refusal> {
+    pub(super) fn build(
+        &mut self,
+        parent: Option<PoolId>,
+        spec: &Spec,
+        now: Nanos,
+    ) -> Result<PoolId, Refusal> {
         let Spec { carved, caps, deadline: total, window, memory } = *spec;
         let id = self.built;
         if let Some(parent) = parent.filter(|_| carved) {
@@ -733,13 +783,19 @@ impl Model {
             self.counted(parent, answer)?;
         }
         self.built += 1;
-        let deadline = total.filter(|total| *total < Duration::MAX).map(|total| Deadline { built: now, total });
+        let deadline = total
+            .filter(|total| *total < Duration::MAX)
+            .map(|total| Deadline { built: now, total });
         let caps = caps.map(|cap| cap.map(u128::from));
         // Without a cap there is nothing to carve: it was asked for, and is a child like another.
         let carved = carved && caps.iter().any(Option::is_some);
-        let window = window.map(|(kind, period, start)| Window::new(kind, period, start.unwrap_or(now), now));
+        let window = window
+            .map(|(kind, period, start)| Window::new(kind, period, start.unwrap_or(now), now));
         let memory = memory.unwrap_or((65_536, Duration::from_secs(3_600)));
-        self.pools.insert(id, Pool { parent, carved, caps, deadline, window, memory, handles: 1, ..Pool::default() });
+        self.pools.insert(
+            id,
+            Pool { parent, carved, caps, deadline, window, memory, handles: 1, ..Pool::default() },
+        );
         self.settle();
         Ok(id)
     }
@@ -764,7 +820,12 @@ impl Model {
         Ok(self.insert(Hold::new(at, held)))
     }
 
-    pub(super) fn reserve_for(&mut self, at: PoolId, units: &Units, ttl: Duration) -> Result<HoldId, Refusal> {
+    pub(super) fn reserve_for(
+        &mut self,
+        at: PoolId,
+        units: &Units,
+        ttl: Duration,
+    ) -> Result<HoldId, Refusal> {
         let id = self.reserve(at, units)?;
         self.hold(id).expiry = self.later(ttl);
         Ok(id)
@@ -775,7 +836,12 @@ impl Model {
         (ttl < Duration::MAX).then(|| self.now + ttl.as_nanos())
     }
 
-    pub(super) fn record_once(&mut self, at: PoolId, key: u8, amount: &Want) -> Result<(), Refusal> {
+    pub(super) fn record_once(
+        &mut self,
+        at: PoolId,
+        key: u8,
+        amount: &Want,
+    ) -> Result<(), Refusal> {
         let (now, scope) = (self.now, name(at));
         let pool = self.pool(at);
         pool.keys.retain(|_, known| known.until.is_none_or(|until| now < until));
@@ -785,14 +851,19 @@ impl Model {
             Some(_) => return Err(Refusal::KeyConflict { scope, key: key_name(key) }),
             None => {}
         }
-        self.open(at).and_then(|()| self.in_time(at)).or_else(|refusal| self.counted(at, Err(refusal)))?;
+        self.open(at)
+            .and_then(|()| self.in_time(at))
+            .or_else(|refusal| self.counted(at, Err(refusal)))?;
         let (pool, deadline) = (&self.pools[&at], self.deadline(at));
         let (most, ttl) = pool.memory;
         if pool.keys.len() >= most {
             let next = pool.keys.values().filter_map(|known| known.until).min();
             let in_time = |at: &Nanos| deadline.is_none_or(|(_, deadline)| *at < deadline.at());
             let outlook = next.filter(in_time).map_or(When::Never, When::At);
-            return self.counted(at, Err(Refusal::KeysFull { scope, most, outlook, retry_after: self.after(outlook) }));
+            return self.counted(
+                at,
+                Err(Refusal::KeysFull { scope, most, outlook, retry_after: self.after(outlook) }),
+            );
         }
         self.record(at, &amount.units())?;
         let until = self.later(ttl);
@@ -853,7 +924,8 @@ impl Model {
 
     pub(super) fn add(&mut self, id: PoolId, caps: &[Option<u64>; 6]) -> Result<(), Refusal> {
         let pool = &self.pools[&id];
-        let raised = each(|axis| pool.caps[axis].map_or(0, |_| u128::from(caps[axis].unwrap_or(0))));
+        let raised =
+            each(|axis| pool.caps[axis].map_or(0, |_| u128::from(caps[axis].unwrap_or(0))));
         let above = pool.parent.filter(|_| pool.carved);
         self.open(id)?;
         if let Some(axis) = (0..6).find(|&axis| raised[axis] > MAX - pool.cap(axis)) {
@@ -869,7 +941,8 @@ impl Model {
         }
         if let Some(parent) = above {
             // What pays overage here was booked above when it was spent.
-            let answer = self.ask(parent, &each(|axis| raised[axis].saturating_sub(pool.overage[axis])));
+            let answer =
+                self.ask(parent, &each(|axis| raised[axis].saturating_sub(pool.overage[axis])));
             self.counted(parent, answer)?;
         }
         let pool = self.pool(id);
@@ -883,7 +956,8 @@ impl Model {
     pub(super) fn remove(&mut self, id: PoolId, caps: &[Option<u64>; 6]) -> Result<(), Refusal> {
         let free = self.free(id);
         let pool = &self.pools[&id];
-        let lowered = each(|axis| pool.caps[axis].map_or(0, |_| u128::from(caps[axis].unwrap_or(0))));
+        let lowered =
+            each(|axis| pool.caps[axis].map_or(0, |_| u128::from(caps[axis].unwrap_or(0))));
         let short = (0..6).filter(|&axis| lowered[axis] > free[axis]);
         let refusals = short.map(|axis| self.refusal(id, axis, lowered[axis], self.deadline(id)));
         self.first_and_worst(refusals.collect())?;
@@ -919,7 +993,9 @@ impl Model {
 
     pub(super) fn commit_total(&mut self, id: HoldId, total: &Want) -> Booked {
         let (settled, units) = (self.holds[&id].settled, self.settles(id, total));
-        let rest = |axis| if total.names(axis) { units[axis].saturating_sub(settled[axis]) } else { units[axis] };
+        let rest = |axis| {
+            if total.names(axis) { units[axis].saturating_sub(settled[axis]) } else { units[axis] }
+        };
         self.end(id, &each(rest))
     }
 
@@ -1022,7 +1098,15 @@ impl Model {
         self.counted(pool, answer)?;
         let hold = self.hold(id);
         hold.held = each(|axis| hold.held[axis] - part[axis]);
-        Ok(self.insert(Hold { pool, held: plus(part, &one), settled: ZERO, label, commit_on_drop, expiry, state }))
+        Ok(self.insert(Hold {
+            pool,
+            held: plus(part, &one),
+            settled: ZERO,
+            label,
+            commit_on_drop,
+            expiry,
+            state,
+        }))
     }
 
     // The calls of a lease.
@@ -1109,10 +1193,11 @@ impl Model {
         self.free_unneeded(lease.pool);
     }
 
-    /// Whether the real pools may leave expired holds to be reclaimed after a call at this instant. Where there are
-    /// windows they do not.
+    /// Whether the real pools may leave expired holds to be reclaimed after a call at this instant.
+    /// Where there are windows they do not.
     pub(super) fn may_leave_some(&self, now: Nanos) -> bool {
-        let is_due = |hold: &&Hold| hold.is_live() && hold.expiry.is_some_and(|expiry| expiry <= now);
+        let is_due =
+            |hold: &&Hold| hold.is_live() && hold.expiry.is_some_and(|expiry| expiry <= now);
         let due = self.holds.values().filter(is_due).count();
         self.unreclaimed + due > BATCH && self.pools.values().all(|pool| pool.window.is_none())
     }
@@ -1121,7 +1206,11 @@ impl Model {
 
     pub(super) fn view(&self, id: PoolId, top: PoolId) -> View {
         let (pool, reserved, available) = (&self.pools[&id], self.reserved(id), self.available(id));
-        let below = self.holds.values().filter(|hold| hold.is_live() && self.is_below(hold.pool, id)).count() as u64;
+        let below = self
+            .holds
+            .values()
+            .filter(|hold| hold.is_live() && self.is_below(hold.pool, id))
+            .count() as u64;
         let axis = |axis: usize| AxisView {
             cap: pool.caps[axis],
             used: pool.used[axis],
@@ -1150,7 +1239,8 @@ impl Model {
     }
 
     pub(super) fn holders(&self, top: PoolId) -> Vec<HolderView> {
-        let live = self.holds.values().filter(|hold| hold.is_live() && self.is_below(hold.pool, top));
+        let live =
+            self.holds.values().filter(|hold| hold.is_live() && self.is_below(hold.pool, top));
         let holds = live.map(|hold| (without_in_flight(hold.held), name(hold.pool), hold.label));
         let leases = self.leases.values().filter(|lease| self.is_below(lease.pool, top));
         holds.chain(leases.map(|lease| (lease.reserved(), name(lease.pool), None))).collect()
@@ -1180,9 +1270,11 @@ impl Model {
 
     /// What a pool could give if all that is reserved came back. Without a cap, something ordinary.
     pub(super) fn at_best(&self, id: PoolId) -> Units {
-        let at_best = |id: PoolId, axis| self.pools[&id].cap(axis).saturating_sub(self.pools[&id].owed(axis));
-        let least =
-            each(|axis| self.path(id).into_iter().map(|id| at_best(id, axis)).min().expect("a path has a pool"));
+        let at_best =
+            |id: PoolId, axis| self.pools[&id].cap(axis).saturating_sub(self.pools[&id].owed(axis));
+        let least = each(|axis| {
+            self.path(id).into_iter().map(|id| at_best(id, axis)).min().expect("a path has a pool")
+        });
         each(|axis| if least[axis] > MAX / 2 { 16 } else { least[axis] })
     }
 

@@ -1,23 +1,25 @@
-//! The model's queue: a list of all who wait, by ticket, that is looked at as a whole after every change.
+//! The model's queue: a list of all who wait, by ticket, that is looked at as a whole after every
+//! change.
 //!
-//! Each pool has its own line, first come, first served. The first of each line is a candidate. It stays blocked at the
-//! pool that refused it for as long as that pool refuses it (for lack of room, or because an earlier one is parked
-//! there), and is parked there and at the pools on the way there where it competes; then it is tried again from its own
-//! pool upward. Whoever came first is tried first. Whoever can never be met is told so at once, before anybody is
-//! served.
+//! Each pool has its own line, first come, first served. The first of each line is a candidate. It
+//! stays blocked at the pool that refused it for as long as that pool refuses it (for lack of room,
+//! or because an earlier one is parked there), and is parked there and at the pools on the way
+//! there where it competes; then it is tried again from its own pool upward. Whoever came first is
+//! tried first. Whoever can never be met is told so at once, before anybody is served.
 //!
 //! # Time
 //!
-//! Here the model is as lazy as the library says it is, for it can be seen who was woken by which call:
+//! Here the model is as lazy as the library says it is, for it can be seen who was woken by which
+//! call:
 //!
-//! - Whoever waits for a deadline that has come is told by the next call, on any pool, that is told the time, and
-//!   before anything else that is due is done.
-//! - A window turns when a call on its pool, or on one below, is told the time; or one that looks at it from above.
-//!   (While nobody waits nobody can see that, and the model turns all windows in their time.) Those who wait for it are
-//!   served then.
-//! - What can never be met, by what time brings, is judged by the deadline of each pool for itself. One that waits in a
-//!   pool whose deadline is before that of a pool with a window above it may be told somewhat later: it does not wait
-//!   here.
+//! - Whoever waits for a deadline that has come is told by the next call, on any pool, that is told
+//!   the time, and before anything else that is due is done.
+//! - A window turns when a call on its pool, or on one below, is told the time; or one that looks
+//!   at it from above. (While nobody waits nobody can see that, and the model turns all windows in
+//!   their time.) Those who wait for it are served then.
+//! - What can never be met, by what time brings, is judged by the deadline of each pool for itself.
+//!   One that waits in a pool whose deadline is before that of a pool with a window above it may be
+//!   told somewhat later: it does not wait here.
 
 use std::collections::BTreeMap;
 
@@ -72,7 +74,9 @@ impl Model {
     pub(super) fn wait(&mut self, home: PoolId, units: &Units) -> WaitId {
         let id = self.waits.made;
         self.waits.made += 1;
-        self.waits.all.insert(id, Wait { home, asked: with_one_in_flight(*units), state: State::New });
+        self.waits
+            .all
+            .insert(id, Wait { home, asked: with_one_in_flight(*units), state: State::New });
         self.pool(home).handles += 1;
         id
     }
@@ -146,7 +150,9 @@ impl Model {
     /// Whether one that waits here may be told late that it waits in vain.
     pub(super) fn may_wait_in_vain(&self, home: PoolId) -> bool {
         let at = |pool| self.deadline(pool).map(|(_, deadline)| deadline.at());
-        self.path(home).into_iter().any(|pool| self.pools[&pool].window.is_some() && at(pool) != at(home))
+        self.path(home)
+            .into_iter()
+            .any(|pool| self.pools[&pool].window.is_some() && at(pool) != at(home))
     }
 }
 
@@ -154,7 +160,8 @@ impl Model {
 impl Model {
     /// All who wait, the earliest first.
     fn line(&self) -> Vec<(WaitId, &Wait)> {
-        let mut line: Vec<_> = self.waits.all.iter().filter(|(_, wait)| wait.ticket().is_some()).collect();
+        let mut line: Vec<_> =
+            self.waits.all.iter().filter(|(_, wait)| wait.ticket().is_some()).collect();
         line.sort_by_key(|(_, wait)| wait.ticket());
         line.into_iter().map(|(id, wait)| (*id, wait)).collect()
     }
@@ -200,7 +207,8 @@ impl Model {
         while let Some(id) = self.next_to_try() {
             let Wait { home, asked, .. } = self.waits.all[&id];
             let ticket = self.waits.all[&id].ticket().expect("it waits");
-            // Where it was parked nothing holds it, and it is in nobody's way there while it is tried.
+            // Where it was parked nothing holds it, and it is in nobody's way there while it is
+            // tried.
             self.set(id, State::Waiting { ticket, blocked: None });
             let way = self.asked_on_path(home, &asked);
             match way.into_iter().find(|(pool, asked)| self.refuses(*pool, asked, id)) {
@@ -214,7 +222,8 @@ impl Model {
         }
     }
 
-    /// Whether one of the pools can never give so much: neither by a release nor, before its own deadline, by time.
+    /// Whether one of the pools can never give so much: neither by a release nor, before its own
+    /// deadline, by time.
     fn is_hopeless(&self, home: PoolId, asked: &Units) -> bool {
         self.asked_on_path(home, asked).into_iter().any(|(pool, asked)| {
             let short = self.short(pool, &asked, self.deadline(pool));
@@ -222,7 +231,8 @@ impl Model {
         })
     }
 
-    /// The earliest of those who are the first of their line, and are not held where they are blocked.
+    /// The earliest of those who are the first of their line, and are not held where they are
+    /// blocked.
     fn next_to_try(&self) -> Option<WaitId> {
         let mut lines = Vec::new();
         for (id, wait) in self.line() {
@@ -232,7 +242,9 @@ impl Model {
             lines.push(wait.home);
             let State::Waiting { blocked, .. } = wait.state else { unreachable!("it is in line") };
             let way = self.asked_on_path(wait.home, &wait.asked);
-            let is_held = |(pool, asked): &(PoolId, Units)| blocked == Some(*pool) && self.refuses(*pool, asked, id);
+            let is_held = |(pool, asked): &(PoolId, Units)| {
+                blocked == Some(*pool) && self.refuses(*pool, asked, id)
+            };
             if !way.iter().any(is_held) {
                 return Some(id);
             }
@@ -243,7 +255,8 @@ impl Model {
     /// Whether a pool refuses one that waits: it does not fit, or an earlier one is parked there.
     fn refuses(&self, pool: PoolId, asked: &Units, id: WaitId) -> bool {
         let wait = &self.waits.all[&id];
-        let is_earlier = |other: &Wait| other.ticket() < wait.ticket() && self.is_parked(other, pool);
+        let is_earlier =
+            |other: &Wait| other.ticket() < wait.ticket() && self.is_parked(other, pool);
         let is_short = !self.short(pool, asked, None).is_empty();
         let is_here = matches!(wait.state, State::Waiting { blocked, .. } if blocked == Some(pool));
         let in_line = is_here || self.competes(wait.home, pool, asked);
@@ -255,7 +268,8 @@ impl Model {
         home == pool || (0..6).any(|axis| asked[axis] > 0 && self.pools[&pool].is_capped(axis))
     }
 
-    /// Whether one keeps a place at a pool: where it is blocked, and on the way there where it competes.
+    /// Whether one keeps a place at a pool: where it is blocked, and on the way there where it
+    /// competes.
     fn is_parked(&self, wait: &Wait, pool: PoolId) -> bool {
         let State::Waiting { blocked: Some(blocked), .. } = wait.state else { return false };
         for (on_way, asked) in self.asked_on_path(wait.home, &wait.asked) {
@@ -272,7 +286,9 @@ impl Model {
     /// Whoever asks without patience must not pass those who wait for the same.
     pub(super) fn in_turn(&self, at: PoolId, units: &Units) -> Result<(), Refusal> {
         let mut way = self.asked_on_path(at, units).into_iter();
-        let has_line = |pool| self.line().into_iter().any(|(_, wait)| wait.home == pool || self.is_parked(wait, pool));
+        let has_line = |pool| {
+            self.line().into_iter().any(|(_, wait)| wait.home == pool || self.is_parked(wait, pool))
+        };
         match way.find(|(pool, asked)| self.competes(at, *pool, asked) && has_line(*pool)) {
             Some((pool, _)) => Err(Refusal::Queued { scope: name(pool) }),
             None => Ok(()),

@@ -68,14 +68,18 @@ impl From<&Snapshot> for View {
 
 impl Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let View { name, depth, closed, counts: [admitted, refused, reservations, waiting], axes } = self;
+        let View { name, depth, closed, counts: [admitted, refused, reservations, waiting], axes } =
+            self;
         let closed = if *closed { " closed" } else { "" };
         write!(f, "{name} (depth {depth}{closed}, {admitted} admitted, {refused} refused, ")?;
         write!(f, "{reservations} held, {waiting} waiting)")?;
         for (view, axis) in axes.iter().zip(AXES) {
             let AxisView { cap, used, reserved, overage, available, spent, peak } = view;
             if cap.is_some() || spent + peak > 0 {
-                write!(f, "\n      {axis:<13}  used {used}, reserved {reserved}, overage {overage}, cap {cap:?}, ")?;
+                write!(
+                    f,
+                    "\n      {axis:<13}  used {used}, reserved {reserved}, overage {overage}, cap {cap:?}, "
+                )?;
                 write!(f, "available {available:?}, spent {spent}, peak {peak}")?;
             }
         }
@@ -97,12 +101,16 @@ pub(super) fn booked(receipt: Receipt, actual: &Want) -> Result<Booked, String> 
     for axis in (0..6).filter(|axis| actual.names(*axis)) {
         let axis = AXES[axis];
         let named = settled.get(axis).is_some() && overage.get(axis).is_some();
-        ensure!(named, "a receipt does not name {axis}: {settled} settled, {overage} of it overage");
+        ensure!(
+            named,
+            "a receipt does not name {axis}: {settled} settled, {overage} of it overage"
+        );
     }
     Ok(Booked { settled: units_of(settled), overage: units_of(overage), late: receipt.is_late() })
 }
 
-/// A refusal, with instants since `origin`. What an error says of itself by its methods is the same.
+/// A refusal, with instants since `origin`. What an error says of itself by its methods is the
+/// same.
 pub(super) fn refusal(error: &BudgetError, origin: Instant) -> Refusal {
     let nanos = |at: Instant| at.duration_since(origin).as_nanos();
     let refusal = match error {

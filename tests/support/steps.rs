@@ -7,10 +7,12 @@ use std::task::{Context, Poll, Waker};
 use budget_pool::{BudgetError, BudgetPool, Builder, Clock, Lease, Reservation, Window};
 
 use super::language::{
-    FACT, Figures, Op, UNIT_OF_TIME, Want, YEAR, caps_near, caps_of, deadline_of, each, memory_of, plus, ttl_of,
-    window_of, without_in_flight,
+    FACT, Figures, Op, UNIT_OF_TIME, Want, YEAR, caps_near, caps_of, deadline_of, each, memory_of,
+    plus, ttl_of, window_of, without_in_flight,
 };
-use super::oracle::{HoldId, Kind, LeaseId, Model, Nanos, PoolId, Reads, Refusal, Spec, When, key_name};
+use super::oracle::{
+    HoldId, Kind, LeaseId, Model, Nanos, PoolId, Reads, Refusal, Spec, When, key_name,
+};
 use super::seen::{View, booked};
 use super::{Bell, Both, Closing, END, PAST, Refused, Waiter, heard, name};
 
@@ -30,7 +32,8 @@ impl Both {
                 None => self.advance(by),
             },
             Op::DropRoot => {
-                let (root, kept) = std::mem::take(&mut self.pools).into_iter().partition(|(id, _)| *id == 0);
+                let (root, kept) =
+                    std::mem::take(&mut self.pools).into_iter().partition(|(id, _)| *id == 0);
                 self.pools = kept;
                 self.log("drop the handles of p0");
                 for (id, pool) in root {
@@ -112,7 +115,8 @@ impl Both {
             0 => now,
             1 => now + 1,
             2..=8 => {
-                let next: Vec<Nanos> = self.model.events().into_iter().filter(|event| *event > now).take(4).collect();
+                let next: Vec<Nanos> =
+                    self.model.events().into_iter().filter(|event| *event > now).take(4).collect();
                 match (some as usize / 3).checked_rem(next.len()) {
                     Some(one) => (next[one] + some % 3 - 1).max(now),
                     None => now + unit,
@@ -127,22 +131,28 @@ impl Both {
         self.advance_to(at);
     }
 
-    /// A refusal that says when it fits is exact: not a nanosecond before, if live holds stay held; but then, if nobody
-    /// else comes first.
+    /// A refusal that says when it fits is exact: not a nanosecond before, if live holds stay held;
+    /// but then, if nobody else comes first.
     fn retry(&mut self, refused: &Refused) -> Result<(), String> {
         let Refused { pool: id, ref want, key, at } = *refused;
-        let Some((_, pool)) = self.reached().into_iter().find(|(reached, _)| *reached == id) else { return Ok(()) };
+        let Some((_, pool)) = self.reached().into_iter().find(|(reached, _)| *reached == id) else {
+            return Ok(());
+        };
         ensure!(at > self.now(), "what was refused is to fit at once: {at}");
         if at > (PAST + END).as_nanos() {
             return Ok(());
         }
         let others_wait = self.model.anybody_waits();
-        let holds_stay = self.model.events().into_iter().all(|event| event <= self.now() || event >= at);
+        let holds_stay =
+            self.model.events().into_iter().all(|event| event <= self.now() || event >= at);
         for at in [at - 1, at] {
             let is_early = at < refused.at;
             self.advance_to(at);
             let fits = match key {
-                Some(key) => !matches!(self.record_once(id, &pool, key, want)?, Err(Refusal::KeysFull { .. })),
+                Some(key) => !matches!(
+                    self.record_once(id, &pool, key, want)?,
+                    Err(Refusal::KeysFull { .. })
+                ),
                 None => self.check_amount(id, &pool, want)?.is_ok(),
             };
             ensure!(is_early || fits || others_wait, "it does not fit at the instant told: {at}");
@@ -151,7 +161,13 @@ impl Both {
         Ok(())
     }
 
-    fn remember(&mut self, pool: PoolId, want: Want, key: Option<u8>, answer: &Result<(), Refusal>) {
+    fn remember(
+        &mut self,
+        pool: PoolId,
+        want: Want,
+        key: Option<u8>,
+        answer: &Result<(), Refusal>,
+    ) {
         let Err(refusal) = answer else { return };
         let key = key.filter(|_| matches!(refusal, Refusal::KeysFull { .. }));
         if let (_, _, When::At(at), _) = refusal.summary() {
@@ -159,7 +175,12 @@ impl Both {
         }
     }
 
-    fn check_amount(&mut self, id: PoolId, pool: &BudgetPool, want: &Want) -> Result<Result<(), Refusal>, String> {
+    fn check_amount(
+        &mut self,
+        id: PoolId,
+        pool: &BudgetPool,
+        want: &Want,
+    ) -> Result<Result<(), Refusal>, String> {
         self.log(format!("p{id}.check({})", want.amount()));
         let real = self.call(Reads::Asks(id), || pool.check(want.amount()))?;
         let real = self.answer(real);
@@ -175,7 +196,8 @@ impl Both {
         want: &Want,
     ) -> Result<Result<(), Refusal>, String> {
         self.log(format!("p{id}.record_once({}, {})", key_name(key), want.amount()));
-        let real = self.call(Reads::Always(id), || pool.record_once(key_name(key), want.amount()))?;
+        let real =
+            self.call(Reads::Always(id), || pool.record_once(key_name(key), want.amount()))?;
         let real = self.answer(real);
         same!("record_once", real, self.model.record_once(id, key, want));
         Ok(real)
@@ -198,7 +220,9 @@ impl Both {
             }
             Op::Drop { .. } => {
                 // The root stays, so that there is a whole tree to look at, until `DropRoot`.
-                let Some(index) = self.pools.iter().position(|(handle, _)| *handle == id && id != 0) else {
+                let Some(index) =
+                    self.pools.iter().position(|(handle, _)| *handle == id && id != 0)
+                else {
                     return Ok(());
                 };
                 self.log(format!("drop a handle of p{id}"));
@@ -253,7 +277,8 @@ impl Both {
                         break;
                     }
                     self.log(format!("p{id}.reserve_for({}, {ttl:?})", want.amount()));
-                    let real = self.call(Reads::Always(id), || pool.reserve_for(want.amount(), ttl))?;
+                    let real =
+                        self.call(Reads::Always(id), || pool.reserve_for(want.amount(), ttl))?;
                     let model = self.model.reserve_for(id, &want.units(), ttl);
                     if let refused @ Err(_) = self.made("reserve_for", real, model)? {
                         self.remember(id, want, None, &refused);
@@ -276,7 +301,8 @@ impl Both {
             }
             Op::Add { ref caps, .. } => {
                 // A carved pool's new share is asked of the one above.
-                let above = self.model.pools[&id].parent.map_or([64; 6], |parent| self.model.near(parent));
+                let above =
+                    self.model.pools[&id].parent.map_or([64; 6], |parent| self.model.near(parent));
                 let set = caps_near(caps, &above);
                 self.log(format!("p{id}.add({})", caps_of(&set)));
                 let real = self.call(Reads::Asks(id), || pool.add(caps_of(&set)))?;
@@ -312,7 +338,11 @@ impl Both {
                     let want = Want::asked(amount, &self.model.at_best(id));
                     let wait = self.model.wait(id, &want.units());
                     self.log(format!("wait {wait} = p{id}.reserve_wait({})", want.amount()));
-                    let waiter = Waiter { id: wait, wait: Box::pin(pool.reserve_wait(want.amount())), bell: None };
+                    let waiter = Waiter {
+                        id: wait,
+                        wait: Box::pin(pool.reserve_wait(want.amount())),
+                        bell: None,
+                    };
                     drop(pool);
                     match poll {
                         true => self.poll(waiter, true)?,
@@ -325,7 +355,9 @@ impl Both {
                     self.log(format!("p{id}.closed()"));
                     let (mut closed, bell) = (Box::pin(pool.closed()), Arc::<Bell>::default());
                     let waker = Waker::from(Arc::clone(&bell));
-                    let poll = self.call(Reads::Never, || closed.as_mut().poll(&mut Context::from_waker(&waker)))?;
+                    let poll = self.call(Reads::Never, || {
+                        closed.as_mut().poll(&mut Context::from_waker(&waker))
+                    })?;
                     same!("closed", poll.is_ready(), self.model.is_closed(id));
                     if poll.is_pending() {
                         self.model.pool(id).handles += 1;
@@ -338,7 +370,14 @@ impl Both {
         Ok(())
     }
 
-    pub(super) fn spec(&self, carved: bool, caps: [Option<u64>; 6], deadline: u8, window: u32, keys: u8) -> Spec {
+    pub(super) fn spec(
+        &self,
+        carved: bool,
+        caps: [Option<u64>; 6],
+        deadline: u8,
+        window: u32,
+        keys: u8,
+    ) -> Spec {
         let (deadline, window) = (deadline_of(deadline), window_of(window, self.now()));
         Spec { carved, caps, deadline, window, memory: memory_of(keys) }
     }
@@ -354,7 +393,8 @@ impl Both {
                 Kind::Fixed => Window::fixed(period),
                 Kind::Sliding => Window::sliding(period),
             };
-            builder = builder.window(start.map_or(window, |start| window.starting(self.instant(start))));
+            builder =
+                builder.window(start.map_or(window, |start| window.starting(self.instant(start))));
         }
         match spec.memory {
             Some((most, ttl)) => builder.keys(most, ttl),
@@ -381,7 +421,9 @@ impl Both {
         let (reads, starts) = match (spec.carved, &spec.window) {
             (true, Some(_)) => (Reads::Never, 0),
             (true, None) => (Reads::Asks(parent), usize::from(spec.deadline.is_some())),
-            (false, window) => (Reads::Never, usize::from(spec.deadline.is_some()) + usize::from(window.is_some())),
+            (false, window) => {
+                (Reads::Never, usize::from(spec.deadline.is_some()) + usize::from(window.is_some()))
+            }
         };
         let real = self.call_of(starts..=starts, reads, || match spec.carved {
             true => builder.carved().build(),
@@ -450,7 +492,9 @@ impl Both {
                 let real = self.call(tells, || hold.commit_total(want.amount()))?;
                 same!("commit_total", booked(real, &want)?, self.model.commit_total(id, &want));
             }
-            Op::TryCommit { actual, take_back, .. } => self.try_commit(id, hold, actual, *take_back)?,
+            Op::TryCommit { actual, take_back, .. } => {
+                self.try_commit(id, hold, actual, *take_back)?
+            }
             Op::Release { .. } => {
                 self.log(format!("{on}: release()"));
                 self.call(tells, || hold.release())?;
@@ -469,14 +513,22 @@ impl Both {
                 self.log(format!("{on}: record({})", want.amount()));
                 let real = self.call(asks, || hold.record(want.amount()))?;
                 self.holds.push((id, hold));
-                same!("a hold's record", self.answer(real), self.model.record_part(id, &want.units()));
+                same!(
+                    "a hold's record",
+                    self.answer(real),
+                    self.model.record_part(id, &want.units())
+                );
             }
             Op::DebitPart { part, .. } => {
                 let want = Want::fact(part, &held);
                 self.log(format!("{on}: debit({})", want.amount()));
                 let real = self.call(tells, || hold.debit(want.amount()))?;
                 self.holds.push((id, hold));
-                same!("a hold's debit", booked(real, &want)?, self.model.debit_part(id, &want.units()));
+                same!(
+                    "a hold's debit",
+                    booked(real, &want)?,
+                    self.model.debit_part(id, &want.units())
+                );
             }
             Op::Grow { extra, .. } => {
                 let want = Want::asked(extra, &self.model.near(pool));
@@ -524,7 +576,9 @@ impl Both {
     fn lease_step(&mut self, op: &Op, id: LeaseId, mut lease: Lease) -> Result<(), String> {
         let (pool, left) = (self.model.leases[&id].pool, self.model.leases[&id].left);
         let on = format!("lease {id} of p{pool}");
-        let near = |beyond: bool, model: &Model| if beyond { plus(&left, &model.near(pool)) } else { left };
+        let near = |beyond: bool, model: &Model| {
+            if beyond { plus(&left, &model.near(pool)) } else { left }
+        };
         let tells = Reads::Tells(pool);
         match *op {
             Op::LeaseRecord { ref amount, beyond, .. } => {
@@ -552,9 +606,15 @@ impl Both {
                 let want = Want::fact(amount, &each(|axis| most[axis].min(left[axis] + FACT)));
                 let is_local = self.model.covers(id, &want.units());
                 self.log(format!("{on}: debit({})", want.amount()));
-                let real = self.call(if is_local { Reads::Never } else { tells }, || lease.debit(want.amount()))?;
+                let real = self.call(if is_local { Reads::Never } else { tells }, || {
+                    lease.debit(want.amount())
+                })?;
                 self.leases.push((id, lease));
-                same!("a lease's debit", booked(real, &want)?, self.model.lease_debit(id, &want.units()));
+                same!(
+                    "a lease's debit",
+                    booked(real, &want)?,
+                    self.model.lease_debit(id, &want.units())
+                );
             }
             Op::LeaseSettle { .. } => {
                 self.log(format!("{on}: settle()"));
@@ -586,26 +646,38 @@ impl Both {
     pub(super) fn poll(&mut self, waiter: Waiter, anew: bool) -> Result<(), String> {
         let Waiter { id, mut wait, bell: kept } = waiter;
         let (home, is_kept) = (self.model.home(id), kept.is_some() && !anew);
-        self.log(format!("wait {id} of p{home}: poll{}", if is_kept { " again" } else { " by a new waker" }));
-        let (bell, old) = if is_kept { (kept.unwrap_or_default(), None) } else { (Arc::default(), kept) };
+        self.log(format!(
+            "wait {id} of p{home}: poll{}",
+            if is_kept { " again" } else { " by a new waker" }
+        ));
+        let (bell, old) =
+            if is_kept { (kept.unwrap_or_default(), None) } else { (Arc::default(), kept) };
         // A first poll asks, and if it must wait it looks what became of that.
         let asks = Reads::Asks(home);
         let looks = usize::from(self.model.is_new(id) && self.model.reads(asks) != Some(false));
         let (was_new, was_timed) = (self.model.is_new(id), self.model.is_timed());
         let waker = Waker::from(Arc::clone(&bell));
-        let real = self.call_of(0..=looks, asks, || wait.as_mut().poll(&mut Context::from_waker(&waker)))?;
+        let real =
+            self.call_of(0..=looks, asks, || wait.as_mut().poll(&mut Context::from_waker(&waker)))?;
         drop(waker);
 
         // This very poll may have reminded it.
-        let may_ring = |has_ended: bool, wakes| wakes == usize::from(has_ended) || (wakes == 1 && was_timed);
+        let may_ring =
+            |has_ended: bool, wakes| wakes == usize::from(has_ended) || (wakes == 1 && was_timed);
         if let Some((wakes, is_kept)) = old.as_ref().map(heard) {
             let is_right = !is_kept && may_ring(self.model.has_ended(id), wakes);
-            ensure!(is_right, "a waker that was replaced was woken {wakes} times, and is kept: {is_kept}");
+            ensure!(
+                is_right,
+                "a waker that was replaced was woken {wakes} times, and is kept: {is_kept}"
+            );
         }
         match (real, self.model.poll(id)) {
             (Poll::Pending, None) => {
                 let wakes = bell.0.swap(0, Ordering::Relaxed);
-                ensure!(may_ring(false, wakes), "one that waits was woken {wakes} times by its poll");
+                ensure!(
+                    may_ring(false, wakes),
+                    "one that waits was woken {wakes} times by its poll"
+                );
                 self.waiters.push(Waiter { id, wait, bell: Some(bell) });
                 return Ok(());
             }
@@ -630,17 +702,25 @@ impl Both {
         self.log(format!("wait {id} of p{}: drop", self.model.home(id)));
         self.call(Reads::Never, || drop(wait))?;
         if let Some(bell) = bell {
-            same!("wakes of one that is gone", heard(&bell), (self.model.has_ended(id).into(), false));
+            same!(
+                "wakes of one that is gone",
+                heard(&bell),
+                (self.model.has_ended(id).into(), false)
+            );
         }
         self.model.cancel(id);
         Ok(())
     }
 
     pub(super) fn collect_closings(&mut self) -> Result<(), String> {
-        while let Some(index) = self.closings.iter().position(|closing| self.model.is_closed(closing.pool)) {
+        while let Some(index) =
+            self.closings.iter().position(|closing| self.model.is_closed(closing.pool))
+        {
             let Closing { pool, mut closed, .. } = self.closings.swap_remove(index);
             self.log(format!("p{pool}.closed(): poll and drop"));
-            let poll = self.call(Reads::Never, || closed.as_mut().poll(&mut Context::from_waker(Waker::noop())))?;
+            let poll = self.call(Reads::Never, || {
+                closed.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+            })?;
             ensure!(poll.is_ready(), "what is closed is open");
             self.call(Reads::Never, || drop(closed))?;
             self.model.drop_handle(pool);
@@ -648,7 +728,13 @@ impl Both {
         Ok(())
     }
 
-    fn try_commit(&mut self, id: HoldId, hold: Reservation, actual: &Figures, take_back: bool) -> Result<(), String> {
+    fn try_commit(
+        &mut self,
+        id: HoldId,
+        hold: Reservation,
+        actual: &Figures,
+        take_back: bool,
+    ) -> Result<(), String> {
         let want = Want::asked(actual, &without_in_flight(self.model.holds[&id].held));
         let then = if take_back { "take it back" } else { "drop the refusal" };
         let pool = self.model.holds[&id].pool;

@@ -24,7 +24,8 @@ impl Wake for Wakes {
 impl Waiter {
     /// Takes its place.
     pub fn queued(pool: &BudgetPool, amount: Amount) -> Waiter {
-        let mut waiter = Waiter { wait: Box::pin(pool.reserve_wait(amount)), wakes: Arc::default() };
+        let mut waiter =
+            Waiter { wait: Box::pin(pool.reserve_wait(amount)), wakes: Arc::default() };
         assert!(waiter.poll().is_pending());
         waiter
     }

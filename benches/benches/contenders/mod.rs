@@ -1,8 +1,9 @@
 //! Who is compared, and how: by one thread and by several at once.
 //!
-//! Every contender is one shared object in an `Arc`, no cap is ever reached (but where refusals are measured), and each
-//! operation says whether it did what it should. Figures go through `black_box` as a caller would have them, one by
-//! one, and the amount is built from them inside the measured code: building it is a part of the price.
+//! Every contender is one shared object in an `Arc`, no cap is ever reached (but where refusals are
+//! measured), and each operation says whether it did what it should. Figures go through `black_box`
+//! as a caller would have them, one by one, and the amount is built from them inside the measured
+//! code: building it is a part of the price.
 
 use std::hint::black_box;
 use std::num::NonZeroU32;
@@ -70,10 +71,12 @@ impl Group<'_> {
     }
 }
 
-/// How long so many threads need to do `n` operations each, one after the other, all starting together.
+/// How long so many threads need to do `n` operations each, one after the other, all starting
+/// together.
 ///
-/// One iteration is one operation of every thread. Two threads that do not hinder each other show the time of one; two
-/// that take turns show twice that. Starting and joining the threads is not measured.
+/// One iteration is one operation of every thread. Two threads that do not hinder each other show
+/// the time of one; two that take turns show twice that. Starting and joining the threads is not
+/// measured.
 fn together<F: FnMut() -> bool>(threads: usize, n: u64, own: &(impl Fn() -> F + Sync)) -> Duration {
     let ready = AtomicUsize::new(0);
     let worker = || {
@@ -120,7 +123,8 @@ pub fn two() -> Amount {
     Amount::new().tokens(black_box(1_200)).usd(Usd::from_nanos(black_box(3_600_000)))
 }
 
-/// Input and output tokens, tokens as their sum, and USD: what one record of `token-budget-pool` says.
+/// Input and output tokens, tokens as their sum, and USD: what one record of `token-budget-pool`
+/// says.
 #[inline(always)]
 pub fn four() -> Amount {
     Amount::new()
@@ -138,8 +142,8 @@ fn per_second(cells: u32) -> Quota {
     Quota::per_second(NonZeroU32::new(cells).expect("not zero"))
 }
 
-/// Spending for good: ours on two to five axes, the peers with what they have. A semaphore only lends, so its permits
-/// go back each time.
+/// Spending for good: ours on two to five axes, the peers with what they have. A semaphore only
+/// lends, so its permits go back each time.
 pub fn record(mut to: Group<'_>) {
     let pool = two_axes();
     to.measure("budget-pool, 2 axes", || pool.record(two()).is_ok());
@@ -170,7 +174,8 @@ pub fn record(mut to: Group<'_>) {
     let peer = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
     to.measure("tokio, acquire + drop", || peer.try_acquire_many(black_box(1_200)).is_ok());
 
-    // It refills one cell each nanosecond, faster than any number of threads can take one at a time.
+    // It refills one cell each nanosecond, faster than any number of threads can take one at a
+    // time.
     let peer = Arc::new(RateLimiter::direct(per_second(1_000_000_000)));
     to.measure("governor", || matches!(peer.check_n(black_box(NonZeroU32::MIN)), Ok(Ok(_))));
 
@@ -223,13 +228,17 @@ pub fn reserve(mut to: Group<'_>) {
     let pool = two_axes();
     to.measure("budget-pool, commit", || {
         let Ok(hold) = pool.reserve(two()) else { return false };
-        hold.commit(Amount::new().tokens(black_box(900)).usd(Usd::from_nanos(black_box(2_700_000))));
+        hold.commit(
+            Amount::new().tokens(black_box(900)).usd(Usd::from_nanos(black_box(2_700_000))),
+        );
         true
     });
     to.measure("budget-pool, drop", || pool.reserve(two()).is_ok());
 
     let peer = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-    to.measure("tokio, drop", || Arc::clone(&peer).try_acquire_many_owned(black_box(1_200)).is_ok());
+    to.measure("tokio, drop", || {
+        Arc::clone(&peer).try_acquire_many_owned(black_box(1_200)).is_ok()
+    });
 }
 
 /// Reading: all of it, or what there is.

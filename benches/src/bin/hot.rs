@@ -1,8 +1,10 @@
-//! One call in a loop, and nothing else, for `valgrind --tool=callgrind`: the instructions it counts, divided by the
-//! iterations, are those of one call. They are the same from run to run, also on a busy machine.
+//! One call in a loop, and nothing else, for `valgrind --tool=callgrind`: the instructions it
+//! counts, divided by the iterations, are those of one call. They are the same from run to run,
+//! also on a busy machine.
 //!
-//! `waitN` lets N wait at any time. One iteration releases, which grants the first, collects that, and lets one more
-//! wait. To make a line of them takes instructions, too: count two runs, and divide the difference.
+//! `waitN` lets N wait at any time. One iteration releases, which grants the first, collects that,
+//! and lets one more wait. To make a line of them takes instructions, too: count two runs, and
+//! divide the difference.
 
 use std::collections::VecDeque;
 use std::env;
@@ -40,13 +42,16 @@ fn main() -> ExitCode {
         "record4" => {
             let pool = capped(PLENTY).input_tokens(PLENTY).output_tokens(PLENTY).build();
             repeat(iterations, || {
-                let amount = Amount::new().input_tokens(black_box(1_000)).output_tokens(black_box(200));
+                let amount =
+                    Amount::new().input_tokens(black_box(1_000)).output_tokens(black_box(200));
                 pool.record(amount.usd(Usd::from_nanos(black_box(3_600_000)))).is_ok()
             });
         }
         "refused" => record(capped(0), iterations),
         "depth4" => {
-            let pool = (1..4).fold(pool, |above, _| above.child().tokens(PLENTY).usd(Usd::from_nanos(PLENTY)).build());
+            let pool = (1..4).fold(pool, |above, _| {
+                above.child().tokens(PLENTY).usd(Usd::from_nanos(PLENTY)).build()
+            });
             repeat(iterations, || pool.record(two()).is_ok());
         }
         "reserve" => repeat(iterations, || pool.reserve(two()).expect("it is free").commit(two())),
@@ -59,10 +64,16 @@ fn main() -> ExitCode {
         // What a call takes has all come back at the next; or only a part of it has.
         "sliding" => record(capped(PLENTY).window(Window::sliding(SECOND)), iterations),
         "in-use" => record(capped(PLENTY).window(Window::sliding(Duration::MAX)), iterations),
-        "refused-fixed" => record(BudgetPool::builder().tokens(1_200).window(Window::fixed(HOUR)), iterations),
-        "refused-sliding" => record(BudgetPool::builder().tokens(1_200).window(Window::sliding(HOUR)), iterations),
+        "refused-fixed" => {
+            record(BudgetPool::builder().tokens(1_200).window(Window::fixed(HOUR)), iterations)
+        }
+        "refused-sliding" => {
+            record(BudgetPool::builder().tokens(1_200).window(Window::sliding(HOUR)), iterations)
+        }
         "reserve-for" => {
-            repeat(iterations, || pool.reserve_for(two(), black_box(HOUR)).expect("it is free").commit(two()));
+            repeat(iterations, || {
+                pool.reserve_for(two(), black_box(HOUR)).expect("it is free").commit(two())
+            });
         }
         "renew" => {
             let mut hold = pool.reserve_for(two(), HOUR).expect("it is free");
@@ -71,7 +82,8 @@ fn main() -> ExitCode {
         "once-known" => repeat(iterations, || pool.record_once(black_box("job-17"), two()).is_ok()),
         "governor" | "refused-governor" => {
             let rate = if case == "governor" { 1_000_000_000 } else { 1 };
-            let limiter = RateLimiter::direct(Quota::per_second(NonZeroU32::new(rate).expect("not zero")));
+            let limiter =
+                RateLimiter::direct(Quota::per_second(NonZeroU32::new(rate).expect("not zero")));
             repeat(iterations, || limiter.check().is_ok());
         }
         "snapshot" => repeat(iterations, || pool.snapshot()),

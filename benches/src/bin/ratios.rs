@@ -1,11 +1,12 @@
-//! Reads what the last `cargo bench` left, and prints it as Markdown tables: the ratios, then one table a group.
+//! Reads what the last `cargo bench` left, and prints it as Markdown tables: the ratios, then one
+//! table a group.
 //!
-//! With the names of Markdown files it writes the tables there: `<!-- record -->` is followed by that of the group
-//! `record`, `<!-- ratios -->` by all ratios, `<!-- goals -->` by those that have a goal. What was not measured is
-//! shown as `-`.
+//! With the names of Markdown files it writes the tables there: `<!-- record -->` is followed by
+//! that of the group `record`, `<!-- ratios -->` by all ratios, `<!-- goals -->` by those that have
+//! a goal. What was not measured is shown as `-`.
 //!
-//! A time is the median over the samples, and beside it the least of them. On a quiet machine the two agree; where
-//! their ratios do not, measure again.
+//! A time is the median over the samples, and beside it the least of them. On a quiet machine the
+//! two agree; where their ratios do not, measure again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
@@ -70,7 +71,8 @@ type Times = BTreeMap<String, BTreeMap<String, Time>>;
 
 fn main() -> Result<(), Box<dyn Error>> {
     // This program is in `target/<profile>`.
-    let folder = env::current_exe()?.ancestors().nth(2).ok_or("no target folder")?.join("criterion");
+    let folder =
+        env::current_exe()?.ancestors().nth(2).ok_or("no target folder")?.join("criterion");
     let mut times = Times::new();
     collect(&folder, &mut times).map_err(|error| format!("{}: {error}", folder.display()))?;
 
@@ -114,13 +116,16 @@ fn filled(text: &str, times: &Times) -> String {
 
 fn ratios(times: &Times, is_shown: impl Fn(&Row) -> bool) -> String {
     let get = |id: &str| id.split_once('/').and_then(|(group, id)| times.get(group)?.get(id));
-    let mut table = head(&["time of a call, ns", "this", "that", "ratio", "of the least", "at most"]);
+    let mut table =
+        head(&["time of a call, ns", "this", "that", "ratio", "of the least", "at most"]);
     for row in ROWS.iter().filter(|row| is_shown(row)) {
         let &(what, this, that, goal) = row;
         let (this, that) = (get(this), get(that));
-        let ratio = |of: fn(&Time) -> f64| show(this.zip(that).map(|(this, that)| of(this) / of(that)), 2);
+        let ratio =
+            |of: fn(&Time) -> f64| show(this.zip(that).map(|(this, that)| of(this) / of(that)), 2);
         let (ratio, least) = (ratio(|time| time.median), ratio(|time| time.least));
-        let (this, that) = (show(this.map(|time| time.median), 1), show(that.map(|time| time.median), 1));
+        let (this, that) =
+            (show(this.map(|time| time.median), 1), show(that.map(|time| time.median), 1));
         let goal = goal.map_or(String::new(), |goal| goal.to_string());
         line(&mut table, [what.to_owned(), this, that, ratio, least, goal]);
     }
@@ -129,8 +134,10 @@ fn ratios(times: &Times, is_shown: impl Fn(&Row) -> bool) -> String {
 
 /// Of one group. Where several threads were measured, how many calls they make together.
 fn table(times: &BTreeMap<String, Time>) -> String {
-    let split =
-        |id: &str| id.rsplit_once("/x").and_then(|(what, threads)| Some((what.to_owned(), threads.parse().ok()?)));
+    let split = |id: &str| {
+        id.rsplit_once("/x")
+            .and_then(|(what, threads)| Some((what.to_owned(), threads.parse().ok()?)))
+    };
     let by_threads: BTreeSet<(String, u32)> = times.keys().filter_map(|id| split(id)).collect();
     let numbers: BTreeSet<u32> = by_threads.iter().map(|(_, threads)| *threads).collect();
     if numbers.len() <= 1 {
@@ -147,9 +154,11 @@ fn table(times: &BTreeMap<String, Time>) -> String {
     let contenders: BTreeSet<&String> = by_threads.iter().map(|(what, _)| what).collect();
     for what in contenders {
         let get = |threads: u32| times.get(&format!("{what}/x{threads}"));
-        let alone = [|time: &Time| time.median, |time: &Time| time.least].map(|of| show(get(1).map(of), 1));
-        let together =
-            numbers.iter().map(|&threads| show(get(threads).map(|time| f64::from(threads) / time.median * 1e3), 1));
+        let alone =
+            [|time: &Time| time.median, |time: &Time| time.least].map(|of| show(get(1).map(of), 1));
+        let together = numbers.iter().map(|&threads| {
+            show(get(threads).map(|time| f64::from(threads) / time.median * 1e3), 1)
+        });
         line(&mut table, [what.clone()].into_iter().chain(alone).chain(together));
     }
     table
@@ -158,7 +167,10 @@ fn table(times: &BTreeMap<String, Time>) -> String {
 fn head(names: &[impl AsRef<str>]) -> String {
     let mut table = String::new();
     line(&mut table, names.iter().map(|name| name.as_ref().to_owned()));
-    line(&mut table, (0..names.len()).map(|column| if column == 0 { "---" } else { "---:" }.to_owned()));
+    line(
+        &mut table,
+        (0..names.len()).map(|column| if column == 0 { "---" } else { "---:" }.to_owned()),
+    );
     table
 }
 
@@ -185,10 +197,19 @@ fn collect(folder: &Path, times: &mut Times) -> Result<(), Box<dyn Error>> {
                 (read("benchmark.json")?, read("estimates.json")?, read("sample.json")?);
             let id = benchmark["full_id"].as_str().ok_or("a benchmark without a name")?;
             let (group, id) = id.split_once('/').ok_or("a benchmark without a group")?;
-            let median = estimates["median"]["point_estimate"].as_f64().ok_or("an estimate without a median")?;
-            let numbers = |of: &str| sample[of].as_array().into_iter().flatten().filter_map(Value::as_f64);
-            let least = numbers("times").zip(numbers("iters")).map(|(time, n)| time / n).fold(f64::INFINITY, f64::min);
-            times.entry(group.to_owned()).or_default().insert(id.to_owned(), Time { median, least });
+            let median = estimates["median"]["point_estimate"]
+                .as_f64()
+                .ok_or("an estimate without a median")?;
+            let numbers =
+                |of: &str| sample[of].as_array().into_iter().flatten().filter_map(Value::as_f64);
+            let least = numbers("times")
+                .zip(numbers("iters"))
+                .map(|(time, n)| time / n)
+                .fold(f64::INFINITY, f64::min);
+            times
+                .entry(group.to_owned())
+                .or_default()
+                .insert(id.to_owned(), Time { median, least });
         } else if path.is_dir() {
             collect(&path, times)?;
         }

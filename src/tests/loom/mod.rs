@@ -1,13 +1,14 @@
 //! What threads can do to each other: each story is told by loom in all its interleavings.
 //!
-//! One call is one transition under one lock, so that sequences of calls are proptest's work. Here is what only threads
-//! can show: that a call *is* one transition; that handles and reservations dropped anywhere give back once; that the
-//! clock, which is read before the lock, does no harm.
+//! One call is one transition under one lock, so that sequences of calls are proptest's work. Here
+//! is what only threads can show: that a call *is* one transition; that handles and reservations
+//! dropped anywhere give back once; that the clock, which is read before the lock, does no harm.
 //!
-//! A model names all that may come of its story. Anything else fails it, and so does an outcome that is never seen: a
-//! model that explores nothing is not green.
+//! A model names all that may come of its story. Anything else fails it, and so does an outcome
+//! that is never seen: a model that explores nothing is not green.
 //!
-//! Under this cfg a pool and a `ManualClock` live only inside a model: tests elsewhere in `src` that make one are off.
+//! Under this cfg a pool and a `ManualClock` live only inside a model: tests elsewhere in `src`
+//! that make one are off.
 //!
 //! `RUSTFLAGS="--cfg budget_pool_loom" cargo test --release --lib tests::loom:: -- --nocapture`
 
@@ -25,7 +26,10 @@ use std::time::Duration;
 use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use loom::thread;
 
-use crate::{Amount, Axis, BudgetError, BudgetPool, Builder, Caps, Clock, ManualClock, Outlook, Root, Snapshot};
+use crate::{
+    Amount, Axis, BudgetError, BudgetPool, Builder, Caps, Clock, ManualClock, Outlook, Root,
+    Snapshot,
+};
 
 /// Tells the story in every interleaving: exactly these outcomes come of it.
 fn explore<T, S, const N: usize>(outcomes: [T; N], story: S)
@@ -38,7 +42,9 @@ where
     loom::model(move || {
         let outcome = story();
         let mut tally = tally.lock().unwrap();
-        let Some(times) = tally.get_mut(&outcome) else { panic!("{outcome:?} must not come of it") };
+        let Some(times) = tally.get_mut(&outcome) else {
+            panic!("{outcome:?} must not come of it")
+        };
         *times += 1;
     });
     let seen = seen.lock().unwrap();
@@ -83,7 +89,10 @@ fn tokens(tokens: u64) -> Amount {
 }
 
 fn used_and_reserved(snapshot: &Snapshot) -> (u64, u64) {
-    assert_eq!(snapshot.in_flight.reserved, snapshot.reservations, "no more and no less in flight than live");
+    assert_eq!(
+        snapshot.in_flight.reserved, snapshot.reservations,
+        "no more and no less in flight than live"
+    );
     (snapshot.tokens.used, snapshot.tokens.reserved)
 }
 
@@ -119,8 +128,8 @@ fn what_was_written_before_a_close_is_seen_by_whoever_sees_it() {
     });
 }
 
-/// P1: of two records of which each fits alone, one is admitted. Its two axes move together, although one has room for
-/// both.
+/// P1: of two records of which each fits alone, one is admitted. Its two axes move together,
+/// although one has room for both.
 #[test]
 fn record_against_record() {
     let outcomes = [("first", (0, 0)), ("first", (6, 4)), ("second", (0, 0)), ("second", (4, 6))];
@@ -140,7 +149,8 @@ fn record_against_record() {
     });
 }
 
-/// P2, P5: a commit beyond its hold is booked whole, and what a drop gives back pays its overage, in either order.
+/// P2, P5: a commit beyond its hold is booked whole, and what a drop gives back pays its overage,
+/// in either order.
 #[test]
 fn commit_against_drop() {
     let (start, end) = ((0, 10, 0), (10, 0, 2));
@@ -148,7 +158,8 @@ fn commit_against_drop() {
     let outcomes = [(2, start), (2, dropped), (2, end), (6, start), (6, committed), (6, end)];
     explore(outcomes, move || {
         let pool = pool(10);
-        let (spent, given_back) = (pool.reserve(tokens(6)).unwrap(), pool.reserve(tokens(4)).unwrap());
+        let (spent, given_back) =
+            (pool.reserve(tokens(6)).unwrap(), pool.reserve(tokens(4)).unwrap());
         let balance = |pool: &BudgetPool| {
             let snapshot = pool.snapshot();
             let (used, reserved) = used_and_reserved(&snapshot);
@@ -163,8 +174,8 @@ fn commit_against_drop() {
     });
 }
 
-/// P1, P5: at the parent's cap the child's record competes with the parent's; a look at the tree sees it in both or
-/// neither.
+/// P1, P5: at the parent's cap the child's record competes with the parent's; a look at the tree
+/// sees it in both or neither.
 #[test]
 fn child_against_parent() {
     let outcomes = [("child", (0, 0)), ("child", (6, 6)), ("parent", (0, 0)), ("parent", (6, 0))];
@@ -176,17 +187,23 @@ fn child_against_parent() {
             (tree[0].tokens.used, tree[1].tokens.used)
         };
         let theirs = child.clone();
-        let (a, b, seen) =
-            both_watched(&parent, move |_| theirs.record(tokens(6)), |parent| parent.record(tokens(6)), spent);
+        let (a, b, seen) = both_watched(
+            &parent,
+            move |_| theirs.record(tokens(6)),
+            |parent| parent.record(tokens(6)),
+            spent,
+        );
 
-        let refused = a.as_ref().err().or(b.as_ref().err()).map(|refusal| refusal.scope().to_owned());
+        let refused =
+            a.as_ref().err().or(b.as_ref().err()).map(|refusal| refusal.scope().to_owned());
         assert_eq!(refused.as_deref(), Some("run"));
         (winner(("child", a), ("parent", b)), seen)
     });
 }
 
-/// P4, P5, P7: a record is admitted or refused by the state at its one instant, and the refusal's figures are that
-/// state's. Whoever is admitted into what a release made free also sees what was written before it.
+/// P4, P5, P7: a record is admitted or refused by the state at its one instant, and the refusal's
+/// figures are that state's. Whoever is admitted into what a release made free also sees what was
+/// written before it.
 #[test]
 fn record_against_release() {
     let refused = |written| (Some((4, Outlook::AfterRelease)), written);
@@ -207,7 +224,10 @@ fn record_against_release() {
             Err(other) => panic!("{other}"),
         });
 
-        assert_eq!(used_and_reserved(&pool.snapshot()), (if outcome.0.is_none() { 6 } else { 0 }, 0));
+        assert_eq!(
+            used_and_reserved(&pool.snapshot()),
+            (if outcome.0.is_none() { 6 } else { 0 }, 0)
+        );
         outcome
     });
 }
@@ -231,7 +251,8 @@ fn grow_against_record() {
     });
 }
 
-/// P2: a commit falls into the period before the reset or into the one after it: into one of them, once.
+/// P2: a commit falls into the period before the reset or into the one after it: into one of them,
+/// once.
 #[test]
 fn commit_against_reset() {
     explore([((0, 6), (4, 0)), ((4, 0), (0, 0))], || {
@@ -245,7 +266,8 @@ fn commit_against_reset() {
     });
 }
 
-/// A hold that got in before the close of a pool above can be committed after it; once closed, nothing gets in.
+/// A hold that got in before the close of a pool above can be committed after it; once closed,
+/// nothing gets in.
 #[test]
 fn reserve_against_close() {
     explore([("refused", (0, 0)), ("committed", (0, 4)), ("committed", (5, 0))], || {
@@ -266,12 +288,16 @@ fn reserve_against_close() {
             used_and_reserved(&parent.snapshot())
         });
 
-        assert_eq!(used_and_reserved(&parent.snapshot()), (if outcome == "committed" { 5 } else { 0 }, 0));
+        assert_eq!(
+            used_and_reserved(&parent.snapshot()),
+            (if outcome == "committed" { 5 } else { 0 }, 0)
+        );
         (outcome, when_closed)
     });
 }
 
-/// A child built while its parent is being closed is closed in the end: there is no gap to be born into.
+/// A child built while its parent is being closed is closed in the end: there is no gap to be born
+/// into.
 #[test]
 fn birth_against_close() {
     explore([true, false], || {
@@ -288,7 +314,8 @@ fn birth_against_close() {
     });
 }
 
-/// P3: a carved pool that is closed gives back what it neither used nor holds; a commit after that, the rest.
+/// P3: a carved pool that is closed gives back what it neither used nor holds; a commit after that,
+/// the rest.
 #[test]
 fn commit_against_close_of_carved() {
     let (start, committed, closed, end) = ((0, 8), (5, 3), (0, 6), (5, 0));
@@ -297,15 +324,20 @@ fn commit_against_close_of_carved() {
         let share = parent.child().tokens(8).carved().build().unwrap();
         let hold = share.reserve(tokens(6)).unwrap();
         let commit = move |_: &BudgetPool| hold.commit(tokens(5));
-        let (_, (), seen) =
-            both_watched(&parent, commit, move |_| share.close(), |parent| used_and_reserved(&parent.snapshot()));
+        let (_, (), seen) = both_watched(
+            &parent,
+            commit,
+            move |_| share.close(),
+            |parent| used_and_reserved(&parent.snapshot()),
+        );
 
         assert_eq!(used_and_reserved(&parent.snapshot()), end);
         seen
     });
 }
 
-/// P1, P5: budget moves into a carved pool in one transition, which competes with a record of the parent's.
+/// P1, P5: budget moves into a carved pool in one transition, which competes with a record of the
+/// parent's.
 #[test]
 fn carved_add_against_record() {
     let (start, added, recorded) = ((0, 2, 2), (0, 8, 8), (6, 2, 2));
@@ -326,8 +358,8 @@ fn carved_add_against_record() {
     });
 }
 
-/// P3, P4: what a hold lets go, by a shrink and by the drop of a part split off, a carved pool can have; the split by
-/// itself frees nothing.
+/// P3, P4: what a hold lets go, by a shrink and by the drop of a part split off, a carved pool can
+/// have; the split by itself frees nothing.
 #[test]
 fn carved_add_against_shrink_and_split() {
     explore([("refused", 2), ("refused", 3), ("added", 6)], || {
@@ -353,8 +385,8 @@ fn carved_add_against_shrink_and_split() {
     });
 }
 
-/// P3: the last handle of a pool goes while its reservation does: whichever is later frees it, and the pool above it
-/// that only it kept.
+/// P3: the last handle of a pool goes while its reservation does: whichever is later frees it, and
+/// the pool above it that only it kept.
 #[test]
 fn last_handle_against_reservation() {
     explore([(1, 3), (3, 1), (1, 1)], || {
@@ -397,7 +429,8 @@ fn last_handle_of_carved_against_reservation() {
     });
 }
 
-/// P3: handles of a pool and of the one above it go at once: whichever is later frees what is left of the way up.
+/// P3: handles of a pool and of the one above it go at once: whichever is later frees what is left
+/// of the way up.
 #[test]
 fn last_handle_against_last_handle() {
     explore([(2, 1), (1, 3), (1, 1)], || {
@@ -418,33 +451,43 @@ fn last_handle_against_last_handle() {
     });
 }
 
-/// P8: a call that has read the clock may be overtaken before it has the lock. Once one was late, none is in time after
-/// it.
+/// P8: a call that has read the clock may be overtaken before it has the lock. Once one was late,
+/// none is in time after it.
 #[test]
 fn clock_against_lock() {
-    explore([("read in time", true, 1), ("read in time", false, 0), ("read late", false, 0)], || {
-        let (clock, second) = (ManualClock::new(), Duration::from_secs(1));
-        let reads = Arc::new(Mutex::new(Vec::new()));
-        let (time, log) = (clock.clone(), Arc::clone(&reads));
-        let logged = move || {
-            let now = time.now();
-            log.lock().unwrap().push(now);
-            now
-        };
-        let pool = capped(10).clock(logged).deadline(second).build();
-        let (admitted, admitted_before_late) = both(
-            &pool,
-            |pool| pool.record(tokens(1)).is_ok(),
-            |pool| {
-                clock.advance(second);
-                assert!(matches!(pool.record(tokens(1)), Err(BudgetError::DeadlineExceeded(_))));
-                pool.snapshot().admitted
-            },
-        );
+    explore(
+        [("read in time", true, 1), ("read in time", false, 0), ("read late", false, 0)],
+        || {
+            let (clock, second) = (ManualClock::new(), Duration::from_secs(1));
+            let reads = Arc::new(Mutex::new(Vec::new()));
+            let (time, log) = (clock.clone(), Arc::clone(&reads));
+            let logged = move || {
+                let now = time.now();
+                log.lock().unwrap().push(now);
+                now
+            };
+            let pool = capped(10).clock(logged).deadline(second).build();
+            let (admitted, admitted_before_late) = both(
+                &pool,
+                |pool| pool.record(tokens(1)).is_ok(),
+                |pool| {
+                    clock.advance(second);
+                    assert!(matches!(
+                        pool.record(tokens(1)),
+                        Err(BudgetError::DeadlineExceeded(_))
+                    ));
+                    pool.snapshot().admitted
+                },
+            );
 
-        let reads = reads.lock().unwrap();
-        // `build` reads the start, the call after the advance does not.
-        let read_in_time = reads.iter().filter(|&&read| read == reads[0]).count() == 2;
-        (if read_in_time { "read in time" } else { "read late" }, admitted, admitted_before_late)
-    });
+            let reads = reads.lock().unwrap();
+            // `build` reads the start, the call after the advance does not.
+            let read_in_time = reads.iter().filter(|&&read| read == reads[0]).count() == 2;
+            (
+                if read_in_time { "read in time" } else { "read late" },
+                admitted,
+                admitted_before_late,
+            )
+        },
+    );
 }

@@ -1,7 +1,7 @@
 //! Time: what is due is done by whoever comes, and whoever comes may have read the clock long ago.
 //!
-//! Each story moves the clock while others call, so that it is read before and after, in time and late, and by a thread
-//! that is then overtaken.
+//! Each story moves the clock while others call, so that it is read before and after, in time and
+//! late, and by a thread that is then overtaken.
 
 use std::sync::atomic::AtomicUsize;
 use std::task::Poll;
@@ -15,8 +15,9 @@ use crate::{Receipt, Window};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A clock that tells the time, and nothing else: whoever reads it learns nothing of what was done before it was moved.
-/// A lock, as `ManualClock` has, would tell it, and hide what the pool fails to tell.
+/// A clock that tells the time, and nothing else: whoever reads it learns nothing of what was done
+/// before it was moved. A lock, as `ManualClock` has, would tell it, and hide what the pool fails
+/// to tell.
 #[derive(Clone)]
 struct BareClock {
     start: Instant,
@@ -26,7 +27,11 @@ struct BareClock {
 
 impl BareClock {
     fn new() -> BareClock {
-        BareClock { start: Instant::now(), second: Arc::new(AtomicU32::new(0)), reads: Arc::default() }
+        BareClock {
+            start: Instant::now(),
+            second: Arc::new(AtomicU32::new(0)),
+            reads: Arc::default(),
+        }
     }
 
     fn second(&self) -> u32 {
@@ -47,7 +52,10 @@ impl BareClock {
     }
 
     /// The pool, and the seconds towards which waits have slept. No sleep ends by itself.
-    fn pool_with_timer(&self, builder: Builder<Root>) -> (BudgetPool, impl Fn() -> Vec<u64> + use<>) {
+    fn pool_with_timer(
+        &self,
+        builder: Builder<Root>,
+    ) -> (BudgetPool, impl Fn() -> Vec<u64> + use<>) {
         let start = self.start;
         let alarms = Arc::new(Mutex::new(Vec::new()));
         let log = Arc::clone(&alarms);
@@ -82,20 +90,26 @@ fn overage(receipt: &Receipt) -> u64 {
     receipt.overage().get(Axis::Tokens).unwrap().units()
 }
 
-/// P2, P3: once its time is over, a hold is gone for whoever looks, reclaimed or not. Its commit is booked all the
-/// same, from what is free.
+/// P2, P3: once its time is over, a hold is gone for whoever looks, reclaimed or not. Its commit is
+/// booked all the same, from what is free.
 #[test]
 fn late_commit_against_record() {
     let (start, recorded, committed, both_booked) = ((0, 0, 0), (6, 0, 6), (8, 0, 8), (10, 0, 14));
-    let outcomes =
-        [("record", start), ("record", recorded), ("record", both_booked), ("commit", start), ("commit", committed)];
+    let outcomes = [
+        ("record", start),
+        ("record", recorded),
+        ("record", both_booked),
+        ("commit", start),
+        ("commit", committed),
+    ];
     explore(outcomes, || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
         let hold = pool.reserve_for(tokens(6), SECOND).unwrap();
         clock.move_to(1);
         let commit = move |_: &BudgetPool| hold.commit(tokens(8));
-        let (receipt, recorded, seen) = both_watched(&pool, commit, |pool| pool.record(tokens(6)), balance);
+        let (receipt, recorded, seen) =
+            both_watched(&pool, commit, |pool| pool.record(tokens(6)), balance);
 
         assert!(receipt.is_late());
         assert_eq!(settled(&receipt), 8);
@@ -106,8 +120,9 @@ fn late_commit_against_record() {
     });
 }
 
-/// P2, P3, P8: a hold expires while it is committed: it is in time and has what it held, or it is late and takes what
-/// is free. It is late, too, if it read the clock in time, but came to the lock after somebody who was late.
+/// P2, P3, P8: a hold expires while it is committed: it is in time and has what it held, or it is
+/// late and takes what is free. It is late, too, if it read the clock in time, but came to the lock
+/// after somebody who was late.
 #[test]
 fn commit_against_expiry() {
     explore([("in time", 0, "refused"), ("late", 0, "refused"), ("late", 4, "admitted")], || {
@@ -149,11 +164,15 @@ fn renew_against_expiry() {
         assert_eq!(hold.amount(), if is_renewed { tokens(6) } else { Amount::new() });
         assert_eq!(hold.commit(tokens(4)).is_late(), !is_renewed);
         assert_eq!(balance(&pool), if is_renewed { (4, 0, 4) } else { (10, 0, 10) });
-        (if is_renewed { "renewed" } else { "expired" }, if recorded.is_ok() { "admitted" } else { "refused" })
+        (
+            if is_renewed { "renewed" } else { "expired" },
+            if recorded.is_ok() { "admitted" } else { "refused" },
+        )
     });
 }
 
-/// P3, P5: a hold expires while it is dropped: it goes back once, in the child and in its parent at one instant.
+/// P3, P5: a hold expires while it is dropped: it goes back once, in the child and in its parent at
+/// one instant.
 #[test]
 fn drop_against_expiry() {
     let (held, free, end) = ([(0, 6), (0, 6)], [(0, 0), (0, 0)], [(6, 0), (0, 0)]);
@@ -178,8 +197,8 @@ fn drop_against_expiry() {
     });
 }
 
-/// P2: what is settled when it is dropped or when it expires falls into the period in which that was, even if nobody
-/// came before the next one: once.
+/// P2: what is settled when it is dropped or when it expires falls into the period in which that
+/// was, even if nobody came before the next one: once.
 #[test]
 fn commit_on_drop_against_expiry_and_turn() {
     let (held, dropped, turned, end) = ((0, 6, 0), (6, 0, 6), (0, 0, 6), (6, 0, 12));
@@ -199,7 +218,8 @@ fn commit_on_drop_against_expiry_and_turn() {
     });
 }
 
-/// P2: a hold that settles when it expires is committed meanwhile: the commit books all, or what is beyond.
+/// P2: a hold that settles when it expires is committed meanwhile: the commit books all, or what is
+/// beyond.
 #[test]
 fn commit_against_expiry_that_settles() {
     explore([("in time", 8, 8), ("late", 2, 6), ("late", 2, 8)], || {
@@ -217,8 +237,8 @@ fn commit_against_expiry_that_settles() {
     });
 }
 
-/// P2, P3: a hold is told to settle when it is dropped, while it expires: in time it settles, dropped or expired; too
-/// late it does nothing, and what has gone back stays free.
+/// P2, P3: a hold is told to settle when it is dropped, while it expires: in time it settles,
+/// dropped or expired; too late it does nothing, and what has gone back stays free.
 #[test]
 fn commit_on_drop_against_expiry() {
     explore([("in time", 6), ("in time", 0), ("late", 0)], || {
@@ -241,8 +261,8 @@ fn commit_on_drop_against_expiry() {
     });
 }
 
-/// P1, P2: a period ends while a hold is committed: it settles into the old one or into the new one, once. The new one
-/// has room for what comes beside what is held.
+/// P1, P2: a period ends while a hold is committed: it settles into the old one or into the new
+/// one, once. The new one has room for what comes beside what is held.
 #[test]
 fn commit_against_turn() {
     explore([6, 10], || {
@@ -266,8 +286,8 @@ fn commit_against_turn() {
     });
 }
 
-/// P1, P4, P8: what has come back is given to one of two, whoever read the clock first. The other is told when it would
-/// be its turn, by the latest time that was seen.
+/// P1, P4, P8: what has come back is given to one of two, whoever read the clock first. The other
+/// is told when it would be its turn, by the latest time that was seen.
 #[test]
 fn record_against_record_in_sliding_window() {
     explore([("in time", "second"), ("late", "first"), ("late", "second")], || {
@@ -289,7 +309,8 @@ fn record_against_record_in_sliding_window() {
     });
 }
 
-/// P5, P8: a look at the tree knows the time if there is a window below, and sees no period that is over.
+/// P5, P8: a look at the tree knows the time if there is a window below, and sees no period that is
+/// over.
 #[test]
 fn look_against_record_in_window_below() {
     let (turned, before, after) = ((4, 0), (8, 0), (8, 4));
@@ -349,8 +370,9 @@ fn record_once_against_another_amount() {
     });
 }
 
-/// P8: a key is forgotten while it comes again, twice: one spends anew, and the other is known again. One that read the
-/// clock before the key was forgotten, and comes after that, does not bring the old one back.
+/// P8: a key is forgotten while it comes again, twice: one spends anew, and the other is known
+/// again. One that read the clock before the key was forgotten, and comes after that, does not
+/// bring the old one back.
 #[test]
 fn record_once_against_forgetting() {
     explore(["first", "second"], || {
@@ -371,8 +393,8 @@ fn record_once_against_forgetting() {
     });
 }
 
-/// P3, P8: the hint that there is a hold that may expire may be missed, but not the hold: whoever knows that its time
-/// is over finds it gone.
+/// P3, P8: the hint that there is a hold that may expire may be missed, but not the hold: whoever
+/// knows that its time is over finds it gone.
 #[test]
 fn look_against_first_hold_with_a_time() {
     explore([("in time", 0), ("in time", 6), ("late", 0)], || {
@@ -417,16 +439,23 @@ fn record_against_first_hold_with_a_time() {
     });
 }
 
-/// P8: once the last hold that may expire has gone, ended by its owner or reclaimed by another, no call reads the
-/// clock.
+/// P8: once the last hold that may expire has gone, ended by its owner or reclaimed by another, no
+/// call reads the clock.
 #[test]
 fn last_hold_with_a_time_against_expiry() {
     let (none, held, committed) = ((0, 0, 0), (0, 6, 0), (6, 0, 6));
-    let outcomes = [("in time", none), ("in time", held), ("in time", committed), ("late", none), ("late", committed)];
+    let outcomes = [
+        ("in time", none),
+        ("in time", held),
+        ("in time", committed),
+        ("late", none),
+        ("late", committed),
+    ];
     explore(outcomes, || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
-        let spend = |pool: &BudgetPool| pool.reserve_for(tokens(6), SECOND).unwrap().commit_all().is_late();
+        let spend =
+            |pool: &BudgetPool| pool.reserve_for(tokens(6), SECOND).unwrap().commit_all().is_late();
         let (late, seen) = both(&pool, spend, |pool| {
             clock.move_to(1);
             balance(pool)
@@ -441,63 +470,80 @@ fn last_hold_with_a_time_against_expiry() {
     });
 }
 
-/// P3, P6: a hold expires while somebody asks for what it holds: it is granted at once, or left pending and then woken.
+/// P3, P6: a hold expires while somebody asks for what it holds: it is granted at once, or left
+/// pending and then woken.
 #[test]
 fn first_poll_against_expiry() {
-    explore([("not asked", "at once"), ("not asked", "woken"), ("queued", "at once"), ("queued", "woken")], || {
-        let clock = BareClock::new();
-        let pool = clock.pool(10).build();
-        let hold = pool.reserve_for(tokens(10), SECOND).unwrap();
-        let mut waiter = Waiter::new(&pool, 6);
-        let expire = move |pool: &BudgetPool| {
-            let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
-            clock.move_to(1);
-            balance(pool);
-            before
-        };
-        let (before, first) = both(&pool, expire, |_| waiter.poll());
+    explore(
+        [
+            ("not asked", "at once"),
+            ("not asked", "woken"),
+            ("queued", "at once"),
+            ("queued", "woken"),
+        ],
+        || {
+            let clock = BareClock::new();
+            let pool = clock.pool(10).build();
+            let hold = pool.reserve_for(tokens(10), SECOND).unwrap();
+            let mut waiter = Waiter::new(&pool, 6);
+            let expire = move |pool: &BudgetPool| {
+                let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
+                clock.move_to(1);
+                balance(pool);
+                before
+            };
+            let (before, first) = both(&pool, expire, |_| waiter.poll());
 
-        let (outcome, granted) = match first {
-            Poll::Ready(granted) => ("at once", granted),
-            Poll::Pending => ("woken", waiter.outcome()),
-        };
-        assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
-        assert_eq!(granted.unwrap().amount(), tokens(6));
-        assert!(hold.commit(tokens(0)).is_late());
-        assert_eq!(balance(&pool), (0, 0, 0));
-        (before, outcome)
-    });
+            let (outcome, granted) = match first {
+                Poll::Ready(granted) => ("at once", granted),
+                Poll::Pending => ("woken", waiter.outcome()),
+            };
+            assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
+            assert_eq!(granted.unwrap().amount(), tokens(6));
+            assert!(hold.commit(tokens(0)).is_late());
+            assert_eq!(balance(&pool), (0, 0, 0));
+            (before, outcome)
+        },
+    );
 }
 
 /// P6: the same at the turn of a window.
 #[test]
 fn first_poll_against_turn() {
-    explore([("not asked", "at once"), ("not asked", "woken"), ("queued", "at once"), ("queued", "woken")], || {
-        let clock = BareClock::new();
-        let pool = clock.pool(10).window(Window::fixed(SECOND)).build();
-        pool.record(tokens(10)).unwrap();
-        let mut waiter = Waiter::new(&pool, 6);
-        let turn = move |pool: &BudgetPool| {
-            let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
-            clock.move_to(1);
-            balance(pool);
-            before
-        };
-        let (before, first) = both(&pool, turn, |_| waiter.poll());
+    explore(
+        [
+            ("not asked", "at once"),
+            ("not asked", "woken"),
+            ("queued", "at once"),
+            ("queued", "woken"),
+        ],
+        || {
+            let clock = BareClock::new();
+            let pool = clock.pool(10).window(Window::fixed(SECOND)).build();
+            pool.record(tokens(10)).unwrap();
+            let mut waiter = Waiter::new(&pool, 6);
+            let turn = move |pool: &BudgetPool| {
+                let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
+                clock.move_to(1);
+                balance(pool);
+                before
+            };
+            let (before, first) = both(&pool, turn, |_| waiter.poll());
 
-        let (outcome, granted) = match first {
-            Poll::Ready(granted) => ("at once", granted),
-            Poll::Pending => ("woken", waiter.outcome()),
-        };
-        assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
-        assert_eq!(granted.unwrap().amount(), tokens(6));
-        assert_eq!(balance(&pool), (0, 0, 10));
-        (before, outcome)
-    });
+            let (outcome, granted) = match first {
+                Poll::Ready(granted) => ("at once", granted),
+                Poll::Pending => ("woken", waiter.outcome()),
+            };
+            assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
+            assert_eq!(granted.unwrap().amount(), tokens(6));
+            assert_eq!(balance(&pool), (0, 0, 10));
+            (before, outcome)
+        },
+    );
 }
 
-/// P6: a thread that waits for a hold to expire and for a period to end is woken by those who come after that, whether
-/// it asks before or after.
+/// P6: a thread that waits for a hold to expire and for a period to end is woken by those who come
+/// after that, whether it asks before or after.
 #[test]
 fn blocking_against_turn_and_expiry() {
     explore(["not asked", "queued"], || {
@@ -522,8 +568,8 @@ fn blocking_against_turn_and_expiry() {
     });
 }
 
-/// P6: a hold is told to end earlier while somebody asks for what it holds: the wait sleeps towards that end, or is
-/// woken to do so. That one before it was told of an end as early does not help it.
+/// P6: a hold is told to end earlier while somebody asks for what it holds: the wait sleeps towards
+/// that end, or is woken to do so. That one before it was told of an end as early does not help it.
 #[test]
 fn first_poll_against_renew() {
     explore([(vec![3, 3], 1), (vec![3, 1], 0)], || {
@@ -552,8 +598,8 @@ fn first_poll_against_renew() {
     });
 }
 
-/// P6: two holds are told to end earlier while another task polls a wait: that task sleeps towards the earlier end, or
-/// is woken, even if the task before it was woken for the later one.
+/// P6: two holds are told to end earlier while another task polls a wait: that task sleeps towards
+/// the earlier end, or is woken, even if the task before it was woken for the later one.
 #[test]
 fn poll_against_two_renews() {
     explore([(3, 1), (2, 1), (1, 0)], || {
@@ -571,7 +617,8 @@ fn poll_against_two_renews() {
             b.renew(SECOND).unwrap();
             b
         };
-        let (_a, _b, second) = both_watched(&pool, renew_a, renew_b, |_| poll(&mut wait, Arc::clone(&new)));
+        let (_a, _b, second) =
+            both_watched(&pool, renew_a, renew_b, |_| poll(&mut wait, Arc::clone(&new)));
 
         assert!(second.is_pending());
         let outcome = (*alarms().last().unwrap(), new.wakes());
@@ -582,12 +629,14 @@ fn poll_against_two_renews() {
     });
 }
 
-/// P6: a release leaves to time alone what a wait asks for: the wait sleeps until then, or is woken to do so.
+/// P6: a release leaves to time alone what a wait asks for: the wait sleeps until then, or is woken
+/// to do so.
 #[test]
 fn first_poll_against_release_in_sliding_window() {
     explore([(vec![], 1), (vec![4], 0)], || {
         let clock = BareClock::new();
-        let (pool, alarms) = clock.pool_with_timer(clock.pool(10).window(Window::sliding(10 * SECOND)));
+        let (pool, alarms) =
+            clock.pool_with_timer(clock.pool(10).window(Window::sliding(10 * SECOND)));
         pool.record(tokens(6)).unwrap();
         let hold = pool.reserve(tokens(4)).unwrap();
         let mut waiter = Waiter::new(&pool, 8);
@@ -604,8 +653,8 @@ fn first_poll_against_release_in_sliding_window() {
     });
 }
 
-/// P3: the keys go with the pool that knew them, and that with its last handle; what was spent under them stays above.
-/// A pool in its place knows none.
+/// P3: the keys go with the pool that knew them, and that with its last handle; what was spent
+/// under them stays above. A pool in its place knows none.
 #[test]
 fn record_once_against_last_handle() {
     explore([(1, 2), (2, 1), (1, 1)], || {

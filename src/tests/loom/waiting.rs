@@ -1,6 +1,6 @@
-//! Waiting. Futures are polled by hand, with wakers that only note that they were woken: whoever has an outcome was
-//! told of it, and a wake-up that is lost is missed in the tally. A waker asserts nothing: the pool passes over one
-//! that panics.
+//! Waiting. Futures are polled by hand, with wakers that only note that they were woken: whoever
+//! has an outcome was told of it, and a wake-up that is lost is missed in the tally. A waker
+//! asserts nothing: the pool passes over one that panics.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Wake, Waker};
@@ -69,7 +69,8 @@ pub(super) fn waiting(pool: &BudgetPool) -> u64 {
     pool.snapshot().waiting
 }
 
-/// P3, P6: a wait is dropped while a release grants it. What it was granted, or would have been, the next one has.
+/// P3, P6: a wait is dropped while a release grants it. What it was granted, or would have been,
+/// the next one has.
 #[test]
 fn grant_against_cancel() {
     explore(["granted", "cancelled"], || {
@@ -87,13 +88,18 @@ fn grant_against_cancel() {
     });
 }
 
-/// P3, P5, P6: a wait is granted or told that a pool above was closed: one of them, once. Nobody waits in a closed
-/// pool.
+/// P3, P5, P6: a wait is granted or told that a pool above was closed: one of them, once. Nobody
+/// waits in a closed pool.
 #[test]
 fn grant_against_close() {
     let (start, granted, closed) = ((false, 1), (false, 0), (true, 0));
-    let outcomes =
-        [("granted", start), ("granted", granted), ("granted", closed), ("closed", start), ("closed", closed)];
+    let outcomes = [
+        ("granted", start),
+        ("granted", granted),
+        ("granted", closed),
+        ("closed", start),
+        ("closed", closed),
+    ];
     explore(outcomes, || {
         let parent = pool(10);
         let child = parent.child().build();
@@ -116,12 +122,16 @@ fn grant_against_close() {
                 "closed"
             }
         };
-        assert_eq!(used_and_reserved(&parent.snapshot()), (if outcome == "granted" { 6 } else { 0 }, 0));
+        assert_eq!(
+            used_and_reserved(&parent.snapshot()),
+            (if outcome == "granted" { 6 } else { 0 }, 0)
+        );
         (outcome, seen)
     });
 }
 
-/// P5, P6: two releases serve two waiters: the first of them first, and in the transition that makes the room.
+/// P5, P6: two releases serve two waiters: the first of them first, and in the transition that
+/// makes the room.
 #[test]
 fn two_releases_against_two_waiters() {
     let (start, small_released, large_released, end) = ((2, 10), (2, 6), (1, 9), (0, 10));
@@ -141,8 +151,8 @@ fn two_releases_against_two_waiters() {
     });
 }
 
-/// P6: a thread that waits always ends, whether it asks before the release or after it; so does the one that then waits
-/// for it in its turn.
+/// P6: a thread that waits always ends, whether it asks before the release or after it; so does the
+/// one that then waits for it in its turn.
 #[test]
 fn blocking_against_release() {
     explore(["not asked", "queued"], || {
@@ -164,60 +174,76 @@ fn blocking_against_release() {
     });
 }
 
-/// P6: a release may come before the wait asks, between its asking and its leaving a waker, or after it: in all three
-/// it has its grant, and is woken only if it was left pending.
+/// P6: a release may come before the wait asks, between its asking and its leaving a waker, or
+/// after it: in all three it has its grant, and is woken only if it was left pending.
 #[test]
 fn first_poll_against_release() {
-    explore([("not asked", "at once"), ("not asked", "woken"), ("queued", "at once"), ("queued", "woken")], || {
-        let pool = pool(10);
-        let hold = pool.reserve(tokens(10)).unwrap();
-        let mut waiter = Waiter::new(&pool, 6);
-        let release = move |pool: &BudgetPool| {
-            let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
-            drop(hold);
-            before
-        };
-        let (before, first) = both(&pool, release, |_| waiter.poll());
+    explore(
+        [
+            ("not asked", "at once"),
+            ("not asked", "woken"),
+            ("queued", "at once"),
+            ("queued", "woken"),
+        ],
+        || {
+            let pool = pool(10);
+            let hold = pool.reserve(tokens(10)).unwrap();
+            let mut waiter = Waiter::new(&pool, 6);
+            let release = move |pool: &BudgetPool| {
+                let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
+                drop(hold);
+                before
+            };
+            let (before, first) = both(&pool, release, |_| waiter.poll());
 
-        let (outcome, granted) = match first {
-            Poll::Ready(granted) => ("at once", granted),
-            Poll::Pending => ("woken", waiter.outcome()),
-        };
-        assert_eq!(granted.unwrap().amount(), tokens(6));
-        assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
-        assert_eq!(used_and_reserved(&pool.snapshot()), (0, 0));
-        (before, outcome)
-    });
+            let (outcome, granted) = match first {
+                Poll::Ready(granted) => ("at once", granted),
+                Poll::Pending => ("woken", waiter.outcome()),
+            };
+            assert_eq!(granted.unwrap().amount(), tokens(6));
+            assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
+            assert_eq!(used_and_reserved(&pool.snapshot()), (0, 0));
+            (before, outcome)
+        },
+    );
 }
 
 /// P6: nor does a wait take its place in a pool that is being closed without being told.
 #[test]
 fn first_poll_against_close() {
-    explore([("not asked", "at once"), ("not asked", "woken"), ("queued", "at once"), ("queued", "woken")], || {
-        let pool = pool(10);
-        let hold = pool.reserve(tokens(10)).unwrap();
-        let mut waiter = Waiter::new(&pool, 6);
-        let close = |pool: &BudgetPool| {
-            let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
-            pool.close();
-            before
-        };
-        let (before, first) = both(&pool, close, |_| waiter.poll());
+    explore(
+        [
+            ("not asked", "at once"),
+            ("not asked", "woken"),
+            ("queued", "at once"),
+            ("queued", "woken"),
+        ],
+        || {
+            let pool = pool(10);
+            let hold = pool.reserve(tokens(10)).unwrap();
+            let mut waiter = Waiter::new(&pool, 6);
+            let close = |pool: &BudgetPool| {
+                let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
+                pool.close();
+                before
+            };
+            let (before, first) = both(&pool, close, |_| waiter.poll());
 
-        let (outcome, told) = match first {
-            Poll::Ready(told) => ("at once", told),
-            Poll::Pending => ("woken", waiter.outcome()),
-        };
-        assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
-        assert_eq!(told.unwrap_err(), BudgetError::Closed { scope: "run".into() });
-        assert_eq!((used_and_reserved(&pool.snapshot()), waiting(&pool)), ((0, 10), 0));
-        drop(hold);
-        (before, outcome)
-    });
+            let (outcome, told) = match first {
+                Poll::Ready(told) => ("at once", told),
+                Poll::Pending => ("woken", waiter.outcome()),
+            };
+            assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
+            assert_eq!(told.unwrap_err(), BudgetError::Closed { scope: "run".into() });
+            assert_eq!((used_and_reserved(&pool.snapshot()), waiting(&pool)), ((0, 10), 0));
+            drop(hold);
+            (before, outcome)
+        },
+    );
 }
 
-/// P6: a wait is granted while it is polled by another task: the poll sees it, or the other task is woken. The task
-/// before that is woken only for a grant that the poll sees.
+/// P6: a wait is granted while it is polled by another task: the poll sees it, or the other task is
+/// woken. The task before that is woken only for a grant that the poll sees.
 #[test]
 fn new_waker_against_grant() {
     explore(["seen", "woken"], || {
@@ -235,15 +261,16 @@ fn new_waker_against_grant() {
     });
 }
 
-/// P6: a waiter is blocked in its child, then by a sibling, then by the parent itself, in whatever order these give
-/// way: it is served by the last.
+/// P6: a waiter is blocked in its child, then by a sibling, then by the parent itself, in whatever
+/// order these give way: it is served by the last.
 #[test]
 fn waiter_in_child_against_release_above() {
     explore([(1, 10), (1, 7), (1, 4), (1, 3), (0, 8)], || {
         let parent = pool(10);
         let (child, sibling) = (parent.child().tokens(8).build(), parent.child().build());
         let own = child.reserve(tokens(4)).unwrap();
-        let (beside, above) = (sibling.reserve(tokens(3)).unwrap(), parent.reserve(tokens(3)).unwrap());
+        let (beside, above) =
+            (sibling.reserve(tokens(3)).unwrap(), parent.reserve(tokens(3)).unwrap());
         let mut waiter = Waiter::queued(&child, 8);
         let release_two = move |_: &BudgetPool| {
             drop(above);
@@ -261,8 +288,8 @@ fn waiter_in_child_against_release_above() {
     });
 }
 
-/// A waker may come back into the pool: this one collects the grant and gives it back at once, so that the next is
-/// woken from within it, while another thread is at work there.
+/// A waker may come back into the pool: this one collects the grant and gives it back at once, so
+/// that the next is woken from within it, while another thread is at work there.
 #[test]
 fn waker_that_comes_back() {
     struct Collects {
@@ -283,11 +310,13 @@ fn waker_that_comes_back() {
         let pool = pool(10);
         let hold = pool.reserve(tokens(10)).unwrap();
         let mut wait = pool.reserve_wait(tokens(6));
-        let collects = Arc::new(Collects { wait: Mutex::new(None), collected: AtomicBool::new(false) });
+        let collects =
+            Arc::new(Collects { wait: Mutex::new(None), collected: AtomicBool::new(false) });
         assert!(poll(&mut wait, Arc::clone(&collects)).is_pending());
         *collects.wait.lock().unwrap() = Some(wait);
         let mut next = Waiter::queued(&pool, 6);
-        let ((), recorded) = both(&pool, move |_| drop(hold), |pool| pool.record(tokens(3)).is_ok());
+        let ((), recorded) =
+            both(&pool, move |_| drop(hold), |pool| pool.record(tokens(3)).is_ok());
 
         assert!(collects.collected.load(Relaxed));
         assert_eq!(next.outcome().unwrap().amount(), tokens(6));
@@ -296,7 +325,8 @@ fn waker_that_comes_back() {
     });
 }
 
-/// Wakers are woken, replaced and dropped outside the pool's lock: they may take one under which others call the pool.
+/// Wakers are woken, replaced and dropped outside the pool's lock: they may take one under which
+/// others call the pool.
 #[test]
 fn waker_that_locks_against_call_under_its_lock() {
     struct Locks {
@@ -323,33 +353,46 @@ fn waker_that_locks_against_call_under_its_lock() {
     }
 
     let [replaced, cancelled, woken, end] = [1, 2, 3, 4];
-    explore([(0, false), (replaced, false), (cancelled, false), (cancelled, true), (woken, true), (end, true)], || {
-        let pool = pool(10);
-        let hold = pool.reserve(tokens(10)).unwrap();
-        let log = loom::sync::Arc::new(Mutex::new(Vec::new()));
-        let waker = |name| Waker::from(Arc::new(Locks { log: loom::sync::Arc::clone(&log), name }));
-        let (mut granted, mut cancelled) = (pool.reserve_wait(tokens(6)), pool.reserve_wait(tokens(6)));
-        assert!(poll(&mut granted, waker("replaced")).is_pending());
-        assert!(poll(&mut cancelled, waker("cancelled")).is_pending());
-        let other = waker("dropped");
-        let all = move |_: &BudgetPool| {
-            assert!(poll(&mut granted, other).is_pending());
-            drop(cancelled);
-            drop(hold);
-            granted
-        };
-        let (granted, seen) = both(&pool, all, |pool| {
-            let log = log.lock().unwrap();
-            (log.len(), pool.record(tokens(1)).is_ok())
-        });
+    explore(
+        [
+            (0, false),
+            (replaced, false),
+            (cancelled, false),
+            (cancelled, true),
+            (woken, true),
+            (end, true),
+        ],
+        || {
+            let pool = pool(10);
+            let hold = pool.reserve(tokens(10)).unwrap();
+            let log = loom::sync::Arc::new(Mutex::new(Vec::new()));
+            let waker =
+                |name| Waker::from(Arc::new(Locks { log: loom::sync::Arc::clone(&log), name }));
+            let (mut granted, mut cancelled) =
+                (pool.reserve_wait(tokens(6)), pool.reserve_wait(tokens(6)));
+            assert!(poll(&mut granted, waker("replaced")).is_pending());
+            assert!(poll(&mut cancelled, waker("cancelled")).is_pending());
+            let other = waker("dropped");
+            let all = move |_: &BudgetPool| {
+                assert!(poll(&mut granted, other).is_pending());
+                drop(cancelled);
+                drop(hold);
+                granted
+            };
+            let (granted, seen) = both(&pool, all, |pool| {
+                let log = log.lock().unwrap();
+                (log.len(), pool.record(tokens(1)).is_ok())
+            });
 
-        drop(granted);
-        assert_eq!(*log.lock().unwrap(), ["replaced", "cancelled", "woken", "dropped"]);
-        seen
-    });
+            drop(granted);
+            assert_eq!(*log.lock().unwrap(), ["replaced", "cancelled", "woken", "dropped"]);
+            seen
+        },
+    );
 }
 
-/// Whoever waits for the end of a pool below sees it at a poll, or the task that polled last is woken.
+/// Whoever waits for the end of a pool below sees it at a poll, or the task that polled last is
+/// woken.
 #[test]
 fn closed_against_close() {
     explore([("first", (0, 0)), ("second", (1, 0)), ("neither", (0, 1))], || {

@@ -1,10 +1,10 @@
-//! The arrivals of a trace, asked of a sliding window and of governor, a limiter of rates: both are a bucket that
-//! refills continuously. Where its interval between two cells is a whole number of nanoseconds, the two answer alike,
-//! to the nanosecond; where not, governor cuts the rest off, and its rate is a little more than the quota. The pool is
-//! exact.
+//! The arrivals of a trace, asked of a sliding window and of governor, a limiter of rates: both are
+//! a bucket that refills continuously. Where its interval between two cells is a whole number of
+//! nanoseconds, the two answer alike, to the nanosecond; where not, governor cuts the rest off, and
+//! its rate is a little more than the quota. The pool is exact.
 //!
-//! So that nothing else is hidden behind the rounding, a second pool takes governor's rate for its own. It must answer
-//! as governor on every arrival, or this program fails.
+//! So that nothing else is hidden behind the rounding, a second pool takes governor's rate for its
+//! own. It must answer as governor on every arrival, or this program fails.
 
 use std::env;
 use std::path::Path;
@@ -57,12 +57,23 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let total = |cells: Cells| arrivals.iter().map(|arrival| u64::from(cells.of(arrival).get())).sum::<u64>();
+    let total = |cells: Cells| {
+        arrivals.iter().map(|arrival| u64::from(cells.of(arrival).get())).sum::<u64>()
+    };
     let lasts = arrivals.last().map_or(Duration::ZERO, |last| last.at);
-    println!("{} arrivals in {:.1?}, {} tokens: {from}\n", arrivals.len(), lasts, total(Cells::Tokens));
+    println!(
+        "{} arrivals in {:.1?}, {} tokens: {from}\n",
+        arrivals.len(),
+        lasts,
+        total(Cells::Tokens)
+    );
 
-    println!("                                    one each,  beyond the     admitted by      answers that differ");
-    println!("limit                                      ns  quota, ppm  governor    pool  admit   wait  same rate");
+    println!(
+        "                                    one each,  beyond the     admitted by      answers that differ"
+    );
+    println!(
+        "limit                                      ns  quota, ppm  governor    pool  admit   wait  same rate"
+    );
     println!("{}", "-".repeat(100));
     let mut notes = Vec::new();
     let mut explained = true;

@@ -78,7 +78,9 @@ impl Limit {
     pub fn period(&self) -> Duration {
         let nanos = self.per.as_nanos() * u128::from(self.burst);
         assert_eq!(nanos % u128::from(self.rate), 0, "the period is a whole number of nanoseconds");
-        Duration::from_nanos(u64::try_from(nanos / u128::from(self.rate)).expect("less than 584 years"))
+        Duration::from_nanos(
+            u64::try_from(nanos / u128::from(self.rate)).expect("less than 584 years"),
+        )
     }
 
     /// The same at governor's rate.
@@ -88,7 +90,9 @@ impl Limit {
 
     fn quota(&self) -> Quota {
         let burst = NonZeroU32::new(self.burst).expect("a burst of at least one");
-        Quota::with_period(self.interval()).expect("at least a nanosecond for each cell").allow_burst(burst)
+        Quota::with_period(self.interval())
+            .expect("at least a nanosecond for each cell")
+            .allow_burst(burst)
     }
 }
 
@@ -226,8 +230,8 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Any rate with a whole interval, arrivals of any size at any distance, and again and again at the very nanosecond
-    /// at which the last refused one would fit, and at the one before.
+    /// Any rate with a whole interval, arrivals of any size at any distance, and again and again at
+    /// the very nanosecond at which the last refused one would fit, and at the one before.
     #[test]
     fn at_a_whole_interval_governor_answers_the_same() {
         let mut random = SplitMix64::new(7);
@@ -256,7 +260,8 @@ mod tests {
                     }
                     _ => {
                         cells = NonZeroU32::MIN.saturating_add(random.about(burst));
-                        // Whole cells of time, a quarter of what was asked at most thrice, and a part of a cell or two.
+                        // Whole cells of time, a quarter of what was asked at most thrice, and a
+                        // part of a cell or two.
                         at += interval * random.small(3) * random.about(burst) / 4;
                         at += Duration::from_nanos(random.below(2 * interval.as_nanos() as u64));
                     }
@@ -277,8 +282,9 @@ mod tests {
         }
     }
 
-    /// 90,000 a minute is one each 666,666.67 ns; governor takes 666,666. Asked for 1,500 each second, and then for one
-    /// more: in an hour it lets 5 through that the quota does not have.
+    /// 90,000 a minute is one each 666,666.67 ns; governor takes 666,666. Asked for 1,500 each
+    /// second, and then for one more: in an hour it lets 5 through that the quota does not
+    /// have.
     #[test]
     fn at_a_broken_interval_the_pool_is_exact_and_governor_is_not() {
         let limit = Limit { cells: Cells::Tokens, rate: 90_000, per: 60 * SECOND, burst: 90_000 };
@@ -304,12 +310,16 @@ mod tests {
         assert_eq!(by_governor, 5);
     }
 
-    /// The rounding is all that differs: a pool that takes governor's rate answers as governor does.
+    /// The rounding is all that differs: a pool that takes governor's rate answers as governor
+    /// does.
     #[test]
     fn a_pool_at_the_rounded_rate_answers_as_governor() {
         let arrivals = crate::trace::sample(1, 3_000);
-        let rates =
-            [(Cells::Requests, 7, 7), (Cells::Tokens, 7_001, 14_002), (Cells::NanoDollars, 17_000_001, 34_000_002)];
+        let rates = [
+            (Cells::Requests, 7, 7),
+            (Cells::Tokens, 7_001, 14_002),
+            (Cells::NanoDollars, 17_000_001, 34_000_002),
+        ];
         for (cells, rate, burst) in rates {
             let limit = Limit { cells, rate, per: SECOND, burst };
             assert!(!limit.is_whole());

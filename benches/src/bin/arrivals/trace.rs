@@ -28,12 +28,16 @@ pub fn read(path: &Path) -> Result<Vec<Arrival>, String> {
 
 fn parse(text: &str) -> Result<Vec<Arrival>, String> {
     let mut lines = (1..).zip(text.lines());
-    if lines.next().is_none_or(|(_, header)| header.trim_start_matches('\u{feff}').trim_end() != HEADER) {
+    if lines
+        .next()
+        .is_none_or(|(_, header)| header.trim_start_matches('\u{feff}').trim_end() != HEADER)
+    {
         return Err(format!("line 1: the header is not `{HEADER}`"));
     }
     let mut arrivals: Vec<Arrival> = Vec::new();
     for (number, line) in lines.filter(|(_, line)| !line.trim().is_empty()) {
-        let arrival = row(line.trim_end()).ok_or_else(|| format!("line {number}: no time and two counts of tokens"))?;
+        let arrival = row(line.trim_end())
+            .ok_or_else(|| format!("line {number}: no time and two counts of tokens"))?;
         if arrivals.last().is_some_and(|last| arrival.at < last.at) {
             return Err(format!("line {number}: earlier than the line before"));
         }
@@ -60,11 +64,16 @@ fn time(text: &str) -> Option<Duration> {
     let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let [year, month, day] = three(date, '-')?;
     let [hour, minute, second] = three(time, ':')?;
-    let is_time = (1..=12).contains(&month) && (1..=31).contains(&day) && hour < 24 && minute < 60 && second <= 60;
+    let is_time = (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second <= 60;
     if !is_time || !(1_970..10_000).contains(&year) || fraction.len() > 9 {
         return None;
     }
-    // A year that begins in March ends with its leap day, and its months have 31, 30, 31, 30, 31 days, over and over.
+    // A year that begins in March ends with its leap day, and its months have 31, 30, 31, 30, 31
+    // days, over and over.
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day;
     let seconds = u64::from(days) * 86_400 + u64::from(hour * 3_600 + minute * 60 + second);
@@ -81,18 +90,26 @@ fn whole(digits: &str) -> Option<u32> {
     if digits.bytes().all(|byte| byte.is_ascii_digit()) { digits.parse().ok() } else { None }
 }
 
-/// Calls as code assistants make them: long contexts, short answers, and many at once, then none for seconds. The same
-/// seed gives the same calls everywhere.
+/// Calls as code assistants make them: long contexts, short answers, and many at once, then none
+/// for seconds. The same seed gives the same calls everywhere.
 pub fn sample(seed: u64, calls: usize) -> Vec<Arrival> {
     // (per mille of the calls, at most this), in between on a straight line.
-    const GAP_NANOS: [(u64, u64); 5] =
-        [(0, 0), (500, 40_000_000), (900, 700_000_000), (990, 3_000_000_000), (1_000, 30_000_000_000)];
-    const INPUT: [(u64, u64); 6] = [(0, 16), (250, 500), (500, 1_500), (750, 2_900), (950, 5_000), (1_000, 7_500)];
+    const GAP_NANOS: [(u64, u64); 5] = [
+        (0, 0),
+        (500, 40_000_000),
+        (900, 700_000_000),
+        (990, 3_000_000_000),
+        (1_000, 30_000_000_000),
+    ];
+    const INPUT: [(u64, u64); 6] =
+        [(0, 16), (250, 500), (500, 1_500), (750, 2_900), (950, 5_000), (1_000, 7_500)];
     const OUTPUT: [(u64, u64); 5] = [(0, 1), (500, 13), (900, 60), (990, 250), (1_000, 1_000)];
     let mut random = SplitMix64::new(seed);
     let mut at = Duration::ZERO;
     const PARTS: u64 = 1_000_000;
-    let tokens = |random: &mut SplitMix64, curve| u32::try_from(random.on_curve(curve, PARTS)).expect("few tokens");
+    let tokens = |random: &mut SplitMix64, curve| {
+        u32::try_from(random.on_curve(curve, PARTS)).expect("few tokens")
+    };
     (0..calls)
         .map(|_| {
             at += Duration::from_nanos(random.on_curve(&GAP_NANOS, PARTS));
@@ -109,7 +126,11 @@ mod tests {
     fn a_trace_is_read_to_the_nanosecond_over_days_and_leap_days() {
         let text = "\u{feff}TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-12-31 23:59:59.9799600,4808,10\r\n\n\
                     2024-01-01T00:00:00,7,0\n2024-02-29 00:00:00.000000001,1,1\n2024-03-01 00:00:00,0,1\n";
-        let nanos: Vec<_> = parse(text).expect("it is a trace").iter().map(|arrival| arrival.at.as_nanos()).collect();
+        let nanos: Vec<_> = parse(text)
+            .expect("it is a trace")
+            .iter()
+            .map(|arrival| arrival.at.as_nanos())
+            .collect();
         const DAY: u128 = 86_400_000_000_000;
         assert_eq!(nanos, [0, 20_040_000, 20_040_000 + 59 * DAY + 1, 20_040_000 + 60 * DAY]);
     }
@@ -129,10 +150,15 @@ mod tests {
             (vec!["2024-01-01 00:00:01.0000000001,7,0"], "line 2"),
             (vec!["2024-01-01 00:00:01,7,0,1"], "line 2"),
         ] {
-            let refused = parse(&format!("{HEADER}\n{}", rows.join("\n"))).expect_err("it is no trace");
+            let refused =
+                parse(&format!("{HEADER}\n{}", rows.join("\n"))).expect_err("it is no trace");
             assert!(refused.starts_with(line), "{rows:?}: {refused}");
         }
-        assert!(parse(&format!("{good}\n{good}")).expect_err("there is no header").starts_with("line 1"));
+        assert!(
+            parse(&format!("{good}\n{good}"))
+                .expect_err("there is no header")
+                .starts_with("line 1")
+        );
         assert_eq!(parse(&format!("{HEADER}\n{good}")).map(|arrivals| arrivals.len()), Ok(1));
     }
 }
