@@ -190,6 +190,7 @@
 // An `expect` states the invariant that makes it impossible.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod builder;
 mod engine;
 mod handle;
 mod lease;
@@ -202,8 +203,9 @@ mod time;
 mod types;
 mod wait;
 
+pub use builder::{Builder, Carved, Child, PoolDeadline, Root};
 pub use lease::Lease;
-pub use pool::{BudgetPool, Builder, Carved, Child, PoolDeadline, Root};
+pub use pool::BudgetPool;
 pub use reservation::{CommitRefused, Receipt, Reservation};
 pub use time::clock::{Clock, ManualClock, SystemClock};
 pub use time::deadline::{

@@ -1,0 +1,308 @@
+//! How a pool is built.
+
+use std::fmt;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use crate::engine::idempotency::Memory;
+use crate::engine::nodes::{Deadline, Spec};
+use crate::handle::{Handle, Runtime};
+use crate::pool::BudgetPool;
+use crate::time::clock::{Clock, SharedClock};
+use crate::time::deadline::DeadlineBudget;
+use crate::time::window::{Turning, Window};
+use crate::types::amount::Caps;
+use crate::types::error::BudgetError;
+use crate::types::name::Name;
+use crate::types::usd::Usd;
+
+/// Builds a pool: [`Root`] for one that stands alone, [`Child`] and [`Carved`] for one below
+/// another.
+///
+/// A setter that is called again replaces what it set. A cap of zero admits nothing but zero on its
+/// axis.
+#[must_use = "a builder does nothing until `build`"]
+pub struct Builder<Kind> {
+    name: Option<Name>,
+    caps: Caps,
+    deadline: Option<PoolDeadline>,
+    window: Option<Window>,
+    memory: Option<Memory>,
+    kind: Kind,
+}
+
+/// What [`Builder::deadline`] takes.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum PoolDeadline {
+    /// So long from [`build`](Builder::build) on, by the pool's clock. Zero is a pool that is late
+    /// from the start; more than an [`Instant`] can hold is no deadline.
+    After(Duration),
+    /// At this budget's instant, read by the pool's clock.
+    Budget(DeadlineBudget),
+}
+
+impl From<Duration> for PoolDeadline {
+    fn from(after: Duration) -> PoolDeadline {
+        PoolDeadline::After(after)
+    }
+}
+
+impl From<DeadlineBudget> for PoolDeadline {
+    fn from(budget: DeadlineBudget) -> PoolDeadline {
+        PoolDeadline::Budget(budget)
+    }
+}
+
+impl From<&DeadlineBudget> for PoolDeadline {
+    fn from(budget: &DeadlineBudget) -> PoolDeadline {
+        PoolDeadline::Budget(budget.clone())
+    }
+}
+
+impl PoolDeadline {
+    /// Starts the time by the pool's clock. What lasts for a while keeps the floor and the named
+    /// caps of the budget above.
+    fn start(self, clock: &SharedClock, above: Option<&DeadlineBudget>) -> DeadlineBudget {
+        match (self, above) {
+            (PoolDeadline::Budget(budget), _) => budget.with_clock(clock.clone()),
+            (PoolDeadline::After(total), Some(above)) => above.narrowed_to(total),
+            (PoolDeadline::After(total), None) => {
+                DeadlineBudget::starting(clock.now(), total, clock.clone())
+            }
+        }
+    }
+}
+
+/// A pool that stands alone.
+#[derive(Debug)]
+pub struct Root {
+    runtime: Runtime,
+}
+
+/// A pool that shares its parent's budget with its siblings.
+#[derive(Debug)]
+pub struct Child {
+    parent: BudgetPool,
+}
+
+/// A pool whose caps are reserved in its parent.
+#[derive(Debug)]
+pub struct Carved {
+    parent: BudgetPool,
+}
+
+impl<Kind> Builder<Kind> {
+    fn new(kind: Kind) -> Builder<Kind> {
+        Builder { name: None, caps: Caps::new(), deadline: None, window: None, memory: None, kind }
+    }
+
+    /// The name, for refusals and snapshots. Need not be unique.
+    pub fn name(mut self, name: impl Into<Name>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Caps all tokens.
+    pub fn tokens(self, tokens: u64) -> Self {
+        self.caps(Caps::new().tokens(tokens))
+    }
+
+    /// Caps the input tokens.
+    pub fn input_tokens(self, tokens: u64) -> Self {
+        self.caps(Caps::new().input_tokens(tokens))
+    }
+
+    /// Caps the output tokens.
+    pub fn output_tokens(self, tokens: u64) -> Self {
+        self.caps(Caps::new().output_tokens(tokens))
+    }
+
+    /// Caps the requests.
+    pub fn requests(self, requests: u64) -> Self {
+        self.caps(Caps::new().requests(requests))
+    }
+
+    /// Caps the money.
+    pub fn usd(self, usd: Usd) -> Self {
+        self.caps(Caps::new().usd(usd))
+    }
+
+    /// Caps the reservations that live at the same time.
+    pub fn in_flight(self, reservations: u64) -> Self {
+        self.caps(Caps::new().in_flight(reservations))
+    }
+
+    /// Sets the caps that are named here, beside those set already.
+    pub fn caps(mut self, caps: Caps) -> Self {
+        self.caps = self.caps.overlaid(caps);
+        self
+    }
+
+    /// Until when the pool may be asked: a [`Duration`] from `build` on, or the instant of a
+    /// [`DeadlineBudget`], which [`BudgetPool::deadline`] gives back. The earliest on the way
+    /// up counts.
+    ///
+    /// A pool reads the clock of its tree. One that stands alone and is not given a
+    /// [`clock`](Builder::clock) takes that of the budget; any other budget given here should
+    /// go by the tree's clock, too.
+    pub fn deadline(mut self, deadline: impl Into<PoolDeadline>) -> Self {
+        self.deadline = Some(deadline.into());
+        self
+    }
+
+    /// Lets the caps come back by themselves: so much per minute, per day. A lifetime cap and
+    /// several rates combine as pools under pools, as every spend is charged to the whole path:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use budget_pool::{BudgetPool, Window};
+    ///
+    /// let month = BudgetPool::builder().name("month").usd("500".parse()?).build();
+    /// let day = month.child().usd("40".parse()?).window(Window::fixed(Duration::from_secs(86_400))).build();
+    /// let minute = day.child().tokens(90_000).requests(500).window(Window::sliding(Duration::from_secs(60))).build();
+    /// # Ok::<(), budget_pool::ParseUsdError>(())
+    /// ```
+    ///
+    /// Time is read by the pool's clock, at each call on it or below it. A
+    /// [carved](Builder::carved) pool cannot have
+    /// one: [`CarvedWindow`](BudgetError::CarvedWindow).
+    pub fn window(mut self, window: Window) -> Self {
+        self.window = Some(window);
+        self
+    }
+
+    /// How many keys of [`record_once`](BudgetPool::record_once) are remembered at most, and each
+    /// for how long. If not set: 65,536, for an hour. A time too long for an [`Instant`] is for
+    /// ever; one of zero remembers nothing. With a `most` of zero every call with a key is
+    /// refused.
+    pub fn keys(mut self, most: usize, ttl: Duration) -> Self {
+        self.memory = Some(Memory { most, ttl });
+        self
+    }
+
+    /// What is built, and its time, which starts now.
+    fn start(
+        self,
+        clock: &SharedClock,
+        above: Option<&DeadlineBudget>,
+    ) -> (Spec, Option<DeadlineBudget>) {
+        let budget = self.deadline.map(|deadline| deadline.start(clock, above));
+        let deadline = budget
+            .as_ref()
+            .and_then(|budget| Some(Deadline { at: budget.deadline()?, total: budget.total() }));
+        let name = self.name.unwrap_or(Name::DEFAULT);
+        let window = self.window.map(|window| Turning::start(window, clock.now()));
+        (Spec { name, caps: self.caps, deadline, window, memory: self.memory }, budget)
+    }
+}
+
+impl Builder<Root> {
+    pub(crate) fn root() -> Builder<Root> {
+        Builder::new(Root { runtime: Runtime::default() })
+    }
+
+    /// Where this pool, and all that will be below it, take the time from; the system's if not set.
+    /// An `Arc<dyn Clock>` is one by closure: `.clock(move || clock.now())`.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
+        self.kind.runtime.clock = SharedClock::new(clock);
+        self
+    }
+
+    /// How async waits of this pool, and of all that will be below it, sleep: an instant of the
+    /// pool's clock in, a sleep of the caller's runtime until then out. Without it a wait that
+    /// only time can end is served or told at the next call on the pool, and so are those
+    /// behind it. Blocking waits need none. It is called by the poll that has to wait, without
+    /// the lock; should it panic there, the wait keeps its place.
+    ///
+    /// ```
+    /// use budget_pool::BudgetPool;
+    ///
+    /// let pool = BudgetPool::builder()
+    ///     .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+    ///     .build();
+    /// ```
+    pub fn timer<F>(mut self, timer: F) -> Self
+    where
+        F: Fn(Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
+    {
+        self.kind.runtime.timer = Some(std::sync::Arc::new(timer));
+        self
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn build(self) -> BudgetPool {
+        let mut runtime = self.kind.runtime.clone();
+        if let (Some(PoolDeadline::Budget(budget)), true) =
+            (&self.deadline, runtime.clock.is_system())
+        {
+            runtime.clock = budget.clock().clone();
+        }
+        let (spec, deadline) = self.start(&runtime.clock, None);
+        BudgetPool::new(Handle::root(spec, deadline, runtime))
+    }
+}
+
+impl Builder<Child> {
+    pub(crate) fn child(parent: BudgetPool) -> Builder<Child> {
+        Builder::new(Child { parent })
+    }
+
+    /// Makes the caps a share that nobody else can touch: they are reserved in the parent, and all
+    /// the way up, when the pool is built. On the axes that it caps, the pools above are not
+    /// asked again. Closing or dropping it returns what is neither used nor held.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let run = BudgetPool::builder().tokens(1_000).build();
+    /// let last_call = run.child().tokens(200).carved().build()?;
+    ///
+    /// assert!(run.record(Amount::new().tokens(801)).is_err());
+    /// run.record(Amount::new().tokens(800))?;
+    /// last_call.record(Amount::new().tokens(200))?;
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    pub fn carved(self) -> Builder<Carved> {
+        let Builder { name, caps, deadline, window, memory, kind } = self;
+        Builder { name, caps, deadline, window, memory, kind: Carved { parent: kind.parent } }
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn build(self) -> BudgetPool {
+        let parent = self.kind.parent.clone();
+        let (spec, deadline) = self.start(parent.handle().clock(), parent.handle().deadline());
+        BudgetPool::new(parent.handle().child(spec, deadline))
+    }
+}
+
+impl Builder<Carved> {
+    /// The pool, if its caps fit into the parent.
+    ///
+    /// # Errors
+    /// As the parent's [`reserve`](BudgetPool::reserve); and
+    /// [`CarvedWindow`](BudgetError::CarvedWindow).
+    pub fn build(self) -> Result<BudgetPool, BudgetError> {
+        if self.window.is_some() {
+            return Err(BudgetError::CarvedWindow { scope: self.name.unwrap_or(Name::DEFAULT) });
+        }
+        let parent = self.kind.parent.clone();
+        let (spec, deadline) = self.start(parent.handle().clock(), parent.handle().deadline());
+        parent.handle().carved(spec, deadline).map(BudgetPool::new)
+    }
+}
+
+impl<Kind: fmt::Debug> fmt::Debug for Builder<Kind> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Builder")
+            .field("name", &self.name)
+            .field("caps", &self.caps)
+            .field("deadline", &self.deadline)
+            .field("window", &self.window)
+            .field("keys", &self.memory)
+            .field("kind", &self.kind)
+            .finish()
+    }
+}
