@@ -1,0 +1,171 @@
+//! How a budget of time is built, and why it may make no sense.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::time::clock::{Clock, SharedClock};
+use crate::time::deadline::budget::DeadlineBudget;
+use crate::time::deadline::rules::Rules;
+
+/// Builds a [`DeadlineBudget`]. Without a [`total`](DeadlineBuilder::total) it is unbounded.
+#[must_use = "a builder does nothing until `build`"]
+pub struct DeadlineBuilder {
+    total: Option<Duration>,
+    safety_margin: Duration,
+    rules: Rules,
+}
+
+impl DeadlineBuilder {
+    pub(super) fn new() -> DeadlineBuilder {
+        DeadlineBuilder { total: None, safety_margin: Duration::ZERO, rules: Rules::DEFAULT }
+    }
+
+    /// The time there is, from [`build`](DeadlineBuilder::build) on.
+    pub fn total(mut self, total: Duration) -> DeadlineBuilder {
+        self.total = Some(total);
+        self
+    }
+
+    /// Taken off the total, for what has to be done after the last call. None by default; an
+    /// unbounded budget has no use for it.
+    pub fn safety_margin(mut self, margin: Duration) -> DeadlineBuilder {
+        self.safety_margin = margin;
+        self
+    }
+
+    /// The floor of [`timeout_for`](DeadlineBudget::timeout_for), where the call does not name
+    /// another: 100 ms by default.
+    pub fn min_timeout(mut self, min: Duration) -> DeadlineBuilder {
+        self.rules.min_timeout = min;
+        self
+    }
+
+    /// The most that a call of this name is given. The last one counts if a name comes twice.
+    pub fn call_cap(mut self, name: impl Into<Box<str>>, cap: Duration) -> DeadlineBuilder {
+        self.rules.call_caps.push((name.into(), cap));
+        self
+    }
+
+    /// [`call_cap`](DeadlineBuilder::call_cap) for each of these, beside those named before.
+    pub fn call_caps<N: Into<Box<str>>>(
+        mut self,
+        caps: impl IntoIterator<Item = (N, Duration)>,
+    ) -> DeadlineBuilder {
+        self.rules.call_caps.extend(caps.into_iter().map(|(name, cap)| (name.into(), cap)));
+        self
+    }
+
+    /// The clock to read: [`SystemClock`](crate::SystemClock) by default.
+    pub fn clock(mut self, clock: impl Clock + 'static) -> DeadlineBuilder {
+        self.rules.clock = SharedClock::new(clock);
+        self
+    }
+
+    /// Starts the time.
+    ///
+    /// # Errors
+    /// If the total is zero, or the safety margin leaves nothing of it.
+    pub fn build(self) -> Result<DeadlineBudget, InvalidDeadline> {
+        let usable = self.usable()?;
+        let started = self.rules.clock.now();
+        Ok(DeadlineBudget {
+            started,
+            deadline: usable.and_then(|usable| started.checked_add(usable)),
+            rules: Some(Arc::new(self.rules)),
+        })
+    }
+
+    fn usable(&self) -> Result<Option<Duration>, InvalidDeadline> {
+        let Some(total) = self.total.map(nonzero).transpose()? else { return Ok(None) };
+        let margin = self.safety_margin;
+        if margin >= total {
+            return Err(InvalidDeadline::MarginTooLarge { margin, total });
+        }
+        Ok(Some(total - margin))
+    }
+}
+
+pub(super) fn nonzero(total: Duration) -> Result<Duration, InvalidDeadline> {
+    if total.is_zero() { Err(InvalidDeadline::ZeroTotal) } else { Ok(total) }
+}
+
+impl fmt::Debug for DeadlineBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeadlineBuilder")
+            .field("total", &self.total)
+            .field("safety_margin", &self.safety_margin)
+            .field("min_timeout", &self.rules.min_timeout)
+            .field("call_caps", &self.rules.call_caps)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a budget of time makes no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum InvalidDeadline {
+    /// There is no time at all.
+    #[error("the total of a deadline budget is zero")]
+    ZeroTotal,
+    /// The safety margin leaves nothing.
+    #[error("a safety margin of {margin:?} leaves nothing of a total of {total:?}")]
+    MarginTooLarge {
+        /// The safety margin.
+        margin: Duration,
+        /// The total before the margin.
+        total: Duration,
+    },
+}
+
+#[cfg(all(test, not(any(budget_pool_loom, budget_pool_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::time::deadline::samples::{MAX, ZERO, manual, ms, refusal};
+
+    #[test]
+    fn a_margin_is_taken_off_the_total() {
+        let (clock, builder) = manual();
+        let budget = builder.total(ms(1_000)).safety_margin(ms(300)).build().unwrap();
+        assert_eq!((budget.total(), budget.remaining()), (ms(700), ms(700)));
+        assert_eq!(budget.deadline(), Some(clock.now() + ms(700)));
+        clock.advance(ms(700));
+        assert_eq!(budget.check(), Err(refusal(700, 700, 0)));
+    }
+
+    #[test]
+    fn nonsense_is_refused_with_its_reason() {
+        let build = |total, margin| {
+            DeadlineBudget::builder().total(total).safety_margin(margin).build().err()
+        };
+        assert_eq!(build(ZERO, ZERO), Some(InvalidDeadline::ZeroTotal));
+        assert_eq!(build(ZERO, ms(1)), Some(InvalidDeadline::ZeroTotal));
+        assert_eq!(build(ms(5), ms(4)), None);
+        for margin in [ms(5), ms(6), MAX] {
+            assert_eq!(
+                build(ms(5), margin),
+                Some(InvalidDeadline::MarginTooLarge { margin, total: ms(5) })
+            );
+        }
+        assert_eq!(DeadlineBudget::new(ZERO).err(), Some(InvalidDeadline::ZeroTotal));
+        assert_eq!(DeadlineBudget::unbounded().child(ZERO).err(), Some(InvalidDeadline::ZeroTotal));
+
+        assert_eq!(
+            InvalidDeadline::ZeroTotal.to_string(),
+            "the total of a deadline budget is zero"
+        );
+        let error = InvalidDeadline::MarginTooLarge { margin: ms(2_000), total: ms(500) };
+        assert_eq!(error.to_string(), "a safety margin of 2s leaves nothing of a total of 500ms");
+    }
+
+    #[test]
+    fn debug_says_what_it_is_without_its_clock() {
+        let (_, builder) = manual();
+        let builder = builder.total(ms(9)).min_timeout(ms(5)).call_cap("a", ms(2));
+        let text = "DeadlineBuilder { total: Some(9ms), safety_margin: 0ns, min_timeout: 5ms, call_caps: [(\"a\", 2ms)], .. }";
+        assert_eq!(format!("{builder:?}"), text);
+        let text = format!("{:?}", builder.build().unwrap());
+        assert!(text.starts_with("DeadlineBudget { started: Instant"), "{text}");
+        assert!(text.ends_with("min_timeout: 5ms, call_caps: [(\"a\", 2ms)], .. }"), "{text}");
+    }
+}
