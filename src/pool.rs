@@ -409,6 +409,7 @@ mod tests {
     fn what_is_said_to_take_no_lock_takes_none() {
         let pool = BudgetPool::builder().name("run").deadline(Duration::from_secs(3_600)).build();
         let mut lease = pool.lease(Amount::new().tokens(10)).unwrap();
+        let hold = pool.reserve_for(Amount::new().tokens(10), Duration::from_secs(60)).unwrap();
         let (done, is_done) = mpsc::channel();
         std::thread::scope(|scope| {
             pool.handle().enter(|_, _| {
@@ -418,6 +419,7 @@ mod tests {
                         (pool.name(), format!("{:?}", pool.clone()).is_empty()),
                         ("run", false)
                     );
+                    assert!(format!("{hold:?}").starts_with("Reservation { pool: \"run\", key: "));
                     lease.record(Amount::new().tokens(4)).unwrap();
                     lease.debit(Amount::new().tokens(4));
                     assert_eq!(lease.remaining(), Amount::new().tokens(2));

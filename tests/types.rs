@@ -1,8 +1,16 @@
 //! What the compiler is asked: auto traits and sizes.
 
 use std::mem::size_of;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use budget_pool::*;
+
+#[path = "support/waiter.rs"]
+mod waiter;
+
+use waiter::Waiter;
 
 fn shared<T: Send + Sync + Unpin + std::fmt::Debug + 'static>() {}
 fn unwound<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
@@ -142,7 +150,37 @@ fn debug_says_what_it_is_without_a_wall_of_text() {
     let pool = BudgetPool::builder().name("run").tokens(10).build();
     let hold = pool.reserve(Amount::new().tokens(3)).unwrap();
     assert_eq!(format!("{pool:?}"), r#"BudgetPool { name: "run", .. }"#);
-    assert_eq!(format!("{hold:?}"), r#"Reservation { pool: "run", amount: Amount(3 tokens) }"#);
+    let text = format!("{hold:?}");
+    assert!(text.starts_with(r#"Reservation { pool: "run", key: "#), "{text}");
+    assert!(text.ends_with(", .. }") && text.len() < 100, "{text}");
+    let other = pool.reserve(Amount::new().tokens(3)).unwrap();
+    assert_ne!(text, format!("{other:?}"), "two holds are told apart");
+}
+
+/// The hold of another task has expired, and its units would go to the task that waits.
+#[test]
+fn the_debug_text_of_a_hold_reads_no_clock_and_wakes_nobody() {
+    let (clock, reads) = (ManualClock::new(), Arc::new(AtomicUsize::new(0)));
+    let counted = {
+        let (clock, reads) = (clock.clone(), Arc::clone(&reads));
+        move || {
+            reads.fetch_add(1, Ordering::SeqCst);
+            clock.now()
+        }
+    };
+    let pool = BudgetPool::builder().tokens(10).clock(counted).build();
+    let hold = pool.reserve(Amount::new().tokens(1)).unwrap();
+    let stuck = pool.reserve_for(Amount::new().tokens(9), Duration::from_secs(1)).unwrap();
+    let mut waiter = Waiter::queued(&pool, Amount::new().tokens(9));
+    clock.advance(Duration::from_secs(1));
+
+    let before = reads.load(Ordering::SeqCst);
+    assert!(format!("{hold:?} {stuck:?}").contains("Reservation"));
+    assert_eq!((reads.load(Ordering::SeqCst), waiter.wakes()), (before, 0));
+
+    assert_eq!(pool.snapshot().waiting, 0, "a call on the pool serves the waiter");
+    assert!(reads.load(Ordering::SeqCst) > before && waiter.wakes() == 1);
+    assert!(waiter.poll().is_ready());
 }
 
 #[test]
