@@ -2,15 +2,17 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use crate::engine::queue::{ClosingKey, WaitKey};
 use crate::handle::Sleep;
+use crate::pool::BudgetPool;
 use crate::reservation::Reservation;
 use crate::sync::thread;
+use crate::types::amount::Amount;
 use crate::types::error::BudgetError;
-use crate::{Amount, BudgetPool};
 
 /// A reservation to come, from [`BudgetPool::reserve_wait`].
 ///
@@ -28,8 +30,29 @@ pub struct Wait {
     state: State,
     /// When to look again, if not woken before.
     alarm: Option<Instant>,
-    /// Towards the alarm, by the caller's timer.
-    sleep: Option<(Instant, Sleep)>,
+    sleep: Option<Sleeping>,
+}
+
+/// A sleep towards an alarm, by the caller's timer.
+///
+/// The mutex is never locked. A sleep need be neither `Sync` nor unwind safe, and a wait is both, as
+/// it reaches the sleep by `&mut` alone. `Mutex::get_mut` says this without `unsafe`. The standard
+/// library's mutex, because a lock of parking_lot is not unwind safe.
+struct Sleeping {
+    until: Instant,
+    sleep: Mutex<Sleep>,
+}
+
+impl Sleeping {
+    fn new(until: Instant, sleep: Sleep) -> Sleeping {
+        Sleeping { until, sleep: Mutex::new(sleep) }
+    }
+
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        // Nobody locks it, so nobody has poisoned it.
+        let sleep = self.sleep.get_mut().unwrap_or_else(PoisonError::into_inner);
+        sleep.as_mut().poll(context)
+    }
 }
 
 enum State {
@@ -73,11 +96,10 @@ impl Wait {
     /// Sleeps towards the alarm by the caller's timer, if it has one; whether that sleep is over.
     fn has_overslept(&mut self, context: &mut Context<'_>) -> bool {
         let Some(alarm) = self.alarm else { return false };
-        if self.sleep.as_ref().is_none_or(|(until, _)| *until != alarm) {
-            self.sleep = self.pool.handle().sleep(alarm).map(|sleep| (alarm, sleep));
+        if self.sleep.as_ref().is_none_or(|sleep| sleep.until != alarm) {
+            self.sleep = self.pool.handle().sleep(alarm).map(|sleep| Sleeping::new(alarm, sleep));
         }
-        let over =
-            self.sleep.as_mut().is_some_and(|(_, sleep)| sleep.as_mut().poll(context).is_ready());
+        let over = self.sleep.as_mut().is_some_and(|sleep| sleep.poll(context).is_ready());
         if over {
             self.sleep = None;
         }

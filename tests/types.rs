@@ -23,6 +23,7 @@ fn what_is_handed_around_is_send_sync_static_and_debug() {
     shared::<BudgetPool>();
     shared::<Reservation>();
     shared::<Lease>();
+    shared::<Wait>();
     shared::<Closed>();
     shared::<CommitRefused>();
     shared::<Builder<Root>>();
@@ -36,6 +37,8 @@ fn what_is_handed_around_is_send_sync_static_and_debug() {
     unwound::<BudgetPool>();
     unwound::<Reservation>();
     unwound::<Lease>();
+    unwound::<Wait>();
+    unwound::<Closed>();
     unwound::<BudgetError>();
     unwound::<CommitRefused>();
     unwound::<Snapshot>();
