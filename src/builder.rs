@@ -20,7 +20,8 @@ use crate::types::usd::Usd;
 /// another.
 ///
 /// A setter that is called again replaces what it set. A cap of zero admits nothing but zero on its
-/// axis.
+/// axis. A clone builds a pool of its own, with the same settings, clock, timer and parent.
+#[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder<Kind> {
     name: Option<Name>,
@@ -75,19 +76,19 @@ impl PoolDeadline {
 }
 
 /// A pool that stands alone.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Root {
     runtime: Runtime,
 }
 
 /// A pool that shares its parent's budget with its siblings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Child {
     parent: BudgetPool,
 }
 
 /// A pool whose caps are reserved in its parent.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Carved {
     parent: BudgetPool,
 }

@@ -17,6 +17,7 @@ fn unwound<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
 fn error<T: std::error::Error + Send + Sync + 'static>() {}
 fn plain<T: Clone + Eq + std::hash::Hash + Send + Sync + Unpin + std::fmt::Debug + 'static>() {}
 fn copied<T: Copy>() {}
+fn cloned<T: Clone>() {}
 
 #[test]
 fn what_is_handed_around_is_send_sync_static_and_debug() {
@@ -79,6 +80,7 @@ fn what_is_a_value_can_be_compared_hashed_and_cloned() {
     plain::<ParseGrpcTimeoutError>();
     plain::<ParseUsdError>();
     plain::<TryFromF64Error>();
+    cloned::<(Builder<Root>, Builder<Child>, Builder<Carved>, PoolDeadline, DeadlineBuilder)>();
     copied::<(
         Amount,
         Caps,
@@ -91,6 +93,51 @@ fn what_is_a_value_can_be_compared_hashed_and_cloned() {
         Receipt,
         AxisSnapshot<Usd>,
     )>();
+}
+
+#[test]
+fn a_clone_of_a_builder_builds_a_pool_of_its_own() {
+    let clock = ManualClock::new();
+    let one = BudgetPool::builder()
+        .name("run")
+        .tokens(100)
+        .deadline(Duration::from_secs(5))
+        .clock(clock.clone());
+    let (other, run) = (one.clone().name("other").tokens(50), one.build());
+    clock.advance(Duration::from_secs(3));
+    let other = other.build();
+    run.record(Amount::new().tokens(100)).unwrap();
+    assert_eq!((other.name(), other.snapshot().tokens.used), ("other", 0));
+    other.record(Amount::new().tokens(50)).unwrap();
+    let left = [&run, &other].map(|pool| pool.time_left().unwrap().as_secs());
+    assert_eq!(left, [2, 5], "each from its own build on, by the same clock");
+
+    let root = BudgetPool::builder().tokens(100).build();
+    let agent = root.child().tokens(30);
+    let agents = [agent.clone().build(), agent.build()];
+    let share = root.child().tokens(20).carved();
+    let shares = [share.clone().build().unwrap(), share.build().unwrap()];
+    for pool in agents.iter().chain(&shares) {
+        pool.record(Amount::new().tokens(10)).unwrap();
+    }
+    assert_eq!(root.snapshot().tokens.reserved, 2 * 20 - 2 * 10);
+    assert_eq!(root.snapshot().tokens.used, 4 * 10);
+    assert!(agents.iter().chain(&shares).all(|pool| pool.snapshot().tokens.used == 10));
+}
+
+#[test]
+fn a_clone_of_a_deadline_builder_builds_a_budget_of_its_own() {
+    let clock = ManualClock::new();
+    let second = Duration::from_secs(1);
+    let one =
+        DeadlineBudget::builder().total(second * 9).clock(clock.clone()).call_cap("a", second);
+    let other = one.clone().call_cap("a", second * 2);
+    let one = one.build().unwrap();
+    clock.advance(second);
+    let other = other.build().unwrap();
+    assert_eq!((one.remaining(), other.remaining()), (second * 8, second * 9));
+    assert_eq!(one.timeout_for("a").unwrap(), second);
+    assert_eq!(other.timeout_for("a").unwrap(), second * 2);
 }
 
 #[test]

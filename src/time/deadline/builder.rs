@@ -9,6 +9,7 @@ use crate::time::deadline::budget::DeadlineBudget;
 use crate::time::deadline::rules::Rules;
 
 /// Builds a [`DeadlineBudget`]. Without a [`total`](DeadlineBuilder::total) it is unbounded.
+#[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct DeadlineBuilder {
     total: Option<Duration>,
