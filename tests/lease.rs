@@ -230,7 +230,7 @@ mod p2_nothing_lost {
         pool.close();
         lease.record(tokens(3)).unwrap();
         let refused = lease.record(tokens(6)).unwrap_err();
-        assert_eq!(refused, BudgetError::Closed { scope: "run".into() });
+        assert!(matches!(refused, BudgetError::Closed { scope, .. } if scope == "run"));
         assert_eq!((balance(&pool), lease.remaining()), ([5, 5, 0], tokens(5)));
         assert!(pool.lease(tokens(0)).is_err());
         lease.debit(tokens(7));
@@ -419,7 +419,8 @@ mod p6_fair_waiting {
         let mut lease = pool.lease(tokens(10)).unwrap();
         let hold = pool.reserve(tokens(40)).unwrap();
         let mut wait = queued(&pool, tokens(60));
-        assert_eq!(pool.lease(tokens(1)).unwrap_err(), BudgetError::Queued { scope: "run".into() });
+        let refused = pool.lease(tokens(1)).unwrap_err();
+        assert!(matches!(refused, BudgetError::Queued { scope, .. } if scope == "run"));
         lease.record(tokens(12)).unwrap();
         assert_eq!((balance(&pool), lease.remaining()), ([12, 40, 0], tokens(0)));
         lease.debit(tokens(1));
@@ -447,10 +448,8 @@ mod p6_fair_waiting {
             Amount::new().requests(9),
             "an eighth of 79, and no more than the batch"
         );
-        assert_eq!(
-            child.lease(tokens(1)).unwrap_err(),
-            BudgetError::Queued { scope: "root".into() }
-        );
+        let refused = child.lease(tokens(1)).unwrap_err();
+        assert!(matches!(refused, BudgetError::Queued { scope, .. } if scope == "root"));
     }
 
     #[test]
@@ -752,10 +751,8 @@ mod pools_under_pools {
         let mut lease = root.child().build().lease(tokens(10)).unwrap();
         root.close();
         lease.record(tokens(10)).unwrap();
-        assert_eq!(
-            lease.record(tokens(1)).unwrap_err(),
-            BudgetError::Closed { scope: "root".into() }
-        );
+        let refused = lease.record(tokens(1)).unwrap_err();
+        assert!(matches!(refused, BudgetError::Closed { scope, .. } if scope == "root"));
     }
 }
 

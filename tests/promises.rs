@@ -772,12 +772,17 @@ mod p7_clear_refusals {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(wait.as_mut().poll(&mut context).is_pending());
         let queued = pool.reserve(Amount::new()).unwrap_err();
-        assert_eq!(queued, BudgetError::Queued { scope: "run".into() });
+        assert!(matches!(&queued, BudgetError::Queued { scope, .. } if scope == "run"));
         let alone = budget_pool::DeadlineBudget::at(Instant::now()).check().unwrap_err();
         let late = BudgetError::from(alone.clone());
         assert_eq!((alone.scope(), late.scope(), late.axis()), (None, "", Some(Axis::Deadline)));
-        let timeout = BudgetError::Timeout { scope: "run".into(), waited: Duration::from_secs(1) };
-        let closed = BudgetError::Closed { scope: "run".into() };
+        let given = Duration::from_millis(1);
+        let timeout = pool.reserve_blocking_for(Amount::new(), given).unwrap_err();
+        assert!(matches!(&timeout, BudgetError::Timeout { scope, waited, .. }
+            if scope == "run" && *waited == given));
+        pool.close();
+        let closed = pool.reserve(Amount::new()).unwrap_err();
+        assert!(matches!(&closed, BudgetError::Closed { scope, .. } if scope == "run"));
         for (error, outlook) in [
             (queued, Outlook::AfterRelease),
             (timeout, Outlook::AfterRelease),

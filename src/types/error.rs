@@ -40,12 +40,14 @@ pub enum BudgetError {
     /// Others wait, and are served first (P6): ask with
     /// [`reserve_wait`](crate::BudgetPool::reserve_wait) to stand behind them.
     #[error("others wait in `{}`", .scope.in_line())]
+    #[non_exhaustive]
     Queued {
         /// The name of the pool in which they wait.
         scope: Name,
     },
     /// A wait was given up: the time that it was given is over.
     #[error("waited in vain in `{}` for {waited:?}", .scope.in_line())]
+    #[non_exhaustive]
     Timeout {
         /// The name of the pool that was called.
         scope: Name,
@@ -54,6 +56,7 @@ pub enum BudgetError {
     },
     /// The pool, or one above it, was closed.
     #[error("`{}` is closed", .scope.in_line())]
+    #[non_exhaustive]
     Closed {
         /// The name of the pool on which [`close`](crate::BudgetPool::close) was called.
         scope: Name,
@@ -62,12 +65,14 @@ pub enum BudgetError {
     /// can still be told, by [`commit`](crate::Reservation::commit) or
     /// [`debit`](crate::Reservation::debit).
     #[error("the hold on `{}` has expired", .scope.in_line())]
+    #[non_exhaustive]
     Expired {
         /// The name of the pool that was reserved on.
         scope: Name,
     },
     /// Another amount was spent under the same [key](crate::BudgetPool::record_once).
     #[error("key `{}` of `{}` stands for another amount", .key.in_line(), .scope.in_line())]
+    #[non_exhaustive]
     KeyConflict {
         /// The name of the pool that was called.
         scope: Name,
@@ -77,6 +82,7 @@ pub enum BudgetError {
     /// The pool remembers as many [keys](crate::Builder::keys) as it may. To forget one before its
     /// time could spend twice.
     #[error("`{}` remembers as many keys as it may: {most}", .scope.in_line())]
+    #[non_exhaustive]
     KeysFull {
         /// The name of the pool that was called.
         scope: Name,
@@ -90,6 +96,7 @@ pub enum BudgetError {
     /// A carved pool cannot have a [window](crate::Builder::window): each turn would make budget
     /// out of nothing.
     #[error("`{}` is carved: a window would mint budget", .scope.in_line())]
+    #[non_exhaustive]
     CarvedWindow {
         /// The name of the pool that was to be built.
         scope: Name,

@@ -129,19 +129,21 @@ pub(super) fn refusal(error: &BudgetError, origin: Instant) -> Refusal {
             elapsed: late.elapsed(),
             needed: late.needed(),
         },
-        BudgetError::Queued { scope } => Refusal::Queued { scope: scope.to_string() },
-        BudgetError::Closed { scope } => Refusal::Closed { scope: scope.to_string() },
-        BudgetError::Expired { scope } => Refusal::Expired { scope: scope.to_string() },
-        BudgetError::KeyConflict { scope, key } => {
+        BudgetError::Queued { scope, .. } => Refusal::Queued { scope: scope.to_string() },
+        BudgetError::Closed { scope, .. } => Refusal::Closed { scope: scope.to_string() },
+        BudgetError::Expired { scope, .. } => Refusal::Expired { scope: scope.to_string() },
+        BudgetError::KeyConflict { scope, key, .. } => {
             Refusal::KeyConflict { scope: scope.to_string(), key: key.to_string() }
         }
-        BudgetError::KeysFull { scope, most, outlook, retry_after } => Refusal::KeysFull {
+        BudgetError::KeysFull { scope, most, outlook, retry_after, .. } => Refusal::KeysFull {
             scope: scope.to_string(),
             most: *most,
             outlook: When::of(*outlook, nanos),
             retry_after: retry_after.map(|after| after.as_nanos()),
         },
-        BudgetError::CarvedWindow { scope } => Refusal::CarvedWindow { scope: scope.to_string() },
+        BudgetError::CarvedWindow { scope, .. } => {
+            Refusal::CarvedWindow { scope: scope.to_string() }
+        }
         _ => panic!("a refusal that the model does not know: {error}"),
     };
     let retry_after = error.retry_after().map(|after| after.as_nanos());

@@ -111,6 +111,7 @@ pub enum InvalidDeadline {
     ZeroTotal,
     /// The safety margin leaves nothing.
     #[error("a safety margin of {margin:?} leaves nothing of a total of {total:?}")]
+    #[non_exhaustive]
     MarginTooLarge {
         /// The safety margin.
         margin: Duration,
