@@ -410,7 +410,8 @@ mod tests {
         fn shared<T: Clone + Send + Sync + Unpin + fmt::Debug + 'static>() {}
         shared::<DeadlineBudget>();
         shared::<Call<'static>>();
-        assert!(size_of::<DeadlineBudget>() <= 2 * size_of::<Instant>() + size_of::<usize>());
+        // With the padding of targets on which a pointer is narrower than an instant is aligned.
+        assert!(size_of::<DeadlineBudget>() <= size_of::<(Instant, Instant, usize)>());
     }
 
     #[test]
