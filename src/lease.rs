@@ -4,10 +4,11 @@ use std::fmt;
 
 use crate::engine::hold::HoldKey;
 use crate::engine::nodes::{Booked, NOTHING};
+use crate::pool::BudgetPool;
 use crate::reservation::Receipt;
+use crate::types::amount::Amount;
 use crate::types::axis::{Quantities, Units};
 use crate::types::error::BudgetError;
-use crate::{Amount, BudgetPool};
 
 /// A worker's own share of a pool, from [`BudgetPool::lease`]. It keeps its pool alive.
 ///

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::engine::hold::HoldKey;
 use crate::engine::nodes::{Booked, Tree};
+use crate::pool::BudgetPool;
+use crate::types::amount::Amount;
 use crate::types::axis::Quantities;
 use crate::types::error::BudgetError;
-use crate::{Amount, BudgetPool};
 
 /// Budget that is promised to one owner (P3), from [`BudgetPool::reserve`]. It keeps its pool
 /// alive.

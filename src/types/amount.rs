@@ -5,8 +5,8 @@ use std::hash::{Hash, Hasher};
 use std::iter::Sum;
 use std::ops::{Add, AddAssign};
 
-use crate::Usd;
 use crate::types::axis::{Axis, AxisSet, Quantities, Quantity};
+use crate::types::usd::Usd;
 
 /// How much of each counted axis one call names.
 ///

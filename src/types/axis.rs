@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use crate::Usd;
+use crate::types::usd::Usd;
 
 /// One kind of thing that is limited.
 ///

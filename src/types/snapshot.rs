@@ -3,9 +3,10 @@
 use std::fmt;
 use std::ops::Deref;
 
+use crate::types::amount::Amount;
 use crate::types::axis::{Axis, Quantity};
 use crate::types::name::Name;
-use crate::{Amount, Usd};
+use crate::types::usd::Usd;
 
 /// One axis of a pool at one instant. `used + reserved` is never above `cap` (P1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
