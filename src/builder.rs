@@ -4,13 +4,12 @@ use std::fmt;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
-use crate::engine::idempotency::Memory;
-use crate::engine::nodes::{Deadline, Spec};
+use crate::engine::{Deadline, Keys, Refill, Spec};
 use crate::handle::{Handle, Runtime};
 use crate::pool::BudgetPool;
 use crate::time::clock::{Clock, SharedClock};
 use crate::time::deadline::DeadlineBudget;
-use crate::time::window::{Turning, Window};
+use crate::time::window::Window;
 use crate::types::amount::Caps;
 use crate::types::error::BudgetError;
 use crate::types::name::Name;
@@ -28,7 +27,8 @@ pub struct Builder<Kind> {
     caps: Caps,
     deadline: Option<PoolDeadline>,
     window: Option<Window>,
-    memory: Option<Memory>,
+    /// How many idempotency keys are remembered, and for how long.
+    keys: Option<(usize, Duration)>,
     kind: Kind,
 }
 
@@ -95,7 +95,7 @@ pub struct Carved {
 
 impl<Kind> Builder<Kind> {
     fn new(kind: Kind) -> Builder<Kind> {
-        Builder { name: None, caps: Caps::new(), deadline: None, window: None, memory: None, kind }
+        Builder { name: None, caps: Caps::new(), deadline: None, window: None, keys: None, kind }
     }
 
     /// The name, for refusals and snapshots. Need not be unique.
@@ -178,7 +178,7 @@ impl<Kind> Builder<Kind> {
     /// ever; one of zero remembers nothing. With a `most` of zero every call with a key is
     /// refused.
     pub fn keys(mut self, most: usize, ttl: Duration) -> Self {
-        self.memory = Some(Memory { most, ttl });
+        self.keys = Some((most, ttl));
         self
     }
 
@@ -193,8 +193,9 @@ impl<Kind> Builder<Kind> {
             .as_ref()
             .and_then(|budget| Some(Deadline { at: budget.deadline()?, total: budget.total() }));
         let name = self.name.unwrap_or(Name::DEFAULT);
-        let window = self.window.map(|window| Turning::start(window, clock.now()));
-        (Spec { name, caps: self.caps, deadline, window, memory: self.memory }, budget)
+        let window = self.window.map(|window| Refill::start(window, clock.now()));
+        let keys = self.keys.map(|(most, ttl)| Keys::new(most, ttl));
+        (Spec { name, caps: self.caps, deadline, window, keys }, budget)
     }
 }
 
@@ -266,8 +267,8 @@ impl Builder<Child> {
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
     pub fn carved(self) -> Builder<Carved> {
-        let Builder { name, caps, deadline, window, memory, kind } = self;
-        Builder { name, caps, deadline, window, memory, kind: Carved { parent: kind.parent } }
+        let Builder { name, caps, deadline, window, keys, kind } = self;
+        Builder { name, caps, deadline, window, keys, kind: Carved { parent: kind.parent } }
     }
 
     /// The pool.
@@ -302,7 +303,7 @@ impl<Kind: fmt::Debug> fmt::Debug for Builder<Kind> {
             .field("caps", &self.caps)
             .field("deadline", &self.deadline)
             .field("window", &self.window)
-            .field("keys", &self.memory)
+            .field("keys", &self.keys)
             .field("kind", &self.kind)
             .finish()
     }

@@ -1,12 +1,17 @@
 //! The lock around a tree of pools. The only file that locks: one call, one lock, one transition.
 //!
-//! The clock is read before the lock is taken, and whatever is the user's is dropped after it was
+//! The clock is read before the lock is taken, and a value of the user's is dropped after it was
 //! let go.
 //!
-//! Whether a call must know the time depends on its path, which never changes, and on whether there
-//! is a hold that may expire. The second is told by a flag, so that the lock need not be taken for
+//! Whether a call must know the time depends on its way up, which never changes, and on whether
+//! there is a hold that may expire. A flag tells the second, so that the lock need not be taken for
 //! it. It is only a hint, which is why it needs no memory order: a call that finds such a hold
 //! under the lock, and has not read the clock, lets go of the lock and does.
+//!
+//! While no way is timed, nothing may expire and nobody waits, a transition has nothing to do but
+//! its own step. The calls of the hot path then take that step alone, inlined into the caller, so
+//! that the axes that an amount does not name cost nothing. It is the same step that the full
+//! transition takes.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -16,11 +21,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::engine::idempotency::Keys;
-use crate::engine::nodes::{NodeId, Spec, Tree};
+use crate::engine::{Booked, End, Engine, HoldKey, Keys, NodeId, Spec};
 use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard};
 use crate::time::clock::SharedClock;
 use crate::time::deadline::DeadlineBudget;
+use crate::types::axis::Quantities;
 use crate::types::error::BudgetError;
 use crate::types::name::Name;
 
@@ -37,9 +42,10 @@ pub(crate) struct Runtime {
     pub(crate) timer: Option<Timer>,
 }
 
-/// One tree of pools.
+/// One tree of pools. The engine is aligned to a cache line, so that the lock before it has one of
+/// its own: who waits for the lock does not disturb who changes the balances.
 struct Shared {
-    tree: Mutex<Tree>,
+    engine: Mutex<Engine>,
     /// Whether there is a live hold that may expire, as of the end of the last transition.
     may_expire: AtomicBool,
     clock: SharedClock,
@@ -54,64 +60,73 @@ const FEW: usize = 8;
 /// lock that they take.
 struct Transition<'a> {
     shared: &'a Shared,
-    tree: Option<MutexGuard<'a, Tree>>,
+    engine: Option<MutexGuard<'a, Engine>>,
     could_expire: bool,
 }
 
-impl Transition<'_> {
+impl<'a> Transition<'a> {
     #[inline]
-    fn begin(shared: &Shared) -> Transition<'_> {
-        let tree = shared.tree.lock();
-        let could_expire = tree.may_expire();
-        Transition { shared, tree: Some(tree), could_expire }
+    fn begin(shared: &'a Shared) -> Transition<'a> {
+        Transition::with(shared, shared.engine.lock())
+    }
+
+    #[inline]
+    fn with(shared: &'a Shared, engine: MutexGuard<'a, Engine>) -> Transition<'a> {
+        let could_expire = engine.may_expire();
+        Transition { shared, engine: Some(engine), could_expire }
     }
 
     /// Lets go of the lock meanwhile. Nothing has been changed yet.
     #[cold]
     fn interrupted<R>(&mut self, by: impl Fn() -> R) -> R {
-        self.tree = None;
+        self.engine = None;
         let result = by();
         *self = Transition::begin(self.shared);
         result
     }
 
     #[inline]
-    fn tree(&mut self) -> &mut Tree {
-        self.tree.as_mut().expect("it holds the lock until its end")
+    fn engine(&mut self) -> &mut Engine {
+        self.engine.as_mut().expect("it holds the lock until its end")
     }
 }
 
 impl Drop for Transition<'_> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(tree) = self.tree.take() {
-            if tree.may_expire() != self.could_expire || !tree.waits.wakers.is_empty() {
-                self.shared.end(tree);
+        if let Some(mut engine) = self.engine.take() {
+            let may_expire = engine.may_expire();
+            if may_expire != self.could_expire {
+                self.shared.may_expire.store(may_expire, Relaxed);
+            }
+            if !engine.wakers().is_empty() {
+                wake(engine);
             }
         }
     }
 }
 
-impl Shared {
-    /// The end of a transition after which others must be told something.
-    #[cold]
-    fn end(&self, tree: MutexGuard<'_, Tree>) {
-        self.may_expire.store(tree.may_expire(), Relaxed);
-        wake(tree);
+/// Wakes without the lock.
+#[cold]
+fn wake(mut engine: MutexGuard<'_, Engine>) {
+    let wakers = engine.wakers();
+    if wakers.len() == 1 {
+        let only = wakers.pop_front();
+        drop(engine);
+        only.into_iter().for_each(wake_one);
+        return;
     }
-}
-
-fn wake(mut tree: MutexGuard<'_, Tree>) {
-    let wakers = &mut tree.waits.wakers;
     let many = if wakers.len() > FEW { std::mem::take(wakers) } else { VecDeque::new() };
     let few: [Option<Waker>; FEW] = std::array::from_fn(|_| wakers.pop_front());
-    drop(tree);
-    for waker in few.into_iter().flatten().chain(many) {
-        // One that panics must not keep the others asleep, nor hurt the caller, who only gave back
-        // what it held.
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-            std::mem::forget(panic);
-        }
+    drop(engine);
+    few.into_iter().flatten().chain(many).for_each(wake_one);
+}
+
+/// A waker that panics must not keep the others asleep, nor hurt the caller, who only gave back
+/// what it held.
+fn wake_one(waker: Waker) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
+        std::mem::forget(panic);
     }
 }
 
@@ -120,14 +135,17 @@ fn wake(mut tree: MutexGuard<'_, Tree>) {
 pub(crate) struct Handle {
     shared: Arc<Shared>,
     node: NodeId,
-    name: Name,
-    /// Over at the earliest on the way up. It never changes, nor does `windowed`, so that it is
-    /// known without the lock whether a call must read the clock (P8).
-    deadline: Option<DeadlineBudget>,
-    /// Whether any pool on the way up has a window.
+    /// Whether any pool on the way up has a window. It never changes, nor does the deadline, so
+    /// that it is known without the lock whether a call must read the clock (P8).
     windowed: bool,
+    /// Whether admission must know the time for the way alone: a window, or a deadline.
+    timed: bool,
+    name: Name,
+    /// Over at the earliest on the way up.
+    deadline: Option<DeadlineBudget>,
 }
 
+/// How pools are made.
 impl Handle {
     pub(crate) fn root(
         spec: Spec,
@@ -135,17 +153,15 @@ impl Handle {
         Runtime { clock, timer }: Runtime,
     ) -> Handle {
         let (name, windowed) = (spec.name.clone(), spec.window.is_some());
-        let mut tree = Tree::default();
-        let node = tree.add_root(spec);
-        let shared =
-            Shared { tree: Mutex::new(tree), may_expire: AtomicBool::new(false), clock, timer };
-        Handle { shared: Arc::new(shared), node, name, deadline, windowed }
+        let engine = Mutex::new(Engine::new(spec));
+        let shared = Shared { engine, may_expire: AtomicBool::new(false), clock, timer };
+        Handle::new(Arc::new(shared), NodeId::ROOT, name, deadline, windowed)
     }
 
     /// A pool below this one.
     pub(crate) fn child(&self, spec: Spec, deadline: Option<DeadlineBudget>) -> Handle {
         let (name, windowed) = (spec.name.clone(), spec.window.is_some());
-        let node = self.enter(|tree, parent| tree.add_child(parent, spec));
+        let node = self.enter(|engine, parent| engine.add_child(parent, spec));
         self.below(node, name, deadline, windowed)
     }
 
@@ -156,7 +172,7 @@ impl Handle {
         deadline: Option<DeadlineBudget>,
     ) -> Result<Handle, BudgetError> {
         let name = spec.name.clone();
-        let node = self.ask(|tree, parent, now| tree.add_carved(parent, spec, now))?;
+        let node = self.ask(|engine, parent, now| engine.add_carved(parent, spec, now))?;
         Ok(self.below(node, name, deadline, false))
     }
 
@@ -167,76 +183,190 @@ impl Handle {
         own: Option<DeadlineBudget>,
         windowed: bool,
     ) -> Handle {
-        let above = self.deadline.as_ref();
-        let deadline = match (own, above) {
+        let deadline = match (own, self.deadline.as_ref()) {
             (Some(own), Some(above)) => Some(own.within(above)),
             (own, above) => own.or_else(|| above.cloned()),
         };
         let windowed = windowed || self.windowed;
-        Handle { shared: Arc::clone(&self.shared), node, name, deadline, windowed }
+        Handle::new(Arc::clone(&self.shared), node, name, deadline, windowed)
     }
 
+    fn new(
+        shared: Arc<Shared>,
+        node: NodeId,
+        name: Name,
+        deadline: Option<DeadlineBudget>,
+        windowed: bool,
+    ) -> Handle {
+        let bounded = deadline.as_ref().is_some_and(|budget| budget.deadline().is_some());
+        Handle { shared, node, windowed, timed: windowed || bounded, name, deadline }
+    }
+}
+
+/// The hot path: the engine's own step, while there is nothing else to do.
+impl Handle {
+    #[inline(always)]
+    pub(crate) fn record(&self, amount: &Quantities) -> Result<(), BudgetError> {
+        let begun = match self.quick(self.timed) {
+            Ok(mut engine) => {
+                if engine.try_record(self.node, amount.units()) {
+                    return Ok(());
+                }
+                Some(engine)
+            }
+            Err(busy) => busy,
+        };
+        self.record_slowly(begun, *amount)
+    }
+
+    #[inline(never)]
+    fn record_slowly(&self, begun: Begun<'_>, amount: Quantities) -> Result<(), BudgetError> {
+        self.ask_on(begun, |engine, at, now| engine.record(at, &amount, now))
+    }
+
+    #[inline(always)]
+    pub(crate) fn reserve(&self, amount: &Quantities) -> Result<HoldKey, BudgetError> {
+        let begun = match self.quick(self.timed) {
+            Ok(mut engine) => {
+                if let Some(key) = engine.try_reserve(self.node, amount) {
+                    return Ok(key);
+                }
+                Some(engine)
+            }
+            Err(busy) => busy,
+        };
+        self.reserve_slowly(begun, *amount)
+    }
+
+    #[inline(never)]
+    fn reserve_slowly(&self, begun: Begun<'_>, amount: Quantities) -> Result<HoldKey, BudgetError> {
+        self.ask_on(begun, |engine, at, now| engine.reserve(at, &amount, now))
+    }
+
+    #[inline(always)]
+    pub(crate) fn end(&self, key: HoldKey, how: End<'_>) -> Booked {
+        let begun = match self.quick(self.windowed) {
+            Ok(mut engine) => {
+                if let Some(booked) = engine.try_end(key, how) {
+                    return booked;
+                }
+                Some(engine)
+            }
+            Err(busy) => busy,
+        };
+        self.end_slowly(begun, key, how)
+    }
+
+    #[inline(never)]
+    fn end_slowly(&self, begun: Begun<'_>, key: HoldKey, how: End<'_>) -> Booked {
+        self.tell_on(begun, |engine, _, now| engine.end(key, how, now))
+    }
+
+    /// The lock, if nothing but the step itself is to be done. If not, what there is of it.
+    #[inline(always)]
+    fn quick(&self, timed: bool) -> Result<MutexGuard<'_, Engine>, Begun<'_>> {
+        if timed || self.shared.may_expire.load(Relaxed) {
+            return Err(None);
+        }
+        let engine = self.shared.engine.lock();
+        if engine.is_quiet() { Ok(engine) } else { Err(Some(engine)) }
+    }
+}
+
+/// The lock, where it was taken already.
+type Begun<'a> = Option<MutexGuard<'a, Engine>>;
+
+/// The full transitions.
+impl Handle {
     /// A transition that needs no time.
     #[inline]
-    pub(crate) fn enter<R>(&self, transition: impl FnOnce(&mut Tree, NodeId) -> R) -> R {
+    pub(crate) fn enter<R>(&self, transition: impl FnOnce(&mut Engine, NodeId) -> R) -> R {
         // The result is written where the caller wants it, and not moved: that would cost as much
         // as the rest.
-        transition(Transition::begin(&self.shared).tree(), self.node)
+        transition(Transition::begin(&self.shared).engine(), self.node)
     }
 
-    /// A transition that tells or looks: it is told the time if the path has a window, or a hold
-    /// may expire (P8). It cannot fail: if the clock panics, no time has passed.
+    /// A transition that tells or looks: it is told the time if the way has a window, or a hold may
+    /// expire (P8). It cannot fail: if the clock panics, no time has passed.
     #[inline]
     pub(crate) fn tell<R>(
         &self,
-        transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R,
+        transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        self.transition(self.windowed, Tree::may_expire, || self.try_now(), transition)
+        self.tell_on(None, transition)
     }
 
-    /// A transition that asks: it is told the time if the path has a deadline, too.
+    #[inline]
+    fn tell_on<R>(
+        &self,
+        begun: Begun<'_>,
+        transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
+    ) -> R {
+        let read_clock = || self.try_now();
+        self.transition(begun, self.windowed, Engine::may_expire, read_clock, transition)
+    }
+
+    /// A transition that asks: it is told the time if the way has a deadline, too.
     #[inline]
     pub(crate) fn ask<R>(
         &self,
-        transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R,
+        transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        let is_timed = self.windowed || self.bounded().is_some();
-        self.transition(is_timed, Tree::may_expire, || Some(self.now()), transition)
+        self.ask_on(None, transition)
+    }
+
+    #[inline]
+    fn ask_on<R>(
+        &self,
+        begun: Begun<'_>,
+        transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
+    ) -> R {
+        let read_clock = || Some(self.now());
+        self.transition(begun, self.timed, Engine::may_expire, read_clock, transition)
     }
 
     /// A transition that takes a time.
-    pub(crate) fn ask_at<R>(&self, transition: impl FnOnce(&mut Tree, NodeId, Instant) -> R) -> R {
+    pub(crate) fn ask_at<R>(
+        &self,
+        transition: impl FnOnce(&mut Engine, NodeId, Instant) -> R,
+    ) -> R {
         let now = self.now();
-        self.enter(|tree, at| transition(tree, at, now))
+        self.enter(|engine, at| transition(engine, at, now))
     }
 
     /// A transition that looks at all pools below, too: it is told the time if any of them has a
     /// window.
     pub(crate) fn survey<R>(
         &self,
-        transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R,
+        transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        let needs_time = |tree: &Tree| tree.may_expire() || tree.has_windows_below(self.node);
-        self.transition(self.windowed, needs_time, || self.try_now(), transition)
+        let needs_time =
+            |engine: &Engine| engine.may_expire() || engine.has_windows_below(self.node);
+        self.transition(None, self.windowed, needs_time, || self.try_now(), transition)
     }
 
     #[inline]
     fn transition<R>(
         &self,
-        is_timed: bool,
-        needs_time: impl Fn(&Tree) -> bool,
+        begun: Begun<'_>,
+        timed: bool,
+        needs_time: impl Fn(&Engine) -> bool,
         read_clock: impl Fn() -> Option<Instant>,
-        transition: impl FnOnce(&mut Tree, NodeId, Option<Instant>) -> R,
+        transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        let is_timed = is_timed || self.shared.may_expire.load(Relaxed);
-        let mut now = if is_timed { read_clock() } else { None };
-        let mut locked = Transition::begin(&self.shared);
-        if now.is_none() && needs_time(locked.tree()) {
+        let reads = begun.is_none() && (timed || self.shared.may_expire.load(Relaxed));
+        let mut now = if reads { read_clock() } else { None };
+        let engine = begun.unwrap_or_else(|| self.shared.engine.lock());
+        let mut locked = Transition::with(&self.shared, engine);
+        if now.is_none() && needs_time(locked.engine()) {
             now = locked.interrupted(read_clock);
         }
-        transition(locked.tree(), self.node, now)
+        transition(locked.engine(), self.node, now)
     }
+}
 
+/// What is known without the lock.
+impl Handle {
     #[inline]
     pub(crate) fn now(&self) -> Instant {
         self.shared.clock.now()
@@ -265,7 +395,6 @@ impl Handle {
     }
 
     /// The budget of time, if it has an end.
-    #[inline]
     pub(crate) fn bounded(&self) -> Option<&DeadlineBudget> {
         self.deadline().filter(|budget| budget.deadline().is_some())
     }
@@ -273,7 +402,7 @@ impl Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        let forgotten: Vec<Keys> = self.enter(Tree::drop_handle);
+        let forgotten: Vec<Keys> = self.enter(Engine::drop_handle);
         drop(forgotten);
     }
 }

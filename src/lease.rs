@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-use crate::engine::hold::HoldKey;
-use crate::engine::nodes::{Booked, NOTHING};
+use crate::engine::{Booked, HoldKey};
 use crate::pool::BudgetPool;
 use crate::reservation::Receipt;
 use crate::types::amount::Amount;
-use crate::types::axis::{Quantities, Units};
+use crate::types::axis::{NOTHING, Quantities, Units};
 use crate::types::error::BudgetError;
 
 /// A worker's own share of a pool, from [`BudgetPool::lease`]. It keeps its pool alive.
@@ -84,13 +83,13 @@ impl Lease {
         let Lease { pool, key, left, .. } = self;
         Receipt(
             pool.handle()
-                .tell(|tree, _, now| tree.debit_leased(*key, left, amount.quantities(), now)),
+                .tell(|engine, _, now| engine.debit_leased(*key, left, amount.quantities(), now)),
         )
     }
 
     /// Tells the pool what has been spent since it was last told. The share stays.
     pub fn settle(&mut self) {
-        self.pool.handle().tell(|tree, _, now| tree.settle_lease(self.key, &self.left, now));
+        self.pool.handle().tell(|engine, _, now| engine.settle_lease(self.key, &self.left, now));
     }
 
     /// What is left of the share.
@@ -125,13 +124,13 @@ impl Lease {
     fn record_beyond(&mut self, amount: &Amount) -> Result<(), BudgetError> {
         let Lease { pool, key, batch, left } = self;
         pool.handle()
-            .ask(|tree, _, now| tree.record_leased(*key, left, amount.quantities(), batch, now))
+            .ask(|engine, _, now| engine.record_leased(*key, left, amount.quantities(), batch, now))
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.pool.handle().tell(|tree, _, now| tree.end_lease(self.key, &self.left, now));
+        self.pool.handle().tell(|engine, _, now| engine.end_lease(self.key, &self.left, now));
     }
 }
 

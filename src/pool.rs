@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::builder::{Builder, Child, Root};
-use crate::engine::nodes::Tree;
+use crate::engine::Engine;
 use crate::handle::Handle;
 use crate::lease::Lease;
 use crate::reservation::{Receipt, Reservation};
@@ -96,7 +96,7 @@ impl BudgetPool {
     /// (P7). What fits is never refused (P4).
     #[inline]
     pub fn record(&self, amount: Amount) -> Result<(), BudgetError> {
-        self.handle.ask(|tree, at, now| tree.record(at, amount.quantities(), now))
+        self.handle.record(amount.quantities())
     }
 
     /// Asks for a hold on the amount, and one in flight. Never waits.
@@ -106,7 +106,7 @@ impl BudgetPool {
     /// looked at, if others wait in this pool, or in one above it that caps what is asked (P6).
     #[inline]
     pub fn reserve(&self, amount: Amount) -> Result<Reservation, BudgetError> {
-        let key = self.handle.ask(|tree, at, now| tree.reserve(at, amount.quantities(), now))?;
+        let key = self.handle.reserve(amount.quantities())?;
         Ok(Reservation::new(self.clone(), key))
     }
 
@@ -142,7 +142,7 @@ impl BudgetPool {
     pub fn reserve_for(&self, amount: Amount, ttl: Duration) -> Result<Reservation, BudgetError> {
         let key = self
             .handle
-            .ask_at(|tree, at, now| tree.reserve_for(at, amount.quantities(), ttl, now))?;
+            .ask_at(|engine, at, now| engine.reserve_for(at, amount.quantities(), ttl, now))?;
         Ok(Reservation::new(self.clone(), key))
     }
 
@@ -176,7 +176,7 @@ impl BudgetPool {
     /// one.
     pub fn record_once(&self, key: impl Into<Name>, amount: Amount) -> Result<(), BudgetError> {
         let key = key.into();
-        self.handle.ask_at(|tree, at, now| tree.record_once(at, key, &amount, now))
+        self.handle.ask_at(|engine, at, now| engine.record_once(at, key, &amount, now))
     }
 
     /// Takes a worker's own share of so much, to spend from without touching the pool: for the hot
@@ -201,7 +201,7 @@ impl BudgetPool {
     /// # Errors
     /// As [`reserve`](BudgetPool::reserve), for the whole batch.
     pub fn lease(&self, batch: Amount) -> Result<Lease, BudgetError> {
-        let key = self.handle.ask(|tree, at, now| tree.lease(at, batch.quantities(), now))?;
+        let key = self.handle.ask(|engine, at, now| engine.lease(at, batch.quantities(), now))?;
         Ok(Lease::new(self.clone(), key, batch))
     }
 
@@ -267,19 +267,19 @@ impl BudgetPool {
     /// # Errors
     /// As [`record`](BudgetPool::record).
     pub fn check(&self, amount: Amount) -> Result<(), BudgetError> {
-        self.handle.ask(|tree, at, now| tree.check(at, amount.quantities(), now))
+        self.handle.ask(|engine, at, now| engine.check(at, amount.quantities(), now))
     }
 
     /// Tells of a spend that happened without a hold. Always booked (P2), also after the deadline,
     /// also when closed; what does not fit is overage.
     pub fn debit(&self, amount: Amount) -> Receipt {
-        Receipt(self.handle.tell(|tree, at, now| tree.debit(at, amount.quantities(), now)))
+        Receipt(self.handle.tell(|engine, at, now| engine.debit(at, amount.quantities(), now)))
     }
 
     /// This pool at one instant (P5).
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
-        self.handle.tell(Tree::snapshot)
+        self.handle.tell(Engine::snapshot)
     }
 
     /// This pool and all those below it, at one and the same instant (P5). It takes time in
@@ -287,7 +287,16 @@ impl BudgetPool {
     /// the time (P8).
     #[must_use]
     pub fn snapshot_tree(&self) -> TreeSnapshot {
-        TreeSnapshot::new(self.handle.survey(Tree::snapshot_tree))
+        let mut pools = Vec::new();
+        // A page of memory that is touched for the first time takes longer than all that is written
+        // to it: room for many pools is made, and touched, without the lock.
+        while let Err(room) =
+            self.handle.survey(|engine, at, now| engine.snapshot_tree(at, now, &mut pools))
+        {
+            pools.resize(room, Snapshot::nothing());
+            pools.clear();
+        }
+        TreeSnapshot::new(pools)
     }
 
     /// Who holds what now: every live reservation and lease of this pool and of those below it, the
@@ -297,7 +306,7 @@ impl BudgetPool {
     /// for each of the most that there ever were at once), under the lock.
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
-        let mut holders = self.handle.tell(Tree::holders);
+        let mut holders = self.handle.tell(Engine::holders);
         holders.sort_by(|a, b| b.amount.quantities().units().cmp(a.amount.quantities().units()));
         holders
     }
@@ -310,7 +319,7 @@ impl BudgetPool {
     /// [window](Builder::window) turns when it would have turned. On a carved pool it creates
     /// no budget: its caps become what is left of them.
     pub fn reset(&self) -> Snapshot {
-        self.handle.tell(Tree::reset)
+        self.handle.tell(Engine::reset)
     }
 
     /// Raises the caps; new room pays overage first (P2). An axis without a cap stays unlimited. On
@@ -322,7 +331,7 @@ impl BudgetPool {
     /// all that the parent's [`record`](BudgetPool::record) can answer. Nothing has changed
     /// then.
     pub fn add(&self, caps: Caps) -> Result<(), BudgetError> {
-        self.handle.ask(|tree, at, now| tree.add(at, &caps, now))
+        self.handle.ask(|engine, at, now| engine.add(at, &caps, now))
     }
 
     /// Lowers the caps by what is free; on a carved pool it goes back to the parent. An axis
@@ -331,7 +340,7 @@ impl BudgetPool {
     /// # Errors
     /// [`Exceeded`](BudgetError::Exceeded) if less is free in this pool. Nothing has changed then.
     pub fn remove(&self, caps: Caps) -> Result<(), BudgetError> {
-        self.handle.tell(|tree, at, now| tree.remove_caps(at, &caps, now))
+        self.handle.tell(|engine, at, now| engine.remove_caps(at, &caps, now))
     }
 
     /// The kill switch, for good: from now on everything that asks of this pool or of one below it
@@ -339,7 +348,7 @@ impl BudgetPool {
     /// still booked, live reservations can still be settled. A carved pool gives back what it
     /// neither used nor holds.
     pub fn close(&self) {
-        self.handle.enter(Tree::close);
+        self.handle.enter(Engine::close);
     }
 
     /// A future that resolves when this pool, or one above it, is closed: for a fan-out that must
@@ -351,7 +360,7 @@ impl BudgetPool {
     /// Whether this pool, or one above it, was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.handle.enter(|tree, at| tree.is_closed(at))
+        self.handle.enter(|engine, at| engine.is_closed(at))
     }
 
     /// The name that refusals give as their scope; `pool` if it was not given one.
@@ -389,6 +398,17 @@ impl BudgetPool {
     #[must_use]
     pub fn deadline(&self) -> Option<DeadlineBudget> {
         self.handle.deadline().cloned()
+    }
+}
+
+#[cfg(any(test, debug_assertions))]
+impl BudgetPool {
+    /// Asserts that all that the tree of this pool derives agrees with what it derives it from: a
+    /// test of this crate calls it after every step. It takes time in proportion to the tree, and
+    /// is absent from release builds.
+    #[doc(hidden)]
+    pub fn check_invariants(&self) {
+        self.handle.enter(|engine, _| engine.check_invariants());
     }
 }
 

@@ -4,8 +4,7 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use crate::engine::hold::HoldKey;
-use crate::engine::nodes::{Booked, Tree};
+use crate::engine::{Booked, End, HoldKey};
 use crate::pool::BudgetPool;
 use crate::types::amount::Amount;
 use crate::types::axis::Quantities;
@@ -85,16 +84,16 @@ impl Reservation {
         self.key.expect(NOT_ENDED)
     }
 
-    /// Ends the hold by `transition`; the drop that follows finds nothing left to give back.
-    #[inline]
-    fn end<R>(mut self, transition: impl FnOnce(&mut Tree, HoldKey, Option<Instant>) -> R) -> R {
-        let Reservation { pool, key } = &mut self;
-        pool.handle().tell(|tree, _, now| transition(tree, key.take().expect(NOT_ENDED), now))
+    /// Ends the hold; the drop that follows finds nothing left to give back.
+    #[inline(always)]
+    fn end(mut self, how: End<'_>) -> Receipt {
+        let key = self.key.take().expect(NOT_ENDED);
+        Receipt(self.pool.handle().end(key, how))
     }
 
     /// Names this hold in [`BudgetPool::holders`].
     pub fn label(self, label: &'static str) -> Reservation {
-        self.pool.handle().enter(|tree, _| tree.label(self.key(), label));
+        self.pool.handle().enter(|engine, _| engine.label(self.key(), label));
         self
     }
 
@@ -104,7 +103,7 @@ impl Reservation {
     /// Works after the deadline, on a closed pool, and after the hold has expired, too: it
     /// happened.
     pub fn commit(self, actual: Amount) -> Receipt {
-        Receipt(self.end(|tree, key, now| tree.commit(key, &actual, now)))
+        self.end(End::Commit(&actual))
     }
 
     /// Settles what is held: it was exact.
@@ -128,7 +127,7 @@ impl Reservation {
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
     pub fn commit_total(self, total: Amount) -> Receipt {
-        Receipt(self.end(|tree, key, now| tree.commit_total(key, &total, now)))
+        self.end(End::Total(&total))
     }
 
     /// A strict commit: refused, with nothing changed, if it does not fit into what is held and
@@ -155,7 +154,7 @@ impl Reservation {
     /// ```
     pub fn try_commit(mut self, actual: Amount) -> Result<Receipt, CommitRefused> {
         let key = self.key();
-        match self.pool.handle().tell(|tree, _, now| tree.try_commit(key, &actual, now)) {
+        match self.pool.handle().tell(|engine, _, now| engine.try_commit(key, &actual, now)) {
             Ok(booked) => {
                 self.key = None;
                 Ok(Receipt(booked))
@@ -167,7 +166,7 @@ impl Reservation {
     /// Gives everything back that is still held, as a drop does, but said aloud; and after
     /// [`commit_on_drop`](Reservation::commit_on_drop), too.
     pub fn release(self) {
-        self.end(Tree::release);
+        self.end(End::Release);
     }
 
     /// Asks to settle part of the hold now: for a stream that meters as it goes. What is beyond the
@@ -178,7 +177,7 @@ impl Reservation {
     /// [`Expired`](BudgetError::Expired). Nothing has changed then.
     pub fn record(&mut self, part: Amount) -> Result<(), BudgetError> {
         let key = self.key();
-        self.pool.handle().ask(|tree, _, now| tree.record_part(key, part.quantities(), now))
+        self.pool.handle().ask(|engine, _, now| engine.record_part(key, part.quantities(), now))
     }
 
     /// Tells that part of the hold has been spent: the same for what has already been streamed.
@@ -186,7 +185,9 @@ impl Reservation {
     pub fn debit(&mut self, part: Amount) -> Receipt {
         let key = self.key();
         Receipt(
-            self.pool.handle().tell(|tree, _, now| tree.debit_part(key, part.quantities(), now)),
+            self.pool
+                .handle()
+                .tell(|engine, _, now| engine.debit_part(key, part.quantities(), now)),
         )
     }
 
@@ -203,7 +204,7 @@ impl Reservation {
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
     pub fn commit_on_drop(self) -> Reservation {
-        self.pool.handle().tell(|tree, _, now| tree.commit_on_drop(self.key(), now));
+        self.pool.handle().tell(|engine, _, now| engine.commit_on_drop(self.key(), now));
         self
     }
 
@@ -214,7 +215,7 @@ impl Reservation {
     /// [`Expired`](BudgetError::Expired). The hold is then as it was.
     pub fn grow(&mut self, extra: Amount) -> Result<(), BudgetError> {
         let key = self.key();
-        self.pool.handle().ask(|tree, _, now| tree.grow(key, extra.quantities(), now))
+        self.pool.handle().ask(|engine, _, now| engine.grow(key, extra.quantities(), now))
     }
 
     /// Gives part of the hold back. Works after the deadline and on a closed pool, too. Each axis
@@ -226,7 +227,7 @@ impl Reservation {
     /// is held: the hold is then what was available, and the cap, and it is as it was.
     pub fn shrink(&mut self, by: Amount) -> Result<(), BudgetError> {
         let key = self.key();
-        self.pool.handle().tell(|tree, _, now| tree.shrink(key, by.quantities(), now))
+        self.pool.handle().tell(|engine, _, now| engine.shrink(key, by.quantities(), now))
     }
 
     /// Moves part of the hold into a reservation of its own, with the same label, the same
@@ -239,7 +240,7 @@ impl Reservation {
     pub fn split(&mut self, part: Amount) -> Result<Reservation, BudgetError> {
         let key = self.key();
         let half =
-            self.pool.handle().ask(|tree, _, now| tree.split(key, part.quantities(), now))?;
+            self.pool.handle().ask(|engine, _, now| engine.split(key, part.quantities(), now))?;
         Ok(Reservation::new(self.pool.clone(), half))
     }
 
@@ -251,13 +252,13 @@ impl Reservation {
     /// [`Expired`](BudgetError::Expired): it is too late.
     pub fn renew(&mut self, ttl: Duration) -> Result<(), BudgetError> {
         let key = self.key();
-        self.pool.handle().ask_at(|tree, _, now| tree.renew(key, ttl, now))
+        self.pool.handle().ask_at(|engine, _, now| engine.renew(key, ttl, now))
     }
 
     /// What is still held; nothing once it has expired.
     #[must_use]
     pub fn amount(&self) -> Amount {
-        self.pool.handle().tell(|tree, _, now| Amount::from(tree.held(self.key(), now)))
+        self.pool.handle().tell(|engine, _, now| Amount::from(engine.held(self.key(), now)))
     }
 
     /// The time until this hold [expires](BudgetPool::reserve_for) or the earliest deadline on the
@@ -266,7 +267,7 @@ impl Reservation {
     #[must_use]
     pub fn time_left(&self) -> Option<Duration> {
         let handle = self.pool.handle();
-        let (end, latest) = handle.enter(|tree, _| tree.end_of(self.key()));
+        let (end, latest) = handle.enter(|engine, _| engine.end_of(self.key()));
         let left = |end: Instant| {
             let now = handle.now();
             // By the time of the pool, which never runs back.
@@ -286,7 +287,7 @@ impl Drop for Reservation {
     #[inline]
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            self.pool.handle().tell(|tree, _, now| tree.abandon(key, now));
+            self.pool.handle().end(key, End::Drop);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::engine::queue::{ClosingKey, WaitKey};
+use crate::engine::{ClosingKey, Place, WaitKey};
 use crate::handle::Sleep;
 use crate::pool::BudgetPool;
 use crate::reservation::Reservation;
@@ -72,15 +72,17 @@ impl Wait {
         if let State::New(amount) = self.state {
             // Ended, should the clock panic.
             self.state = State::Ended;
-            match handle.ask(|tree, at, now| tree.wait(at, amount.quantities(), now)) {
-                Ok(Err(place)) => self.state = State::Queued(place),
-                Ok(Ok(hold)) => return Poll::Ready(Ok(Reservation::new(self.pool.clone(), hold))),
+            match handle.ask(|engine, at, now| engine.wait(at, amount.quantities(), now)) {
+                Ok(Place::InLine(place)) => self.state = State::Queued(place),
+                Ok(Place::Granted(hold)) => {
+                    return Poll::Ready(Ok(Reservation::new(self.pool.clone(), hold)));
+                }
                 Err(refusal) => return Poll::Ready(Err(refusal)),
             }
         }
         let State::Queued(place) = self.state else { return Poll::Pending };
         let waker = waker.clone();
-        let (poll, old, alarm) = handle.ask(|tree, _, now| tree.poll_wait(place, waker, now));
+        let (poll, old, alarm) = handle.ask(|engine, _, now| engine.poll_wait(place, waker, now));
         self.alarm = alarm;
         if poll.is_ready() {
             self.state = State::Ended;
@@ -149,7 +151,7 @@ impl Future for Wait {
 impl Drop for Wait {
     fn drop(&mut self) {
         if let State::Queued(place) = self.state {
-            drop(self.pool.handle().enter(|tree, _| tree.cancel_wait(place)));
+            drop(self.pool.handle().enter(|engine, _| engine.cancel_wait(place)));
         }
     }
 }
@@ -188,7 +190,7 @@ impl Future for Closed {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         let Closed { pool, key } = self.get_mut();
         let waker = context.waker().clone();
-        let (poll, old) = pool.handle().enter(|tree, at| tree.poll_closed(at, key, waker));
+        let (poll, old) = pool.handle().enter(|engine, at| engine.poll_closed(at, key, waker));
         drop(old);
         poll
     }
@@ -197,7 +199,7 @@ impl Future for Closed {
 impl Drop for Closed {
     fn drop(&mut self) {
         if let Some(key) = self.key {
-            drop(self.pool.handle().enter(|tree, at| tree.cancel_closing(at, key)));
+            drop(self.pool.handle().enter(|engine, at| engine.cancel_closing(at, key)));
         }
     }
 }

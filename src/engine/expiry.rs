@@ -1,199 +1,340 @@
-//! What is due at a given instant: holds that expire, windows that turn. Pure: time is passed in.
+//! What time does: holds expire, windows bring back. The instant is passed in.
 //!
-//! Nothing happens by itself. Whoever knows the time *touches* a path first, and what was due there
-//! is then done as if it had been done in its time: a hold that settles when it expires settles
-//! into the period in which it expired. A window that no call has touched turns at its next touch.
+//! Nothing happens by itself. A call that knows the time first *advances* its way up to it, and
+//! what was due there is then done as if it had been done in its time: a hold that settles when it
+//! expires settles into the period in which it expired. A window that no call passes turns at the
+//! next call that does.
 //!
-//! Expired holds, of the whole tree, are reclaimed in small batches, so that few calls pay for
-//! many; but not fewer than the call needs to be met, and all if somebody waits, if a window must
-//! not turn before, or if whoever calls wants to see the whole.
+//! Expired holds of the whole tree are reclaimed in the order of time, and in small batches, so
+//! that few calls pay for many. A call reclaims more where somebody could tell the difference:
+//!
+//! - as many as it needs to be admitted;
+//! - as many as a waiter needs: while a pool is [contested](super::nodes::Node::is_contested);
+//! - up to the last that *settles*, where there are windows or waiters: what it books must be in
+//!   order with what they do;
+//! - all, before a period ends in a pool that has some, and for a call that looks at everything.
+//!
+//! A hold that is *released* commutes with a window: what it gives back pays the overage, or is
+//! free, in either order.
 
-use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::engine::hold::HoldKey;
-use crate::engine::nodes::{NodeId, Tree};
+use super::Engine;
+use super::hold::{HoldKey, Holds, Serial};
+use super::nodes::{NodeId, Way};
 use crate::types::axis::{Quantities, Units};
 use crate::types::error::BudgetError;
 
+/// The live holds that may expire.
 #[derive(Debug, Default)]
-pub(crate) struct Schedule {
-    /// The live holds that may expire; of those that do so at one instant the older ones first.
-    expiries: BTreeSet<(Instant, HoldKey)>,
-    /// How many pools have a window.
-    pub(crate) windows: usize,
+pub(super) struct Expiry {
+    /// Those that are released then.
+    releasing: Heap,
+    /// Those that are settled then.
+    committing: Heap,
 }
 
-impl Schedule {
-    /// Whether nothing but a deadline can ever be due.
-    pub(crate) fn is_idle(&self) -> bool {
-        self.windows == 0 && self.expiries.is_empty()
+impl Expiry {
+    /// Whether there is a live hold that may expire: every call must know the time then (P8).
+    #[inline]
+    pub(super) fn may_expire(&self) -> bool {
+        !(self.releasing.is_empty() && self.committing.is_empty())
     }
 
     /// When the next hold expires.
-    pub(crate) fn next_expiry(&self) -> Option<Instant> {
-        self.expiries.first().map(|(at, _)| *at)
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.first().map(|expiry| expiry.at)
     }
 
     /// The next hold to reclaim, if its time has come.
-    fn next_due(&self, now: Instant) -> Option<HoldKey> {
-        self.expiries.first().filter(|(at, _)| *at <= now).map(|(_, key)| *key)
+    #[inline]
+    pub(super) fn next_due(&self, now: Instant) -> Option<HoldKey> {
+        self.first().filter(|expiry| expiry.at <= now).map(|expiry| expiry.key)
+    }
+
+    /// Whether the time of a hold that settles has come.
+    fn settles_by(&self, now: Instant) -> bool {
+        self.committing.first().is_some_and(|expiry| expiry.at <= now)
+    }
+
+    fn first(&self) -> Option<&Entry> {
+        self.releasing.first().into_iter().chain(self.committing.first()).min()
+    }
+
+    fn insert(&mut self, holds: &mut Holds, key: HoldKey, at: Instant) {
+        let hold = holds.get(key);
+        let entry = Entry { at, serial: hold.serial(), key };
+        self.heap(hold.commits_on_drop()).insert(holds, entry);
+    }
+
+    fn remove(&mut self, holds: &mut Holds, key: HoldKey) {
+        let hold = holds.get(key);
+        let place = hold.place();
+        self.heap(hold.commits_on_drop()).remove(holds, place);
+    }
+
+    fn heap(&mut self, commits: bool) -> &mut Heap {
+        if commits { &mut self.committing } else { &mut self.releasing }
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    pub(super) fn check_invariants(&self, holds: &Holds) {
+        for (heap, commits) in [(&self.releasing, false), (&self.committing, true)] {
+            for (place, entry) in heap.0.iter().enumerate() {
+                let hold = holds.get(entry.key);
+                assert!(hold.is_live() && hold.commits_on_drop() == commits);
+                assert_eq!((hold.expiry(), hold.place()), (Some(entry.at), place));
+                assert!(place == 0 || heap.0[(place - 1) / 2] < *entry, "the earlier is above");
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.releasing.0.len() + self.committing.0.len()
     }
 }
 
-/// At least so many are reclaimed at a touch: more than one, as each call may bring one.
+/// When which hold expires. Of those that do so at one instant the older one is first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    at: Instant,
+    serial: Serial,
+    key: HoldKey,
+}
+
+/// A binary heap in which each hold knows its place. A hold with the TTL that most have is added at
+/// the end and taken from there without moving another, and nothing is allocated in the steady
+/// state.
+#[derive(Debug, Default)]
+struct Heap(Vec<Entry>);
+
+impl Heap {
+    #[inline]
+    fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    #[inline]
+    fn first(&self) -> Option<&Entry> {
+        self.0.first()
+    }
+
+    fn insert(&mut self, holds: &mut Holds, entry: Entry) {
+        self.0.push(entry);
+        self.rise(holds, self.0.len() - 1);
+    }
+
+    fn remove(&mut self, holds: &mut Holds, place: usize) {
+        self.0.swap_remove(place);
+        if place < self.0.len() {
+            let place = self.rise(holds, place);
+            self.sink(holds, place);
+        }
+    }
+
+    /// Moves an entry up to where none above it is later. Returns its place.
+    fn rise(&mut self, holds: &mut Holds, mut place: usize) -> usize {
+        let moved = self.0[place];
+        while place > 0 {
+            let above = (place - 1) / 2;
+            if self.0[above] < moved {
+                break;
+            }
+            self.put(holds, place, self.0[above]);
+            place = above;
+        }
+        self.put(holds, place, moved);
+        place
+    }
+
+    /// Moves an entry down to where none below it is earlier.
+    fn sink(&mut self, holds: &mut Holds, mut place: usize) {
+        let moved = self.0[place];
+        let below = |heap: &Heap, place: usize| {
+            let children = (2 * place + 1)..(2 * place + 3).min(heap.0.len());
+            children.min_by_key(|&child| heap.0[child])
+        };
+        while let Some(child) = below(self, place).filter(|&child| self.0[child] < moved) {
+            self.put(holds, place, self.0[child]);
+            place = child;
+        }
+        self.put(holds, place, moved);
+    }
+
+    fn put(&mut self, holds: &mut Holds, place: usize, entry: Entry) {
+        self.0[place] = entry;
+        holds.get_mut(entry.key).set_place(place);
+    }
+}
+
+/// At least so many are reclaimed at a call: more than one, as each call may bring one.
 const BATCH: usize = 2;
 
 /// What time does.
-impl Tree {
+impl Engine {
     /// Whether there is a live hold that may expire: every call must know the time then (P8).
     #[inline]
     pub(crate) fn may_expire(&self) -> bool {
-        !self.schedule.expiries.is_empty()
+        self.expiry.may_expire()
     }
 
-    /// Brings a path up to the present, for a call that asks for so much there. Returns the instant
+    /// Brings a way up to the present, for a call that asks for so much there. Returns the instant
     /// to go by: time never runs back (P8).
     #[inline]
-    pub(crate) fn touch(
+    pub(super) fn advance(
         &mut self,
         at: NodeId,
         asked: &Units,
         now: Option<Instant>,
     ) -> Option<Instant> {
-        now.map(|now| self.touch_at(at, asked, now))
+        now.map(|now| self.advance_to(at, asked, now))
     }
 
     #[inline(never)]
-    fn touch_at(&mut self, at: NodeId, asked: &Units, now: Instant) -> Instant {
-        let now = self.not_before(now);
-        self.bring_up(at, now, |tree| tree.waits.waiting == 0 && tree.fits(at, asked));
+    fn advance_to(&mut self, at: NodeId, asked: &Units, now: Instant) -> Instant {
+        let now = self.see(now);
+        if self.expiry.next_due(now).is_some() {
+            self.reclaim(at, now, |engine| {
+                engine.queue.is_contested() || !engine.nodes.fits(at, asked)
+            });
+        } else {
+            self.refill_way(at, now);
+        }
         now
     }
 
-    /// The same, for a call that wants to see all.
-    pub(crate) fn touch_all(&mut self, at: NodeId, now: Option<Instant>) {
+    /// [`advance`](Engine::advance), for a call that looks at everything.
+    pub(super) fn advance_all(&mut self, at: NodeId, now: Option<Instant>) {
         if let Some(now) = now {
-            let now = self.not_before(now);
-            self.bring_up(at, now, |_| false);
+            let now = self.see(now);
+            self.reclaim(at, now, |_| true);
         }
     }
 
-    /// The same, for a call on a hold, to settle or hold so much: it is brought up, too.
-    #[inline]
-    pub(crate) fn touch_hold(&mut self, key: HoldKey, asked: &Quantities, now: Option<Instant>) {
-        if let Some(now) = now {
-            self.touch_hold_at(key, asked, now);
+    /// [`advance`](Engine::advance), for a call on a hold, to settle or to hold so much: the hold
+    /// itself is brought up to the present, too.
+    pub(super) fn advance_hold(&mut self, key: HoldKey, asked: &Quantities, now: Option<Instant>) {
+        let Some(now) = now else { return };
+        let present = self.see(now);
+        if self.expiry.next_due(present).is_none() && !self.nodes.has_windows() {
+            return;
         }
-    }
-
-    #[inline(never)]
-    fn touch_hold_at(&mut self, key: HoldKey, asked: &Quantities, now: Instant) {
-        let hold = self.hold(key);
-        let node = hold.node;
-        let now = self.touch_at(node, hold.uncovered(asked).units(), now);
-        if self.hold(key).expiry.is_some_and(|expiry| expiry <= now) {
-            self.expire_due(key);
+        let hold = self.holds.get(key);
+        let node = hold.node();
+        self.advance_to(node, hold.uncovered(asked).units(), now);
+        while self.holds.get(key).expiry().is_some_and(|expiry| expiry <= present) {
+            self.reclaim_step(key);
+            self.process_waiters();
         }
-        if !self.hold(key).is_live() {
+        let hold = self.holds.get(key);
+        if !hold.is_live() {
             // What it would have covered is asked of the pool now.
-            self.touch_at(node, self.hold(key).uncovered(asked).units(), now);
+            self.advance_to(node, hold.uncovered(asked).units(), now);
         }
     }
 
-    /// The same, for a call that only a live hold may make.
-    pub(crate) fn live_hold(
+    /// [`advance_hold`](Engine::advance_hold), for a call that only a live hold may make.
+    pub(super) fn live_hold(
         &mut self,
         key: HoldKey,
         asked: &Quantities,
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
-        self.touch_hold(key, asked, now);
-        let hold = self.hold(key);
-        if hold.is_live() {
-            Ok(())
-        } else {
-            Err(BudgetError::Expired { scope: self.nodes[hold.node].name.clone() })
-        }
+        self.advance_hold(key, asked, now);
+        let hold = self.holds.get(key);
+        let expired = || BudgetError::Expired { scope: self.nodes[hold.node()].name.clone() };
+        if hold.is_live() { Ok(()) } else { Err(expired()) }
     }
 
-    /// Whoever waits for a deadline that has come is told first.
-    fn not_before(&mut self, now: Instant) -> Instant {
-        let now = self.latest.map_or(now, |latest| latest.max(now));
-        self.latest = Some(now);
-        self.tell_late();
+    /// Takes a reading of the clock. The waiters whose deadline has come are told first.
+    #[inline]
+    fn see(&mut self, reading: Instant) -> Instant {
+        let now = self.latest.map_or(reading, |latest| latest.max(reading));
+        (self.latest, self.reading) = (Some(now), Some(reading));
+        self.reject_late();
         now
     }
 
+    /// Reclaims expired holds: those that must be, a batch, and on while `more` are needed.
+    #[cold]
     #[inline(never)]
-    fn bring_up(&mut self, at: NodeId, now: Instant, is_enough: impl Fn(&Tree) -> bool) {
-        let mut batch = BATCH;
-        // What belongs to a period must be done before its window turns.
-        while let Some(key) =
-            self.schedule.next_due(now).filter(|_| batch > 0 || self.schedule.windows > 0)
-        {
-            self.expire_due(key);
-            batch = batch.saturating_sub(1);
-        }
-        self.turn_path(at, now);
-        while let Some(key) = self.schedule.next_due(now).filter(|_| !is_enough(self)) {
-            self.expire_due(key);
+    fn reclaim(&mut self, at: NodeId, now: Instant, more: impl Fn(&Engine) -> bool) {
+        let left = self.expiry.len().saturating_sub(BATCH);
+        self.reclaim_while(now, |engine| engine.expiry.len() > left || engine.must_reclaim(now));
+        self.refill_way(at, now);
+        self.reclaim_while(now, more);
+    }
+
+    /// Whether waiters or windows are to see the holds expire before what comes next.
+    fn must_reclaim(&self, now: Instant) -> bool {
+        let someone_looks = || self.queue.has_waiting() || self.nodes.has_windows();
+        self.queue.is_contested() || (self.expiry.settles_by(now) && someone_looks())
+    }
+
+    fn reclaim_while(&mut self, now: Instant, more: impl Fn(&Engine) -> bool) {
+        while let Some(key) = self.expiry.next_due(now).filter(|_| more(self)) {
+            self.reclaim_step(key);
+            self.process_waiters();
         }
     }
 
-    fn expire_due(&mut self, key: HoldKey) {
-        let expiry = self.unschedule(key).expect("it is due");
-        self.turn_path(self.hold(key).node, expiry);
-        self.expire(key);
+    /// Takes a step towards the reclaiming of an expired hold, as at its instant: first the windows
+    /// on its way are brought up, then it expires. The caller serves the waiters after each step.
+    pub(super) fn reclaim_step(&mut self, key: HoldKey) {
+        let hold = self.holds.get(key);
+        let (node, expiry) = (hold.node(), hold.expiry().expect("it is due"));
+        if !self.turn_way(node, expiry) {
+            self.unschedule(key);
+            self.expire(key);
+        }
     }
 
-    /// Turns the windows on the way up that are due, and serves those who wait for that.
-    fn turn_path(&mut self, at: NodeId, now: Instant) {
-        if self.schedule.windows == 0 {
+    /// Brings the windows on the way up to an instant, and serves the waiters for that.
+    fn refill_way(&mut self, at: NodeId, now: Instant) {
+        if !self.nodes.has_windows() {
             return;
         }
+        if self.nodes.way(at).any(|(_, node)| node.ends_period_of_holds(now)) {
+            self.reclaim_while(now, |_| true);
+        }
+        self.turn_way(at, now);
+        self.process_waiters();
+    }
+
+    /// Brings the windows on the way up to an instant. Returns whether anything came free; the
+    /// caller then serves the waiters.
+    fn turn_way(&mut self, at: NodeId, now: Instant) -> bool {
         let mut freed = false;
-        self.visit_path(at, |node| freed |= node.turn(now));
+        if self.nodes.has_windows() {
+            self.nodes.change_way(at, |node| freed |= node.refill(now));
+        }
         if freed {
-            self.stir(at);
+            self.call_changed(at);
         }
+        freed
     }
 
-    /// The same, for one that reads no clock: it happens at the latest instant seen.
-    pub(crate) fn turn_to_latest(&mut self, at: NodeId) {
+    /// [`refill_way`](Engine::refill_way), for a call that reads no clock: it happens at the latest
+    /// instant seen.
+    pub(super) fn refill_to_latest(&mut self, at: NodeId) {
         if let Some(now) = self.latest {
-            self.turn_path(at, now);
+            self.refill_way(at, now);
         }
     }
 
-    /// Whether any of the pools below has a window.
-    pub(crate) fn has_windows_below(&self, at: NodeId) -> bool {
-        let mut below = std::iter::successors(self.next_below(at, 0), |&(id, depth)| {
-            self.next_below(id, depth)
-        });
-        self.schedule.windows > 0 && below.any(|(id, _)| self.nodes[id].window.is_some())
-    }
-
-    /// Turns the windows of all the pools below, for one that looks at them all, and serves those
-    /// who wait for that: by ticket, once all have turned.
-    pub(crate) fn turn_below(&mut self, at: NodeId) {
-        let Some(now) = self.latest.filter(|_| self.schedule.windows > 0) else { return };
-        let mut below = self.next_below(at, 0);
-        while let Some((id, depth)) = below {
-            if self.nodes[id].turn(now) {
-                self.call_parked(id);
-            }
-            below = self.next_below(id, depth);
+    /// Before a period ends in a pool below, what expired in it is reclaimed.
+    pub(super) fn reclaim_before_turns_below(&mut self, at: NodeId, now: Instant) {
+        if self.nodes.below(at).any(|(id, _)| self.nodes[id].ends_period_of_holds(now)) {
+            self.reclaim_while(now, |_| true);
         }
-        self.serve();
     }
 }
 
 /// Holds and their times.
-impl Tree {
+impl Engine {
     /// From now on so long; `None` for longer than an instant can say.
-    pub(crate) fn expire_after(&mut self, key: HoldKey, ttl: Duration) {
-        let now = self.latest.expect("whoever gives it a time has told the time");
+    pub(super) fn expire_after(&mut self, key: HoldKey, ttl: Duration) {
+        let now = self.latest.expect("a call that gives a TTL tells the time");
         self.unschedule(key);
         self.schedule(key, now.checked_add(ttl));
     }
@@ -201,9 +342,9 @@ impl Tree {
     /// When a hold expires or its pool's deadline comes; and the latest instant seen, which is when
     /// one that has expired ends.
     pub(crate) fn end_of(&self, key: HoldKey) -> (Option<Instant>, Option<Instant>) {
-        let hold = self.hold(key);
-        let expiry = if hold.is_live() { hold.expiry } else { self.latest };
-        let deadline = self.nodes[hold.node].deadline.map(|deadline| deadline.at);
+        let hold = self.holds.get(key);
+        let expiry = if hold.is_live() { hold.expiry() } else { self.latest };
+        let deadline = self.nodes[hold.node()].deadline.map(|deadline| deadline.at);
         (expiry.into_iter().chain(deadline).min(), self.latest)
     }
 
@@ -218,19 +359,28 @@ impl Tree {
         Ok(())
     }
 
-    pub(crate) fn schedule(&mut self, key: HoldKey, expiry: Option<Instant>) {
+    pub(super) fn schedule(&mut self, key: HoldKey, expiry: Option<Instant>) {
         let Some(at) = expiry else { return };
-        let hold = self.hold_mut(key);
-        hold.expiry = expiry;
-        let node = hold.node;
-        self.schedule.expiries.insert((at, key));
-        self.remind_path(node);
+        let hold = self.holds.get_mut(key);
+        hold.set_expiry(expiry);
+        let node = hold.node();
+        self.expiry.insert(&mut self.holds, key, at);
+        let mut way = Way::from(node);
+        while let Some(id) = way.up(&self.nodes) {
+            self.change_contested(id, |node| node.expiring += 1);
+        }
+        self.remind_way(node);
     }
 
-    /// It will not expire any more. Returns when it would have.
-    pub(crate) fn unschedule(&mut self, key: HoldKey) -> Option<Instant> {
-        let at = self.hold_mut(key).expiry.take()?;
-        self.schedule.expiries.remove(&(at, key));
+    /// The hold will not expire any more. Returns when it would have.
+    pub(super) fn unschedule(&mut self, key: HoldKey) -> Option<Instant> {
+        let hold = self.holds.get_mut(key);
+        let (at, node) = (hold.take_expiry()?, hold.node());
+        self.expiry.remove(&mut self.holds, key);
+        let mut way = Way::from(node);
+        while let Some(id) = way.up(&self.nodes) {
+            self.change_contested(id, |node| node.expiring -= 1);
+        }
         Some(at)
     }
 }
@@ -238,7 +388,7 @@ impl Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::nodes::Spec;
+    use crate::engine::{End, Place, Spec};
     use crate::types::axis::Axis;
     use crate::types::name::Name;
     use crate::{Amount, Caps};
@@ -247,82 +397,75 @@ mod tests {
 
     /// A thousand forgotten holds of one token each, all that there are, and the instant at which
     /// they expire.
-    fn forgotten() -> (Tree, NodeId, Instant) {
-        let (mut tree, now) = (Tree::default(), Instant::now());
+    fn forgotten() -> (Engine, NodeId, Instant) {
+        let (at, now) = (NodeId::ROOT, Instant::now());
         let caps = Caps::new().tokens(1_000);
-        let at = tree.add_root(Spec {
-            name: Name::DEFAULT,
-            caps,
-            deadline: None,
-            window: None,
-            memory: None,
-        });
+        let (name, deadline, window, keys) = (Name::DEFAULT, None, None, None);
+        let mut engine = Engine::new(Spec { name, caps, deadline, window, keys });
         for _ in 0..1_000 {
-            tree.reserve_for(at, Amount::new().tokens(1).quantities(), TTL, now).unwrap();
+            engine.reserve_for(at, Amount::new().tokens(1).quantities(), TTL, now).unwrap();
         }
-        (tree, at, now + TTL)
+        (engine, at, now + TTL)
     }
 
-    fn record(tree: &mut Tree, at: NodeId, tokens: u64, now: Instant) -> bool {
-        tree.record(at, &Quantities::NONE.with(Axis::Tokens, tokens), Some(now)).is_ok()
+    fn record(engine: &mut Engine, at: NodeId, tokens: u64, now: Instant) -> bool {
+        engine.record(at, &Quantities::NONE.with(Axis::Tokens, tokens), Some(now)).is_ok()
     }
 
-    fn left(tree: &Tree) -> usize {
-        tree.schedule.expiries.len()
+    fn left(engine: &Engine) -> usize {
+        engine.expiry.len()
     }
 
     #[test]
     fn p4_as_many_are_reclaimed_as_a_call_needs_and_a_few_by_each() {
-        let (mut tree, at, expiry) = forgotten();
-        assert!(!record(&mut tree, at, 1, expiry - Duration::from_nanos(1)));
-        assert_eq!(left(&tree), 1_000);
-        assert!(record(&mut tree, at, 1, expiry));
-        assert_eq!(left(&tree), 1_000 - BATCH);
-        assert!(record(&mut tree, at, 0, expiry));
-        assert_eq!(left(&tree), 1_000 - 2 * BATCH);
-        assert!(record(&mut tree, at, 500, expiry));
-        assert_eq!(left(&tree), 1_000 - 501);
-        assert!(!record(&mut tree, at, 1_000, expiry), "only after all were reclaimed");
-        assert_eq!((left(&tree), tree.may_expire()), (0, false));
+        let (mut engine, at, expiry) = forgotten();
+        assert!(!record(&mut engine, at, 1, expiry - Duration::from_nanos(1)));
+        assert_eq!(left(&engine), 1_000);
+        assert!(record(&mut engine, at, 1, expiry));
+        assert_eq!(left(&engine), 1_000 - BATCH);
+        assert!(record(&mut engine, at, 0, expiry));
+        assert_eq!(left(&engine), 1_000 - 2 * BATCH);
+        assert!(record(&mut engine, at, 500, expiry));
+        assert_eq!(left(&engine), 1_000 - 501);
+        assert!(!record(&mut engine, at, 1_000, expiry), "only after all were reclaimed");
+        assert_eq!((left(&engine), engine.may_expire()), (0, false));
     }
 
     #[test]
     fn all_are_reclaimed_for_whoever_looks_and_as_many_as_whoever_waits_needs() {
-        let (mut tree, at, expiry) = forgotten();
-        tree.snapshot(at, Some(expiry));
-        assert_eq!(left(&tree), 0);
-        let (mut tree, at, expiry) = forgotten();
-        assert!(
-            tree.wait(at, Amount::new().tokens(500).quantities(), Some(expiry - TTL))
-                .unwrap()
-                .is_err()
-        );
-        assert!(record(&mut tree, at, 0, expiry));
-        assert_eq!((left(&tree), tree.waits.waiting), (500, 0));
+        let (mut engine, at, expiry) = forgotten();
+        engine.snapshot(at, Some(expiry));
+        assert_eq!(left(&engine), 0);
+        let (mut engine, at, expiry) = forgotten();
+        let half = Quantities::NONE.with(Axis::Tokens, 500);
+        let place = engine.wait(at, &half, Some(expiry - TTL)).unwrap();
+        assert!(matches!(place, Place::InLine(_)));
+        assert!(record(&mut engine, at, 0, expiry));
+        assert_eq!((left(&engine), engine.queue.has_waiting()), (500, false));
     }
 
     #[test]
     fn the_hold_at_hand_is_brought_up_though_others_are_due_before() {
-        let (mut tree, at, expiry) = forgotten();
-        let key = tree.reserve_for(at, &Quantities::NONE, TTL, expiry - TTL).unwrap();
-        assert!(tree.hold(key).is_live());
-        tree.touch_hold(key, &Quantities::NONE, Some(expiry));
-        assert!(!tree.hold(key).is_live());
-        assert!(left(&tree) > 900, "no more than it takes");
+        let (mut engine, at, expiry) = forgotten();
+        let key = engine.reserve_for(at, &Quantities::NONE, TTL, expiry - TTL).unwrap();
+        assert!(engine.holds.get(key).is_live());
+        engine.advance_hold(key, &Quantities::NONE, Some(expiry));
+        assert!(!engine.holds.get(key).is_live());
+        assert!(left(&engine) > 900, "no more than it takes");
     }
 
     #[test]
     fn what_ends_before_its_time_is_not_due_any_more() {
-        let (mut tree, at, expiry) = forgotten();
-        tree.snapshot(at, Some(expiry));
+        let (mut engine, at, expiry) = forgotten();
+        engine.snapshot(at, Some(expiry));
         let held = Quantities::NONE.with(Axis::Tokens, 1);
-        let keys = [(); 3].map(|()| tree.reserve_for(at, &held, TTL, expiry).unwrap());
-        keys.into_iter().for_each(|key| tree.commit_on_drop(key, Some(expiry)));
-        assert_eq!(left(&tree), 3);
-        tree.release(keys[0], Some(expiry));
-        tree.renew(keys[1], Duration::MAX, expiry).unwrap();
-        assert_eq!(left(&tree), 1);
-        tree.snapshot(at, Some(expiry + TTL));
-        assert_eq!(left(&tree), 0);
+        let keys = [(); 3].map(|()| engine.reserve_for(at, &held, TTL, expiry).unwrap());
+        keys.into_iter().for_each(|key| engine.commit_on_drop(key, Some(expiry)));
+        assert_eq!(left(&engine), 3);
+        engine.end(keys[0], End::Release, Some(expiry));
+        engine.renew(keys[1], Duration::MAX, expiry).unwrap();
+        assert_eq!(left(&engine), 1);
+        engine.snapshot(at, Some(expiry + TTL));
+        assert_eq!(left(&engine), 0);
     }
 }

@@ -1,42 +1,95 @@
-//! Holds: what becomes of budget that is promised to one owner. Pure.
+//! Holds: budget that is promised to one owner, and how each of them ends.
 //!
-//! A hold lives in the tree's state, under a key, so that it can expire, be listed and be labelled.
-//! What it was is kept until its owner ends it, also when it has expired before: a spend that
-//! happened all the same can still be told.
+//! A hold lives in the engine, under a key, so that it can expire, be listed and be labelled. The
+//! engine remembers an expired one until its owner ends it, as the owner may still tell of a spend.
+//!
+//! ```text
+//!             record, debit, grow, shrink, split
+//!                   ┌───┐
+//!                   │   ▼
+//! reserve ───────► Live ──────── commit, release, drop ────────► gone
+//!                   │                                             ▲
+//!                   │ its time is over                            │
+//!                   ├── on drop: release ──► Released ── commit ──┤  late: books the bill
+//!                   └── on drop: commit ───► Settled ─── commit ──┘  late: books what is beyond
+//! ```
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
 
-use crate::engine::nodes::{Booked, NOTHING, NodeId, Tally, Tree};
+use slab::Slab;
+
+use super::Engine;
+use super::admission::{Booked, Tally};
+use super::ledger::Take;
+use super::nodes::NodeId;
 use crate::types::amount::Amount;
-use crate::types::axis::{Axis, AxisSet, Quantities, Units};
+use crate::types::axis::{Axis, AxisSet, NOTHING, Quantities, Units};
 use crate::types::error::{BudgetError, BudgetExceeded, Outlook};
 
 const ONE_IN_FLIGHT: Quantities = Quantities::NONE.with(Axis::InFlight, 1);
 
-/// Names one hold for ever: the slot is used again, the serial never. The older one is less.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct HoldKey {
-    serial: Serial,
-    slot: usize,
+/// Names one hold: its slot, and the low half of its serial, which tells it from those that had the
+/// slot before. One word, so that a reservation is two: those are handed on in registers, and three
+/// are copied through memory.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HoldKey(NonZeroU64);
+
+impl HoldKey {
+    /// Keeps the word from being zero.
+    const MARK: u64 = 1 << 63;
+    const SLOT: u64 = u32::MAX as u64;
+
+    #[inline]
+    fn new(slot: usize, serial: Serial) -> HoldKey {
+        let slot = u64::from(u32::try_from(slot).expect("2^32 holds never live at once"));
+        let word = NonZeroU64::new(HoldKey::MARK | serial.0 << 32 | slot);
+        HoldKey(word.expect("it is marked"))
+    }
+
+    #[inline]
+    fn slot(self) -> usize {
+        (self.0.get() & HoldKey::SLOT) as usize
+    }
+
+    #[inline]
+    fn names(self, hold: &Hold) -> bool {
+        (HoldKey::MARK | hold.serial.0 << 32 | self.0.get() & HoldKey::SLOT) == self.0.get()
+    }
 }
 
-/// Counts up from one; not in a lifetime does it come round.
-pub(crate) type Serial = NonZeroU64;
+impl std::fmt::Debug for HoldKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.slot(), (self.0.get() & !HoldKey::MARK) >> 32)
+    }
+}
+
+/// Counts the holds of a tree: the older one is less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Serial(u64);
+
+/// All holds of a tree.
+#[derive(Debug, Default)]
+pub(super) struct Holds {
+    all: Slab<Hold>,
+    last: Serial,
+}
 
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub(super) struct Hold {
     serial: Serial,
-    pub(crate) node: NodeId,
+    node: NodeId,
+    /// Where it stands among those that expire, while it does.
+    place: u32,
     /// What is reserved for it, one in flight included. What was, if it has expired: its owner may
     /// still come and say that it was spent.
-    pub(crate) held: Quantities,
+    held: Quantities,
     /// What `record` and `debit` have settled of it.
-    settled: Units,
-    pub(crate) label: Option<&'static str>,
-    pub(crate) on_drop: OnDrop,
-    pub(crate) expiry: Option<Instant>,
+    metered: Units,
+    label: Option<&'static str>,
+    on_drop: OnDrop,
     state: State,
+    expiry: Option<Instant>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,13 +104,79 @@ enum State {
 
 /// What becomes of a hold whose owner goes away without a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum OnDrop {
+pub(super) enum OnDrop {
     Release,
     Commit,
 }
 
-/// Holds.
-impl Tree {
+/// How an owner ends its hold.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum End<'a> {
+    /// This was spent, beside what was metered.
+    Commit(&'a Amount),
+    /// This was spent, what was metered included.
+    Total(&'a Amount),
+    /// Nothing more was spent.
+    Release,
+    /// The owner went away without a word.
+    Drop,
+}
+
+impl Holds {
+    #[inline]
+    pub(super) fn insert(&mut self, node: NodeId, held: Quantities) -> HoldKey {
+        let serial = Serial(self.last.0.checked_add(1).expect("2^64 holds are never made"));
+        self.last = serial;
+        let slot = self.all.insert(Hold {
+            serial,
+            node,
+            place: 0,
+            held,
+            metered: NOTHING,
+            label: None,
+            on_drop: OnDrop::Release,
+            state: State::Live,
+            expiry: None,
+        });
+        HoldKey::new(slot, serial)
+    }
+
+    #[inline]
+    pub(super) fn get(&self, key: HoldKey) -> &Hold {
+        let hold = &self.all[key.slot()];
+        assert!(key.names(hold), "a reservation owns its hold");
+        hold
+    }
+
+    #[inline]
+    pub(super) fn get_mut(&mut self, key: HoldKey) -> &mut Hold {
+        let hold = &mut self.all[key.slot()];
+        assert!(key.names(hold), "a reservation owns its hold");
+        hold
+    }
+
+    #[inline]
+    pub(super) fn remove(&mut self, key: HoldKey) -> Hold {
+        self.all.remove(key.slot())
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Hold> {
+        self.all.iter().map(|(_, hold)| hold)
+    }
+}
+
+/// How holds begin and end.
+impl Engine {
+    /// The plain rule of a [`reserve`](Engine::reserve): an open pool holds what fits on its whole
+    /// way. It is all that there is to do while the tree [is quiet](Engine::is_quiet).
+    #[inline(always)]
+    pub(crate) fn try_reserve(&mut self, at: NodeId, amount: &Quantities) -> Option<HoldKey> {
+        let held = amount.with(Axis::InFlight, 1);
+        let is_held = !self.nodes[at].closed
+            && self.nodes.try_take(at, held.units(), Take::Hold, Tally::BEGUN);
+        if is_held { Some(self.holds.insert(at, held)) } else { None }
+    }
+
     pub(crate) fn reserve(
         &mut self,
         at: NodeId,
@@ -65,8 +184,16 @@ impl Tree {
         now: Option<Instant>,
     ) -> Result<HoldKey, BudgetError> {
         let held = amount.with(Axis::InFlight, 1);
-        self.ask_in_turn(at, held.units(), now)?;
-        Ok(self.begin(at, held))
+        let now = self.advance(at, held.units(), now);
+        if let Some(refusal) = self.must_queue(at, held.units(), now) {
+            return Err(refusal);
+        }
+        if !self.is_late(at, now) {
+            if let Some(key) = self.try_reserve(at, amount) {
+                return Ok(key);
+            }
+        }
+        Err(self.refuse(at, held.units(), now))
     }
 
     /// A hold that is reclaimed after its time.
@@ -82,137 +209,104 @@ impl Tree {
         Ok(key)
     }
 
-    /// Makes a hold of what [`fits`](Tree::fits).
-    pub(crate) fn begin(&mut self, at: NodeId, held: Quantities) -> HoldKey {
-        self.hold_path(at, held.units(), Tally::BEGUN);
-        self.insert_hold(at, held, None, OnDrop::Release)
+    /// Makes a hold of what [`fits`](super::nodes::Nodes::fits).
+    pub(super) fn begin(&mut self, at: NodeId, held: Quantities) -> HoldKey {
+        self.nodes.hold(at, held.units(), Tally::BEGUN);
+        self.holds.insert(at, held)
     }
 
-    pub(crate) fn insert_hold(
-        &mut self,
-        node: NodeId,
-        held: Quantities,
-        label: Option<&'static str>,
-        on_drop: OnDrop,
-    ) -> HoldKey {
-        let serial = self
-            .serial
-            .map_or(Serial::MIN, |last| last.checked_add(1).expect("2^64 holds are never made"));
-        self.serial = Some(serial);
-        let (settled, expiry, state) = (NOTHING, None, State::Live);
-        let slot =
-            self.holds.insert(Hold { serial, node, held, settled, label, on_drop, expiry, state });
-        HoldKey { slot, serial }
-    }
-
-    pub(crate) fn hold(&self, key: HoldKey) -> &Hold {
-        let hold = &self.holds[key.slot];
-        assert_eq!(hold.serial, key.serial, "a reservation owns its hold");
-        hold
-    }
-
-    pub(crate) fn hold_mut(&mut self, key: HoldKey) -> &mut Hold {
-        let hold = &mut self.holds[key.slot];
-        assert_eq!(hold.serial, key.serial, "a reservation owns its hold");
-        hold
-    }
-
-    pub(crate) fn remove_hold(&mut self, key: HoldKey) -> Hold {
-        self.holds.remove(key.slot)
-    }
-
-    pub(crate) fn held(&mut self, key: HoldKey, now: Option<Instant>) -> Quantities {
-        self.touch_hold(key, &Quantities::NONE, now);
-        let hold = self.hold(key);
-        if hold.is_live() { hold.held } else { Quantities::NONE }
-    }
-
-    pub(crate) fn label(&mut self, key: HoldKey, label: &'static str) {
-        self.hold_mut(key).label = Some(label);
-    }
-
-    pub(crate) fn commit_on_drop(&mut self, key: HoldKey, now: Option<Instant>) {
-        self.touch_hold(key, &Quantities::NONE, now);
-        let hold = self.hold_mut(key);
+    /// The plain rule of an [`end`](Engine::end): a live hold is replaced by its bill. It is all
+    /// that there is to do while the tree [is quiet](Engine::is_quiet).
+    #[inline(always)]
+    pub(crate) fn try_end(&mut self, key: HoldKey, how: End<'_>) -> Option<Booked> {
+        let hold = self.holds.get(key);
         if hold.is_live() {
-            hold.on_drop = OnDrop::Commit;
+            let bill = hold.bill(how);
+            Some(self.replace(key, &bill))
+        } else {
+            None
         }
     }
 
-    pub(crate) fn commit(&mut self, key: HoldKey, actual: &Amount, now: Option<Instant>) -> Booked {
-        let bill = self.hold(key).bill(actual, &NOTHING);
-        self.end(key, &bill, now)
+    pub(crate) fn end(&mut self, key: HoldKey, how: End<'_>, now: Option<Instant>) -> Booked {
+        let hold = self.holds.get(key);
+        let (node, bill) = (hold.node, hold.bill(how));
+        self.advance_hold(key, &bill, now);
+        if !self.holds.get(key).is_live() {
+            return self.end_late(key, &bill);
+        }
+        self.unschedule(key);
+        let booked = self.replace(key, &bill);
+        self.balances_changed(node);
+        booked
     }
 
-    pub(crate) fn commit_total(
-        &mut self,
-        key: HoldKey,
-        total: &Amount,
-        now: Option<Instant>,
-    ) -> Booked {
-        let hold = self.hold(key);
-        let bill = hold.bill(total, &hold.settled);
-        self.end(key, &bill, now)
+    /// Replaces a live hold by what was really spent.
+    #[inline(always)]
+    fn replace(&mut self, key: HoldKey, bill: &Quantities) -> Booked {
+        let Hold { node, held, .. } = self.holds.remove(key);
+        let overage = self.nodes.settle(node, held.units(), bill.units(), Tally::ENDED);
+        Booked::new(bill, overage, false)
     }
 
-    /// Asks for capacity alone: a spend that happened before the close or the deadline may still be
-    /// settled after it.
+    /// The owner of an expired hold has come back.
+    #[cold]
+    fn end_late(&mut self, key: HoldKey, bill: &Quantities) -> Booked {
+        let hold = self.holds.remove(key);
+        let bill = if hold.state == State::Settled { hold.beyond(bill) } else { *bill };
+        Booked::new(&bill, self.settle(hold.node, &NOTHING, bill.units(), Tally::FACT), true)
+    }
+
+    /// Admission of capacity alone: a spend that happened before the close or the deadline may
+    /// still be settled after it.
     pub(crate) fn try_commit(
         &mut self,
         key: HoldKey,
         actual: &Amount,
         now: Option<Instant>,
     ) -> Result<Booked, BudgetError> {
-        let bill = self.hold(key).bill(actual, &NOTHING);
+        let bill = self.holds.get(key).bill(End::Commit(actual));
         self.live_hold(key, &bill, now)?;
-        let hold = self.hold(key);
+        let hold = self.holds.get(key);
         let beyond = hold.beyond(&bill);
-        if let Some(refusal) = self.exceeded(hold.node, beyond.units()) {
-            return Err(refusal.into());
+        if let Some(lack) = self.nodes.lack(hold.node, beyond.units()) {
+            return Err(lack.refusal(self.reading));
         }
-        Ok(self.end(key, &bill, None))
+        Ok(self.end(key, End::Commit(actual), None))
     }
 
-    pub(crate) fn release(&mut self, key: HoldKey, now: Option<Instant>) {
-        self.end(key, &Quantities::NONE, now);
+    /// The time of a hold is over: what it holds goes back, or is settled. What that was is kept
+    /// for its owner. The caller serves the waiters.
+    pub(super) fn expire(&mut self, key: HoldKey) {
+        let hold = self.holds.get_mut(key);
+        let (node, held, bill) = (hold.node, hold.held, hold.bill(End::Drop));
+        let released = hold.on_drop == OnDrop::Release;
+        hold.state = if released { State::Released } else { State::Settled };
+        self.nodes.settle(node, held.units(), bill.units(), Tally::ENDED);
+        self.call_changed(node);
+    }
+}
+
+/// What an owner does with a hold while it lives.
+impl Engine {
+    pub(crate) fn held(&mut self, key: HoldKey, now: Option<Instant>) -> Quantities {
+        self.advance_hold(key, &Quantities::NONE, now);
+        let hold = self.holds.get(key);
+        if hold.is_live() { hold.held } else { Quantities::NONE }
     }
 
-    /// The owner went away without a word.
-    pub(crate) fn abandon(&mut self, key: HoldKey, now: Option<Instant>) {
-        let bill = self.hold(key).last_bill();
-        self.end(key, &bill, now);
+    pub(crate) fn label(&mut self, key: HoldKey, label: &'static str) {
+        self.holds.get_mut(key).label = Some(label);
     }
 
-    fn end(&mut self, key: HoldKey, bill: &Quantities, now: Option<Instant>) -> Booked {
-        self.touch_hold(key, bill, now);
-        let hold = self.hold(key);
-        if !hold.is_live() {
-            return self.end_late(key, bill);
+    pub(crate) fn commit_on_drop(&mut self, key: HoldKey, now: Option<Instant>) {
+        self.advance_hold(key, &Quantities::NONE, now);
+        if self.holds.get(key).is_live() {
+            // It expires among others now.
+            let expiry = self.unschedule(key);
+            self.holds.get_mut(key).on_drop = OnDrop::Commit;
+            self.schedule(key, expiry);
         }
-        let (node, held) = (hold.node, hold.held);
-        if hold.expiry.is_some() {
-            self.unschedule(key);
-        }
-        self.remove_hold(key);
-        Booked::new(bill, self.settle(node, held.units(), bill.units(), Tally::ENDED), false)
-    }
-
-    /// The owner of an expired hold has come back.
-    #[cold]
-    fn end_late(&mut self, key: HoldKey, bill: &Quantities) -> Booked {
-        let hold = self.remove_hold(key);
-        let bill = if hold.state == State::Settled { hold.beyond(bill) } else { *bill };
-        Booked::new(&bill, self.settle(hold.node, &NOTHING, bill.units(), Tally::FACT), true)
-    }
-
-    /// Its time is over: what it holds goes back, or is settled. What that was is kept for its
-    /// owner.
-    pub(crate) fn expire(&mut self, key: HoldKey) {
-        let hold = self.hold_mut(key);
-        let (node, held) = (hold.node, hold.held);
-        let bill = hold.last_bill();
-        hold.state = if hold.on_drop == OnDrop::Release { State::Released } else { State::Settled };
-        self.settle(node, held.units(), bill.units(), Tally::ENDED);
     }
 
     /// Asks to settle part of a hold, and what is beyond it from the pool.
@@ -223,9 +317,9 @@ impl Tree {
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
         self.live_hold(key, part, now)?;
-        let hold = self.hold(key);
+        let hold = self.holds.get(key);
         let (node, beyond) = (hold.node, hold.beyond(part));
-        self.ask(node, beyond.units(), now)?;
+        self.admit(node, beyond.units(), now)?;
         self.meter(key, part, Tally::ADMITTED);
         Ok(())
     }
@@ -236,25 +330,15 @@ impl Tree {
         part: &Quantities,
         now: Option<Instant>,
     ) -> Booked {
-        self.touch_hold(key, part, now);
+        self.advance_hold(key, part, now);
         self.meter(key, part, Tally::FACT)
     }
 
     /// Settles part of a hold, and what is beyond it from the pool.
-    pub(crate) fn meter(&mut self, key: HoldKey, part: &Quantities, tally: Tally) -> Booked {
-        let hold = self.hold_mut(key);
-        let node = hold.node;
-        let covered = hold.covered(part);
-        let (reserved, bill) = match hold.state {
-            State::Live => (covered, *part),
-            State::Released => (Quantities::NONE, *part),
-            State::Settled => (Quantities::NONE, hold.beyond(part)),
-        };
-        let late = !hold.is_live();
-        hold.take(&covered);
-        for axis in part.axes() {
-            hold.settled[axis] = hold.settled[axis].saturating_add(part.units()[axis]);
-        }
+    pub(super) fn meter(&mut self, key: HoldKey, part: &Quantities, tally: Tally) -> Booked {
+        let hold = self.holds.get_mut(key);
+        let (node, late) = (hold.node, !hold.is_live());
+        let (reserved, bill) = hold.meter(part);
         Booked::new(&bill, self.settle(node, reserved.units(), bill.units(), tally), late)
     }
 
@@ -265,10 +349,10 @@ impl Tree {
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
         self.live_hold(key, extra, now)?;
-        let node = self.hold(key).node;
-        self.ask(node, extra.units(), now)?;
-        self.hold_path(node, extra.units(), Tally::ADMITTED);
-        self.hold_mut(key).put(extra);
+        let node = self.holds.get(key).node;
+        self.admit(node, extra.units(), now)?;
+        self.nodes.hold(node, extra.units(), Tally::ADMITTED);
+        self.holds.get_mut(key).put(extra);
         Ok(())
     }
 
@@ -280,7 +364,7 @@ impl Tree {
     ) -> Result<(), BudgetError> {
         self.live_hold(key, &Quantities::NONE, now)?;
         self.within_hold(key, by)?;
-        let hold = self.hold_mut(key);
+        let hold = self.holds.get_mut(key);
         hold.take(by);
         let node = hold.node;
         self.settle(node, by.units(), &NOTHING, Tally::FACT);
@@ -295,85 +379,144 @@ impl Tree {
     ) -> Result<HoldKey, BudgetError> {
         self.live_hold(key, &ONE_IN_FLIGHT, now)?;
         self.within_hold(key, part)?;
-        let node = self.hold(key).node;
-        self.ask(node, ONE_IN_FLIGHT.units(), now)?;
-        self.hold_path(node, ONE_IN_FLIGHT.units(), Tally::BEGUN);
-        let hold = self.hold_mut(key);
-        hold.take(part);
-        let held = part.with(Axis::InFlight, 1);
-        let (label, on_drop, expiry) = (hold.label, hold.on_drop, hold.expiry);
-        let half = self.insert_hold(node, held, label, on_drop);
-        self.schedule(half, expiry);
-        Ok(half)
+        let node = self.holds.get(key).node;
+        self.admit(node, ONE_IN_FLIGHT.units(), now)?;
+        self.nodes.hold(node, ONE_IN_FLIGHT.units(), Tally::BEGUN);
+        let whole = self.holds.get_mut(key);
+        whole.take(part);
+        let (label, on_drop, expiry) = (whole.label, whole.on_drop, whole.expiry);
+        let key = self.holds.insert(node, part.with(Axis::InFlight, 1));
+        let half = self.holds.get_mut(key);
+        (half.label, half.on_drop) = (label, on_drop);
+        self.schedule(key, expiry);
+        Ok(key)
     }
 
-    /// Refuses what is more than the hold has: the hold is then what is available, and the cap.
+    /// Refuses a part that is more than the hold has: the hold is then what is available, and the
+    /// cap.
     fn within_hold(&self, key: HoldKey, part: &Quantities) -> Result<(), BudgetError> {
-        let hold = self.hold(key);
-        let Some(axis) = part.axes().find(|&axis| part.units()[axis] > hold.held.units()[axis])
-        else {
-            return Ok(());
-        };
-        let held = hold.held.units()[axis];
-        let refusal =
-            self.nodes[hold.node].exceeded(axis, part.units()[axis], held, Outlook::Never, None);
+        let hold = self.holds.get(key);
+        let too_much = |&axis: &usize| part.units()[axis] > hold.held.units()[axis];
+        let Some(axis) = part.axes().find(too_much) else { return Ok(()) };
+        let (requested, held) = (part.units()[axis], hold.held.units()[axis]);
+        let node = &self.nodes[hold.node];
+        let refusal = node.exceeded(axis, requested, held, Outlook::Never, None);
         Err(BudgetExceeded { cap: Some(held), ..refusal }.into())
     }
 }
 
 impl Hold {
-    pub(crate) fn is_live(&self) -> bool {
+    pub(super) fn node(&self) -> NodeId {
+        self.node
+    }
+
+    pub(super) fn held(&self) -> &Quantities {
+        &self.held
+    }
+
+    pub(super) fn label(&self) -> Option<&'static str> {
+        self.label
+    }
+
+    pub(super) fn serial(&self) -> Serial {
+        self.serial
+    }
+
+    pub(super) fn commits_on_drop(&self) -> bool {
+        self.on_drop == OnDrop::Commit
+    }
+
+    pub(super) fn expiry(&self) -> Option<Instant> {
+        self.expiry
+    }
+
+    pub(super) fn set_expiry(&mut self, expiry: Option<Instant>) {
+        self.expiry = expiry;
+    }
+
+    pub(super) fn take_expiry(&mut self) -> Option<Instant> {
+        self.expiry.take()
+    }
+
+    pub(super) fn place(&self) -> usize {
+        self.place as usize
+    }
+
+    pub(super) fn set_place(&mut self, place: usize) {
+        self.place = u32::try_from(place).expect("2^32 holds never live at once");
+    }
+
+    #[inline]
+    pub(super) fn is_live(&self) -> bool {
         self.state == State::Live
     }
 
-    /// What a commit of `actual` settles: a named axis at its figure beyond `already`, the others
-    /// at what is held.
-    fn bill(&self, actual: &Amount, already: &Units) -> Quantities {
-        let named = actual.named();
-        let figures = actual.quantities();
-        let axes = self.held.axes().union(figures.axes()).difference(AxisSet::of(Axis::InFlight));
-        Quantities::each(axes, |axis| {
-            if named.contains(axis) {
-                figures.units()[axis].saturating_sub(already[axis])
-            } else {
-                self.held.units()[axis]
-            }
-        })
-    }
-
-    /// What is settled if its owner says nothing more.
-    fn last_bill(&self) -> Quantities {
-        match self.on_drop {
-            OnDrop::Release => Quantities::NONE,
-            OnDrop::Commit => self.bill(&Amount::new(), &NOTHING),
+    /// What its end settles. A commit settles an axis that is named at its figure, and another at
+    /// what is held of it.
+    #[inline(always)]
+    fn bill(&self, how: End<'_>) -> Quantities {
+        match how {
+            End::Commit(actual) => self.bill_of(actual, &NOTHING),
+            End::Total(total) => self.bill_of(total, &self.metered),
+            End::Drop if self.on_drop == OnDrop::Commit => self.bill_of(&Amount::new(), &NOTHING),
+            End::Drop | End::Release => Quantities::NONE,
         }
     }
 
+    /// The figures of `actual` beyond what is settled `already`.
+    #[inline]
+    fn bill_of(&self, actual: &Amount, already: &Units) -> Quantities {
+        let (named, figures) = (actual.named(), actual.quantities());
+        let axes = self.held.axes().union(figures.axes());
+        let axes = axes.difference(AxisSet::of(Axis::InFlight));
+        let mut units: Units = std::array::from_fn(|axis| {
+            let figure = figures.units()[axis].saturating_sub(already[axis]);
+            if named.contains(axis) { figure } else { self.held.units()[axis] }
+        });
+        units[Axis::InFlight as usize] = 0;
+        Quantities::new(axes, units)
+    }
+
+    /// Settles a part of it. Returns what the pool had reserved of that, and what it is to book.
+    fn meter(&mut self, part: &Quantities) -> (Quantities, Quantities) {
+        let covered = self.covered(part);
+        let (reserved, bill) = match self.state {
+            State::Live => (covered, *part),
+            State::Released => (Quantities::NONE, *part),
+            State::Settled => (Quantities::NONE, self.beyond(part)),
+        };
+        self.take(&covered);
+        for axis in part.axes() {
+            self.metered[axis] = self.metered[axis].saturating_add(part.units()[axis]);
+        }
+        (reserved, bill)
+    }
+
     /// What of `part` this hold does not cover.
-    pub(crate) fn beyond(&self, part: &Quantities) -> Quantities {
+    pub(super) fn beyond(&self, part: &Quantities) -> Quantities {
         part.beyond(self.held.units())
     }
 
     /// What of `part` must come from elsewhere: all of it, if what was held has been released.
-    pub(crate) fn uncovered(&self, part: &Quantities) -> Quantities {
+    pub(super) fn uncovered(&self, part: &Quantities) -> Quantities {
         if self.state == State::Released { *part } else { self.beyond(part) }
     }
 
     /// What of `part` it does.
     fn covered(&self, part: &Quantities) -> Quantities {
-        Quantities::each(part.axes(), |axis| part.units()[axis].min(self.held.units()[axis]))
+        let held = self.held.units();
+        Quantities::each(part.axes(), |axis| part.units()[axis].min(held[axis]))
     }
 
-    pub(crate) fn put(&mut self, extra: &Quantities) {
+    pub(super) fn put(&mut self, extra: &Quantities) {
         let axes = self.held.axes().union(extra.axes());
         let (held, extra) = (*self.held.units(), extra.units());
         let sum = |axis: usize| held[axis].checked_add(extra[axis]);
-        self.held = Quantities::each(axes, |axis| {
-            sum(axis).expect("what is held is within what is reserved")
-        });
+        self.held =
+            Quantities::each(axes, |axis| sum(axis).expect("what is held is within the cap"));
     }
 
-    pub(crate) fn take(&mut self, part: &Quantities) {
+    pub(super) fn take(&mut self, part: &Quantities) {
         let held = *self.held.units();
         let left = |axis: usize| held[axis].checked_sub(part.units()[axis]);
         self.held =

@@ -1,34 +1,33 @@
-//! Calls that count once, by their keys. Pure.
+//! Calls that count once, by their keys.
+//!
+//! Both maps are trees: to insert a key is O(log n), and no insertion ever moves what is there
+//! already. A hash table that doubles would stop every pool of the tree meanwhile.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
 use crate::types::amount::Amount;
 use crate::types::name::Name;
 
-/// How many keys a pool remembers, and for how long.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Memory {
-    pub(crate) most: usize,
-    pub(crate) ttl: Duration,
-}
-
-impl Default for Memory {
-    fn default() -> Memory {
-        Memory { most: 65_536, ttl: Duration::from_secs(60 * 60) }
-    }
-}
-
 /// The keys of one pool, each with what was spent under it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Keys {
-    memory: Memory,
-    known: HashMap<Name, Known>,
+    /// How many are remembered, and for how long.
+    most: usize,
+    ttl: Duration,
+    /// By hash first: to compare it reads no other memory, as to compare long names would.
+    known: BTreeMap<Hashed, Known>,
+    hasher: RandomState,
     /// In the order in which they are forgotten, which is that of their coming: time never runs
-    /// back, and all are remembered for equally long. One that came again after its time is in
-    /// here twice; its first place then means nothing.
-    order: VecDeque<(Instant, Name)>,
+    /// back, and all are remembered for equally long. One that came again after its time is in here
+    /// twice; its first place then means nothing.
+    order: BTreeMap<u64, (Instant, Hashed)>,
+    /// How many places were given out.
+    places: u64,
 }
+
+type Hashed = (u64, Name);
 
 #[derive(Debug)]
 struct Known {
@@ -40,25 +39,43 @@ struct Known {
 /// Forgotten at a time, so that no call pays for all: more than one, as each call may bring one.
 const BATCH: usize = 4;
 
+impl Default for Keys {
+    fn default() -> Keys {
+        Keys::new(65_536, Duration::from_secs(60 * 60))
+    }
+}
+
 impl Keys {
-    pub(crate) fn new(memory: Memory) -> Keys {
-        Keys { memory, ..Keys::default() }
+    pub(crate) fn new(most: usize, ttl: Duration) -> Keys {
+        Keys {
+            most,
+            ttl,
+            known: BTreeMap::new(),
+            hasher: RandomState::new(),
+            order: BTreeMap::new(),
+            places: 0,
+        }
+    }
+
+    /// The key as it stands in the maps.
+    pub(super) fn hashed(&self, key: Name) -> Hashed {
+        (self.hasher.hash_one(&key), key)
     }
 
     /// What was spent under this key.
-    pub(crate) fn get(&self, key: &Name, now: Instant) -> Option<Amount> {
+    pub(super) fn get(&self, key: &Hashed, now: Instant) -> Option<Amount> {
         let known = self.known.get(key)?;
         known.until.is_none_or(|until| now < until).then_some(known.amount)
     }
 
     /// Makes room for one more. If there is none: when there will be, if ever.
-    pub(crate) fn make_room(&mut self, now: Instant) -> Result<(), Option<Instant>> {
+    pub(super) fn make_room(&mut self, now: Instant) -> Result<(), Option<Instant>> {
         for _ in 0..BATCH {
             self.forget(now);
         }
-        while self.known.len() >= self.memory.most {
+        while self.known.len() >= self.most {
             if !self.forget(now) {
-                return Err(self.order.front().map(|(until, _)| *until));
+                return Err(self.order.first_key_value().map(|(_, (until, _))| *until));
             }
         }
         Ok(())
@@ -66,26 +83,27 @@ impl Keys {
 
     /// Forgets the next whose time has come, if any.
     fn forget(&mut self, now: Instant) -> bool {
-        if self.order.front().is_none_or(|(until, _)| now < *until) {
+        let Some(first) = self.order.first_entry().filter(|first| first.get().0 <= now) else {
             return false;
-        }
-        let (until, key) = self.order.pop_front().expect("its time has come");
+        };
+        let (until, key) = first.remove();
         if self.known.get(&key).is_some_and(|known| known.until == Some(until)) {
             self.known.remove(&key);
         }
         true
     }
 
-    pub(crate) fn remember(&mut self, key: Name, amount: Amount, now: Instant) {
-        let until = now.checked_add(self.memory.ttl);
+    pub(super) fn remember(&mut self, key: Hashed, amount: Amount, now: Instant) {
+        let until = now.checked_add(self.ttl);
         if let Some(until) = until {
-            self.order.push_back((until, key.clone()));
+            self.places += 1;
+            self.order.insert(self.places, (until, key.clone()));
         }
         self.known.insert(key, Known { amount, until });
     }
 
-    pub(crate) fn most(&self) -> usize {
-        self.memory.most
+    pub(super) fn most(&self) -> usize {
+        self.most
     }
 }
 
@@ -96,15 +114,15 @@ mod tests {
     const TTL: Duration = Duration::from_secs(10);
 
     fn keys(most: usize) -> Keys {
-        Keys::new(Memory { most, ttl: TTL })
+        Keys::new(most, TTL)
     }
 
     fn one(n: u64) -> Amount {
         Amount::new().requests(n)
     }
 
-    fn key(n: u64) -> Name {
-        Name::from(n.to_string())
+    fn key(n: u64) -> Hashed {
+        (n % 7, Name::from(n.to_string()))
     }
 
     #[test]
@@ -148,7 +166,7 @@ mod tests {
         (0..100).for_each(|n| keys.remember(key(n), one(n), now + Duration::from_secs(n / 50)));
         assert_eq!(keys.make_room(now), Err(Some(now + TTL)));
         assert_eq!(keys.make_room(now + TTL), Ok(()));
-        keys.memory.most = 1;
+        keys.most = 1;
         assert_eq!(keys.make_room(now + TTL), Err(Some(now + TTL + Duration::from_secs(1))));
         assert_eq!(keys.known.len(), 50);
     }

@@ -1,21 +1,23 @@
 //! What a lease holds of a pool: a share that its worker spends from by itself, and tells of
-//! afterwards. Pure.
+//! afterwards.
 //!
 //! The pool knows what it has handed out, the lease what is left of it. What is neither settled nor
 //! left was spent.
 
 use std::time::Instant;
 
-use crate::engine::hold::{Hold, HoldKey, OnDrop};
-use crate::engine::nodes::{Booked, NOTHING, NodeId, Tally, Tree};
-use crate::types::axis::{Quantities, Units};
+use super::Engine;
+use super::admission::{Booked, Tally};
+use super::hold::HoldKey;
+use super::nodes::NodeId;
+use crate::types::axis::{NOTHING, Quantities, Units};
 use crate::types::error::BudgetError;
 
 /// No refill beyond what is asked takes more than one in so many of the units that are free: the
 /// lower the pool, the smaller the bites, and the last units go to whoever asks for them.
 const BITE: u64 = 8;
 
-impl Tree {
+impl Engine {
     /// A share of the whole batch; not in flight.
     pub(crate) fn lease(
         &mut self,
@@ -23,17 +25,17 @@ impl Tree {
         batch: &Quantities,
         now: Option<Instant>,
     ) -> Result<HoldKey, BudgetError> {
-        self.ask_in_turn(at, batch.units(), now)?;
-        self.hold_path(at, batch.units(), Tally::ADMITTED);
-        Ok(self.insert_hold(at, *batch, None, OnDrop::Release))
+        self.admit_in_turn(at, batch.units(), now)?;
+        self.nodes.hold(at, batch.units(), Tally::ADMITTED);
+        Ok(self.holds.insert(at, *batch))
     }
 
     /// Books what was spent of a share.
     pub(crate) fn settle_lease(&mut self, key: HoldKey, left: &Units, now: Option<Instant>) {
-        let hold = self.hold(key);
-        let (node, spent) = (hold.node, hold.held.beyond(left));
-        self.touch(node, &NOTHING, now);
-        self.hold_mut(key).take(&spent);
+        let hold = self.holds.get(key);
+        let (node, spent) = (hold.node(), hold.held().beyond(left));
+        self.advance(node, &NOTHING, now);
+        self.holds.get_mut(key).take(&spent);
         self.settle(node, spent.units(), spent.units(), Tally::FACT);
     }
 
@@ -48,11 +50,11 @@ impl Tree {
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
         self.settle_lease(key, left, now);
-        let node = self.hold(key).node;
-        self.ask(node, amount.beyond(left).units(), now)?;
+        let node = self.holds.get(key).node();
+        self.admit(node, amount.beyond(left).units(), now)?;
         self.meter(key, amount, Tally::ADMITTED);
-        self.refill(key, batch);
-        *left = *self.hold(key).held.units();
+        self.refill_lease(key, batch);
+        *left = *self.holds.get(key).held().units();
         Ok(())
     }
 
@@ -65,32 +67,32 @@ impl Tree {
         now: Option<Instant>,
     ) -> Booked {
         self.settle_lease(key, left, now);
-        let node = self.hold(key).node;
-        self.touch(node, amount.beyond(left).units(), now);
+        let node = self.holds.get(key).node();
+        self.advance(node, amount.beyond(left).units(), now);
         let booked = self.meter(key, amount, Tally::FACT);
-        *left = *self.hold(key).held.units();
+        *left = *self.holds.get(key).held().units();
         booked
     }
 
     /// Up to the batch, as far as that leaves enough for others; not while others wait for the
     /// same.
-    fn refill(&mut self, key: HoldKey, batch: &Quantities) {
-        let hold = self.hold(key);
-        let node = hold.node;
-        let wanted = batch.beyond(hold.held.units());
+    fn refill_lease(&mut self, key: HoldKey, batch: &Quantities) {
+        let hold = self.holds.get(key);
+        let node = hold.node();
+        let wanted = batch.beyond(hold.held().units());
         let bite = Quantities::each(wanted.axes(), |axis| {
-            wanted.units()[axis].min(self.free(node, axis) / BITE)
+            wanted.units()[axis].min(self.nodes.free(node, axis) / BITE)
         });
         if self.queued_at(node, bite.units()).is_none() {
-            self.hold_path(node, bite.units(), Tally::FACT);
-            self.hold_mut(key).put(&bite);
+            self.nodes.hold(node, bite.units(), Tally::FACT);
+            self.holds.get_mut(key).put(&bite);
         }
     }
 
     /// Ends a lease: what is left of its share goes back.
     pub(crate) fn end_lease(&mut self, key: HoldKey, left: &Units, now: Option<Instant>) {
         self.settle_lease(key, left, now);
-        let Hold { node, held, .. } = self.remove_hold(key);
-        self.settle(node, held.units(), &NOTHING, Tally::FACT);
+        let hold = self.holds.remove(key);
+        self.settle(hold.node(), hold.held().units(), &NOTHING, Tally::FACT);
     }
 }

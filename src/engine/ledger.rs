@@ -20,8 +20,19 @@ use std::array;
 
 use crate::types::axis::{Axis, AxisSet, Quantities, Units};
 
+/// What becomes of units that a call takes from the free ones.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Take {
+    /// They are used.
+    Spend,
+    /// They are reserved.
+    Hold,
+}
+
+/// `free` comes first: it is all that an admission compares.
 #[derive(Debug, Clone)]
-pub(crate) struct Ledger {
+#[repr(C)]
+pub(super) struct Ledger {
     free: Units,
     reserved: Units,
     cap: Units,
@@ -34,7 +45,7 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    pub(crate) fn new(caps: &Quantities) -> Ledger {
+    pub(super) fn new(caps: &Quantities) -> Ledger {
         let capped = caps.axes();
         let cap = array::from_fn(
             |axis| if capped.contains(axis) { caps.units()[axis] } else { u64::MAX },
@@ -45,13 +56,13 @@ impl Ledger {
 
     /// **The cap rule.** Whether what is asked is free, on every axis.
     #[inline]
-    pub(crate) fn fits(&self, asked: &Units) -> bool {
+    pub(super) fn fits(&self, asked: &Units) -> bool {
         asked.iter().zip(&self.free).all(|(asked, free)| asked <= free)
     }
 
-    /// Uses what is asked if it [`fits`](Ledger::fits), on every axis or on none; whether it did.
-    #[inline]
-    pub(crate) fn try_spend(&mut self, asked: &Units) -> bool {
+    /// Takes what [`fits`](Ledger::fits), on every axis or on none. Returns whether it did.
+    #[inline(always)]
+    pub(super) fn try_take(&mut self, asked: &Units, take: Take) -> bool {
         let mut left = self.free;
         for (left, &asked) in left.iter_mut().zip(asked) {
             match left.checked_sub(asked) {
@@ -60,30 +71,37 @@ impl Ledger {
             }
         }
         self.free = left;
+        if take == Take::Hold {
+            for (reserved, &asked) in self.reserved.iter_mut().zip(asked) {
+                *reserved =
+                    reserved.checked_add(asked).expect("what is reserved is within the cap");
+            }
+        }
         true
     }
 
-    /// Takes back what has just been [spent](Ledger::try_spend): it was never seen, not even by the
-    /// peak.
-    pub(crate) fn unspend(&mut self, units: &Units) {
-        for (free, &units) in self.free.iter_mut().zip(units) {
-            *free = free.checked_add(units).expect("what is taken back was free before");
+    /// Takes back what was [taken](Ledger::try_take) a moment ago. It was never seen, not even by
+    /// the peak.
+    pub(super) fn put_back(&mut self, units: &Units, take: Take) {
+        for axis in 0..Axis::COUNTED {
+            let free = self.free[axis].checked_add(units[axis]);
+            self.free[axis] = free.expect("what is put back was free before");
+            if take == Take::Hold {
+                let reserved = self.reserved[axis].checked_sub(units[axis]);
+                self.reserved[axis] = reserved.expect("what is put back was reserved");
+            }
         }
     }
 
     /// Promises what [`fits`](Ledger::fits) to a live owner.
-    #[inline]
-    pub(crate) fn hold(&mut self, units: &Units) {
-        assert!(self.try_spend(units), "what is held fits");
-        for (reserved, &units) in self.reserved.iter_mut().zip(units) {
-            *reserved = reserved.checked_add(units).expect("what is reserved is within the cap");
-        }
+    pub(super) fn hold(&mut self, units: &Units) {
+        assert!(self.try_take(units, Take::Hold), "what is held fits");
     }
 
     /// Replaces what is held by what was really spent, less or more. A fact: always booked (P2).
     /// Raises `overage` to what did not fit.
     #[inline]
-    pub(crate) fn settle(&mut self, held: &Units, actual: &Units, overage: &mut Units) {
+    pub(super) fn settle(&mut self, held: &Units, actual: &Units, overage: &mut Units) {
         for axis in 0..Axis::COUNTED {
             let (held, actual) = (held[axis], actual[axis]);
             if held == 0 && actual == 0 {
@@ -93,7 +111,7 @@ impl Ledger {
                 self.reserved[axis].checked_sub(held).expect("what is settled was held");
             if actual < held {
                 self.give(axis, held - actual);
-            } else {
+            } else if actual > held {
                 let beyond = actual - held;
                 let taken = beyond.min(self.free[axis]);
                 self.free[axis] -= taken;
@@ -114,21 +132,21 @@ impl Ledger {
     }
 
     /// Raises the cap, at most by the [`headroom`](Ledger::headroom).
-    pub(crate) fn raise(&mut self, axis: usize, units: u64) {
+    pub(super) fn raise(&mut self, axis: usize, units: u64) {
         self.give(axis, units);
         self.cap[axis] =
             self.cap[axis].checked_add(units).expect("a cap is raised within its headroom");
     }
 
     /// Lowers the cap by what is free.
-    pub(crate) fn lower(&mut self, axis: usize, units: u64) {
+    pub(super) fn lower(&mut self, axis: usize, units: u64) {
         self.free[axis] =
             self.free[axis].checked_sub(units).expect("a cap is lowered by what is free");
         self.cap[axis] = self.cap[axis].checked_sub(units).expect("what is free is within the cap");
     }
 
     /// Gives up all that is free. Returns it.
-    pub(crate) fn surrender(&mut self, axis: usize) -> u64 {
+    pub(super) fn surrender(&mut self, axis: usize) -> u64 {
         let free = self.free[axis];
         self.lower(axis, free);
         free
@@ -136,7 +154,7 @@ impl Ledger {
 
     /// Starts a new period: nothing is used. The caps stay, but those of `shares` become what is
     /// left of them, so that no budget is created.
-    pub(crate) fn reset(&mut self, shares: AxisSet) {
+    pub(super) fn reset(&mut self, shares: AxisSet) {
         for axis in 0..Axis::COUNTED {
             self.earlier[axis] = self.spent(axis);
             let used = self.used(axis);
@@ -150,34 +168,34 @@ impl Ledger {
     }
 
     /// The axes that have a cap.
-    pub(crate) fn capped(&self) -> AxisSet {
+    pub(super) fn capped(&self) -> AxisSet {
         self.capped
     }
 
     /// The cap of an axis, if it has one.
-    pub(crate) fn cap(&self, axis: usize) -> Option<u64> {
+    pub(super) fn cap(&self, axis: usize) -> Option<u64> {
         self.capped.contains(axis).then(|| self.cap[axis])
     }
 
     /// How far a cap can rise before it no longer fits into a `u64`.
-    pub(crate) fn headroom(&self, axis: usize) -> u64 {
+    pub(super) fn headroom(&self, axis: usize) -> u64 {
         u64::MAX - self.cap[axis]
     }
 
     #[inline]
-    pub(crate) fn free(&self, axis: usize) -> u64 {
+    pub(super) fn free(&self, axis: usize) -> u64 {
         self.free[axis]
     }
 
-    pub(crate) fn reserved(&self, axis: usize) -> u64 {
+    pub(super) fn reserved(&self, axis: usize) -> u64 {
         self.reserved[axis]
     }
 
-    pub(crate) fn overage(&self, axis: usize) -> u64 {
+    pub(super) fn overage(&self, axis: usize) -> u64 {
         self.overage[axis]
     }
 
-    pub(crate) fn used(&self, axis: usize) -> u64 {
+    pub(super) fn used(&self, axis: usize) -> u64 {
         self.taken(axis).checked_sub(self.reserved[axis]).expect("what is reserved is taken")
     }
 
@@ -189,44 +207,85 @@ impl Ledger {
 
     /// The most that was used plus reserved in this period. It only falls when `free` rises, and is
     /// marked just before, so that what is spent or held need not look at it.
-    pub(crate) fn peak(&self, axis: usize) -> u64 {
+    pub(super) fn peak(&self, axis: usize) -> u64 {
         self.peak[axis].max(self.taken(axis))
     }
 
-    pub(crate) fn spent(&self, axis: usize) -> u64 {
+    pub(super) fn spent(&self, axis: usize) -> u64 {
         self.earlier[axis].saturating_add(self.used(axis)).saturating_add(self.overage[axis])
     }
 
     /// What time can bring back: all that was spent in this period and has not come back yet.
-    pub(crate) fn owed(&self, axis: usize) -> u128 {
+    pub(super) fn owed(&self, axis: usize) -> u128 {
         u128::from(self.used(axis)) + u128::from(self.overage[axis])
+    }
+
+    /// Whether time can bring anything back.
+    #[inline]
+    pub(super) fn is_owed(&self, axis: usize) -> bool {
+        self.overage[axis] > 0 || self.used(axis) > 0
     }
 
     /// Brings back what was spent, at most all that is [owed](Ledger::owed); it pays the overage
     /// first.
-    pub(crate) fn refill(&mut self, axis: usize, units: u128) {
-        let at_most =
-            |units: u128, most: u64| u64::try_from(units).map_or(most, |units| units.min(most));
+    #[inline]
+    pub(super) fn refill(&mut self, axis: usize, units: u64) {
         self.peak[axis] = self.peak(axis);
-        let paid = at_most(units, self.overage[axis]);
-        let freed = at_most(units - u128::from(paid), self.used(axis));
+        let paid = units.min(self.overage[axis]);
+        let freed = (units - paid).min(self.used(axis));
         self.overage[axis] -= paid;
         self.free[axis] =
             self.free[axis].checked_add(freed).expect("what is free is within the cap");
         self.earlier[axis] = self.earlier[axis].saturating_add(paid).saturating_add(freed);
     }
 
+    /// [`refill`](Ledger::refill) by more than a `u64` holds: one of them pays all overage, and
+    /// another one all that is used.
+    pub(super) fn refill_much(&mut self, axis: usize, units: u128) {
+        let paid = units.min(u128::from(self.overage[axis]));
+        self.refill(axis, u64::try_from(paid).expect("it is no more than the overage"));
+        self.refill(axis, u64::try_from(units - paid).unwrap_or(u64::MAX));
+    }
+
     /// What must come free before what is asked fits. What comes free pays the overage first.
-    pub(crate) fn missing(&self, axis: usize, asked: u64) -> u128 {
+    pub(super) fn missing(&self, axis: usize, asked: u64) -> u128 {
         match asked.checked_sub(self.free[axis]) {
             None | Some(0) => 0,
             Some(beyond) => u128::from(beyond) + u128::from(self.overage[axis]),
         }
     }
 
+    /// Whether it fits once all that is reserved was given back.
+    #[inline]
+    pub(super) fn fits_at_best(&self, axis: usize, asked: u64) -> bool {
+        match asked.checked_sub(self.free[axis]) {
+            None | Some(0) => true,
+            Some(beyond) => beyond
+                .checked_add(self.overage[axis])
+                .is_some_and(|missing| missing <= self.reserved[axis]),
+        }
+    }
+
     /// What of that is still missing once all that is reserved was given back.
-    pub(crate) fn missing_at_best(&self, axis: usize, asked: u64) -> u128 {
+    pub(super) fn missing_at_best(&self, axis: usize, asked: u64) -> u128 {
         self.missing(axis, asked).saturating_sub(u128::from(self.reserved[axis]))
+    }
+}
+
+#[cfg(any(test, debug_assertions))]
+impl Ledger {
+    /// The equations at the head of this file, on every axis.
+    pub(super) fn check_invariants(&self) {
+        for axis in 0..Axis::COUNTED {
+            let [free, reserved, cap, overage, peak] =
+                [&self.free, &self.reserved, &self.cap, &self.overage, &self.peak]
+                    .map(|of| of[axis]);
+            let taken = free.checked_add(reserved).is_some_and(|all| all <= cap);
+            assert!(taken, "P1: {reserved} reserved and {free} free of {cap}");
+            assert!(overage == 0 || free == 0, "P2: {overage} owed while {free} are free");
+            assert!(self.capped.contains(axis) || cap == u64::MAX, "no cap is the largest");
+            assert!(peak <= self.peak(axis), "the peak never falls");
+        }
     }
 }
 
@@ -291,14 +350,14 @@ mod tests {
         let mut ledger = ledger(100);
         let mut asked = tokens(60);
         asked[USD] = 7;
-        assert!(ledger.try_spend(&asked));
-        ledger.unspend(&asked);
+        assert!(ledger.try_take(&asked, Take::Spend));
+        ledger.put_back(&asked, Take::Spend);
         assert_eq!(
             (balance(&ledger), ledger.peak(TOKENS), ledger.used(USD)),
             ([0, 0, 100, 0], 0, 0)
         );
         asked[TOKENS] = 101;
-        assert!(!ledger.try_spend(&asked));
+        assert!(!ledger.try_take(&asked, Take::Spend));
         assert_eq!((balance(&ledger), ledger.used(USD)), ([0, 0, 100, 0], 0));
     }
 
@@ -344,7 +403,7 @@ mod tests {
         let mut ledger = Ledger::new(&Quantities::NONE);
         assert_eq!(ledger.cap(TOKENS), None);
         assert!(ledger.fits(&tokens(u64::MAX)));
-        assert!(ledger.try_spend(&tokens(1)));
+        assert!(ledger.try_take(&tokens(1), Take::Spend));
         assert!(!ledger.fits(&tokens(u64::MAX)));
         assert!(ledger.fits(&tokens(u64::MAX - 1)));
     }
@@ -370,7 +429,7 @@ mod tests {
         assert_eq!(ledger.peak(TOKENS), 60);
         settle(&mut ledger, 60, 10);
         assert_eq!(ledger.peak(TOKENS), 60);
-        assert!(ledger.try_spend(&tokens(20)));
+        assert!(ledger.try_take(&tokens(20), Take::Spend));
         assert_eq!(ledger.peak(TOKENS), 60);
         ledger.lower(TOKENS, 70);
         assert_eq!(ledger.peak(TOKENS), 60, "above the cap of today");
@@ -396,7 +455,7 @@ mod tests {
     fn a_reset_of_a_share_creates_no_budget() {
         let mut ledger = ledger(100);
         ledger.hold(&tokens(30));
-        assert!(ledger.try_spend(&tokens(50)));
+        assert!(ledger.try_take(&tokens(50), Take::Spend));
         ledger.reset(AxisSet::of(Axis::Tokens));
         assert_eq!(ledger.cap(TOKENS), Some(50));
         assert_eq!(balance(&ledger), [0, 30, 20, 0]);
@@ -425,7 +484,7 @@ mod tests {
         assert_eq!(balance(&ledger), [70, 30, 0, 5]);
         ledger.refill(TOKENS, 15);
         assert_eq!(balance(&ledger), [60, 30, 10, 0]);
-        ledger.refill(TOKENS, u128::MAX);
+        ledger.refill_much(TOKENS, u128::MAX);
         assert_eq!(balance(&ledger), [0, 30, 70, 0], "what is held does not come back");
         assert_eq!((ledger.spent(TOKENS), ledger.peak(TOKENS)), (90, 100));
     }

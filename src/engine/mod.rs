@@ -1,9 +1,85 @@
-//! One tree of pools as a state machine.
+//! One tree of pools, as a state machine. It knows no lock and reads no clock: every transition is
+//! told the time, if it must know it, and leaves behind the wakers of those that must hear of it.
+//!
+//! The parts own their state, and each rule about it stands in one of them:
+//!
+//! | part | owns |
+//! | --- | --- |
+//! | [`Nodes`] | the pools, their links, and the way up |
+//! | [`Ledger`](ledger::Ledger) | the balances of one pool: the cap rule |
+//! | [`Holds`] | the live and the expired holds |
+//! | [`Queue`] | the waiters, their order, and where each is blocked |
+//! | [`Expiry`] | the holds that may expire, in the order of time |
+//! | [`Refill`](refill::Refill) | the window of one pool |
+//! | [`Keys`](idempotency::Keys) | the idempotency keys of one pool |
+//! | [`Watch`] | the futures that wait for a pool to be closed |
+//!
+//! # What holds between transitions
+//!
+//! [`Engine::check_invariants`] asserts it.
+//!
+//! - In every pool `used + reserved <= cap` on every axis, and what is owed leaves nothing free.
+//! - A pool's `reserved` is what the live holds on it and below it hold, above a carve its share.
+//! - Nobody waits who could be served: each candidate is refused where it is blocked.
+//! - What is counted is there: reservations, waiters, windows, holds that may expire.
 
-pub(crate) mod expiry;
-pub(crate) mod hold;
-pub(crate) mod idempotency;
-pub(crate) mod lease;
-pub(crate) mod ledger;
-pub(crate) mod nodes;
-pub(crate) mod queue;
+use std::time::Instant;
+
+use expiry::Expiry;
+use hold::Holds;
+use nodes::Nodes;
+use queue::Queue;
+use watch::Watch;
+
+mod admission;
+mod caps;
+mod expiry;
+mod hold;
+mod idempotency;
+#[cfg(any(test, debug_assertions))]
+mod invariants;
+mod lease;
+mod ledger;
+mod lifecycle;
+mod nodes;
+mod queue;
+mod refill;
+mod view;
+mod watch;
+
+pub(crate) use admission::Booked;
+pub(crate) use hold::{End, HoldKey};
+pub(crate) use idempotency::Keys;
+pub(crate) use nodes::{Deadline, NodeId, Spec};
+pub(crate) use queue::{Place, WaitKey};
+pub(crate) use refill::Refill;
+pub(crate) use watch::ClosingKey;
+
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Engine {
+    nodes: Nodes,
+    queue: Queue,
+    expiry: Expiry,
+    holds: Holds,
+    watch: Watch,
+    /// The latest instant seen: time never runs back (P8).
+    latest: Option<Instant>,
+    /// The last reading of the clock, which may be earlier: a refusal counts from it.
+    reading: Option<Instant>,
+}
+
+impl Engine {
+    /// A tree of one pool, [`NodeId::ROOT`].
+    pub(crate) fn new(root: Spec) -> Engine {
+        Engine {
+            nodes: Nodes::new(root),
+            queue: Queue::default(),
+            expiry: Expiry::default(),
+            holds: Holds::default(),
+            watch: Watch::default(),
+            latest: None,
+            reading: None,
+        }
+    }
+}

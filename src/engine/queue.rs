@@ -1,102 +1,196 @@
-//! Who waits, in what order, blocked where. Pure: wakers are stored and handed out, never woken
-//! here.
+//! The waiters of a tree: in what order they are served, and where each is blocked.
 //!
-//! Each pool has one queue, first come, first served, by ticket. Only the head of a queue is a
+//! Each pool has one line, first come, first served, by ticket. Only the head of a line is a
 //! *candidate*. A candidate is *blocked* at the first pool on its way up that refuses it, for lack
 //! of room or because an earlier candidate is parked there. It is *parked* there, and at the pools
-//! on the way that it would have passed: it keeps its place in all of them, so that streams of
-//! small ones in two pools cannot take turns to starve a large one that needs both. A pool
-//! that gains room, or loses a candidate, tries the first that is parked at it: one that is still
-//! refused where it is blocked stays, one that is now blocked elsewhere moves there. So a small one
-//! cannot starve a large one, one that is blocked in a child does not hold up those outside of it,
-//! and the cost is that of the grants and the moves.
+//! on its way that it would have passed: it keeps its place in all of them, so that streams of
+//! small waiters in two pools cannot take turns to starve a large one that needs both. A pool that
+//! gains room, or loses a candidate, calls the first that is parked at it: a candidate that is
+//! still refused where it is blocked stays, and one that is now blocked elsewhere moves there. So a
+//! small waiter cannot starve a large one, a waiter that is blocked in a child does not hold up
+//! those outside of it, and the cost is that of the grants and the moves.
 //!
-//! Those compete at a pool who ask it for something that is capped there: on a carved axis nothing
-//! is asked above the carve. One that is blocked where it does not compete (all that can be counted
-//! of an axis without a cap is taken) waits its turn there, too: so as long as the first that is
-//! parked at a pool stays, all that are blocked there do.
+//! Candidates compete at a pool that caps what they ask: on a carved axis nothing is asked above
+//! the carve. A candidate that is blocked where it does not compete, because all that can be
+//! counted of an axis without a cap is taken, waits its turn there, too. So as long as the first
+//! that is parked at a pool stays, all that are blocked there stay.
+//!
+//! ```text
+//!          ┌────────── in line ──────────┐
+//!          │  called    ┌───────────┐    │   room, and no earlier one
+//! wait ───►│  behind ──►│ candidate │────┼──────────────────────────► granted ──► collected
+//!   │      │            └─┬───────▲─┘    │
+//!   │      │       parked │       │      │   closed, late, unsatisfiable
+//!   │      │              ▼       │ room │──────────────────────────► refused ──► collected
+//!   │      │            blocked ──┘      │
+//!   │      └──────────────┬──────────────┘
+//!   └─► granted, refused  └─ dropped: the place is given up
+//! ```
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::num::NonZeroU32;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use slab::Slab;
 
-use crate::engine::hold::HoldKey;
-use crate::engine::nodes::{NodeId, Tree, first_refusal};
+use super::Engine;
+use super::hold::HoldKey;
+use super::nodes::{Asking, Node, NodeId, Way};
 use crate::types::axis::{Axis, Quantities, Units};
 use crate::types::error::{BudgetError, Outlook};
 
 /// The order of arrival; never given out twice.
-type Ticket = u64;
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Ticket(u64);
 
-/// Names one wait, until its owner collects or cancels it.
-pub(crate) type WaitKey = usize;
+/// Names one waiter, until its owner collects or cancels it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct WaitKey(NonZeroU32);
 
-/// Names one that waits for its pool to be closed; never given out twice.
-pub(crate) type ClosingKey = u64;
+impl WaitKey {
+    const FIRST: WaitKey = WaitKey(NonZeroU32::MIN);
 
-/// All that wait in a tree of pools.
+    fn of_slot(slot: usize) -> WaitKey {
+        let key = u32::try_from(slot).ok().and_then(|slot| slot.checked_add(1));
+        WaitKey(key.and_then(NonZeroU32::new).expect("2^32 waiters never live at once"))
+    }
+
+    fn slot(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
+
+/// All waiters of a tree.
 #[derive(Debug, Default)]
-pub(crate) struct Waits {
-    all: Slab<Wait>,
+pub(super) struct Queue {
+    all: Slab<Waiter>,
     /// How many are neither granted nor refused.
-    pub(crate) waiting: usize,
-    last_ticket: Ticket,
-    /// Candidates that may no longer be held where they are parked, the earliest first. Empty
+    waiting: usize,
+    /// How many pools are [contested](Node::is_contested).
+    contested: usize,
+    last_ticket: u64,
+    /// Candidates that may no longer be blocked where they are parked, the earliest first. Empty
     /// between transitions.
     called: BinaryHeap<Reverse<(Ticket, WaitKey)>>,
     /// Pools in which somebody waits for a deadline to come first.
     due: BTreeSet<(Instant, NodeId)>,
-    /// Of those that were granted, refused, told or reminded; to be woken outside the lock, in
-    /// this order.
-    pub(crate) wakers: VecDeque<Waker>,
-    /// Those that wait for a pool to be closed, by pool: a close looks at its own alone.
-    closings: BTreeMap<(NodeId, ClosingKey), Option<Waker>>,
-    last_closing: ClosingKey,
+    /// Of the waiters that were granted, refused or reminded, and of those that watch: to be woken
+    /// outside the lock, in this order.
+    wakers: Wakers,
+}
+
+/// Wakers that a transition leaves behind.
+pub(super) type Wakers = VecDeque<Waker>;
+
+#[derive(Debug)]
+struct Waiter {
+    ticket: Ticket,
+    home: NodeId,
+    /// Where a candidate is blocked; it is parked from its own pool up to this one.
+    blocked: Option<NodeId>,
+    /// Its neighbours in the line of its pool.
+    before: Option<WaitKey>,
+    behind: Option<WaitKey>,
+    outcome: Outcome,
+    asked: Quantities,
+    waker: Option<Waker>,
+    /// When its owner will look again by itself, if ever.
+    timeout: Option<Instant>,
 }
 
 #[derive(Debug)]
-struct Wait {
-    ticket: Ticket,
-    home: NodeId,
-    asked: Quantities,
-    /// Where a candidate is blocked; it is parked from its own pool up to this one.
-    blocked: Option<NodeId>,
-    outcome: Option<Result<HoldKey, BudgetError>>,
-    waker: Option<Waker>,
-    /// When its owner will look again by itself, if ever.
-    alarm: Option<Instant>,
+enum Outcome {
+    Waiting,
+    Granted(HoldKey),
+    /// In a box: few are refused, and a waiter in a long line is a cache miss for each of its
+    /// lines.
+    Refused(Box<BudgetError>),
 }
 
-/// So much of an axis, by a wait.
+impl Waiter {
+    fn is_waiting(&self) -> bool {
+        matches!(self.outcome, Outcome::Waiting)
+    }
+}
+
+/// What a call finds that is ready to wait.
+#[derive(Debug)]
+pub(crate) enum Place {
+    Granted(HoldKey),
+    InLine(WaitKey),
+}
+
+/// So much of an axis, by a waiter.
 type Asked = (usize, u64, WaitKey);
 
-/// The waits of one pool.
+/// The waiters of one pool.
 #[derive(Debug, Default)]
-pub(crate) struct Queue {
-    /// Those of this pool, by ticket.
-    own: BTreeMap<Ticket, WaitKey>,
-    /// The candidates, of this pool and of those below, that wait for this pool or pass it on
-    /// their way.
-    parked: BTreeMap<Ticket, WaitKey>,
+pub(super) struct Line {
+    /// The ends of the line of this pool: a waiter comes behind the last, and leaves from anywhere.
+    first: Option<WaitKey>,
+    last: Option<WaitKey>,
+    /// The candidates, of this pool and of those below, that wait for this pool or pass it on their
+    /// way.
+    parked: Parked,
     /// How many wait, in this pool and in those below.
-    pub(crate) waiting: u64,
+    waiting: u64,
     /// At least what any of them asks here. It falls only when it is looked at or nobody waits.
     most_asked: Units,
-    /// What each of them asks here, axis by axis, once some had to be told that there is no hope:
-    /// then the next of those is found without a look at the others. As long as nobody is, it
-    /// need not be known.
-    asked: Option<BTreeSet<Asked>>,
+    /// What each of them asks here, axis by axis, once some had to be refused as unsatisfiable:
+    /// then the next of those is found without a look at the others. As long as nobody is, it need
+    /// not be known.
+    asked: Option<Box<BTreeSet<Asked>>>,
 }
 
-impl Queue {
-    fn is_empty(&self) -> bool {
-        self.own.is_empty() && self.parked.is_empty()
+/// Candidates by ticket. The first, which is often the only one, lies in place.
+#[derive(Debug, Default)]
+struct Parked {
+    first: Option<(Ticket, WaitKey)>,
+    others: BTreeMap<Ticket, WaitKey>,
+}
+
+impl Parked {
+    fn insert(&mut self, ticket: Ticket, key: WaitKey) {
+        match self.first {
+            Some((first, _)) if first < ticket => _ = self.others.insert(ticket, key),
+            earlier => {
+                self.first = Some((ticket, key));
+                self.others.extend(earlier);
+            }
+        }
     }
 
-    fn begin(&mut self, key: WaitKey, units: &Units) {
+    fn remove(&mut self, ticket: Ticket) {
+        if self.first.is_some_and(|(first, _)| first == ticket) {
+            self.first = self.others.pop_first();
+        } else {
+            self.others.remove(&ticket);
+        }
+    }
+}
+
+impl Line {
+    /// How many wait, in this pool and in those below.
+    pub(super) fn waiting(&self) -> u64 {
+        self.waiting
+    }
+
+    pub(super) fn has_parked(&self) -> bool {
+        self.parked.first.is_some()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.first.is_none() && !self.has_parked()
+    }
+
+    /// The candidate that all others here wait for.
+    fn first_parked(&self) -> Option<WaitKey> {
+        self.parked.first.map(|(_, key)| key)
+    }
+
+    fn enter(&mut self, key: WaitKey, units: &Units) {
         self.waiting += 1;
         for (most, &units) in self.most_asked.iter_mut().zip(units) {
             *most = units.max(*most);
@@ -106,7 +200,7 @@ impl Queue {
         }
     }
 
-    fn end(&mut self, key: WaitKey, units: &Units) {
+    fn leave(&mut self, key: WaitKey, units: &Units) {
         self.waiting -= 1;
         if self.waiting == 0 {
             (self.most_asked, self.asked) = (Units::default(), None);
@@ -118,180 +212,252 @@ impl Queue {
 }
 
 fn each_asked(key: WaitKey, units: Units) -> impl Iterator<Item = Asked> {
-    units
-        .into_iter()
-        .enumerate()
-        .filter(|(_, units)| *units > 0)
-        .map(move |(axis, units)| (axis, units, key))
+    let each = units.into_iter().enumerate().filter(|(_, units)| *units > 0);
+    each.map(move |(axis, units)| (axis, units, key))
 }
 
-/// Asking with patience.
-impl Tree {
+impl Queue {
+    #[inline]
+    pub(super) fn has_waiting(&self) -> bool {
+        self.waiting > 0
+    }
+
+    /// Whether the expiry of a hold may serve a waiter.
+    pub(super) fn is_contested(&self) -> bool {
+        self.contested > 0
+    }
+
+    fn get(&self, key: WaitKey) -> &Waiter {
+        &self.all[key.slot()]
+    }
+
+    fn get_mut(&mut self, key: WaitKey) -> &mut Waiter {
+        &mut self.all[key.slot()]
+    }
+
+    fn ticket(&mut self) -> Ticket {
+        self.last_ticket += 1;
+        Ticket(self.last_ticket)
+    }
+
+    /// Puts a waiter at the end of a line.
+    fn append(&mut self, line: &mut Line, home: NodeId, asked: Quantities) -> WaitKey {
+        let waiter = Waiter {
+            ticket: self.ticket(),
+            home,
+            blocked: None,
+            before: line.last,
+            behind: None,
+            outcome: Outcome::Waiting,
+            asked,
+            waker: None,
+            timeout: None,
+        };
+        let key = WaitKey::of_slot(self.all.insert(waiter));
+        self.waiting += 1;
+        match line.last.replace(key) {
+            Some(before) => self.get_mut(before).behind = Some(key),
+            None => line.first = Some(key),
+        }
+        key
+    }
+
+    /// Takes a waiter out of its line, wherever it stands.
+    fn unlink(&mut self, line: &mut Line, key: WaitKey) {
+        let Waiter { before, behind, .. } = *self.get(key);
+        self.waiting -= 1;
+        match before {
+            Some(before) => self.get_mut(before).behind = behind,
+            None => line.first = behind,
+        }
+        match behind {
+            Some(behind) => self.get_mut(behind).before = before,
+            None => line.last = before,
+        }
+    }
+
+    /// The waiters of a line, in their order.
+    fn of_line(&self, line: &Line) -> impl Iterator<Item = (WaitKey, &Waiter)> {
+        let keys = std::iter::successors(line.first, |&key| self.get(key).behind);
+        keys.map(|key| (key, self.get(key)))
+    }
+
+    fn call(&mut self, key: WaitKey) {
+        self.called.push(Reverse((self.get(key).ticket, key)));
+    }
+
+    /// What became of a waiter, whose owner is to be woken for it.
+    fn resolve(&mut self, key: WaitKey, outcome: Outcome) {
+        let waiter = self.get_mut(key);
+        waiter.outcome = outcome;
+        let waker = waiter.waker.take();
+        self.wakers.extend(waker);
+    }
+}
+
+/// Waiting, as its owner sees it.
+impl Engine {
     /// Reserves now, or takes a ticket. Refused at once if it can never fit.
     pub(crate) fn wait(
         &mut self,
         at: NodeId,
         amount: &Quantities,
         now: Option<Instant>,
-    ) -> Result<Result<HoldKey, WaitKey>, BudgetError> {
+    ) -> Result<Place, BudgetError> {
         let asked = amount.with(Axis::InFlight, 1);
-        let now = self.touch(at, asked.units(), now);
-        if !self.is_open(at, now) || self.is_hopeless(at, asked.units()) {
+        let now = self.advance(at, asked.units(), now);
+        if !self.is_open(at, now) || self.is_unsatisfiable(at, asked.units()) {
             return Err(self.refuse(at, asked.units(), now));
         }
-        if self.queued_at(at, asked.units()).is_none() && self.fits(at, asked.units()) {
-            return Ok(Ok(self.begin(at, asked)));
+        if self.queued_at(at, asked.units()).is_none() && self.nodes.fits(at, asked.units()) {
+            return Ok(Place::Granted(self.begin(at, asked)));
         }
-        Ok(Err(self.enqueue(at, asked)))
+        Ok(Place::InLine(self.enqueue(at, asked)))
     }
 
-    fn is_hopeless(&self, at: NodeId, asked: &Units) -> bool {
-        self.exceeded(at, asked).is_some_and(|refusal| refusal.outlook == Outlook::Never)
-    }
-
-    /// The first pool on the way up where others wait for what is asked here, too.
+    /// The first pool on the way up where others wait for what is asked here, too: the called one,
+    /// or one that caps any of it.
     #[inline]
-    pub(crate) fn queued_at(&self, at: NodeId, asked: &Units) -> Option<NodeId> {
-        if self.waits.waiting == 0 {
+    pub(super) fn queued_at(&self, at: NodeId, asked: &Units) -> Option<NodeId> {
+        if !self.queue.has_waiting() {
             return None;
         }
-        self.competing(at, asked).find(|&id| !self.nodes[id].queue.is_empty())
-    }
-
-    /// The pools on the way up that matter to what is asked: the called one, and those with a cap
-    /// on any of it.
-    fn competing(&self, at: NodeId, asked: &Units) -> impl Iterator<Item = NodeId> {
-        let ways = self.asked_on_path(at, asked);
-        ways.filter(move |(id, asked)| *id == at || self.nodes[*id].caps_any(asked))
-            .map(|(id, _)| id)
+        let mut way = self.nodes.asking(at, asked);
+        let queued = way
+            .find(|(id, node, asked)| !node.line.is_empty() && (*id == at || node.caps_any(asked)));
+        queued.map(|(id, ..)| id)
     }
 
     fn enqueue(&mut self, home: NodeId, asked: Quantities) -> WaitKey {
-        self.waits.last_ticket += 1;
-        let ticket = self.waits.last_ticket;
-        let key = self.waits.all.insert(Wait {
-            ticket,
-            home,
-            asked,
-            blocked: None,
-            outcome: None,
-            waker: None,
-            alarm: None,
-        });
-        self.waits.waiting += 1;
         let node = &mut self.nodes[home];
-        node.queue.own.insert(ticket, key);
+        let key = self.queue.append(&mut node.line, home, asked);
         if let Some(deadline) = node.deadline {
-            self.waits.due.insert((deadline.at, home));
+            self.queue.due.insert((deadline.at, home));
         }
-        let mut asked = *asked.units();
-        self.visit_path(home, |node| {
-            node.queue.begin(key, &asked);
-            node.carve(&mut asked);
-        });
-        self.call_next(home);
-        self.serve();
+        let mut asking = Asking::from(home, asked.units());
+        while let Some((_, node)) = asking.up_mut(&mut self.nodes) {
+            node.line.enter(key, asking.units());
+        }
+        self.call_head(home);
+        self.process_waiters();
         key
     }
 
-    /// What became of a wait: collected once. Until then `waker` is kept; the one kept before is
-    /// given back, to be dropped outside the lock. The last is the instant at which its owner
-    /// must look again, should it not be woken before.
+    /// What became of a waiter: collected once. Until then `waker` is kept; the one kept before is
+    /// given back, to be dropped outside the lock. The last is the instant at which its owner must
+    /// look again, should it not be woken before.
     pub(crate) fn poll_wait(
         &mut self,
         key: WaitKey,
         waker: Waker,
         now: Option<Instant>,
     ) -> (Poll<Result<HoldKey, BudgetError>>, Option<Waker>, Option<Instant>) {
-        let Wait { home, asked, .. } = self.waits.all[key];
-        self.touch(home, asked.units(), now);
-        if let Some(outcome) = self.waits.all[key].outcome.take() {
-            self.waits.all.remove(key);
-            return (Poll::Ready(outcome), Some(waker), None);
+        let Waiter { home, asked, .. } = *self.queue.get(key);
+        self.advance(home, asked.units(), now);
+        if self.queue.get(key).is_waiting() {
+            let timeout = self.next_timeout(key);
+            let waiter = self.queue.get_mut(key);
+            waiter.timeout = timeout;
+            return (Poll::Pending, waiter.waker.replace(waker), timeout);
         }
-        let alarm = self.alarm(key);
-        let wait = &mut self.waits.all[key];
-        wait.alarm = alarm;
-        (Poll::Pending, wait.waker.replace(waker), alarm)
+        let outcome = match self.queue.all.remove(key.slot()).outcome {
+            Outcome::Granted(hold) => Ok(hold),
+            Outcome::Refused(refusal) => Err(*refusal),
+            Outcome::Waiting => unreachable!("it was asked above"),
+        };
+        (Poll::Ready(outcome), Some(waker), None)
     }
 
     /// The owner has gone: its place is given up, or what it was granted is given back. Returns
     /// what to drop outside the lock.
     pub(crate) fn cancel_wait(&mut self, key: WaitKey) -> Option<Waker> {
-        if self.waits.all[key].outcome.is_none() {
+        if self.queue.get(key).is_waiting() {
             self.unqueue(key);
-            self.serve();
+            self.process_waiters();
         }
-        let wait = self.waits.all.remove(key);
-        if let Some(Ok(granted)) = wait.outcome {
+        let waiter = self.queue.all.remove(key.slot());
+        if let Outcome::Granted(hold) = waiter.outcome {
             // It reads no clock: this happens at the latest instant seen.
-            self.turn_to_latest(wait.home);
-            self.release(granted, None);
+            self.refill_to_latest(waiter.home);
+            self.end(hold, super::hold::End::Release, None);
         }
-        wait.waker
+        waiter.waker
+    }
+
+    /// What the transition leaves behind to be woken.
+    #[inline]
+    pub(crate) fn wakers(&mut self) -> &mut Wakers {
+        &mut self.queue.wakers
     }
 }
 
 /// How the queue moves on.
-impl Tree {
-    /// After any change of the balances on a path: tells those who can never be met now, and serves
-    /// those who can.
+impl Engine {
+    /// After a change of the balances on a way: refuses the waiters that can never be met now, and
+    /// serves those that can.
     #[inline]
-    pub(crate) fn stir(&mut self, at: NodeId) {
-        if self.waits.waiting > 0 {
-            self.tell_hopeless(at);
-            self.serve_path(at);
+    pub(super) fn balances_changed(&mut self, at: NodeId) {
+        if self.queue.has_waiting() {
+            self.call_changed(at);
+            self.process_waiters();
         }
     }
 
-    /// Serves all that were called, and those parked on a path.
-    pub(crate) fn serve_path(&mut self, at: NodeId) {
-        let mut above = Some(at);
-        while let Some(id) = above {
-            self.call_parked(id);
-            above = self.nodes[id].parent;
+    /// [`balances_changed`](Engine::balances_changed), but the caller serves the waiters.
+    pub(super) fn call_changed(&mut self, at: NodeId) {
+        if self.queue.has_waiting() {
+            self.reject_unsatisfiable(at);
+            self.call_way(at);
         }
-        self.serve();
+    }
+
+    /// Calls the first candidates that are parked on a way.
+    pub(super) fn call_way(&mut self, at: NodeId) {
+        let mut way = Way::from(at);
+        while let Some(id) = way.up(&self.nodes) {
+            self.call_parked(id);
+        }
     }
 
     /// Calls the first of those parked at a pool, after the pool gained room or lost one of them.
-    pub(crate) fn call_parked(&mut self, at: NodeId) {
-        if let Some((&ticket, &key)) = self.nodes[at].queue.parked.first_key_value() {
-            self.waits.called.push(Reverse((ticket, key)));
+    pub(super) fn call_parked(&mut self, at: NodeId) {
+        if let Some((ticket, key)) = self.nodes[at].line.parked.first {
+            self.queue.called.push(Reverse((ticket, key)));
         }
     }
 
-    /// Calls the head of a pool's queue, if it is new there.
-    fn call_next(&mut self, home: NodeId) {
-        if let Some((&ticket, &key)) = self.nodes[home].queue.own.first_key_value() {
-            if self.waits.all[key].blocked.is_none() {
-                self.waits.called.push(Reverse((ticket, key)));
+    /// Calls the head of a pool's line, if it is new there.
+    fn call_head(&mut self, home: NodeId) {
+        if let Some(head) = self.nodes[home].line.first {
+            if self.queue.get(head).blocked.is_none() {
+                self.queue.call(head);
             }
         }
     }
 
-    /// Tries all that were called, and whoever moves up behind them, by ticket: each stays where it
-    /// is still refused, or is parked where it is blocked now, or is granted.
-    pub(crate) fn serve(&mut self) {
-        while let Some(Reverse((_, key))) = self.waits.called.pop() {
-            if self.waits.all[key].outcome.is_some() {
+    /// Tries the candidates that were called, and those that move up behind them, by ticket: each
+    /// stays where it is still refused, or is parked where it is blocked now, or is granted.
+    pub(super) fn process_waiters(&mut self) {
+        while let Some(Reverse((_, key))) = self.queue.called.pop() {
+            if !self.queue.get(key).is_waiting() {
                 continue;
             }
             if !self.stays(key) {
                 match self.blocked_at(key) {
-                    Some(pool) => self.park(key, pool),
                     None => {
                         self.grant(key);
                         continue;
                     }
+                    Some(pool) if self.reclaim_for(pool) => {
+                        self.queue.call(key);
+                        continue;
+                    }
+                    Some(pool) => self.park(key, pool),
                 }
             }
             if self.is_too_late_for(key) {
-                let refusal = self.explain(
-                    self.waits.all[key].home,
-                    self.waits.all[key].asked.units(),
-                    self.latest,
-                );
+                let Waiter { home, asked, .. } = self.queue.get(key);
+                let refusal = self.explain(*home, asked.units(), self.latest);
                 self.turn_away(vec![(key, refusal)]);
             } else {
                 self.remind(key);
@@ -299,227 +465,247 @@ impl Tree {
         }
     }
 
-    /// Whether a window will bring back enough only after the deadline of the one that waits. (The
-    /// pool where it is blocked knows no deadline but its own.) Those behind it are told when
-    /// they are the first.
+    /// Before a candidate is parked at a pool, what has expired there gives back: no call had to
+    /// reclaim it as long as nobody waited for it. Returns whether there was anything.
+    fn reclaim_for(&mut self, pool: NodeId) -> bool {
+        if self.nodes[pool].expiring == 0 {
+            return false;
+        }
+        let due = self.latest.and_then(|latest| self.expiry.next_due(latest));
+        due.inspect(|&hold| self.reclaim_step(hold)).is_some()
+    }
+
+    /// Whether a window will bring back enough only after the deadline of the waiter. (The pool
+    /// where it is blocked knows no deadline but its own.) Those behind it are told when they are
+    /// the first.
     fn is_too_late_for(&self, key: WaitKey) -> bool {
-        let Wait { home, asked, .. } = &self.waits.all[key];
-        self.schedule.windows > 0 && self.is_hopeless(*home, asked.units())
+        let Waiter { home, asked, .. } = self.queue.get(key);
+        self.nodes.has_windows() && self.is_unsatisfiable(*home, asked.units())
     }
 
     /// Whether the pool at which a candidate is blocked refuses it still.
     fn stays(&self, key: WaitKey) -> bool {
-        let wait = &self.waits.all[key];
-        let blocked = wait.blocked.and_then(|pool| Some((pool, self.asked_at(pool, wait)?)));
-        blocked.is_some_and(|(pool, asked)| self.refuses(pool, &asked, wait))
+        let waiter = self.queue.get(key);
+        let blocked = waiter.blocked.and_then(|pool| Some((pool, self.asked_at(pool, waiter)?)));
+        blocked.is_some_and(|(pool, asked)| self.refuses(pool, &asked, waiter))
     }
 
-    /// What a wait asks of a pool, if that is on its way.
-    fn asked_at(&self, pool: NodeId, wait: &Wait) -> Option<Units> {
-        let mut path = self.asked_on_path(wait.home, wait.asked.units());
-        path.find(|(id, _)| *id == pool).map(|(_, asked)| asked)
+    /// What a waiter asks of a pool, if that is on its way.
+    fn asked_at(&self, pool: NodeId, waiter: &Waiter) -> Option<Units> {
+        let mut way = self.nodes.asking(waiter.home, waiter.asked.units());
+        way.find(|(id, ..)| *id == pool).map(|(.., asked)| asked)
     }
 
     /// The first pool on the way up that refuses a candidate.
     fn blocked_at(&self, key: WaitKey) -> Option<NodeId> {
-        let wait = &self.waits.all[key];
-        let mut path = self.asked_on_path(wait.home, wait.asked.units());
-        path.find(|(id, asked)| self.refuses(*id, asked, wait)).map(|(id, _)| id)
+        let waiter = self.queue.get(key);
+        let mut way = self.nodes.asking(waiter.home, waiter.asked.units());
+        way.find(|(id, _, asked)| self.refuses(*id, asked, waiter)).map(|(id, ..)| id)
     }
 
     /// It does not fit there, or an earlier one waits there for the same.
-    fn refuses(&self, pool: NodeId, asked: &Units, wait: &Wait) -> bool {
+    fn refuses(&self, pool: NodeId, asked: &Units, waiter: &Waiter) -> bool {
         let node = &self.nodes[pool];
-        let earlier =
-            || node.queue.parked.first_key_value().is_some_and(|(&first, _)| first < wait.ticket);
-        !node.ledger.fits(asked) || (self.takes_turn(pool, asked, wait) && earlier())
-    }
-
-    /// Whether a candidate must wait its turn at a pool, and is parked there on its way up: its
-    /// own, one with a cap on what it asks, and where it is blocked now.
-    fn takes_turn(&self, pool: NodeId, asked: &Units, wait: &Wait) -> bool {
-        pool == wait.home || wait.blocked == Some(pool) || self.nodes[pool].caps_any(asked)
+        let first = node.line.parked.first;
+        let earlier = first.is_some_and(|(first, _)| first < waiter.ticket);
+        !node.ledger.fits(asked) || (earlier && takes_turn(pool, node, asked, waiter))
     }
 
     /// Hands the units over in the transition that freed them: nobody can take them in between.
     fn grant(&mut self, key: WaitKey) {
-        let (home, asked) = (self.waits.all[key].home, self.waits.all[key].asked);
+        let Waiter { home, asked, .. } = *self.queue.get(key);
         self.unqueue(key);
         let hold = self.begin(home, asked);
-        self.resolve(key, Ok(hold));
+        self.queue.resolve(key, Outcome::Granted(hold));
     }
 
-    /// All before any of those behind them is looked at: then none of them is in the way any more,
-    /// nor is served.
+    /// Refuses all of them before any of those behind them is looked at: then none of them is in
+    /// the way any more, nor is served.
     fn turn_away(&mut self, refusals: Vec<(WaitKey, BudgetError)>) {
         for (key, refusal) in refusals {
             self.unqueue(key);
-            self.count_refused(self.waits.all[key].home);
-            self.resolve(key, Err(refusal));
+            self.count_refused(self.queue.get(key).home);
+            self.queue.resolve(key, Outcome::Refused(Box::new(refusal)));
         }
     }
 
-    fn resolve(&mut self, key: WaitKey, outcome: Result<HoldKey, BudgetError>) {
-        let wait = &mut self.waits.all[key];
-        wait.outcome = Some(outcome);
-        self.waits.wakers.extend(wait.waker.take());
-    }
-
-    /// Its place is free: calls those that were behind it, in its own queue and where it was
-    /// parked.
+    /// Its place is free: calls those that were behind it, in its own line and where it was parked.
     fn unqueue(&mut self, key: WaitKey) {
         self.unpark(key);
-        let Wait { ticket, home, asked, .. } = self.waits.all[key];
-        let mut asked = *asked.units();
-        self.waits.waiting -= 1;
+        let Waiter { home, asked, .. } = *self.queue.get(key);
         let node = &mut self.nodes[home];
-        node.queue.own.remove(&ticket);
-        if let (true, Some(deadline)) = (node.queue.own.is_empty(), node.deadline) {
-            self.waits.due.remove(&(deadline.at, home));
+        self.queue.unlink(&mut node.line, key);
+        if let (None, Some(deadline)) = (node.line.first, node.deadline) {
+            self.queue.due.remove(&(deadline.at, home));
         }
-        self.visit_path(home, |node| {
-            node.queue.end(key, &asked);
-            node.carve(&mut asked);
-        });
-        self.call_next(home);
+        let mut asking = Asking::from(home, asked.units());
+        while let Some((_, node)) = asking.up_mut(&mut self.nodes) {
+            node.line.leave(key, asking.units());
+        }
+        self.call_head(home);
     }
 
     fn park(&mut self, key: WaitKey, blocked: NodeId) {
         self.unpark(key);
-        let wait = &mut self.waits.all[key];
-        wait.blocked = Some(blocked);
-        let ticket = wait.ticket;
-        self.visit_parked(key, |tree, pool| _ = tree.nodes[pool].queue.parked.insert(ticket, key));
+        let waiter = self.queue.get_mut(key);
+        waiter.blocked = Some(blocked);
+        let ticket = waiter.ticket;
+        self.visit_parked(key, |engine, pool| {
+            engine.change_contested(pool, |node| node.line.parked.insert(ticket, key));
+        });
     }
 
     fn unpark(&mut self, key: WaitKey) {
-        let ticket = self.waits.all[key].ticket;
-        self.visit_parked(key, |tree, pool| {
-            tree.nodes[pool].queue.parked.remove(&ticket);
-            tree.call_parked(pool);
+        let ticket = self.queue.get(key).ticket;
+        self.visit_parked(key, |engine, pool| {
+            engine.change_contested(pool, |node| node.line.parked.remove(ticket));
+            engine.call_parked(pool);
         });
-        self.waits.all[key].blocked = None;
+        self.queue.get_mut(key).blocked = None;
     }
 
-    /// The pools at which a candidate is parked: from its own up to where it is blocked, as far as
-    /// they matter to it.
-    fn visit_parked(&mut self, key: WaitKey, visit: impl Fn(&mut Tree, NodeId)) {
-        let wait = &self.waits.all[key];
-        let Some(blocked) = wait.blocked else { return };
-        let (home, mut asked) = (wait.home, *wait.asked.units());
-        let mut above = Some(home);
-        while let Some(id) = above {
-            let takes_turn = self.takes_turn(id, &asked, &self.waits.all[key]);
-            let node = &self.nodes[id];
-            node.carve(&mut asked);
-            above = node.parent.filter(|_| id != blocked);
-            if takes_turn {
+    /// Visits the pools at which a candidate is parked: from its own up to where it is blocked, as
+    /// far as it takes its turn there.
+    fn visit_parked(&mut self, key: WaitKey, visit: impl Fn(&mut Engine, NodeId)) {
+        let Waiter { home, asked, blocked, .. } = *self.queue.get(key);
+        let Some(blocked) = blocked else { return };
+        let mut asking = Asking::from(home, asked.units());
+        while let Some(id) = asking.up(&self.nodes) {
+            if takes_turn(id, &self.nodes[id], asking.units(), self.queue.get(key)) {
                 visit(self, id);
             }
+            if id == blocked {
+                return;
+            }
         }
+    }
+
+    /// Changes what decides whether a pool is [contested](Node::is_contested), and counts that.
+    pub(super) fn change_contested(&mut self, pool: NodeId, change: impl FnOnce(&mut Node)) {
+        let node = &mut self.nodes[pool];
+        let was = node.is_contested();
+        change(node);
+        let is = node.is_contested();
+        self.queue.contested = self.queue.contested + usize::from(is) - usize::from(was);
     }
 }
 
-/// Those for whom there is nothing to wait for any more.
-impl Tree {
-    /// Tells those that no release can meet now. A pool looks at them only where the most that is
-    /// asked of it may be more than it can ever give.
-    fn tell_hopeless(&mut self, at: NodeId) {
-        let mut above = Some(at);
-        while let Some(id) = above {
+/// Whether a candidate must wait its turn at a pool, and is parked there on its way up: its own,
+/// one with a cap on what it asks, and where it is blocked now.
+fn takes_turn(pool: NodeId, node: &Node, asked: &Units, waiter: &Waiter) -> bool {
+    pool == waiter.home || waiter.blocked == Some(pool) || node.caps_any(asked)
+}
+
+/// Waiters that have nothing to wait for any more.
+impl Engine {
+    /// Refuses the waiters that no release can meet now. A pool looks at them only where the most
+    /// that is asked of it may be more than it can ever give.
+    fn reject_unsatisfiable(&mut self, at: NodeId) {
+        let mut way = Way::from(at);
+        while let Some(id) = way.up(&self.nodes) {
             let node = &self.nodes[id];
-            above = node.parent;
-            if node.queue.waiting > 0 && !node.can_ever_fit(&node.queue.most_asked) {
-                self.tell_hopeless_of(id);
+            if node.line.waiting > 0 && !node.can_ever_fit(&node.line.most_asked) {
+                self.reject_unsatisfiable_at(id);
             }
         }
     }
 
-    fn tell_hopeless_of(&mut self, pool: NodeId) {
-        let asked = self.nodes[pool].queue.asked.take().unwrap_or_else(|| self.all_asked(pool));
+    fn reject_unsatisfiable_at(&mut self, pool: NodeId) {
+        let known = self.nodes[pool].line.asked.take();
+        let asked = known.unwrap_or_else(|| Box::new(self.all_asked(pool)));
         let (mut most_asked, mut hopeless) = (Units::default(), BTreeSet::new());
         for (axis, most) in most_asked.iter_mut().enumerate() {
-            // Whoever asks for more has no more hope than one that asks for less.
-            for &(_, units, key) in asked.range((axis, 0, 0)..(axis + 1, 0, 0)).rev() {
+            // A waiter that asks for more has no more hope than one that asks for less.
+            let of_axis = (axis, 0, WaitKey::FIRST)..(axis + 1, 0, WaitKey::FIRST);
+            for &(_, units, key) in asked.range(of_axis).rev() {
                 if self.nodes[pool].has_hope(axis, units) {
                     *most = units;
                     break;
                 }
-                hopeless.insert((self.waits.all[key].ticket, key));
+                hopeless.insert((self.queue.get(key).ticket, key));
             }
         }
-        let queue = &mut self.nodes[pool].queue;
-        (queue.most_asked, queue.asked) = (most_asked, Some(asked));
+        let line = &mut self.nodes[pool].line;
+        (line.most_asked, line.asked) = (most_asked, Some(asked));
         let refusal = |(_, key): (Ticket, WaitKey)| {
-            let wait = &self.waits.all[key];
-            let refusal = self.exceeded(wait.home, wait.asked.units());
-            (key, refusal.expect("what can never fit does not fit now").into())
+            let Waiter { home, asked, .. } = self.queue.get(key);
+            let lack = self.nodes.lack(*home, asked.units());
+            (key, lack.expect("what can never fit does not fit now").refusal(self.reading))
         };
         let refusals = hopeless.into_iter().map(refusal).collect();
         self.turn_away(refusals);
     }
 
-    /// What is asked of a pool by all that wait.
+    /// What is asked of a pool by all that wait in it and below it. It costs what waits there, not
+    /// what the tree holds.
     fn all_asked(&self, pool: NodeId) -> BTreeSet<Asked> {
-        let waiting = self.waits.all.iter().filter(|(_, wait)| wait.outcome.is_none());
-        let asked = waiting.filter_map(|(key, wait)| Some((key, self.asked_at(pool, wait)?)));
-        asked.flat_map(|(key, units)| each_asked(key, units)).collect()
+        let (mut asked, mut pools) = (BTreeSet::new(), vec![pool]);
+        while let Some(id) = pools.pop() {
+            for (key, waiter) in self.queue.of_line(&self.nodes[id].line) {
+                let units = self.asked_at(pool, waiter).expect("the pool is on its way");
+                asked.extend(each_asked(key, units));
+            }
+            let children = self.nodes.children(id);
+            pools.extend(children.filter(|&child| self.nodes[child].line.waiting > 0));
+        }
+        asked
     }
 
-    /// Tells those whose deadline has come by the latest instant seen.
+    /// Refuses the waiters whose deadline has come by the latest instant seen.
     #[inline]
-    pub(crate) fn tell_late(&mut self) {
-        let is_due = |(at, _): &&(Instant, NodeId)| Some(*at) <= self.latest;
-        if self.waits.due.first().is_some_and(|first| is_due(&first)) {
-            let due: Vec<_> =
-                self.waits.due.iter().take_while(is_due).map(|(_, pool)| *pool).collect();
-            self.turn_all_away(&due, self.latest);
-            self.serve();
+    pub(super) fn reject_late(&mut self) {
+        if self.queue.due.first().is_some_and(|(at, _)| Some(*at) <= self.latest) {
+            self.reject_all_late();
         }
     }
 
-    /// Tells those that wait in pools that have just been closed, and those that wait for that.
-    pub(crate) fn tell_closed(&mut self, pools: Vec<NodeId>) {
-        self.turn_all_away(&pools, None);
-        let Waits { closings, wakers, .. } = &mut self.waits;
-        for pool in pools {
-            let told = closings.range_mut((pool, ClosingKey::MIN)..=(pool, ClosingKey::MAX));
-            wakers.extend(told.filter_map(|(_, waker)| waker.take()));
+    #[cold]
+    fn reject_all_late(&mut self) {
+        let late = self.queue.due.iter().take_while(|(at, _)| Some(*at) <= self.latest);
+        let pools: Vec<NodeId> = late.map(|(_, pool)| *pool).collect();
+        self.reject_all(&pools, self.latest);
+        self.process_waiters();
+    }
+
+    /// Refuses the waiters in pools that have just been closed, and tells those that watch for it.
+    pub(super) fn reject_closed(&mut self, pools: &[NodeId]) {
+        self.reject_all(pools, None);
+        for &pool in pools {
+            self.queue.wakers.extend(self.watch.take(pool));
         }
     }
 
-    fn turn_all_away(&mut self, pools: &[NodeId], now: Option<Instant>) {
+    fn reject_all(&mut self, pools: &[NodeId], now: Option<Instant>) {
         let mut refusals = Vec::new();
         for &pool in pools {
-            for &key in self.nodes[pool].queue.own.values() {
-                refusals.push((key, self.explain(pool, self.waits.all[key].asked.units(), now)));
+            for (key, waiter) in self.queue.of_line(&self.nodes[pool].line) {
+                refusals.push((key, self.explain(pool, waiter.asked.units(), now)));
             }
         }
         self.turn_away(refusals);
     }
 }
 
-/// Those for whom time is enough.
-impl Tree {
-    /// When time alone may change what becomes of a wait: its deadline comes; and for the first of
-    /// those that are blocked at a pool, enough has come back there, or a hold expires. The
+/// Waiters for which time is enough.
+impl Engine {
+    /// When time alone may change what becomes of a waiter: its deadline comes; and for the first
+    /// of those that are blocked at a pool, enough has come back there, or a hold expires. The
     /// others cannot pass it whatever the time.
-    fn alarm(&self, key: WaitKey) -> Option<Instant> {
-        let wait = &self.waits.all[key];
-        let deadline = self.nodes[wait.home].deadline.map(|deadline| deadline.at);
-        let blocked = wait.blocked.filter(|pool| self.first_parked(*pool) == Some(key));
-        let expiry = blocked.and_then(|_| self.schedule.next_expiry());
-        let room = blocked.and_then(|pool| self.room_in_time(pool, wait));
+    fn next_timeout(&self, key: WaitKey) -> Option<Instant> {
+        let waiter = self.queue.get(key);
+        let deadline = self.nodes[waiter.home].deadline.map(|deadline| deadline.at);
+        let first = |pool: &NodeId| self.nodes[*pool].line.first_parked() == Some(key);
+        let Some(blocked) = waiter.blocked.filter(first) else { return deadline };
+        let expires = self.nodes[blocked].expiring > 0;
+        let expiry = if expires { self.expiry.next() } else { None };
+        let room = self.room_in_time(blocked, waiter);
         deadline.into_iter().chain(expiry).chain(room).min()
     }
 
-    fn first_parked(&self, pool: NodeId) -> Option<WaitKey> {
-        self.nodes[pool].queue.parked.first_key_value().map(|(_, &key)| key)
-    }
-
-    fn room_in_time(&self, pool: NodeId, wait: &Wait) -> Option<Instant> {
-        let asked = self.asked_at(pool, wait)?;
-        match first_refusal(std::iter::once(&self.nodes[pool]), &asked, None)?.outlook {
+    fn room_in_time(&self, pool: NodeId, waiter: &Waiter) -> Option<Instant> {
+        let node = &self.nodes[pool];
+        node.window.as_ref()?;
+        match node.lack(&self.asked_at(pool, waiter)?, node.deadline)?.outlook {
             Outlook::At(at) => Some(at),
             _ => None,
         }
@@ -527,50 +713,95 @@ impl Tree {
 
     /// Wakes the owner of a candidate, to look again, if it must do so earlier than it knows.
     fn remind(&mut self, key: WaitKey) {
-        if self.schedule.is_idle() || self.waits.all[key].waker.is_none() {
+        let idle = !self.nodes.has_windows() && !self.expiry.may_expire();
+        if idle || self.queue.get(key).waker.is_none() {
             return;
         }
-        let alarm = self.alarm(key);
-        let wait = &mut self.waits.all[key];
-        if alarm.is_some_and(|alarm| wait.alarm.is_none_or(|known| alarm < known)) {
-            self.waits.wakers.extend(wait.waker.take());
+        let timeout = self.next_timeout(key);
+        let waiter = self.queue.get_mut(key);
+        if timeout.is_some_and(|timeout| waiter.timeout.is_none_or(|known| timeout < known)) {
+            let waker = waiter.waker.take();
+            self.queue.wakers.extend(waker);
         }
     }
 
-    /// The same for all whom a hold on this path may block, after it was given a time.
-    pub(crate) fn remind_path(&mut self, at: NodeId) {
-        let mut above = Some(at).filter(|_| self.waits.waiting > 0);
-        while let Some(id) = above {
-            if let Some(first) = self.first_parked(id) {
+    /// [`remind`](Engine::remind), for all that a hold on this way may block, after it was given a
+    /// time.
+    pub(super) fn remind_way(&mut self, at: NodeId) {
+        let mut way = Way::from(at);
+        while let Some(id) = way.up(&self.nodes).filter(|_| self.queue.has_waiting()) {
+            if let Some(first) = self.nodes[id].line.first_parked() {
                 self.remind(first);
             }
-            above = self.nodes[id].parent;
         }
     }
 }
 
-/// Waiting for the end.
-impl Tree {
-    /// Whether a pool is closed. If not, `waker` is kept under `key`, and the one kept before is
-    /// given back, to be dropped outside the lock.
-    pub(crate) fn poll_closed(
-        &mut self,
-        pool: NodeId,
-        key: &mut Option<ClosingKey>,
-        waker: Waker,
-    ) -> (Poll<()>, Option<Waker>) {
-        if self.nodes[pool].closed {
-            return (Poll::Ready(()), Some(waker));
+#[cfg(any(test, debug_assertions))]
+impl Engine {
+    /// Lines are linked both ways; the counts are those of the waiters; candidates are parked from
+    /// their pool up to where they are blocked, and are refused there; nobody is left called.
+    pub(super) fn check_queue(&self) {
+        assert!(self.queue.called.is_empty(), "nobody is left called");
+        let (mut waiting, mut parked, mut contested) = (0, 0, 0);
+        for id in self.nodes.ids() {
+            let node = &self.nodes[id];
+            contested += usize::from(node.is_contested());
+            parked += node.line.parked.first.iter().count() + node.line.parked.others.len();
+            let first = node.line.parked.first.map(|(ticket, _)| ticket);
+            let next = node.line.parked.others.first_key_value().map(|(&ticket, _)| ticket);
+            assert!(next.is_none() || first < next, "the first is the earliest");
+            let mut before = None;
+            for (key, waiter) in self.queue.of_line(&node.line) {
+                waiting += 1;
+                assert!(waiter.is_waiting() && waiter.home == id && waiter.before == before);
+                let is_head = before.is_none();
+                assert_eq!(waiter.blocked.is_some(), is_head, "a candidate is the head of a line");
+                before = Some(key);
+                parked -= self.check_waiter(key, waiter);
+            }
+            assert_eq!(node.line.last, before);
+            let due = node.deadline.filter(|_| node.line.first.is_some());
+            let due = due.is_none_or(|deadline| self.queue.due.contains(&(deadline.at, id)));
+            assert!(due, "a deadline will tell who waits for it");
         }
-        let Waits { closings, last_closing, .. } = &mut self.waits;
-        let key = *key.get_or_insert_with(|| {
-            *last_closing += 1;
-            *last_closing
-        });
-        (Poll::Pending, closings.entry((pool, key)).or_default().replace(waker))
+        assert_eq!((waiting, parked), (self.queue.waiting, 0), "every place has its waiter");
+        assert_eq!(contested, self.queue.contested);
     }
 
-    pub(crate) fn cancel_closing(&mut self, pool: NodeId, key: ClosingKey) -> Option<Waker> {
-        self.waits.closings.remove(&(pool, key)).flatten()
+    /// Returns at how many pools a waiter is parked.
+    fn check_waiter(&self, key: WaitKey, waiter: &Waiter) -> usize {
+        let mut parked = 0;
+        let mut is_below = true;
+        for (id, node, asked) in self.nodes.asking(waiter.home, waiter.asked.units()) {
+            assert!(node.line.waiting > 0);
+            assert!(node.line.most_asked.iter().zip(&asked).all(|(most, asked)| asked <= most));
+            let known = node.line.asked.as_ref();
+            assert!(known.is_none_or(|known| each_asked(key, asked).all(|e| known.contains(&e))));
+            let is_parked = node.line.parked.first == Some((waiter.ticket, key))
+                || node.line.parked.others.get(&waiter.ticket) == Some(&key);
+            let takes_turn = takes_turn(id, node, &asked, waiter);
+            assert_eq!(is_parked, waiter.blocked.is_some() && is_below && takes_turn);
+            parked += usize::from(is_parked);
+            if waiter.blocked == Some(id) {
+                assert!(self.refuses(id, &asked, waiter), "a candidate is refused where it is");
+                is_below = false;
+            }
+        }
+        parked
+    }
+
+    /// How many wait below each pool is what its line counts.
+    pub(super) fn count_waiting_below(&self) {
+        let mut counted = BTreeMap::new();
+        for id in self.nodes.ids() {
+            let own = self.queue.of_line(&self.nodes[id].line).count() as u64;
+            for (above, _) in self.nodes.way(id) {
+                *counted.entry(above).or_insert(0) += own;
+            }
+        }
+        for (id, waiting) in counted {
+            assert_eq!(self.nodes[id].line.waiting, waiting, "waiters are counted on their way");
+        }
     }
 }

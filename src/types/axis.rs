@@ -78,7 +78,7 @@ impl fmt::Display for Axis {
 /// A set of counted axes. Iterates over their indices in declared order; an axis that is not in it
 /// costs nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) struct AxisSet(u8);
+pub(crate) struct AxisSet(u32);
 
 impl AxisSet {
     pub(crate) const EMPTY: AxisSet = AxisSet(0);
@@ -90,7 +90,7 @@ impl AxisSet {
     #[inline]
     pub(crate) const fn of(axis: Axis) -> AxisSet {
         assert!(axis.is_counted());
-        AxisSet(1 << axis as u8)
+        AxisSet(1 << axis as u32)
     }
 
     #[inline]
@@ -145,6 +145,8 @@ impl Iterator for AxisSet {
 /// One `u64` for each counted axis, by its index.
 pub(crate) type Units = [u64; Axis::COUNTED];
 
+pub(crate) const NOTHING: Units = [0; Axis::COUNTED];
+
 /// Units on some of the axes; none on the others.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Quantities {
@@ -163,6 +165,13 @@ impl Quantities {
         self.axes = self.axes.with(axis);
         self.units[axis as usize] = units;
         self
+    }
+
+    /// The units must be zero outside of `axes`.
+    #[inline]
+    #[must_use]
+    pub(crate) fn new(axes: AxisSet, units: Units) -> Quantities {
+        Quantities { axes, units }
     }
 
     /// On each of `axes`, what `units` says of its index.

@@ -265,12 +265,6 @@ impl BudgetExceeded {
         self.retry_after
     }
 
-    /// There is another refusal.
-    pub(crate) fn worsen(&mut self, outlook: Outlook, now: Option<Instant>) {
-        self.outlook = self.outlook.max(outlook);
-        self.retry_after = self.outlook.after(now);
-    }
-
     fn hope(&self) -> String {
         self.retry_after
             .map_or_else(|| self.outlook.to_string(), |after| format!("will fit in {after:?}"))

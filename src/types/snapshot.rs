@@ -131,6 +131,20 @@ impl Snapshot {
         }
     }
 
+    /// Of no pool: it holds a place.
+    pub(crate) fn nothing() -> Snapshot {
+        let nothing = AxisSnapshot {
+            cap: None,
+            used: 0,
+            reserved: 0,
+            overage: 0,
+            available: None,
+            spent: 0,
+            peak: 0,
+        };
+        Snapshot::new(Name::DEFAULT, 0, false, [0; 4], |_| nothing)
+    }
+
     /// One axis, for code that loops over them; `None` for [`Axis::Deadline`], which is not
     /// counted.
     #[must_use]

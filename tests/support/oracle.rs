@@ -610,8 +610,7 @@ impl Model {
         if let Reads::Surveys(at) = call {
             self.turn(self.now, &self.below(at));
         }
-        self.unreclaimed =
-            if self.anybody_waits() { 0 } else { self.unreclaimed.saturating_sub(BATCH) };
+        self.unreclaimed = self.unreclaimed.saturating_sub(BATCH);
         for pool in self.pools.values_mut() {
             pool.peak_is_least |= self.unreclaimed > 0;
         }
@@ -1194,12 +1193,11 @@ impl Model {
     }
 
     /// Whether the real pools may leave expired holds to be reclaimed after a call at this instant.
-    /// Where there are windows they do not.
     pub(super) fn may_leave_some(&self, now: Nanos) -> bool {
         let is_due =
             |hold: &&Hold| hold.is_live() && hold.expiry.is_some_and(|expiry| expiry <= now);
         let due = self.holds.values().filter(is_due).count();
-        self.unreclaimed + due > BATCH && self.pools.values().all(|pool| pool.window.is_none())
+        self.unreclaimed + due > BATCH
     }
 
     // What is seen.

@@ -1,0 +1,106 @@
+//! What is seen from outside, of one instant (P5).
+
+use std::time::Instant;
+
+use super::Engine;
+use super::nodes::{Below, Node, NodeId, Nodes};
+use crate::types::amount::Amount;
+use crate::types::axis::Axis;
+use crate::types::snapshot::{AxisSnapshot, Holder, Snapshot};
+
+/// So many pools are listed in memory that is allocated under the lock.
+const FEW: usize = 16;
+
+/// What is available on each axis; `None` = unlimited.
+type Available = [Option<u64>; Axis::COUNTED];
+
+impl Engine {
+    pub(crate) fn snapshot(&mut self, at: NodeId, now: Option<Instant>) -> Snapshot {
+        self.advance_all(at, now);
+        let available = std::array::from_fn(|axis| self.nodes.available(at, axis));
+        self.nodes[at].snapshot(0, &available)
+    }
+
+    /// This pool and all below it, parents before their children, into an empty list. Should there
+    /// be many, and the list have no room for them, it is to be tried again with room for so many.
+    pub(crate) fn snapshot_tree(
+        &mut self,
+        at: NodeId,
+        now: Option<Instant>,
+        snapshots: &mut Vec<Snapshot>,
+    ) -> Result<(), usize> {
+        self.advance_all(at, now);
+        self.refill_below(at);
+        // What is available in each pool on the way down to the present one.
+        let mut way: Vec<Available> =
+            vec![std::array::from_fn(|axis| self.nodes.available(at, axis))];
+        snapshots.push(self.nodes[at].snapshot(0, &way[0]));
+        let mut walk = Below::from(at);
+        while let Some((id, depth)) = walk.next(&self.nodes) {
+            let node = &self.nodes[id];
+            way.truncate(depth);
+            let above = way[depth - 1];
+            way.push(std::array::from_fn(|axis| {
+                let above = if node.carved().contains(axis) { None } else { above[axis] };
+                node.available_below(axis, above)
+            }));
+            if snapshots.len() == snapshots.capacity() && snapshots.len() >= FEW {
+                let room = self.nodes.len().min(snapshots.len() * FEW);
+                snapshots.clear();
+                return Err(room);
+            }
+            snapshots.push(node.snapshot(depth, &way[depth]));
+        }
+        Ok(())
+    }
+
+    /// The holds on this pool and on those below it.
+    pub(crate) fn holders(&mut self, at: NodeId, now: Option<Instant>) -> Vec<Holder> {
+        self.advance_all(at, now);
+        let holds = self.holds.iter().filter(|hold| hold.is_live());
+        let below = holds.filter(|hold| self.nodes.way(hold.node()).any(|(id, _)| id == at));
+        let holder = |hold: &super::hold::Hold| Holder {
+            pool: self.nodes[hold.node()].name.clone(),
+            label: hold.label(),
+            amount: Amount::from(*hold.held()),
+        };
+        below.map(holder).collect()
+    }
+}
+
+impl Nodes {
+    /// The least that is free on the way up to the nearest carve; `None` if nothing there has a
+    /// cap.
+    fn available(&self, at: NodeId, axis: usize) -> Option<u64> {
+        let way = self.up_to_carve(at, axis);
+        way.fold(None, |least, node| node.available_below(axis, least))
+    }
+}
+
+impl Node {
+    fn available_below(&self, axis: usize, above: Option<u64>) -> Option<u64> {
+        let own = self.ledger.cap(axis).map(|_| self.ledger.free(axis));
+        own.into_iter().chain(above).min()
+    }
+
+    fn snapshot(&self, depth: usize, available: &Available) -> Snapshot {
+        let counts = [
+            self.counts.admitted,
+            self.counts.refused,
+            self.counts.reservations,
+            self.line.waiting(),
+        ];
+        Snapshot::new(self.name.clone(), depth, self.closed, counts, |axis| {
+            let axis = axis as usize;
+            AxisSnapshot {
+                cap: self.ledger.cap(axis),
+                used: self.ledger.used(axis),
+                reserved: self.ledger.reserved(axis),
+                overage: self.ledger.overage(axis),
+                available: available[axis],
+                spent: self.ledger.spent(axis),
+                peak: self.ledger.peak(axis),
+            }
+        })
+    }
+}
