@@ -1,4 +1,4 @@
-//! How a pool is built.
+//! The builder of a pool.
 
 use std::fmt;
 use std::pin::Pin;

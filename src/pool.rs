@@ -1,4 +1,4 @@
-//! The pool: what may be asked of it, and what is told to it.
+//! The pool: how a task asks for budget, and how it tells of a spend.
 
 use std::fmt;
 use std::time::Duration;

@@ -292,8 +292,8 @@ impl Drop for Reservation {
     }
 }
 
-/// Names the hold, and asks the pool nothing: a log line takes no lock, reads no clock and expires
-/// no hold. What is held is [`amount`](Reservation::amount)'s answer.
+/// The text names the hold. To print it takes no lock, reads no clock and expires no hold, so that a
+/// log line changes nothing; [`amount`](Reservation::amount) tells how much is held.
 impl fmt::Debug for Reservation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Reservation")

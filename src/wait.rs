@@ -35,9 +35,9 @@ pub struct Wait {
 
 /// A sleep towards an alarm, by the caller's timer.
 ///
-/// The mutex is never locked. A sleep need be neither `Sync` nor unwind safe, and a wait is both, as
-/// it reaches the sleep by `&mut` alone. `Mutex::get_mut` says this without `unsafe`. The standard
-/// library's mutex, because a lock of parking_lot is not unwind safe.
+/// The mutex is never locked. A sleep need be neither `Sync` nor unwind safe. A wait is both, as it
+/// reaches the sleep by `&mut` alone, which `Mutex::get_mut` says without `unsafe`. The mutex is the
+/// standard library's, because that of parking_lot is not unwind safe.
 struct Sleeping {
     until: Instant,
     sleep: Mutex<Sleep>,
@@ -49,7 +49,7 @@ impl Sleeping {
     }
 
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        // Nobody locks it, so nobody has poisoned it.
+        // A mutex that is never locked is never poisoned.
         let sleep = self.sleep.get_mut().unwrap_or_else(PoisonError::into_inner);
         sleep.as_mut().poll(context)
     }

@@ -1,4 +1,4 @@
-//! How a budget of time is built, and why it may make no sense.
+//! The builder of a budget of time, and why it refuses to build one.
 
 use std::fmt;
 use std::sync::Arc;

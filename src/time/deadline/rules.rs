@@ -1,4 +1,4 @@
-//! What a budget of time goes by: its clock, its floor and its named caps.
+//! The rules of a budget of time: its clock, its floor and its named caps.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Budgets for the tests of this folder.
+//! Budgets of time for the tests of this folder.
 
 use std::time::Duration;
 
