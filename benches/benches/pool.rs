@@ -2,10 +2,10 @@
 
 use std::hint::black_box;
 
-use budget_pool::{Amount, Usd};
+use budget_pool::Usd;
 use criterion::Criterion;
 
-use contenders::{Group, PLENTY, two, two_axes};
+use contenders::{Group, PLENTY, peer_context, reserve_and_commit, two, two_axes};
 
 mod contenders;
 
@@ -13,18 +13,21 @@ mod contenders;
 fn depth(criterion: &mut Criterion) {
     let mut group = Group::alone(criterion, "depth");
     for depth in [1, 2, 4] {
-        let mut chain = vec![two_axes()];
-        for above in 0..depth - 1 {
-            chain.push(chain[above].child().tokens(PLENTY).usd(Usd::from_nanos(PLENTY)).build());
-        }
-        let pool = &chain[depth - 1];
-        group.measure(&format!("record, {depth} deep"), || pool.record(two()).is_ok());
+        let chain = || {
+            (1..depth).fold(two_axes(), |above, _| {
+                above.child().tokens(PLENTY).usd(Usd::from_nanos(PLENTY)).build()
+            })
+        };
+        group.measure(&format!("record, {depth} deep"), || {
+            let pool = chain();
+            move || pool.record(two()).is_ok()
+        });
         group.measure(&format!("reserve + commit, {depth} deep"), || {
-            let Ok(hold) = pool.reserve(two()) else { return false };
-            hold.commit(
-                Amount::new().tokens(black_box(900)).usd(Usd::from_nanos(black_box(2_700_000))),
-            );
-            true
+            let pool = chain();
+            move || reserve_and_commit(&pool)
+        });
+        group.measure(&format!("budget-context, reserve + commit, {depth} deep"), || {
+            peer_context(depth)
         });
     }
 }
@@ -32,14 +35,22 @@ fn depth(criterion: &mut Criterion) {
 /// What tells, what only asks, and what has its argument ready.
 fn others(criterion: &mut Criterion) {
     let mut group = Group::alone(criterion, "others");
-    let pool = two_axes();
-    let amount = two();
-    group.measure("record, amount ready", || pool.record(*black_box(&amount)).is_ok());
-    group.measure("reserve + commit_all", || {
-        pool.reserve(two()).is_ok_and(|hold| !hold.commit_all().is_late())
+    group.measure("record, amount ready", || {
+        let (pool, amount) = (two_axes(), two());
+        move || pool.record(*black_box(&amount)).is_ok()
     });
-    group.measure("debit", || !pool.debit(two()).is_late());
-    group.measure("check", || pool.check(two()).is_ok());
+    group.measure("reserve + commit_all", || {
+        let pool = two_axes();
+        move || pool.reserve(two()).is_ok_and(|hold| !hold.commit_all().is_late())
+    });
+    group.measure("debit", || {
+        let pool = two_axes();
+        move || !pool.debit(two()).is_late()
+    });
+    group.measure("check", || {
+        let pool = two_axes();
+        move || pool.check(two()).is_ok()
+    });
 }
 
 fn main() {

@@ -11,51 +11,59 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::env;
 use std::error::Error;
-use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
+
+use markdown::{head, line};
+
+#[path = "../markdown.rs"]
+mod markdown;
 
 /// What is compared, this, that, and the ratio to reach, if there is one.
 type Row = (&'static str, &'static str, &'static str, Option<f64>);
 
 #[rustfmt::skip]
 const ROWS: &[Row] = &[
-    ("`record` on two axes : a bare `parking_lot` lock around an addition", "record/budget-pool, 2 axes/x1", "record/bare lock/x1", Some(2.0)),
-    ("`record` on four axes : token-budget-pool", "record/budget-pool, 4 axes/x1", "record/token-budget-pool, 4 axes/x1", Some(1.0)),
+    ("`record` on two axes : a bare `parking_lot` lock around an addition", "record/budget-pool, 2 axes/x1", "record/bare lock/x1", Some(1.2)),
+    ("`record` on four axes : token-budget-pool", "record/budget-pool, 4 axes/x1", "record/token-budget-pool, 4 axes/x1", Some(0.8)),
     ("`record` on five axes : token-budget-pool on four", "record/budget-pool, 5 axes/x1", "record/token-budget-pool, 4 axes/x1", None),
-    ("a refused `record` : an admitted one", "refused/budget-pool, 2 axes/x1", "record/budget-pool, 2 axes/x1", Some(2.0)),
-    ("`reserve` + `commit` : tokio's `try_acquire_many_owned` + drop", "reserve/budget-pool, commit/x1", "reserve/tokio, drop/x1", Some(3.5)),
+    ("a refused `record` : an admitted one", "refused/budget-pool, 2 axes/x1", "record/budget-pool, 2 axes/x1", Some(1.9)),
+    ("`reserve` + `commit` : tokio's `try_acquire_many_owned` + drop", "reserve/budget-pool, commit/x1", "reserve/tokio, drop/x1", Some(1.75)),
+    ("`reserve` + `commit` : budget-context", "reserve/budget-pool, commit/x1", "reserve/budget-context, commit/x1", Some(0.167)),
     ("`reserve` + drop : tokio's `try_acquire_many_owned` + drop", "reserve/budget-pool, drop/x1", "reserve/tokio, drop/x1", None),
-    ("`record` at depth 4 : at depth 1", "depth/record, 4 deep/x1", "depth/record, 1 deep/x1", Some(3.0)),
+    ("`record` at depth 4 : at depth 1", "depth/record, 4 deep/x1", "depth/record, 1 deep/x1", Some(1.8)),
     ("`reserve` + `commit` at depth 4 : at depth 1", "depth/reserve + commit, 4 deep/x1", "depth/reserve + commit, 1 deep/x1", None),
+    ("`reserve` + `commit` at depth 4 : budget-context", "depth/reserve + commit, 4 deep/x1", "depth/budget-context, reserve + commit, 4 deep/x1", Some(0.143)),
     ("a lease's `record` : an uncontended `fetch_add`", "record/budget-pool, lease, 2 axes/x1", "record/fetch_add, each its own/x1", Some(1.5)),
     ("two threads, a lease's `record` : one thread", "record/budget-pool, lease, 2 axes/x2", "record/budget-pool, lease, 2 axes/x1", Some(1.5)),
     ("two threads, a lease's `record` : `record`", "record/budget-pool, lease, 2 axes/x2", "record/budget-pool, 2 axes/x2", None),
-    ("two threads, `record` on two axes : token-budget-pool", "record/budget-pool, 2 axes/x2", "record/token-budget-pool, 4 axes/x2", Some(1.0)),
-    ("two threads, `record` on four axes : token-budget-pool", "record/budget-pool, 4 axes/x2", "record/token-budget-pool, 4 axes/x2", Some(1.0)),
+    ("two threads, `record` on two axes : token-budget-pool", "record/budget-pool, 2 axes/x2", "record/token-budget-pool, 4 axes/x2", Some(0.55)),
+    ("two threads, `record` on four axes : token-budget-pool", "record/budget-pool, 4 axes/x2", "record/token-budget-pool, 4 axes/x2", Some(0.55)),
     ("two threads, `record` on two axes : llm-budget", "record/budget-pool, 2 axes/x2", "record/llm-budget/x2", None),
     ("two threads, `record` on two axes : tokio's permits", "record/budget-pool, 2 axes/x2", "record/tokio, acquire + drop/x2", None),
     ("two threads, `record` on two axes : governor's `check_n`", "record/budget-pool, 2 axes/x2", "record/governor/x2", None),
     ("two threads, `record` on two axes : bare lock", "record/budget-pool, 2 axes/x2", "record/bare lock/x2", None),
     ("two threads, `reserve` + `commit` : tokio", "reserve/budget-pool, commit/x2", "reserve/tokio, drop/x2", None),
-    ("one waits, is granted : tokio", "wait, one by one/budget-pool/in flight", "wait, one by one/tokio/acquire_owned", None),
+    ("two threads, `reserve` + `commit` : budget-context", "reserve/budget-pool, commit/x2", "reserve/budget-context, commit/x2", None),
+    ("one waits, is granted : tokio", "wait, one by one/budget-pool/in flight", "wait, one by one/tokio/acquire_owned", Some(2.4)),
     ("a release that grants, 1,000 waiting : tokio", "grant, so many waiting/budget-pool/in flight/1000", "grant, so many waiting/tokio/acquire_owned/1000", None),
-    ("a release that grants, 100,000 waiting : tokio", "grant, so many waiting/budget-pool/in flight/100000", "grant, so many waiting/tokio/acquire_owned/100000", None),
+    ("a release that grants, 100,000 waiting : tokio", "grant, so many waiting/budget-pool/in flight/100000", "grant, so many waiting/tokio/acquire_owned/100000", Some(2.6)),
     ("a release that grants, 100,000 waiting : 1,000 waiting", "grant, so many waiting/budget-pool/in flight/100000", "grant, so many waiting/budget-pool/in flight/1000", None),
-    ("leave and join, 100,000 waiting : tokio", "leave and join, so many waiting/budget-pool/in flight/100000", "leave and join, so many waiting/tokio/acquire_owned/100000", None),
+    ("leave and join, 100,000 waiting : tokio", "leave and join, so many waiting/budget-pool/in flight/100000", "leave and join, so many waiting/tokio/acquire_owned/100000", Some(3.5)),
     ("`DeadlineBudget::remaining` : the same by hand with `Instant`", "deadline/remaining", "deadline/std/deadline - Instant::now", None),
     ("`timeout_for` a named call among ten : `remaining`", "deadline/timeout_for/draft", "deadline/remaining", None),
     ("`record` with a deadline : without", "record with a deadline/with", "record with a deadline/without", None),
     ("`record` under a fixed window : without", "window, admitted/budget-pool/fixed", "window, admitted/budget-pool/none", None),
+    ("`record` under a fixed window : governor, both by the system's clock", "window, admitted/budget-pool/fixed", "window, admitted/governor/check, system", Some(1.3)),
     ("`record` under a sliding window : without", "window, admitted/budget-pool/sliding", "window, admitted/budget-pool/none", None),
     ("`record` under a sliding window : governor", "window, admitted/budget-pool/sliding", "window, admitted/governor/check, quanta", None),
-    ("`record` under a sliding window : governor, both by the system's clock", "window, admitted/budget-pool/sliding", "window, admitted/governor/check, system", None),
+    ("`record` under a sliding window : governor, both by the system's clock", "window, admitted/budget-pool/sliding", "window, admitted/governor/check, system", Some(1.5)),
     ("`record` under a sliding window : governor, both by quanta", "window, admitted/budget-pool/sliding, quanta", "window, admitted/governor/check, quanta", None),
     ("refused under a sliding window : governor, both by the system's clock", "window, refused/budget-pool/sliding", "window, refused/governor/check, system", None),
-    ("`reserve_for` + `commit` : `reserve` + `commit`", "expiring holds/reserve_for+commit/0 others", "expiring holds/reserve+commit", None),
-    ("`reserve_for` + `commit`, beside 10,000 others : alone", "expiring holds/reserve_for+commit/10000 others", "expiring holds/reserve_for+commit/0 others", None),
+    ("`reserve_for` + `commit` : `reserve` + `commit`", "expiring holds/reserve_for+commit/0 others", "expiring holds/reserve+commit", Some(2.1)),
+    ("`reserve_for` + `commit`, beside 10,000 others : alone", "expiring holds/reserve_for+commit/10000 others", "expiring holds/reserve_for+commit/0 others", Some(1.1)),
     ("`record_once` with a new key : `record`", "record_once/new key", "window, admitted/budget-pool/none", None),
     ("`record_once` with a known key : `record`", "record_once/known key", "window, admitted/budget-pool/none", None),
 ];
@@ -84,34 +92,13 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     for file in files {
-        fs::write(&file, filled(&fs::read_to_string(&file)?, &times))?;
+        markdown::fill(&file, |marker| match marker {
+            "ratios" => Some(ratios(&times, |_| true)),
+            "goals" => Some(ratios(&times, |row| row.3.is_some())),
+            group => times.get(group).map(table),
+        })?;
     }
     Ok(())
-}
-
-/// The text with a new table behind each marker.
-fn filled(text: &str, times: &Times) -> String {
-    let mut filled = String::new();
-    let mut lines = text.lines().peekable();
-    while let Some(line) = lines.next() {
-        filled += line;
-        filled += "\n";
-        let marker = line.strip_prefix("<!-- ").and_then(|line| line.strip_suffix(" -->"));
-        let new = match marker {
-            Some("ratios") => Some(ratios(times, |_| true)),
-            Some("goals") => Some(ratios(times, |row| row.3.is_some())),
-            marker => marker.and_then(|group| times.get(group)).map(table),
-        };
-        if let Some(new) = new {
-            filled += "\n";
-            filled += &new;
-            while lines.next_if(|line| line.is_empty() || line.starts_with('|')).is_some() {}
-            if lines.peek().is_some() {
-                filled += "\n";
-            }
-        }
-    }
-    filled
 }
 
 fn ratios(times: &Times, is_shown: impl Fn(&Row) -> bool) -> String {
@@ -162,23 +149,6 @@ fn table(times: &BTreeMap<String, Time>) -> String {
         line(&mut table, [what.clone()].into_iter().chain(alone).chain(together));
     }
     table
-}
-
-fn head(names: &[impl AsRef<str>]) -> String {
-    let mut table = String::new();
-    line(&mut table, names.iter().map(|name| name.as_ref().to_owned()));
-    line(
-        &mut table,
-        (0..names.len()).map(|column| if column == 0 { "---" } else { "---:" }.to_owned()),
-    );
-    table
-}
-
-fn line(table: &mut String, cells: impl IntoIterator<Item = String>) {
-    for cell in cells {
-        let _ = write!(table, "| {cell} ");
-    }
-    *table += "|\n";
 }
 
 fn show(number: Option<f64>, digits: usize) -> String {
