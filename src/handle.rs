@@ -13,7 +13,6 @@
 //! that the axes that an amount does not name cost nothing. It is the same step that the full
 //! transition takes.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -110,16 +109,15 @@ impl Drop for Transition<'_> {
 #[cold]
 fn wake(mut engine: MutexGuard<'_, Engine>) {
     let wakers = engine.wakers();
-    if wakers.len() == 1 {
-        let only = wakers.pop_front();
+    if wakers.len() > FEW {
+        let many = std::mem::take(wakers);
         drop(engine);
-        only.into_iter().for_each(wake_one);
-        return;
+        return many.into_iter().for_each(wake_one);
     }
-    let many = if wakers.len() > FEW { std::mem::take(wakers) } else { VecDeque::new() };
-    let few: [Option<Waker>; FEW] = std::array::from_fn(|_| wakers.pop_front());
+    // The last first, as a list is emptied from its end.
+    let few: [Option<Waker>; FEW] = std::array::from_fn(|_| wakers.pop());
     drop(engine);
-    few.into_iter().flatten().chain(many).for_each(wake_one);
+    few.into_iter().rev().flatten().for_each(wake_one);
 }
 
 /// A waker that panics must not keep the others asleep, nor hurt the caller, who only gave back
@@ -212,7 +210,7 @@ impl Handle {
                 if engine.try_record(self.node, amount.units()) {
                     return Ok(());
                 }
-                Some(engine)
+                return refuse(engine, self.node, *amount);
             }
             Err(busy) => busy,
         };
@@ -231,7 +229,7 @@ impl Handle {
                 if let Some(key) = engine.try_reserve(self.node, amount) {
                     return Ok(key);
                 }
-                Some(engine)
+                return refuse(engine, self.node, Engine::held_by(amount));
             }
             Err(busy) => busy,
         };
@@ -262,6 +260,22 @@ impl Handle {
         self.tell_on(begun, |engine, _, now| engine.end(key, how, now))
     }
 
+    #[inline]
+    pub(crate) fn check(&self, amount: &Quantities) -> Result<(), BudgetError> {
+        match self.quick(self.timed) {
+            Ok(mut engine) => engine.check(self.node, amount, None),
+            Err(busy) => self.ask_on(busy, |engine, at, now| engine.check(at, amount, now)),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn debit(&self, amount: &Quantities) -> Booked {
+        match self.quick(self.windowed) {
+            Ok(mut engine) => engine.debit(self.node, amount, None),
+            Err(busy) => self.tell_on(busy, |engine, at, now| engine.debit(at, amount, now)),
+        }
+    }
+
     /// The lock, if nothing but the step itself is to be done. If not, what there is of it.
     #[inline(always)]
     fn quick(&self, timed: bool) -> Result<MutexGuard<'_, Engine>, Begun<'_>> {
@@ -271,6 +285,17 @@ impl Handle {
         let engine = self.shared.engine.lock();
         if engine.is_quiet() { Ok(engine) } else { Err(Some(engine)) }
     }
+}
+
+/// The refusal of a step that was all there was to do.
+#[cold]
+#[inline(never)]
+fn refuse<R>(
+    mut engine: MutexGuard<'_, Engine>,
+    at: NodeId,
+    asked: Quantities,
+) -> Result<R, BudgetError> {
+    Err(engine.refuse(at, asked.units(), None))
 }
 
 /// The lock, where it was taken already.

@@ -267,13 +267,13 @@ impl BudgetPool {
     /// # Errors
     /// As [`record`](BudgetPool::record).
     pub fn check(&self, amount: Amount) -> Result<(), BudgetError> {
-        self.handle.ask(|engine, at, now| engine.check(at, amount.quantities(), now))
+        self.handle.check(amount.quantities())
     }
 
     /// Tells of a spend that happened without a hold. Always booked (P2), also after the deadline,
     /// also when closed; what does not fit is overage.
     pub fn debit(&self, amount: Amount) -> Receipt {
-        Receipt(self.handle.tell(|engine, at, now| engine.debit(at, amount.quantities(), now)))
+        Receipt(self.handle.debit(amount.quantities()))
     }
 
     /// This pool at one instant (P5).

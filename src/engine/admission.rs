@@ -12,7 +12,7 @@ use super::Engine;
 use super::ledger::Take;
 use super::nodes::{Asking, Deadline, Node, NodeId, Nodes, Way};
 use crate::types::amount::Amount;
-use crate::types::axis::{Axis, NOTHING, Quantities, Units};
+use crate::types::axis::{Axis, AxisSet, NOTHING, Quantities, Units};
 use crate::types::error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
 use crate::types::name::Name;
 
@@ -193,6 +193,16 @@ impl Engine {
         asked: &Units,
         now: Option<Instant>,
     ) -> Option<BudgetError> {
+        if self.queue.has_waiting() { self.queue_refusal(at, asked, now) } else { None }
+    }
+
+    #[cold]
+    fn queue_refusal(
+        &mut self,
+        at: NodeId,
+        asked: &Units,
+        now: Option<Instant>,
+    ) -> Option<BudgetError> {
         let pool = self.queued_at(at, asked).filter(|_| self.is_open(at, now))?;
         self.count_refused(at);
         Some(BudgetError::Queued { scope: self.nodes[pool].name.clone() })
@@ -208,8 +218,8 @@ impl Engine {
         self.nodes[at].late(now).is_some()
     }
 
-    #[cold]
-    pub(super) fn refuse(
+    #[inline]
+    pub(crate) fn refuse(
         &mut self,
         at: NodeId,
         asked: &Units,
@@ -224,6 +234,7 @@ impl Engine {
     }
 
     /// Why it is refused: closed, deadline, capacity, in this order.
+    #[inline]
     pub(super) fn explain(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
         if !self.is_open(at, now) {
             return self.explain_end(at, now);
@@ -263,7 +274,16 @@ impl Engine {
 
     /// Whether neither time nor a release can ever make room.
     pub(super) fn is_unsatisfiable(&self, at: NodeId, asked: &Units) -> bool {
-        self.nodes.lack(at, asked).is_some_and(|lack| lack.outlook == Outlook::Never)
+        let deadline = &self.nodes[at].deadline;
+        let mut way = Way::from(at);
+        while let Some(id) = way.up(&self.nodes) {
+            let node = &self.nodes[id];
+            let mut lacking = node.ledger.lacking(asked).intersection(way.open());
+            if lacking.any(|axis| node.outlook(axis, asked[axis], deadline) == Outlook::Never) {
+                return true;
+            }
+        }
+        false
     }
 
     /// Settles on the whole way up, and serves the waiters for what came free.
@@ -288,41 +308,47 @@ impl Nodes {
     pub(super) fn try_take(&mut self, at: NodeId, units: &Units, take: Take, tally: Tally) -> bool {
         let mut way = Way::from(at);
         while let Some((id, node)) = way.up_mut(self) {
-            if node.is_carved() || !node.ledger.try_take(units, take) {
-                return self.try_take_from(id, at, *units, take, tally);
+            if node.is_carved() {
+                return self.try_take_share(id, at, *units, take, tally);
+            }
+            if !node.ledger.try_take(units, take) {
+                if id != at {
+                    self.put_back(at, id, *units, take, tally);
+                }
+                return false;
             }
             node.count(tally);
         }
         true
     }
 
-    /// The rest of the way, from a pool that is carved or refuses.
+    /// The rest of the way, from a carved pool upward.
     #[cold]
     #[inline(never)]
-    fn try_take_from(
+    fn try_take_share(
         &mut self,
-        from: NodeId,
+        carved: NodeId,
         at: NodeId,
         units: Units,
         take: Take,
         tally: Tally,
     ) -> bool {
-        let fits = self.fits(from, &units);
-        if !fits {
-            self.put_back(at, from, &units, take, tally);
-        } else if take == Take::Hold {
-            self.hold(from, &units, tally);
-        } else {
-            self.settle(from, &NOTHING, &units, tally);
+        let fits = self.fits(carved, &units);
+        match take {
+            _ if !fits => self.put_back(at, carved, units, take, tally),
+            Take::Hold => self.hold(carved, &units, tally),
+            Take::Spend => _ = self.settle(carved, &NOTHING, &units, tally),
         }
         fits
     }
 
     /// Puts back what was taken below the pool that refused.
-    fn put_back(&mut self, at: NodeId, refused: NodeId, units: &Units, take: Take, tally: Tally) {
+    #[cold]
+    #[inline(never)]
+    fn put_back(&mut self, at: NodeId, refused: NodeId, units: Units, take: Take, tally: Tally) {
         let mut way = Way::from(at);
         while let Some((_, node)) = way.up_mut(self).filter(|(id, _)| *id != refused) {
-            node.ledger.put_back(units, take);
+            node.ledger.put_back(&units, take);
             node.uncount(tally);
         }
     }
@@ -330,9 +356,10 @@ impl Nodes {
     /// Whether every pool on the way has room for what is asked of it.
     #[inline]
     pub(super) fn fits(&self, at: NodeId, asked: &Units) -> bool {
-        let mut asking = Asking::from(at, asked);
-        while let Some(id) = asking.up(self) {
-            if !self[id].ledger.fits(asking.units()) {
+        let mut way = Way::from(at);
+        while let Some(id) = way.up(self) {
+            let ledger = &self[id].ledger;
+            if !ledger.fits(asked) && !ledger.lacking(asked).intersection(way.open()).is_empty() {
                 return false;
             }
         }
@@ -409,28 +436,36 @@ impl Nodes {
     }
 
     /// The least that is free on the way up to the nearest carve, with a cap or without.
-    pub(super) fn free(&self, at: NodeId, axis: usize) -> u64 {
-        let free = self.up_to_carve(at, axis).map(|node| node.ledger.free(axis));
-        free.min().expect("a way has a pool")
+    pub(super) fn free(&self, at: NodeId) -> Units {
+        let mut free = [u64::MAX; Axis::COUNTED];
+        self.visit_up_to_carves(at, |node, axis| {
+            free[axis] = free[axis].min(node.ledger.free(axis))
+        });
+        free
     }
 
-    /// The pools on the way up, as far as the nearest carve of an axis.
-    pub(super) fn up_to_carve(&self, at: NodeId, axis: usize) -> impl Iterator<Item = &Node> {
-        let mut above = false;
-        let way = self.way(at).map(|(_, node)| node);
-        way.take_while(move |node| !std::mem::replace(&mut above, node.carved().contains(axis)))
+    /// Visits the pools on the way up, each with the axes that no pool below carves.
+    pub(super) fn visit_up_to_carves(&self, at: NodeId, mut visit: impl FnMut(&Node, usize)) {
+        let mut way = Way::from(at);
+        while let Some(id) = way.up(self) {
+            let node = &self[id];
+            (0..Axis::COUNTED)
+                .filter(|&axis| way.open().contains(axis))
+                .for_each(|axis| visit(node, axis));
+        }
     }
 
     /// The first lack of capacity on the way, with the worst outlook of all.
+    #[inline]
     pub(super) fn lack(&self, at: NodeId, asked: &Units) -> Option<Lack<'_>> {
-        // Each pool has the earliest deadline on its way up.
-        let deadline = self[at].deadline;
-        let mut first: Option<Lack<'_>> = None;
-        let mut asking = Asking::from(at, asked);
-        while let Some(id) = asking.up(self) {
-            if let Some(lack) = self[id].lack(asking.units(), deadline) {
-                let first = first.get_or_insert(lack);
-                first.outlook = first.outlook.max(lack.outlook);
+        let (mut way, mut first) = (Way::from(at), None);
+        while let Some(id) = way.up(self) {
+            let node = &self[id];
+            let lacking = node.ledger.lacking(asked).intersection(way.open());
+            if !lacking.is_empty() {
+                // Each pool has the earliest deadline on its way up.
+                let lack = node.lack_on(lacking, asked, &self[at].deadline);
+                first = Some(lack.behind(first));
             }
         }
         first
@@ -446,7 +481,16 @@ pub(super) struct Lack<'a> {
     pub(super) outlook: Outlook,
 }
 
-impl Lack<'_> {
+impl<'a> Lack<'a> {
+    /// The first of two, with the worse outlook.
+    #[inline]
+    fn behind(self, first: Option<Lack<'a>>) -> Lack<'a> {
+        match first {
+            Some(first) => Lack { outlook: first.outlook.max(self.outlook), ..first },
+            None => self,
+        }
+    }
+
     /// The refusal, told at an instant of the clock. It is made in place: to move it would cost
     /// more than to make it.
     #[inline(always)]
@@ -481,18 +525,24 @@ impl Node {
         }
     }
 
-    /// The first axis on which less is free than asked, with the worst outlook of all axes.
+    /// The lack of this pool alone.
+    pub(super) fn lack(&self, asked: &Units) -> Option<Lack<'_>> {
+        let lacking = self.ledger.lacking(asked);
+        (!lacking.is_empty()).then(|| self.lack_on(lacking, asked, &self.deadline))
+    }
+
+    /// The first of the axes on which something lacks, with the worst outlook of all.
     #[inline]
-    pub(super) fn lack(&self, asked: &Units, deadline: Option<Deadline>) -> Option<Lack<'_>> {
-        let mut first: Option<Lack<'_>> = None;
-        for (axis, &asked) in asked.iter().enumerate() {
-            if asked > self.ledger.free(axis) {
-                let outlook = self.outlook(axis, asked, deadline);
-                let first = first.get_or_insert(Lack { node: self, axis, asked, outlook });
-                first.outlook = first.outlook.max(outlook);
-            }
-        }
-        first
+    fn lack_on(
+        &self,
+        mut lacking: AxisSet,
+        asked: &Units,
+        deadline: &Option<Deadline>,
+    ) -> Lack<'_> {
+        let axis = lacking.next().expect("something lacks");
+        let outlook = self.outlook(axis, asked[axis], deadline);
+        let others = lacking.map(|axis| self.outlook(axis, asked[axis], deadline));
+        Lack { node: self, axis, asked: asked[axis], outlook: others.fold(outlook, Outlook::max) }
     }
 
     /// Whether a release, or time before the deadline, may make room on every axis.
@@ -505,12 +555,12 @@ impl Node {
 
     /// The same on one axis. Where there is no hope, a call that asks for more has none either.
     pub(super) fn has_hope(&self, axis: usize, asked: u64) -> bool {
-        self.outlook(axis, asked, self.deadline) != Outlook::Never
+        self.outlook(axis, asked, &self.deadline) != Outlook::Never
     }
 
     /// What a call can expect that asks for more than is free.
     #[inline]
-    fn outlook(&self, axis: usize, asked: u64, deadline: Option<Deadline>) -> Outlook {
+    fn outlook(&self, axis: usize, asked: u64, deadline: &Option<Deadline>) -> Outlook {
         if self.window.is_some() {
             return self.outlook_in_time(axis, asked, deadline);
         }
@@ -519,7 +569,7 @@ impl Node {
     }
 
     #[cold]
-    fn outlook_in_time(&self, axis: usize, asked: u64, deadline: Option<Deadline>) -> Outlook {
+    fn outlook_in_time(&self, axis: usize, asked: u64, deadline: &Option<Deadline>) -> Outlook {
         let window = self.window.as_ref().expect("time plays a part");
         let in_time = |at: &Instant| deadline.is_none_or(|deadline| *at < deadline.at);
         let when = |missing| window.when(&self.ledger, axis, missing).filter(in_time);

@@ -66,7 +66,7 @@ impl Engine {
         let less = caps.quantities().only(self.nodes[at].ledger.capped());
         self.advance(at, less.units(), now);
         let node = &mut self.nodes[at];
-        if let Some(lack) = node.lack(less.units(), node.deadline) {
+        if let Some(lack) = node.lack(less.units()) {
             return Err(lack.refusal(self.reading));
         }
         for axis in less.axes() {

@@ -20,7 +20,7 @@
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use super::hold::{HoldKey, Holds, Serial};
+use super::hold::{Hold, HoldKey, Holds, Serial};
 use super::nodes::{NodeId, Way};
 use crate::types::axis::{Quantities, Units};
 use crate::types::error::BudgetError;
@@ -57,8 +57,12 @@ impl Expiry {
         self.committing.first().is_some_and(|expiry| expiry.at <= now)
     }
 
+    #[inline]
     fn first(&self) -> Option<&Entry> {
-        self.releasing.first().into_iter().chain(self.committing.first()).min()
+        match (self.releasing.first(), self.committing.first()) {
+            (Some(releasing), Some(committing)) => Some(releasing.min(committing)),
+            (releasing, committing) => releasing.or(committing),
+        }
     }
 
     fn insert(&mut self, holds: &mut Holds, key: HoldKey, at: Instant) {
@@ -211,14 +215,25 @@ impl Engine {
         }
     }
 
-    /// [`advance`](Engine::advance), for a call on a hold, to settle or to hold so much: the hold
-    /// itself is brought up to the present, too.
-    pub(super) fn advance_hold(&mut self, key: HoldKey, asked: &Quantities, now: Option<Instant>) {
+    /// [`advance`](Engine::advance), for a call on a hold that asks for so much: the hold itself is
+    /// brought up to the present, too.
+    #[inline]
+    pub(super) fn advance_hold(
+        &mut self,
+        key: HoldKey,
+        now: Option<Instant>,
+        asked: impl FnOnce(&Hold) -> Quantities,
+    ) {
         let Some(now) = now else { return };
         let present = self.see(now);
-        if self.expiry.next_due(present).is_none() && !self.nodes.has_windows() {
-            return;
+        if self.expiry.next_due(present).is_some() || self.nodes.has_windows() {
+            let asked = asked(self.holds.get(key));
+            self.bring_up_hold(key, &asked, now, present);
         }
+    }
+
+    #[inline(never)]
+    fn bring_up_hold(&mut self, key: HoldKey, asked: &Quantities, now: Instant, present: Instant) {
         let hold = self.holds.get(key);
         let node = hold.node();
         self.advance_to(node, hold.uncovered(asked).units(), now);
@@ -240,7 +255,7 @@ impl Engine {
         asked: &Quantities,
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
-        self.advance_hold(key, asked, now);
+        self.advance_hold(key, now, |_| *asked);
         let hold = self.holds.get(key);
         let expired = || BudgetError::Expired { scope: self.nodes[hold.node()].name.clone() };
         if hold.is_live() { Ok(()) } else { Err(expired()) }
@@ -294,11 +309,12 @@ impl Engine {
         if !self.nodes.has_windows() {
             return;
         }
-        if self.nodes.way(at).any(|(_, node)| node.ends_period_of_holds(now)) {
+        if self.may_expire() && self.nodes.way(at).any(|(_, node)| node.ends_period_of_holds(now)) {
             self.reclaim_while(now, |_| true);
         }
-        self.turn_way(at, now);
-        self.process_waiters();
+        if self.turn_way(at, now) && self.queue.has_waiting() {
+            self.process_waiters();
+        }
     }
 
     /// Brings the windows on the way up to an instant. Returns whether anything came free; the
@@ -333,9 +349,8 @@ impl Engine {
 /// Holds and their times.
 impl Engine {
     /// From now on so long; `None` for longer than an instant can say.
-    pub(super) fn expire_after(&mut self, key: HoldKey, ttl: Duration) {
+    pub(super) fn schedule_after(&mut self, key: HoldKey, ttl: Duration) {
         let now = self.latest.expect("a call that gives a TTL tells the time");
-        self.unschedule(key);
         self.schedule(key, now.checked_add(ttl));
     }
 
@@ -355,7 +370,8 @@ impl Engine {
         now: Instant,
     ) -> Result<(), BudgetError> {
         self.live_hold(key, &Quantities::NONE, Some(now))?;
-        self.expire_after(key, ttl);
+        self.unschedule(key);
+        self.schedule_after(key, ttl);
         Ok(())
     }
 
@@ -449,7 +465,7 @@ mod tests {
         let (mut engine, at, expiry) = forgotten();
         let key = engine.reserve_for(at, &Quantities::NONE, TTL, expiry - TTL).unwrap();
         assert!(engine.holds.get(key).is_live());
-        engine.advance_hold(key, &Quantities::NONE, Some(expiry));
+        engine.advance_hold(key, Some(expiry), |_| Quantities::NONE);
         assert!(!engine.holds.get(key).is_live());
         assert!(left(&engine) > 900, "no more than it takes");
     }

@@ -80,9 +80,9 @@ impl Engine {
         let hold = self.holds.get(key);
         let node = hold.node();
         let wanted = batch.beyond(hold.held().units());
-        let bite = Quantities::each(wanted.axes(), |axis| {
-            wanted.units()[axis].min(self.nodes.free(node, axis) / BITE)
-        });
+        let free = self.nodes.free(node);
+        let bite =
+            Quantities::each(wanted.axes(), |axis| wanted.units()[axis].min(free[axis] / BITE));
         if self.queued_at(node, bite.units()).is_none() {
             self.nodes.hold(node, bite.units(), Tally::FACT);
             self.holds.get_mut(key).put(&bite);
@@ -92,7 +92,9 @@ impl Engine {
     /// Ends a lease: what is left of its share goes back.
     pub(crate) fn end_lease(&mut self, key: HoldKey, left: &Units, now: Option<Instant>) {
         self.settle_lease(key, left, now);
-        let hold = self.holds.remove(key);
-        self.settle(hold.node(), hold.held().units(), &NOTHING, Tally::FACT);
+        let hold = self.holds.get(key);
+        let (node, held) = (hold.node(), *hold.held());
+        self.holds.remove(key);
+        self.settle(node, held.units(), &NOTHING, Tally::FACT);
     }
 }

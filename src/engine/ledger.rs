@@ -60,6 +60,16 @@ impl Ledger {
         asked.iter().zip(&self.free).all(|(asked, free)| asked <= free)
     }
 
+    /// The axes on which less is free than asked.
+    #[inline]
+    pub(super) fn lacking(&self, asked: &Units) -> AxisSet {
+        let mut lacking = AxisSet::EMPTY;
+        for axis in 0..Axis::COUNTED {
+            lacking = lacking.with_if(axis, asked[axis] > self.free[axis]);
+        }
+        lacking
+    }
+
     /// Takes what [`fits`](Ledger::fits), on every axis or on none. Returns whether it did.
     #[inline(always)]
     pub(super) fn try_take(&mut self, asked: &Units, take: Take) -> bool {
@@ -230,21 +240,25 @@ impl Ledger {
     /// first.
     #[inline]
     pub(super) fn refill(&mut self, axis: usize, units: u64) {
-        self.peak[axis] = self.peak(axis);
         let paid = units.min(self.overage[axis]);
-        let freed = (units - paid).min(self.used(axis));
+        self.bring_back(axis, paid, (units - paid).min(self.used(axis)));
+    }
+
+    /// [`refill`](Ledger::refill) by more than a `u64` may hold.
+    pub(super) fn refill_much(&mut self, axis: usize, units: u128) {
+        let at_most =
+            |units: u128, most: u64| u64::try_from(units).map_or(most, |units| units.min(most));
+        let paid = at_most(units, self.overage[axis]);
+        self.bring_back(axis, paid, at_most(units - u128::from(paid), self.used(axis)));
+    }
+
+    #[inline]
+    fn bring_back(&mut self, axis: usize, paid: u64, freed: u64) {
+        self.peak[axis] = self.peak(axis);
         self.overage[axis] -= paid;
         self.free[axis] =
             self.free[axis].checked_add(freed).expect("what is free is within the cap");
         self.earlier[axis] = self.earlier[axis].saturating_add(paid).saturating_add(freed);
-    }
-
-    /// [`refill`](Ledger::refill) by more than a `u64` holds: one of them pays all overage, and
-    /// another one all that is used.
-    pub(super) fn refill_much(&mut self, axis: usize, units: u128) {
-        let paid = units.min(u128::from(self.overage[axis]));
-        self.refill(axis, u64::try_from(paid).expect("it is no more than the overage"));
-        self.refill(axis, u64::try_from(units - paid).unwrap_or(u64::MAX));
     }
 
     /// What must come free before what is asked fits. What comes free pays the overage first.

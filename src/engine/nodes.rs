@@ -104,21 +104,28 @@ pub(crate) struct Deadline {
 
 /// The way up from a pool: that pool, then every pool above it, each once, children before their
 /// parents. A cursor that borrows nothing, so that a walk may change what it visits.
+///
+/// **The carve rule.** Above a carved pool nothing is asked on the axes that it carves: its share
+/// is reserved there already. The other axes are [open](Way::open).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Way {
     next: Option<NodeId>,
+    /// The axes on which the pool that was visited last is asked.
+    open: AxisSet,
+    /// What that pool keeps from those above it.
+    carved: AxisSet,
 }
 
 impl Way {
     #[inline]
     pub(super) fn from(at: NodeId) -> Way {
-        Way { next: Some(at) }
+        Way { next: Some(at), open: AxisSet::ALL, carved: AxisSet::EMPTY }
     }
 
     #[inline]
     pub(super) fn up(&mut self, nodes: &Nodes) -> Option<NodeId> {
         let id = self.next?;
-        self.next = nodes[id].parent;
+        self.pass(&nodes[id]);
         Some(id)
     }
 
@@ -126,50 +133,62 @@ impl Way {
     pub(super) fn up_mut<'a>(&mut self, nodes: &'a mut Nodes) -> Option<(NodeId, &'a mut Node)> {
         let id = self.next?;
         let node = &mut nodes[id];
-        self.next = node.parent;
+        self.pass(node);
         Some((id, node))
+    }
+
+    #[inline]
+    fn pass(&mut self, node: &Node) {
+        self.next = node.parent;
+        self.open = self.open.difference(self.carved);
+        self.carved = node.carved;
+    }
+
+    /// The axes on which the pool that was visited last is asked.
+    #[inline]
+    pub(super) fn open(&self) -> AxisSet {
+        self.open
     }
 }
 
-/// The way up, with the units that a call asks of each pool on it.
-///
-/// **The carve rule.** Above a carved pool nothing is asked on the axes that it carves: its share
-/// is reserved there already.
+/// The [way](Way) up, with the units that a call asks of each pool on it.
 #[derive(Debug, Clone)]
 pub(super) struct Asking {
     way: Way,
     units: Units,
-    /// What the pool that was visited last keeps from those above it.
-    carved: AxisSet,
 }
 
 impl Asking {
+    #[inline]
     pub(super) fn from(at: NodeId, units: &Units) -> Asking {
-        Asking { way: Way::from(at), units: *units, carved: AxisSet::EMPTY }
+        Asking { way: Way::from(at), units: *units }
     }
 
     /// The next pool; [`units`](Asking::units) then says what it is asked.
+    #[inline]
     pub(super) fn up(&mut self, nodes: &Nodes) -> Option<NodeId> {
         let id = self.way.up(nodes)?;
-        self.carve(nodes[id].carved);
+        self.close();
         Some(id)
     }
 
+    #[inline]
     pub(super) fn up_mut<'a>(&mut self, nodes: &'a mut Nodes) -> Option<(NodeId, &'a mut Node)> {
-        let (id, node) = self.way.up_mut(nodes)?;
-        self.carve(node.carved);
-        Some((id, node))
+        let visited = self.way.up_mut(nodes)?;
+        self.close();
+        Some(visited)
     }
 
-    pub(super) fn units(&self) -> &Units {
-        &self.units
-    }
-
-    /// Leaves the last pool for the next, which carves `carved`.
-    fn carve(&mut self, carved: AxisSet) {
-        for axis in std::mem::replace(&mut self.carved, carved) {
+    #[inline]
+    fn close(&mut self) {
+        for axis in AxisSet::ALL.difference(self.way.open) {
             self.units[axis] = 0;
         }
+    }
+
+    #[inline]
+    pub(super) fn units(&self) -> &Units {
+        &self.units
     }
 }
 
@@ -290,6 +309,7 @@ impl Below {
 }
 
 impl Node {
+    #[inline(always)]
     fn new(spec: Spec, parent: Option<(NodeId, &Node)>, carved: AxisSet) -> Node {
         let above = parent.map(|(_, above)| above);
         let deadlines = above.and_then(|above| above.deadline).into_iter().chain(spec.deadline);

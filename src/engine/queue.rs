@@ -28,7 +28,7 @@
 //! ```
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::num::NonZeroU32;
 use std::task::{Poll, Waker};
 use std::time::Instant;
@@ -38,12 +38,17 @@ use slab::Slab;
 use super::Engine;
 use super::hold::HoldKey;
 use super::nodes::{Asking, Node, NodeId, Way};
-use crate::types::axis::{Axis, Quantities, Units};
+use crate::types::axis::{Quantities, Units};
 use crate::types::error::{BudgetError, Outlook};
 
 /// The order of arrival; never given out twice.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Ticket(u64);
+pub(super) struct Ticket(u64);
+
+impl Ticket {
+    pub(super) const FIRST: Ticket = Ticket(u64::MIN);
+    pub(super) const LAST: Ticket = Ticket(u64::MAX);
+}
 
 /// Names one waiter, until its owner collects or cancels it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -67,9 +72,9 @@ impl WaitKey {
 pub(super) struct Queue {
     all: Slab<Waiter>,
     /// How many are neither granted nor refused.
-    waiting: usize,
+    waiting: u32,
     /// How many pools are [contested](Node::is_contested).
-    contested: usize,
+    contested: u32,
     last_ticket: u64,
     /// Candidates that may no longer be blocked where they are parked, the earliest first. Empty
     /// between transitions.
@@ -82,7 +87,7 @@ pub(super) struct Queue {
 }
 
 /// Wakers that a transition leaves behind.
-pub(super) type Wakers = VecDeque<Waker>;
+pub(super) type Wakers = Vec<Waker>;
 
 #[derive(Debug)]
 struct Waiter {
@@ -235,7 +240,7 @@ impl Queue {
         &mut self.all[key.slot()]
     }
 
-    fn ticket(&mut self) -> Ticket {
+    pub(super) fn ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
         Ticket(self.last_ticket)
     }
@@ -304,7 +309,7 @@ impl Engine {
         amount: &Quantities,
         now: Option<Instant>,
     ) -> Result<Place, BudgetError> {
-        let asked = amount.with(Axis::InFlight, 1);
+        let asked = Engine::held_by(amount);
         let now = self.advance(at, asked.units(), now);
         if !self.is_open(at, now) || self.is_unsatisfiable(at, asked.units()) {
             return Err(self.refuse(at, asked.units(), now));
@@ -404,6 +409,7 @@ impl Engine {
     }
 
     /// [`balances_changed`](Engine::balances_changed), but the caller serves the waiters.
+    #[inline]
     pub(super) fn call_changed(&mut self, at: NodeId) {
         if self.queue.has_waiting() {
             self.reject_unsatisfiable(at);
@@ -586,7 +592,7 @@ impl Engine {
         let was = node.is_contested();
         change(node);
         let is = node.is_contested();
-        self.queue.contested = self.queue.contested + usize::from(is) - usize::from(was);
+        self.queue.contested = self.queue.contested + u32::from(is) - u32::from(was);
     }
 }
 
@@ -705,7 +711,7 @@ impl Engine {
     fn room_in_time(&self, pool: NodeId, waiter: &Waiter) -> Option<Instant> {
         let node = &self.nodes[pool];
         node.window.as_ref()?;
-        match node.lack(&self.asked_at(pool, waiter)?, node.deadline)?.outlook {
+        match node.lack(&self.asked_at(pool, waiter)?)?.outlook {
             Outlook::At(at) => Some(at),
             _ => None,
         }
@@ -746,7 +752,7 @@ impl Engine {
         let (mut waiting, mut parked, mut contested) = (0, 0, 0);
         for id in self.nodes.ids() {
             let node = &self.nodes[id];
-            contested += usize::from(node.is_contested());
+            contested += u32::from(node.is_contested());
             parked += node.line.parked.first.iter().count() + node.line.parked.others.len();
             let first = node.line.parked.first.map(|(ticket, _)| ticket);
             let next = node.line.parked.others.first_key_value().map(|(&ticket, _)| ticket);

@@ -108,8 +108,9 @@ fn refill(ledger: &mut Ledger, period: Nanos, elapsed: u128, parts: &mut Units) 
     let (periods, part) = match Nanos::try_from(elapsed) {
         Ok(elapsed) if elapsed < period => (0, elapsed),
         _ => {
-            let part = Nanos::try_from(elapsed % u128::from(period));
-            (elapsed / u128::from(period), part.expect("it is less than the period"))
+            let periods = elapsed / u128::from(period);
+            let part = Nanos::try_from(elapsed - periods * u128::from(period));
+            (periods, part.expect("it is less than the period"))
         }
     };
     let mut freed = false;
@@ -144,9 +145,9 @@ fn refill(ledger: &mut Ledger, period: Nanos, elapsed: u128, parts: &mut Units) 
 fn long_refill(periods: u128, part: Nanos, rate: u64, parts: u64, period: Nanos) -> (u128, u64) {
     // At most (2^64 - 1)^2 + 2^64 - 1: in a `u128` it cannot overflow.
     let beyond = u128::from(part) * u128::from(rate) + u128::from(parts);
-    let left = u64::try_from(beyond % u128::from(period));
-    let units = periods.saturating_mul(u128::from(rate));
-    let units = units.saturating_add(beyond / u128::from(period));
+    let whole = beyond / u128::from(period);
+    let left = u64::try_from(beyond - whole * u128::from(period));
+    let units = periods.saturating_mul(u128::from(rate)).saturating_add(whole);
     (units, left.expect("a part of a unit is less than the period"))
 }
 

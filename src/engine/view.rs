@@ -17,7 +17,7 @@ type Available = [Option<u64>; Axis::COUNTED];
 impl Engine {
     pub(crate) fn snapshot(&mut self, at: NodeId, now: Option<Instant>) -> Snapshot {
         self.advance_all(at, now);
-        let available = std::array::from_fn(|axis| self.nodes.available(at, axis));
+        let available = self.nodes.available(at);
         self.nodes[at].snapshot(0, &available)
     }
 
@@ -32,8 +32,7 @@ impl Engine {
         self.advance_all(at, now);
         self.refill_below(at);
         // What is available in each pool on the way down to the present one.
-        let mut way: Vec<Available> =
-            vec![std::array::from_fn(|axis| self.nodes.available(at, axis))];
+        let mut way = vec![self.nodes.available(at)];
         snapshots.push(self.nodes[at].snapshot(0, &way[0]));
         let mut walk = Below::from(at);
         while let Some((id, depth)) = walk.next(&self.nodes) {
@@ -71,9 +70,12 @@ impl Engine {
 impl Nodes {
     /// The least that is free on the way up to the nearest carve; `None` if nothing there has a
     /// cap.
-    fn available(&self, at: NodeId, axis: usize) -> Option<u64> {
-        let way = self.up_to_carve(at, axis);
-        way.fold(None, |least, node| node.available_below(axis, least))
+    fn available(&self, at: NodeId) -> Available {
+        let mut least = [None; Axis::COUNTED];
+        self.visit_up_to_carves(at, |node, axis| {
+            least[axis] = node.available_below(axis, least[axis]);
+        });
+        least
     }
 }
 

@@ -5,28 +5,25 @@ use std::task::{Poll, Waker};
 
 use super::Engine;
 use super::nodes::NodeId;
+use super::queue::Ticket;
 
-/// Names one that waits for its pool to be closed; never given out twice.
+/// Names one that waits for its pool to be closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ClosingKey(u64);
+pub(crate) struct ClosingKey(Ticket);
 
+/// In a box, as few trees are watched.
 #[derive(Debug, Default)]
-pub(super) struct Watch {
-    /// By pool, so that a close looks at its own alone.
-    closings: BTreeMap<(NodeId, ClosingKey), Option<Waker>>,
-    last: u64,
-}
+pub(super) struct Watch(Option<Box<Closings>>);
+
+/// By pool, so that a close looks at its own alone.
+type Closings = BTreeMap<(NodeId, ClosingKey), Option<Waker>>;
 
 impl Watch {
     /// Takes the wakers of those that wait for a pool.
     pub(super) fn take(&mut self, pool: NodeId) -> impl Iterator<Item = Waker> {
-        let of_pool = (pool, ClosingKey(u64::MIN))..=(pool, ClosingKey(u64::MAX));
-        self.closings.range_mut(of_pool).filter_map(|(_, waker)| waker.take())
-    }
-
-    fn key(&mut self) -> ClosingKey {
-        self.last += 1;
-        ClosingKey(self.last)
+        let of_pool = (pool, ClosingKey(Ticket::FIRST))..=(pool, ClosingKey(Ticket::LAST));
+        let closings = self.0.iter_mut().flat_map(move |all| all.range_mut(of_pool.clone()));
+        closings.filter_map(|(_, waker)| waker.take())
     }
 }
 
@@ -42,11 +39,12 @@ impl Engine {
         if self.nodes[pool].closed {
             return (Poll::Ready(()), Some(waker));
         }
-        let key = *key.get_or_insert_with(|| self.watch.key());
-        (Poll::Pending, self.watch.closings.entry((pool, key)).or_default().replace(waker))
+        let key = *key.get_or_insert_with(|| ClosingKey(self.queue.ticket()));
+        let closings = self.watch.0.get_or_insert_default();
+        (Poll::Pending, closings.entry((pool, key)).or_default().replace(waker))
     }
 
     pub(crate) fn cancel_closing(&mut self, pool: NodeId, key: ClosingKey) -> Option<Waker> {
-        self.watch.closings.remove(&(pool, key)).flatten()
+        self.watch.0.as_mut()?.remove(&(pool, key)).flatten()
     }
 }

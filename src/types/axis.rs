@@ -99,6 +99,13 @@ impl AxisSet {
         self.union(AxisSet::of(axis))
     }
 
+    /// Adds the axis of an index on a condition, without a branch.
+    #[inline]
+    #[must_use]
+    pub(crate) const fn with_if(self, index: usize, condition: bool) -> AxisSet {
+        AxisSet(self.0 | (condition as u32) << index)
+    }
+
     #[inline]
     #[must_use]
     pub(crate) const fn union(self, other: AxisSet) -> AxisSet {
