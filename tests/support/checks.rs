@@ -116,7 +116,8 @@ impl Both {
 
         // Parents come before their children, so in the order of depths on any way down; siblings
         // in any order.
-        same!("the first of a tree", real.first().map(|view| &*view.name), Some(&*name(id)));
+        let asked = name(id);
+        same!("the first of a tree", real.first().map(|view| &view.name), Some(&asked));
         let position = |pool: PoolId| real.iter().position(|view| view.name == name(pool));
         for (child, Pool { parent, .. }) in &self.model.pools {
             if let (Some(child), Some(Some(parent))) = (position(*child), parent.map(position)) {
