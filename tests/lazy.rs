@@ -26,11 +26,14 @@ use budget_pool::{
     Amount, Axis, BudgetError, BudgetPool, Caps, Lease, Reservation, Snapshot, Wait, Window,
 };
 
+#[path = "support/invariants.rs"]
+mod invariants;
 #[path = "support/random.rs"]
 mod random;
 #[path = "support/seeds.rs"]
 mod seeds;
 
+use invariants::check_invariants;
 use random::Dice;
 use seeds::seeds;
 
@@ -289,6 +292,12 @@ impl World {
 
     /// Returns all that the caller is told.
     fn do_step(&mut self, step: &Step) -> String {
+        let told = self.call(step);
+        check_invariants(&self.pools[0]);
+        told
+    }
+
+    fn call(&mut self, step: &Step) -> String {
         let (pool, amount) = (self.pool(step), step.amount);
         let caps = Caps::new().tokens(amount.get(Axis::Tokens).map_or(0, |tokens| tokens.units()));
         match step.call {
@@ -412,6 +421,7 @@ impl World {
             self.time.fetch_add(by, Ordering::Relaxed);
             if self.is_eager {
                 drop(self.pools[0].snapshot_tree());
+                check_invariants(&self.pools[0]);
             }
         }
     }
@@ -499,7 +509,9 @@ impl World {
             let Some(place) = woken.position(|woken| woken) else { return ended };
             let Waiter { wait, woken } = &mut self.waiters[place];
             let waker = Waker::from(Arc::clone(woken));
-            if let Poll::Ready(outcome) = wait.as_mut().poll(&mut Context::from_waker(&waker)) {
+            let poll = wait.as_mut().poll(&mut Context::from_waker(&waker));
+            check_invariants(&self.pools[0]);
+            if let Poll::Ready(outcome) = poll {
                 drop(self.waiters.remove(place));
                 ended.push(outcome.map(|hold| self.holds.push(hold)));
             }

@@ -20,11 +20,14 @@ use budget_pool::{
     Snapshot, Usd, Window,
 };
 
+#[path = "support/invariants.rs"]
+mod invariants;
 #[path = "support/random.rs"]
 mod random;
 #[path = "support/seeds.rs"]
 mod seeds;
 
+use invariants::check_invariants;
 use random::Dice;
 use seeds::seeds;
 
@@ -579,6 +582,7 @@ fn watch(run: &Run) -> u64 {
         add(&mut below, now[2]);
         assert!(now[0].iter().zip(below).all(|(root, below)| *root >= below), "{tree}");
         assert_eq!(tree[0].in_flight.reserved, tree[0].reservations);
+        check_invariants(&run.pools[0]);
         last = now;
         looks += 1;
         yield_now();
@@ -645,8 +649,9 @@ fn play(window: Window, seed: u64) -> Met {
     for key in &run.keys {
         own[0][0] += key.load(Ordering::Relaxed).saturating_sub(1);
     }
-    run.clock.advance(Duration::from_secs(1));
     let [root, child, carved] = &run.pools;
+    check_invariants(root);
+    run.clock.advance(Duration::from_secs(1));
     assert_eq!(root.holders(), []);
     // What is forgotten keeps its pool alive.
     carved.close();
@@ -670,6 +675,7 @@ fn play(window: Window, seed: u64) -> Met {
     let all =
         [caps.tokens.cap.unwrap(), caps.requests.cap.unwrap(), caps.usd.cap.unwrap().as_nanos()];
     root.record(amount(all)).unwrap();
+    check_invariants(root);
     met
 }
 

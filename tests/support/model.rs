@@ -40,6 +40,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::ops::RangeInclusive;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -74,6 +75,8 @@ macro_rules! ensure {
 
 #[path = "checks.rs"]
 mod checks;
+#[path = "invariants.rs"]
+mod invariants;
 #[path = "language.rs"]
 pub mod language;
 #[path = "oracle.rs"]
@@ -85,6 +88,7 @@ mod seen;
 #[path = "steps.rs"]
 mod steps;
 
+use invariants::check_invariants;
 use language::{Op, Units, Want, YEAR, caps_near};
 use oracle::{HoldId, LeaseId, Model, Nanos, PoolId, Reads, Refusal, Spec, duration};
 use queue::WaitId;
@@ -107,17 +111,28 @@ pub fn run(ops: &[Op]) {
 /// What has come of a history, in a few words each.
 pub type Met = BTreeSet<&'static str>;
 
-/// As [`run`], with the first difference as an error: what it is, and the steps that led there.
+/// As [`run`], with the first difference as an error: what it is, and the steps that led there. A
+/// panic of the library is one, too.
 pub fn compare(ops: &[Op]) -> Result<Met, String> {
     let mut both = Both::new();
-    let outcome = both.run(ops);
-    outcome.map(|()| both.met.take()).map_err(|difference| {
-        let mut text = String::new();
-        for (at, step) in both.trace.iter().enumerate() {
-            let _ = writeln!(text, "  {at:>3}  {step}");
-        }
-        format!("{difference}\nafter these steps:\n{text}")
-    })
+    let outcome = match catch_unwind(AssertUnwindSafe(|| both.run(ops))) {
+        Ok(outcome) => outcome,
+        Err(panic) => Err(said(&*panic)),
+    };
+    let Err(difference) = outcome else { return Ok(both.met.take()) };
+    let mut text = String::new();
+    for (at, step) in both.trace.iter().enumerate() {
+        let _ = writeln!(text, "  {at:>3}  {step}");
+    }
+    // The drop of what has panicked may panic again.
+    std::mem::forget(both);
+    Err(format!("{difference}\nafter these steps:\n{text}"))
+}
+
+fn said(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref().copied()).unwrap_or_default();
+    format!("it panicked: {text}")
 }
 
 struct Both {
@@ -217,6 +232,7 @@ impl Both {
         for (at, op) in ops.iter().enumerate() {
             let was_timed = self.model.is_timed();
             self.step(op)?;
+            self.check_invariants();
             self.check_leases()?;
             self.check_wakes(was_timed)?;
             let time_has_passed = matches!(op, Op::Advance { .. });
@@ -326,6 +342,7 @@ impl Both {
         let before = self.reads.load(Ordering::Relaxed);
         let answer = call();
         let read = self.reads.load(Ordering::Relaxed) - before;
+        self.check_invariants();
         let promised = match expected {
             Some(expected) => {
                 beside.start() + usize::from(expected)..=beside.end() + usize::from(expected)
@@ -341,6 +358,14 @@ impl Both {
             self.model.pass(self.now(), reads);
         }
         Ok(answer)
+    }
+
+    /// What the real tree derives is right, as long as anybody can reach it.
+    fn check_invariants(&self) {
+        let held = self.holds.first().map(|(_, hold)| hold.pool());
+        let leased = || self.leases.first().map(|(_, lease)| lease.pool());
+        let pool = self.pools.first().map(|(_, pool)| pool).or(held).or_else(leased);
+        pool.into_iter().for_each(check_invariants);
     }
 
     /// A call that only reads the clock, if it has to, and tells nobody.
