@@ -223,6 +223,7 @@ impl Run {
 
     fn look(&self) {
         let known: [u64; POOLS] = array::from_fn(|at| self.booked[at].load(Relaxed));
+        self.pools[ROOT].check_invariants();
         let tree = self.pools[ROOT].snapshot_tree();
         for pool in &tree {
             is_sound(pool);
@@ -245,7 +246,9 @@ impl Run {
 
     /// Nothing is held, all that was spent is booked, and all the rest can be had.
     fn end(&self) {
+        self.pools[ROOT].check_invariants();
         self.pools[CARVED].close();
+        self.pools[ROOT].check_invariants();
         assert_eq!(self.pools[ROOT].snapshot_tree().len(), POOLS, "P3: pools that are gone");
         for at in [CHILD, CARVED, ROOT] {
             let pool = self.pools[at].snapshot();
@@ -481,10 +484,14 @@ fn p3_p6_of_waits() {
                     0..3 => let_go(pool.reserve_blocking(part).unwrap()),
                     3..5 => queue_up(pool),
                     5 => _ = asked(pool.reserve(part)).map(let_go),
-                    _ => is_sound(&pool.snapshot()),
+                    _ => {
+                        pool.check_invariants();
+                        is_sound(&pool.snapshot());
+                    }
                 }
             }
         });
+        root.check_invariants();
         let end = root.snapshot();
         assert_eq!((end.tokens.reserved, end.reservations, end.waiting), (0, 0, 0), "{end}");
     });

@@ -53,8 +53,18 @@ where
     assert!(seen.values().all(|&times| times > 0), "each must come of it: {seen:?}");
 }
 
-/// Two threads, each with a handle of the pool.
+/// Two threads, each with a handle of the pool. What they leave behind is sound.
 fn both<A: 'static, B>(
+    pool: &BudgetPool,
+    a: impl FnOnce(&BudgetPool) -> A + Send + 'static,
+    b: impl FnOnce(&BudgetPool) -> B,
+) -> (A, B) {
+    let outcomes = at_once(pool, a, b);
+    pool.check_invariants();
+    outcomes
+}
+
+fn at_once<A: 'static, B>(
     pool: &BudgetPool,
     a: impl FnOnce(&BudgetPool) -> A + Send + 'static,
     b: impl FnOnce(&BudgetPool) -> B,
@@ -72,7 +82,7 @@ fn both_watched<A: 'static, B: 'static, C>(
     b: impl FnOnce(&BudgetPool) -> B + Send + 'static,
     look: impl FnOnce(&BudgetPool) -> C,
 ) -> (A, B, C) {
-    let (a, (b, seen)) = both(pool, a, |pool| both(pool, b, look));
+    let (a, (b, seen)) = both(pool, a, |pool| at_once(pool, b, look));
     (a, b, seen)
 }
 
