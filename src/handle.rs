@@ -139,8 +139,8 @@ pub(crate) struct Handle {
     /// Whether admission must know the time for the way alone: a window, or a deadline.
     timed: bool,
     name: Name,
-    /// Over at the earliest on the way up.
-    deadline: Option<DeadlineBudget>,
+    /// Over at the earliest on the way up. In a box, as most pools have none.
+    deadline: Option<Box<DeadlineBudget>>,
 }
 
 /// How pools are made.
@@ -181,7 +181,7 @@ impl Handle {
         own: Option<DeadlineBudget>,
         windowed: bool,
     ) -> Handle {
-        let deadline = match (own, self.deadline.as_ref()) {
+        let deadline = match (own, self.deadline()) {
             (Some(own), Some(above)) => Some(own.within(above)),
             (own, above) => own.or_else(|| above.cloned()),
         };
@@ -197,7 +197,8 @@ impl Handle {
         windowed: bool,
     ) -> Handle {
         let bounded = deadline.as_ref().is_some_and(|budget| budget.deadline().is_some());
-        Handle { shared, node, windowed, timed: windowed || bounded, name, deadline }
+        let (timed, deadline) = (windowed || bounded, deadline.map(Box::new));
+        Handle { shared, node, windowed, timed, name, deadline }
     }
 }
 
@@ -416,7 +417,7 @@ impl Handle {
     }
 
     pub(crate) fn deadline(&self) -> Option<&DeadlineBudget> {
-        self.deadline.as_ref()
+        self.deadline.as_deref()
     }
 
     /// The budget of time, if it has an end.

@@ -551,7 +551,7 @@ mod tests {
 
     /// What stays of a guard that was forgotten.
     #[test]
-    fn a_holds_place_is_some_200_bytes() {
-        assert!((120..=200).contains(&size_of::<Hold>()), "{}", size_of::<Hold>());
+    fn a_holds_place_is_200_bytes_at_most() {
+        assert!(size_of::<Hold>() <= 200, "{}", size_of::<Hold>());
     }
 }

@@ -64,8 +64,8 @@ impl Ledger {
     #[inline]
     pub(super) fn lacking(&self, asked: &Units) -> AxisSet {
         let mut lacking = AxisSet::EMPTY;
-        for axis in 0..Axis::COUNTED {
-            lacking = lacking.with_if(axis, asked[axis] > self.free[axis]);
+        for (axis, (asked, free)) in asked.iter().zip(&self.free).enumerate() {
+            lacking = lacking.with_if(axis, asked > free);
         }
         lacking
     }
@@ -93,11 +93,11 @@ impl Ledger {
     /// Takes back what was [taken](Ledger::try_take) a moment ago. It was never seen, not even by
     /// the peak.
     pub(super) fn put_back(&mut self, units: &Units, take: Take) {
-        for axis in 0..Axis::COUNTED {
-            let free = self.free[axis].checked_add(units[axis]);
+        for (axis, &units) in units.iter().enumerate() {
+            let free = self.free[axis].checked_add(units);
             self.free[axis] = free.expect("what is put back was free before");
             if take == Take::Hold {
-                let reserved = self.reserved[axis].checked_sub(units[axis]);
+                let reserved = self.reserved[axis].checked_sub(units);
                 self.reserved[axis] = reserved.expect("what is put back was reserved");
             }
         }

@@ -10,8 +10,8 @@
 //! | [`Holds`] | the live and the expired holds |
 //! | [`Queue`] | the waiters, their order, and where each is blocked |
 //! | [`Expiry`] | the holds that may expire, in the order of time |
-//! | [`Refill`](refill::Refill) | the window of one pool |
-//! | [`Keys`](idempotency::Keys) | the idempotency keys of one pool |
+//! | [`Refill`] | the window of one pool |
+//! | [`Keys`] | the idempotency keys of one pool |
 //! | [`Watch`] | the futures that wait for a pool to be closed |
 //!
 //! # What holds between transitions

@@ -146,6 +146,10 @@ pub(super) struct Line {
     /// What each of them asks here, axis by axis, once some had to be refused as unsatisfiable:
     /// then the next of those is found without a look at the others. As long as nobody is, it need
     /// not be known.
+    #[allow(
+        clippy::box_collection,
+        reason = "a word instead of four in each pool, for few that use it"
+    )]
     asked: Option<Box<BTreeSet<Asked>>>,
 }
 
