@@ -90,14 +90,20 @@ fn what_the_readme_tells_to_run_is_there() {
         }
     }
     assert!(count > 10, "only {count} are told");
-    for link in readme.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-        // What a checkout lacks, a package may lack, too.
-        assert!(
-            link.starts_with("https://")
-                || Path::new(ROOT).join(link).exists()
-                || link.contains("BENCH"),
-            "{link}"
-        );
+}
+
+#[test]
+fn what_the_documents_link_to_is_there() {
+    for document in ["README.md", "ARCHITECTURE.md"] {
+        let text = text(document);
+        let links: Vec<_> =
+            text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
+        assert!(links.len() >= 5, "{document}: only {} links", links.len());
+        for link in links {
+            // What a checkout lacks, a package may lack, too.
+            let is_there = Path::new(ROOT).join(link).exists() || link.contains("BENCH");
+            assert!(link.starts_with("https://") || is_there, "{document}: {link}");
+        }
     }
 }
 
