@@ -245,12 +245,8 @@ impl Handle {
     #[inline(always)]
     pub(crate) fn end(&self, key: HoldKey, how: End<'_>) -> Booked {
         let begun = match self.quick(self.windowed) {
-            Ok(mut engine) => {
-                if let Some(booked) = engine.try_end(key, how) {
-                    return booked;
-                }
-                Some(engine)
-            }
+            Ok(mut engine) if engine.is_live(key) => return engine.end_live(key, how),
+            Ok(engine) => Some(engine),
             Err(busy) => busy,
         };
         self.end_slowly(begun, key, how)
@@ -296,7 +292,7 @@ fn refuse<R>(
     at: NodeId,
     asked: Quantities,
 ) -> Result<R, BudgetError> {
-    Err(engine.refuse(at, asked.units(), None))
+    engine.refuse(at, asked.units(), None)
 }
 
 /// The lock, where it was taken already.

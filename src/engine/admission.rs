@@ -76,7 +76,7 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
         if self.is_late(at, now) || !self.try_record(at, units) {
-            return Err(self.refuse(at, units, now));
+            return self.refuse(at, units, now);
         }
         self.balances_changed(at);
         Ok(())
@@ -167,7 +167,7 @@ impl Engine {
     ) -> Result<(), BudgetError> {
         let now = self.advance(at, asked, now);
         let admitted = self.is_open(at, now) && self.nodes.fits(at, asked);
-        if admitted { Ok(()) } else { Err(self.refuse(at, asked, now)) }
+        if admitted { Ok(()) } else { self.refuse(at, asked, now) }
     }
 
     /// [`admit`](Engine::admit), for a call that must not pass waiters (P6).
@@ -182,7 +182,7 @@ impl Engine {
             return Err(refusal);
         }
         let admitted = self.is_open(at, now) && self.nodes.fits(at, asked);
-        if admitted { Ok(()) } else { Err(self.refuse(at, asked, now)) }
+        if admitted { Ok(()) } else { self.refuse(at, asked, now) }
     }
 
     /// The refusal of a call for new work that would pass waiters.
@@ -218,24 +218,33 @@ impl Engine {
         self.nodes[at].late(now).is_some()
     }
 
-    #[inline]
-    pub(crate) fn refuse(
+    /// Refuses, and counts that. The refusal is made in the place of the result: to move it there
+    /// would take longer than all the rest.
+    #[inline(never)]
+    pub(crate) fn refuse<R>(
         &mut self,
         at: NodeId,
         asked: &Units,
         now: Option<Instant>,
-    ) -> BudgetError {
+    ) -> Result<R, BudgetError> {
         self.count_refused(at);
-        self.explain(at, asked, now)
+        Err(self.why(at, asked, now))
     }
 
     pub(super) fn count_refused(&mut self, at: NodeId) {
         self.nodes.change_way(at, |node| node.counts.refused += 1);
     }
 
-    /// Why it is refused: closed, deadline, capacity, in this order.
-    #[inline]
+    /// Why a call is refused, or a waiter is turned away.
+    #[cold]
+    #[inline(never)]
     pub(super) fn explain(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
+        self.why(at, asked, now)
+    }
+
+    /// The reason: closed, deadline, capacity, in this order.
+    #[inline(always)]
+    fn why(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
         if !self.is_open(at, now) {
             return self.explain_end(at, now);
         }
@@ -294,7 +303,8 @@ impl Engine {
         actual: &Units,
         tally: Tally,
     ) -> Units {
-        let overage = self.nodes.settle(at, held, actual, tally);
+        let mut overage = NOTHING;
+        self.nodes.settle(at, held, actual, &mut overage, tally);
         self.balances_changed(at);
         overage
     }
@@ -337,7 +347,7 @@ impl Nodes {
         match take {
             _ if !fits => self.put_back(at, carved, units, take, tally),
             Take::Hold => self.hold(carved, &units, tally),
-            Take::Spend => _ = self.settle(carved, &NOTHING, &units, tally),
+            Take::Spend => self.settle(carved, &NOTHING, &units, &mut { NOTHING }, tally),
         }
         fits
     }
@@ -375,27 +385,25 @@ impl Nodes {
         }
     }
 
-    /// Replaces what is held by what was really spent, all the way up. Returns the greatest
-    /// overage, axis by axis.
+    /// Replaces what is held by what was really spent, all the way up. Raises `overage` to the
+    /// greatest on the way, axis by axis.
     #[inline]
     pub(super) fn settle(
         &mut self,
         at: NodeId,
         held: &Units,
         actual: &Units,
+        overage: &mut Units,
         tally: Tally,
-    ) -> Units {
-        let mut overage = NOTHING;
+    ) {
         let mut way = Way::from(at);
         while let Some((id, node)) = way.up_mut(self) {
             if node.is_carved() {
-                self.settle_shares(id, *held, actual, tally, &mut overage);
-                break;
+                return self.settle_shares(id, *held, actual, tally, overage);
             }
             node.count(tally);
-            node.ledger.settle(held, actual, &mut overage);
+            node.ledger.settle(held, actual, overage);
         }
-        overage
     }
 
     /// [`settle`](Nodes::settle) from a carved pool upward: what the pools above can let go follows

@@ -73,7 +73,7 @@ impl Engine {
             node.ledger.lower(axis, less.units()[axis]);
         }
         if let Some(parent) = node.share_of() {
-            self.nodes.settle(parent, less.units(), &NOTHING, Tally::FACT);
+            self.nodes.settle(parent, less.units(), &NOTHING, &mut { NOTHING }, Tally::FACT);
         }
         self.balances_changed(at);
         Ok(())

@@ -130,25 +130,15 @@ impl Holds {
     pub(super) fn insert(&mut self, node: NodeId, held: Quantities) -> HoldKey {
         let serial = Serial(self.last.0.checked_add(1).expect("2^64 holds are never made"));
         self.last = serial;
-        let hold = Hold {
-            serial,
-            node,
-            place: None,
-            held,
-            metered: NOTHING,
-            label: None,
-            on_drop: OnDrop::Release,
-            state: State::Live,
-            expiry: None,
-        };
         let slot = match self.free {
             Some(slot) => {
                 let free = &mut self.slots[slot as usize];
                 self.free = free.place;
-                *free = hold;
+                // Made in its place, and not copied there.
+                *free = Hold::new(serial, node, held);
                 slot
             }
-            None => self.push(hold),
+            None => self.push(Hold::new(serial, node, held)),
         };
         HoldKey::new(slot, serial)
     }
@@ -221,7 +211,7 @@ impl Engine {
                 return Ok(key);
             }
         }
-        Err(self.refuse(at, held.units(), now))
+        self.refuse(at, held.units(), now)
     }
 
     /// A hold that is reclaimed after its time.
@@ -243,26 +233,31 @@ impl Engine {
         self.holds.insert(at, held)
     }
 
+    #[inline(always)]
+    pub(crate) fn is_live(&self, key: HoldKey) -> bool {
+        self.holds.get(key).is_live()
+    }
+
     /// The plain rule of an [`end`](Engine::end): a live hold is replaced by its bill. It is all
     /// that there is to do while the tree [is quiet](Engine::is_quiet).
     #[inline(always)]
-    pub(crate) fn try_end(&mut self, key: HoldKey, how: End<'_>) -> Option<Booked> {
-        let hold = self.holds.get(key);
-        if !hold.is_live() {
-            return None;
-        }
-        let Hold { node, ref held, .. } = *hold;
-        let bill = hold.bill(how);
-        let overage = self.nodes.settle(node, held.units(), bill.units(), Tally::ENDED);
+    pub(crate) fn end_live(&mut self, key: HoldKey, how: End<'_>) -> Booked {
+        let Hold { node, ref held, .. } = *self.holds.get(key);
+        let mut booked = Booked::new(&self.holds.get(key).bill(how), NOTHING, false);
+        let Booked { settled, overage, .. } = &mut booked;
+        self.nodes.settle(node, held.units(), settled.units(), overage, Tally::ENDED);
         self.holds.remove(key);
-        Some(Booked::new(&bill, overage, false))
+        booked
     }
 
     pub(crate) fn end(&mut self, key: HoldKey, how: End<'_>, now: Option<Instant>) -> Booked {
         self.advance_hold(key, now, |hold| hold.bill(how));
         self.unschedule(key);
         let node = self.holds.get(key).node;
-        let Some(booked) = self.try_end(key, how) else { return self.end_late(key, how) };
+        if !self.is_live(key) {
+            return self.end_late(key, how);
+        }
+        let booked = self.end_live(key, how);
         self.balances_changed(node);
         booked
     }
@@ -302,7 +297,7 @@ impl Engine {
         let (node, held, bill) = (hold.node, hold.held, hold.bill(End::Drop));
         let released = hold.on_drop == OnDrop::Release;
         hold.state = if released { State::Released } else { State::Settled };
-        self.nodes.settle(node, held.units(), bill.units(), Tally::ENDED);
+        self.nodes.settle(node, held.units(), bill.units(), &mut { NOTHING }, Tally::ENDED);
         self.call_changed(node);
     }
 }
@@ -426,6 +421,21 @@ impl Engine {
 }
 
 impl Hold {
+    #[inline(always)]
+    fn new(serial: Serial, node: NodeId, held: Quantities) -> Hold {
+        Hold {
+            serial,
+            node,
+            place: None,
+            held,
+            metered: NOTHING,
+            label: None,
+            on_drop: OnDrop::Release,
+            state: State::Live,
+            expiry: None,
+        }
+    }
+
     pub(super) fn node(&self) -> NodeId {
         self.node
     }

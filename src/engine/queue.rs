@@ -316,7 +316,7 @@ impl Engine {
         let asked = Engine::held_by(amount);
         let now = self.advance(at, asked.units(), now);
         if !self.is_open(at, now) || self.is_unsatisfiable(at, asked.units()) {
-            return Err(self.refuse(at, asked.units(), now));
+            return self.refuse(at, asked.units(), now);
         }
         if self.queued_at(at, asked.units()).is_none() && self.nodes.fits(at, asked.units()) {
             return Ok(Place::Granted(self.begin(at, asked)));

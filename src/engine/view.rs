@@ -44,9 +44,10 @@ impl Engine {
                 node.available_below(axis, above)
             }));
             if snapshots.len() == snapshots.capacity() && snapshots.len() >= FEW {
-                let room = self.nodes.len().min(snapshots.len() * FEW);
+                // A part of a tree is not counted, as all of it is: it may be much smaller.
+                let more = if at == NodeId::ROOT { usize::MAX } else { snapshots.len() * FEW };
                 snapshots.clear();
-                return Err(room);
+                return Err(self.nodes.len().min(more));
             }
             snapshots.push(node.snapshot(depth, &way[depth]));
         }
