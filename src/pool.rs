@@ -287,15 +287,18 @@ impl BudgetPool {
     /// the time (P8).
     #[must_use]
     pub fn snapshot_tree(&self) -> TreeSnapshot {
-        let mut pools = Vec::new();
         // A page of memory that is touched for the first time takes longer than all that is written
-        // to it: room for many pools is made, and touched, without the lock.
-        while let Err(room) =
-            self.handle.survey(|engine, at, now| engine.snapshot_tree(at, now, &mut pools))
-        {
-            pools.resize(room, Snapshot::nothing());
-            pools.clear();
-        }
+        // to it: places are made, and so touched, without the lock.
+        let mut pools = Vec::new();
+        let mut places = 4;
+        let taken = loop {
+            pools.resize_with(places, Snapshot::nothing);
+            match self.handle.survey(|engine, at, now| engine.snapshot_tree(at, now, &mut pools)) {
+                Ok(taken) => break taken,
+                Err(more) => places = more,
+            }
+        };
+        pools.truncate(taken);
         TreeSnapshot::new(pools)
     }
 

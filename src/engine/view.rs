@@ -8,7 +8,7 @@ use crate::types::amount::Amount;
 use crate::types::axis::Axis;
 use crate::types::snapshot::{AxisSnapshot, Holder, Snapshot};
 
-/// So many pools are listed in memory that is allocated under the lock.
+/// How many times as many places are made for a part of a tree, until they are enough.
 const FEW: usize = 16;
 
 /// What is available on each axis; `None` = unlimited.
@@ -21,21 +21,27 @@ impl Engine {
         self.nodes[at].snapshot(0, &available)
     }
 
-    /// This pool and all below it, parents before their children, into an empty list. Should there
-    /// be many, and the list have no room for them, it is to be tried again with room for so many.
+    /// This pool and all below it, parents before their children, over the first places of a list.
+    /// Returns how many there are. If the list has no places for them, so many are to be made.
     pub(crate) fn snapshot_tree(
         &mut self,
         at: NodeId,
         now: Option<Instant>,
-        snapshots: &mut Vec<Snapshot>,
-    ) -> Result<(), usize> {
+        places: &mut [Snapshot],
+    ) -> Result<usize, usize> {
         self.advance_all(at, now);
         self.refill_below(at);
         // What is available in each pool on the way down to the present one.
         let mut way = vec![self.nodes.available(at)];
-        snapshots.push(self.nodes[at].snapshot(0, &way[0]));
+        let mut taken = 1;
+        places[0] = self.nodes[at].snapshot(0, &way[0]);
         let mut walk = Below::from(at);
         while let Some((id, depth)) = walk.next(&self.nodes) {
+            let Some(place) = places.get_mut(taken) else {
+                // A part of a tree is not counted, as all of it is: it may be much smaller.
+                let more = if at == NodeId::ROOT { usize::MAX } else { taken * FEW };
+                return Err(self.nodes.len().min(more));
+            };
             let node = &self.nodes[id];
             way.truncate(depth);
             let above = way[depth - 1];
@@ -43,15 +49,10 @@ impl Engine {
                 let above = if node.carved().contains(axis) { None } else { above[axis] };
                 node.available_below(axis, above)
             }));
-            if snapshots.len() == snapshots.capacity() && snapshots.len() >= FEW {
-                // A part of a tree is not counted, as all of it is: it may be much smaller.
-                let more = if at == NodeId::ROOT { usize::MAX } else { snapshots.len() * FEW };
-                snapshots.clear();
-                return Err(self.nodes.len().min(more));
-            }
-            snapshots.push(node.snapshot(depth, &way[depth]));
+            *place = node.snapshot(depth, &way[depth]);
+            taken += 1;
         }
-        Ok(())
+        Ok(taken)
     }
 
     /// The holds on this pool and on those below it.
