@@ -1,15 +1,16 @@
 //! Time: holds that expire, caps that come back, calls that count once, waits that time ends;
 //! through the public API alone.
 
+use std::any::Any;
 use std::mem::forget;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, Lease, ManualClock, Outlook, Receipt,
-    Reservation, Usd, Window,
+    Amount, Axis, BudgetError, BudgetPool, Builder, Caps, Clock, Lease, ManualClock, Outlook,
+    Receipt, Reservation, Root, Usd, Window,
 };
 
 #[path = "support/waiter.rs"]
@@ -48,6 +49,31 @@ fn windowed(cap: u64, window: Window) -> (ManualClock, BudgetPool) {
     let pool =
         BudgetPool::builder().name("run").tokens(cap).window(window).clock(clock.clone()).build();
     (clock, pool)
+}
+
+/// A clock, and how often it was read.
+struct Counting {
+    clock: ManualClock,
+    reads: Arc<AtomicU64>,
+}
+
+impl Counting {
+    fn new() -> Counting {
+        Counting { clock: ManualClock::new(), reads: Arc::default() }
+    }
+
+    fn clock(&self) -> impl Clock + 'static {
+        let (clock, reads) = (self.clock.clone(), Arc::clone(&self.reads));
+        move || {
+            reads.fetch_add(1, Ordering::Relaxed);
+            clock.now()
+        }
+    }
+
+    /// Since it was last asked.
+    fn reads(&self) -> u64 {
+        self.reads.swap(0, Ordering::Relaxed)
+    }
 }
 
 /// Many holds that expire in a second. A call that need not reclaim all reclaims only some of
@@ -583,6 +609,165 @@ mod ttl {
         assert!(hold.commit_all().is_late());
         assert_eq!(settled.commit(tokens(45)).settled(), tokens(5));
         assert_eq!((balance(&pool), spent(&pool)), ([45, 0, 0], 85));
+    }
+}
+
+/// What has expired is reclaimed a little by each call, but at once where somebody could tell.
+mod reclaiming {
+    use super::*;
+
+    /// More than a call must reclaim, and how many that is.
+    const MANY: u64 = 20;
+    const BATCH: u64 = 2;
+
+    /// A tree with many holds of a token on one tenant, nobody's any more, that expire in a second.
+    struct Tree {
+        clock: Counting,
+        root: BudgetPool,
+        other: BudgetPool,
+    }
+
+    impl Tree {
+        fn new(build: impl FnOnce(Builder<Root>) -> Builder<Root>) -> Tree {
+            let clock = Counting::new();
+            let root = build(BudgetPool::builder().name("root").clock(clock.clock())).build();
+            let tenant = root.child().build();
+            (0..MANY).for_each(|_| forget(tenant.reserve_for(tokens(1), secs(1)).unwrap()));
+            let other = root.child().build();
+            Tree { clock, root, other }
+        }
+
+        /// The call of another tenant, which needs none of what has expired.
+        fn call(&self) {
+            self.other.check(Amount::new()).unwrap();
+        }
+    }
+
+    #[test]
+    fn p8_what_expired_is_left_to_later_calls_whoever_waits_or_turns_elsewhere() {
+        type Elsewhere = fn(&BudgetPool) -> Box<dyn Any>;
+        let all: [Elsewhere; 3] = [
+            |_| Box::new(()),
+            |root| {
+                let busy = root.child().tokens(10).build();
+                let hold = busy.reserve(tokens(10)).unwrap();
+                Box::new((hold, Waiter::queued(&busy, tokens(5))))
+            },
+            |root| Box::new(root.child().tokens(10).window(Window::fixed(secs(10))).build()),
+        ];
+        for (case, elsewhere) in all.into_iter().enumerate() {
+            let tree = Tree::new(|root| root);
+            let _kept = elsewhere(&tree.root);
+            tree.clock.clock.advance(secs(30));
+            tree.clock.reads();
+            // A call reads the clock as long as there is one more to reclaim.
+            let calls = (0..MANY).take_while(|_| {
+                tree.call();
+                tree.clock.reads() > 0
+            });
+            assert_eq!(calls.count() as u64, MANY / BATCH, "{case}");
+        }
+    }
+
+    #[test]
+    fn p6_whom_expired_holds_block_the_next_call_of_another_serves() {
+        let tree = Tree::new(|root| root.tokens(MANY));
+        let waiter = Waiter::queued(&tree.root.child().build(), tokens(MANY));
+        tree.clock.clock.advance(secs(1));
+        tree.call();
+        assert_eq!(waiter.wakes(), 1);
+    }
+
+    /// The second waiter came before the third, but its hold expires after that of the third. Above
+    /// there is room for one of them.
+    #[test]
+    fn p6_whom_expired_holds_block_are_served_in_the_order_of_time() {
+        let tree = Tree::new(|root| root.tokens(MANY + 15));
+        let pools = [(); 2].map(|()| tree.root.child().tokens(8).build());
+        for (pool, ttl) in pools.iter().zip([3, 2]) {
+            forget(pool.reserve_for(tokens(5), secs(ttl)).unwrap());
+        }
+        let asked = [(&tree.root, MANY), (&pools[0], 8), (&pools[1], 8)];
+        let mut waiters = asked.map(|(pool, n)| Waiter::queued(pool, tokens(n)));
+        tree.clock.clock.advance(secs(3));
+        let polls = waiters.each_mut().map(Waiter::poll);
+        assert_eq!(polls.each_ref().map(Poll::is_ready), [true, false, true]);
+    }
+
+    /// The waiter is blocked in its own pool, where nothing expires, by a hold or by another waiter;
+    /// then it would be above, where many have expired. A wait that is dropped reads no clock.
+    #[test]
+    fn p6_a_waiter_that_moves_up_to_where_holds_have_expired_is_served_at_once() {
+        for is_behind_another in [false, true] {
+            let tree = Tree::new(|root| root.tokens(MANY + 10));
+            let own = tree.root.child().tokens(MANY).build();
+            let hold = own.reserve(tokens(5)).unwrap();
+            let other = is_behind_another.then(|| Waiter::queued(&own, tokens(MANY)));
+            let asked = if is_behind_another { MANY - 5 } else { MANY };
+            let waiter = Waiter::queued(&own, tokens(asked));
+            tree.clock.clock.advance(secs(1));
+            tree.call();
+            assert_eq!(waiter.wakes(), 0);
+            match other {
+                Some(other) => drop(other),
+                None => hold.release(),
+            }
+            assert_eq!(waiter.wakes(), 1, "{is_behind_another}");
+        }
+    }
+
+    /// What comes back from it before it is settled would be lost.
+    #[test]
+    fn p2_a_hold_that_settles_does_so_before_a_window_gives_back() {
+        let tree = Tree::new(|root| root.tokens(MANY + 10).window(Window::sliding(secs(30))));
+        forget(tree.root.reserve_for(tokens(10), secs(2)).unwrap().commit_on_drop());
+        tree.clock.clock.advance(secs(7));
+        tree.call();
+        assert_eq!((balance(&tree.root), spent(&tree.root)), ([5, 0, 0], 10));
+    }
+
+    /// The waiter is blocked in its own pool, and has no hope once the hold above is spent.
+    #[test]
+    fn p6_a_hold_that_settles_does_so_before_waiters_look() {
+        let tree = Tree::new(|root| root.tokens(MANY + 10));
+        let own = tree.root.child().tokens(8).build();
+        let _hold = own.reserve(tokens(4)).unwrap();
+        let mut waiter = Waiter::queued(&own, tokens(8));
+        let all = tree.root.reserve_for(tokens(6), secs(2)).unwrap();
+        tree.other.debit(tokens(MANY));
+        forget(all.commit_on_drop());
+        tree.clock.clock.advance(secs(2));
+        tree.call();
+        assert_eq!(waiter.wakes(), 1);
+        let Poll::Ready(Err(refusal)) = waiter.poll() else { panic!("it has no hope") };
+        assert_eq!((refusal.scope(), refusal.outlook()), (own.name(), Outlook::Never));
+    }
+
+    #[test]
+    fn p5_a_peak_does_not_count_what_expired_before_its_period_whatever_turns_the_window() {
+        type Turn = fn(&Tree, &BudgetPool);
+        let turns: [Turn; 5] = [
+            |_, turning| turning.record(tokens(0)).unwrap(),
+            |_, turning| _ = turning.debit(tokens(0)),
+            |tree, _| drop(tree.root.snapshot_tree()),
+            // These read no clock: the period has begun at the latest instant seen.
+            |tree, turning| {
+                tree.call();
+                turning.close();
+            },
+            |tree, _| {
+                tree.call();
+                tree.root.close();
+            },
+        ];
+        for (case, turn) in turns.into_iter().enumerate() {
+            let tree = Tree::new(|root| root);
+            let turning = tree.root.child().tokens(MANY).window(Window::fixed(secs(10))).build();
+            (0..MANY).for_each(|_| forget(turning.reserve_for(tokens(1), secs(2)).unwrap()));
+            tree.clock.clock.advance(secs(10));
+            turn(&tree, &turning);
+            assert_eq!(turning.snapshot().tokens.peak, 0, "{case}");
+        }
     }
 }
 
@@ -2029,30 +2214,6 @@ mod once {
 
 mod p8_time_only_when_asked {
     use super::*;
-
-    struct Counting {
-        clock: ManualClock,
-        reads: Arc<AtomicU64>,
-    }
-
-    impl Counting {
-        fn new() -> Counting {
-            Counting { clock: ManualClock::new(), reads: Arc::default() }
-        }
-
-        fn clock(&self) -> impl Clock + 'static {
-            let (clock, reads) = (self.clock.clone(), Arc::clone(&self.reads));
-            move || {
-                reads.fetch_add(1, Ordering::Relaxed);
-                clock.now()
-            }
-        }
-
-        /// Since it was last asked.
-        fn reads(&self) -> u64 {
-            self.reads.swap(0, Ordering::Relaxed)
-        }
-    }
 
     type Call = fn(&BudgetPool, &mut Reservation);
 
