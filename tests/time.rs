@@ -4,7 +4,7 @@
 use std::any::Any;
 use std::mem::forget;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -1350,6 +1350,142 @@ mod retry_after {
         assert_eq!(pool.record(tokens(1)).unwrap_err().retry_after(), Some(secs(6)));
         offset.store(11, Ordering::Relaxed);
         pool.record(tokens(1)).unwrap();
+    }
+
+    /// A clock that says the second that it is told, whatever it has said before.
+    fn told(second: &Arc<AtomicU64>) -> (Instant, impl Clock + 'static) {
+        let (start, second) = (Instant::now(), Arc::clone(second));
+        (start, move || start + secs(second.load(Ordering::SeqCst)))
+    }
+
+    const HOUR: u64 = 3_600;
+
+    /// All that 10 tokens in 10 seconds admit was spent by a clock that read an hour ahead.
+    struct Ahead {
+        second: Arc<AtomicU64>,
+        pool: BudgetPool,
+        hold: Reservation,
+        lease: Lease,
+    }
+
+    impl Ahead {
+        fn new(window: Window) -> Ahead {
+            let second = Arc::new(AtomicU64::new(0));
+            let pool = BudgetPool::builder().tokens(10).window(window).clock(told(&second).1);
+            let pool = pool.build();
+            let hold = pool.reserve(Amount::new()).unwrap();
+            let lease = pool.lease(Amount::new()).unwrap();
+            second.store(HOUR, Ordering::SeqCst);
+            pool.record(tokens(10)).unwrap();
+            Ahead { second, pool, hold, lease }
+        }
+    }
+
+    /// The clock is right again. What was seen by the wrong reading is an hour ahead of it.
+    #[test]
+    fn p7_after_a_reading_an_hour_ahead_each_refusal_says_the_hour() {
+        type Ask = fn(Ahead) -> BudgetError;
+        let asks: [Ask; 14] = [
+            |run| run.pool.record(tokens(1)).unwrap_err(),
+            |run| run.pool.check(tokens(1)).unwrap_err(),
+            |run| run.pool.reserve(tokens(1)).unwrap_err(),
+            |run| run.pool.reserve_for(tokens(1), secs(5)).unwrap_err(),
+            |run| run.pool.record_once("key", tokens(1)).unwrap_err(),
+            |run| run.pool.lease(tokens(1)).unwrap_err(),
+            |run| run.pool.child().tokens(1).carved().build().unwrap_err(),
+            |run| run.pool.child().build().record(tokens(1)).unwrap_err(),
+            |run| run.pool.remove(Caps::new().tokens(1)).unwrap_err(),
+            |run| {
+                let share = run.pool.child().tokens(0).carved().build().unwrap();
+                share.add(Caps::new().tokens(1)).unwrap_err()
+            },
+            |mut run| run.hold.record(tokens(1)).unwrap_err(),
+            |mut run| run.hold.grow(tokens(1)).unwrap_err(),
+            |run| run.hold.try_commit(tokens(1)).unwrap_err().error().clone(),
+            |mut run| run.lease.record(tokens(1)).unwrap_err(),
+        ];
+        let windows = [(Window::fixed(secs(10)), HOUR + 10), (Window::sliding(secs(10)), HOUR + 1)];
+        for (case, ask) in asks.into_iter().enumerate() {
+            for (window, back) in windows {
+                let run = Ahead::new(window);
+                let (second, pool) = (Arc::clone(&run.second), run.pool.clone());
+                second.store(7, Ordering::SeqCst);
+                let refused = ask(run);
+                assert_eq!(refused.retry_after(), Some(secs(back - 7)), "{case}: {refused:?}");
+                second.store(back, Ordering::SeqCst);
+                pool.record(tokens(1)).unwrap();
+            }
+        }
+    }
+
+    /// One that asks each second is refused 3,600 times, and told each time when to come back. One
+    /// that does what it is told is refused once.
+    #[test]
+    fn p7_after_a_reading_an_hour_ahead_a_refusal_is_as_right_as_the_next_one() {
+        let run = Ahead::new(Window::sliding(secs(10)));
+        for second in 0..HOUR {
+            run.second.store(second, Ordering::SeqCst);
+            let refused = run.pool.check(tokens(1)).unwrap_err();
+            assert_eq!(refused.retry_after(), Some(secs(HOUR + 1 - second)));
+        }
+        run.second.store(HOUR + 1, Ordering::SeqCst);
+        run.pool.record(tokens(1)).unwrap();
+    }
+
+    #[test]
+    fn p7_after_a_reading_an_hour_ahead_keys_are_too_many_for_the_hour() {
+        let second = Arc::new(AtomicU64::new(HOUR));
+        let pool = BudgetPool::builder().keys(1, secs(10)).clock(told(&second).1).build();
+        pool.record_once("ahead", tokens(1)).unwrap();
+        second.store(7, Ordering::SeqCst);
+        let refused = pool.record_once("right", tokens(1)).unwrap_err();
+        assert!(matches!(refused, BudgetError::KeysFull { .. }));
+        assert_eq!(refused.retry_after(), Some(secs(HOUR + 10 - 7)));
+    }
+
+    /// A wait sleeps towards the same instant. One whose deadline the reading has passed is told
+    /// that, and no time to come back at.
+    #[test]
+    fn p6_after_a_reading_an_hour_ahead_a_wait_sleeps_for_the_hour_or_is_told_that_it_is_late() {
+        let second = Arc::new(AtomicU64::new(0));
+        let ((start, clock), alarms) = (told(&second), Arc::new(Mutex::new(Vec::new())));
+        let log = Arc::clone(&alarms);
+        let root = BudgetPool::builder().tokens(10).window(Window::fixed(secs(10))).clock(clock);
+        let root = root.timer(move |until| {
+            log.lock().unwrap().push(until - start);
+            Box::pin(std::future::pending())
+        });
+        let root = root.build();
+        let soon = root.child().deadline(secs(60)).build();
+        root.record(tokens(10)).unwrap();
+        let mut late = Waiter::queued(&soon, tokens(1));
+        second.store(HOUR, Ordering::SeqCst);
+        root.record(tokens(10)).unwrap();
+        second.store(7, Ordering::SeqCst);
+        let Poll::Ready(Err(refusal)) = late.poll() else { panic!("it is late") };
+        assert!(matches!(refusal, BudgetError::DeadlineExceeded(_)));
+        assert_eq!(refusal.retry_after(), None);
+        let _waiter = Waiter::queued(&root, tokens(1));
+        assert_eq!(*alarms.lock().unwrap(), [secs(10), secs(HOUR + 10)]);
+    }
+
+    /// The turn is 10 ms after the wrong reading, and an hour away.
+    #[test]
+    fn p6_after_a_reading_an_hour_ahead_a_thread_sleeps_for_the_hour() {
+        let (second, reads) = (Arc::new(AtomicU64::new(HOUR)), Arc::new(AtomicU64::new(0)));
+        let ((_, clock), count) = (told(&second), Arc::clone(&reads));
+        let counted = move || {
+            count.fetch_add(1, Ordering::SeqCst);
+            clock.now()
+        };
+        let window = Window::fixed(Duration::from_millis(10));
+        let pool = BudgetPool::builder().tokens(10).window(window).clock(counted).build();
+        pool.record(tokens(10)).unwrap();
+        second.store(7, Ordering::SeqCst);
+        reads.store(0, Ordering::SeqCst);
+        let refused = pool.reserve_blocking_for(tokens(1), Duration::from_millis(300));
+        assert!(matches!(refused, Err(BudgetError::Timeout { .. })));
+        assert!(reads.load(Ordering::SeqCst) < 10, "it does not wake every 10 ms: {reads:?}");
     }
 
     #[test]
