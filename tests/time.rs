@@ -695,15 +695,16 @@ mod reclaiming {
     }
 
     /// The waiter is blocked in its own pool, where nothing expires, by a hold or by another waiter;
-    /// then it would be above, where many have expired. A wait that is dropped reads no clock.
+    /// then it would be above, where many have expired and it needs all that these give back. A
+    /// wait that is dropped reads no clock.
     #[test]
     fn p6_a_waiter_that_moves_up_to_where_holds_have_expired_is_served_at_once() {
         for is_behind_another in [false, true] {
             let tree = Tree::new(|root| root.tokens(MANY + 10));
-            let own = tree.root.child().tokens(MANY).build();
+            let own = tree.root.child().tokens(MANY + 10).build();
             let hold = own.reserve(tokens(5)).unwrap();
-            let other = is_behind_another.then(|| Waiter::queued(&own, tokens(MANY)));
-            let asked = if is_behind_another { MANY - 5 } else { MANY };
+            let other = is_behind_another.then(|| Waiter::queued(&own, tokens(MANY + 10)));
+            let asked = if is_behind_another { MANY + 5 } else { MANY + 10 };
             let waiter = Waiter::queued(&own, tokens(asked));
             tree.clock.clock.advance(secs(1));
             tree.call();
@@ -712,7 +713,11 @@ mod reclaiming {
                 Some(other) => drop(other),
                 None => hold.release(),
             }
-            assert_eq!(waiter.wakes(), 1, "{is_behind_another}");
+            assert_eq!(waiter.wakes(), 1);
+            // Nothing is left that may expire: it was not woken only to look again.
+            tree.clock.reads();
+            tree.call();
+            assert_eq!(tree.clock.reads(), 0, "{is_behind_another}");
         }
     }
 
@@ -1762,20 +1767,37 @@ mod waiters {
         assert_eq!(waiter.wakes(), 0);
     }
 
-    #[test]
-    fn p6_of_those_who_are_blocked_at_a_pool_only_the_first_sleeps_towards_a_time() {
-        let slept = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&slept);
-        let pool = BudgetPool::builder().tokens(10).clock(ManualClock::new());
-        let pool = pool.timer(move |_| {
-            count.fetch_add(1, Ordering::SeqCst);
+    /// A pool of 10 tokens by a clock that stands, and the times until which waits have slept. No
+    /// sleep ends by itself.
+    fn pool_with_timer() -> (BudgetPool, impl Fn() -> Vec<Duration>) {
+        let (clock, alarms) = (ManualClock::new(), Arc::new(Mutex::new(Vec::new())));
+        let (start, log) = (clock.now(), Arc::clone(&alarms));
+        let pool = BudgetPool::builder().tokens(10).clock(clock).timer(move |until| {
+            log.lock().unwrap().push(until - start);
             Box::pin(std::future::pending())
         });
-        let pool = pool.build();
+        (pool.build(), move || alarms.lock().unwrap().clone())
+    }
+
+    #[test]
+    fn p6_of_those_who_are_blocked_at_a_pool_only_the_first_sleeps_towards_a_time() {
+        let (pool, alarms) = pool_with_timer();
         forget(pool.reserve_for(tokens(10), secs(10)).unwrap());
         let _waiters =
             [&pool, &pool.child().build(), &pool].map(|pool| Waiter::queued(pool, tokens(5)));
-        assert_eq!(slept.load(Ordering::SeqCst), 1);
+        assert_eq!(alarms(), [secs(10)]);
+    }
+
+    #[test]
+    fn p6_no_wait_sleeps_towards_a_time_in_another_branch() {
+        let (root, alarms) = pool_with_timer();
+        let (busy, idle) = (root.child().tokens(5).build(), root.child().build());
+        let _hold = busy.reserve(tokens(5)).unwrap();
+        forget(idle.reserve_for(tokens(1), secs(10)).unwrap());
+        let mut waiter = Waiter::queued(&busy, tokens(1));
+        forget(idle.reserve_for(tokens(1), secs(5)).unwrap());
+        assert!(waiter.poll().is_pending());
+        assert_eq!((alarms(), waiter.wakes()), (vec![], 0));
     }
 
     #[test]
