@@ -13,6 +13,7 @@
 //! that the axes that an amount does not name cost nothing. It is the same step that the full
 //! transition takes.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, RefUnwindSafe, UnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -357,14 +358,16 @@ impl Handle {
     }
 
     /// A transition that looks at all pools below, too: it is told the time if any of them has a
-    /// window.
+    /// window. All attempts at one survey share its `reading` of the clock.
     pub(crate) fn survey<R>(
         &self,
+        reading: &OnceCell<Option<Instant>>,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
         let needs_time =
             |engine: &Engine| engine.may_expire() || engine.has_windows_below(self.node);
-        self.transition(None, self.windowed, needs_time, || self.try_now(), transition)
+        let read_clock = || *reading.get_or_init(|| self.try_now());
+        self.transition(None, self.windowed, needs_time, read_clock, transition)
     }
 
     #[inline]

@@ -1,5 +1,6 @@
 //! The pool: how a task asks for budget, and how it tells of a spend.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::time::Duration;
 
@@ -289,11 +290,12 @@ impl BudgetPool {
     pub fn snapshot_tree(&self) -> TreeSnapshot {
         // A page of memory that is touched for the first time takes longer than all that is written
         // to it: places are made, and so touched, without the lock.
-        let mut pools = Vec::new();
-        let mut places = 4;
+        let (mut pools, mut places) = (Vec::new(), 4);
+        let reading = OnceCell::new();
         let taken = loop {
             pools.resize_with(places, Snapshot::nothing);
-            match self.handle.survey(|engine, at, now| engine.snapshot_tree(at, now, &mut pools)) {
+            let look = |engine: &mut Engine, at, now| engine.snapshot_tree(at, now, &mut pools);
+            match self.handle.survey(&reading, look) {
                 Ok(taken) => break taken,
                 Err(more) => places = more,
             }
