@@ -368,8 +368,7 @@ impl Nodes {
     pub(super) fn fits(&self, at: NodeId, asked: &Units) -> bool {
         let mut way = Way::from(at);
         while let Some(id) = way.up(self) {
-            let ledger = &self[id].ledger;
-            if !ledger.fits(asked) && !ledger.lacking(asked).intersection(way.open()).is_empty() {
+            if !self[id].fits(asked, way.open()) {
                 return false;
             }
         }

@@ -5,7 +5,7 @@
 //! here recurses: a tree may be as deep as memory allows.
 //!
 //! A *carved* pool keeps a share of its parent's caps for itself. A call is not admitted again on
-//! those axes above the carve; the one place for that rule is [`Asking`].
+//! those axes above the carve; the one place for that rule is [`Way`].
 
 use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
@@ -244,6 +244,13 @@ impl Nodes {
         std::iter::from_fn(move || way.up(self).map(|id| (id, &self[id])))
     }
 
+    /// The pools on the way up, each with the axes on which it is asked.
+    #[inline]
+    pub(super) fn open_way(&self, at: NodeId) -> impl Iterator<Item = (NodeId, &Node, AxisSet)> {
+        let mut way = Way::from(at);
+        std::iter::from_fn(move || way.up(self).map(|id| (id, &self[id], way.open())))
+    }
+
     /// The pools on the way up, each with what is asked of it.
     pub(super) fn asking(
         &self,
@@ -358,9 +365,16 @@ impl Node {
         (!self.handle && self.children.is_none()).then_some(self.parent)
     }
 
-    /// Whether any of these units is on an axis that has a cap here.
-    pub(super) fn caps_any(&self, units: &Units) -> bool {
-        self.ledger.capped().any(|axis| units[axis] > 0)
+    /// Whether there is room for these units, of which only those on open axes are asked here.
+    #[inline]
+    pub(super) fn fits(&self, units: &Units, open: AxisSet) -> bool {
+        self.ledger.fits(units) || self.ledger.lacking(units).intersection(open).is_empty()
+    }
+
+    /// Whether any of these units is on an open axis that has a cap here.
+    #[inline]
+    pub(super) fn caps_any(&self, units: &Units, open: AxisSet) -> bool {
+        self.ledger.capped().intersection(open).any(|axis| units[axis] > 0)
     }
 
     /// Whether a waiter may be served by the expiry of a hold here.

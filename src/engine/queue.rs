@@ -38,7 +38,7 @@ use slab::Slab;
 use super::Engine;
 use super::hold::HoldKey;
 use super::nodes::{Asking, Node, NodeId, Way};
-use crate::types::axis::{Quantities, Units};
+use crate::types::axis::{AxisSet, Quantities, Units};
 use crate::types::error::{BudgetError, Outlook};
 
 /// The order of arrival; never given out twice.
@@ -331,9 +331,10 @@ impl Engine {
         if !self.queue.has_waiting() {
             return None;
         }
-        let mut way = self.nodes.asking(at, asked);
-        let queued = way
-            .find(|(id, node, asked)| !node.line.is_empty() && (*id == at || node.caps_any(asked)));
+        let mut way = self.nodes.open_way(at);
+        let queued = way.find(|(id, node, open)| {
+            !node.line.is_empty() && (*id == at || node.caps_any(asked, *open))
+        });
         queued.map(|(id, ..)| id)
     }
 
@@ -496,8 +497,10 @@ impl Engine {
     /// Whether the pool at which a candidate is blocked refuses it still.
     fn stays(&self, key: WaitKey) -> bool {
         let waiter = self.queue.get(key);
-        let blocked = waiter.blocked.and_then(|pool| Some((pool, self.asked_at(pool, waiter)?)));
-        blocked.is_some_and(|(pool, asked)| self.refuses(pool, &asked, waiter))
+        let Some(blocked) = waiter.blocked else { return false };
+        let mut way = self.nodes.open_way(waiter.home);
+        let blocked = way.find(|(id, ..)| *id == blocked);
+        blocked.is_some_and(|(id, node, open)| refuses(id, node, open, waiter))
     }
 
     /// What a waiter asks of a pool, if that is on its way.
@@ -509,16 +512,8 @@ impl Engine {
     /// The first pool on the way up that refuses a candidate.
     fn blocked_at(&self, key: WaitKey) -> Option<NodeId> {
         let waiter = self.queue.get(key);
-        let mut way = self.nodes.asking(waiter.home, waiter.asked.units());
-        way.find(|(id, _, asked)| self.refuses(*id, asked, waiter)).map(|(id, ..)| id)
-    }
-
-    /// It does not fit there, or an earlier one waits there for the same.
-    fn refuses(&self, pool: NodeId, asked: &Units, waiter: &Waiter) -> bool {
-        let node = &self.nodes[pool];
-        let first = node.line.parked.first;
-        let earlier = first.is_some_and(|(first, _)| first < waiter.ticket);
-        !node.ledger.fits(asked) || (earlier && takes_turn(pool, node, asked, waiter))
+        let mut way = self.nodes.open_way(waiter.home);
+        way.find(|(id, node, open)| refuses(*id, node, *open, waiter)).map(|(id, ..)| id)
     }
 
     /// Hands the units over in the transition that freed them: nobody can take them in between.
@@ -577,11 +572,11 @@ impl Engine {
     /// Visits the pools at which a candidate is parked: from its own up to where it is blocked, as
     /// far as it takes its turn there.
     fn visit_parked(&mut self, key: WaitKey, visit: impl Fn(&mut Engine, NodeId)) {
-        let Waiter { home, asked, blocked, .. } = *self.queue.get(key);
+        let Waiter { home, blocked, .. } = *self.queue.get(key);
         let Some(blocked) = blocked else { return };
-        let mut asking = Asking::from(home, asked.units());
-        while let Some(id) = asking.up(&self.nodes) {
-            if takes_turn(id, &self.nodes[id], asking.units(), self.queue.get(key)) {
+        let mut way = Way::from(home);
+        while let Some(id) = way.up(&self.nodes) {
+            if takes_turn(id, &self.nodes[id], way.open(), self.queue.get(key)) {
                 visit(self, id);
             }
             if id == blocked {
@@ -602,8 +597,15 @@ impl Engine {
 
 /// Whether a candidate must wait its turn at a pool, and is parked there on its way up: its own,
 /// one with a cap on what it asks, and where it is blocked now.
-fn takes_turn(pool: NodeId, node: &Node, asked: &Units, waiter: &Waiter) -> bool {
-    pool == waiter.home || waiter.blocked == Some(pool) || node.caps_any(asked)
+fn takes_turn(pool: NodeId, node: &Node, open: AxisSet, waiter: &Waiter) -> bool {
+    pool == waiter.home || waiter.blocked == Some(pool) || node.caps_any(waiter.asked.units(), open)
+}
+
+/// Whether a pool has no room for a candidate, or an earlier one waits there for the same.
+fn refuses(pool: NodeId, node: &Node, open: AxisSet, waiter: &Waiter) -> bool {
+    let first = node.line.parked.first;
+    let earlier = first.is_some_and(|(first, _)| first < waiter.ticket);
+    !node.fits(waiter.asked.units(), open) || (earlier && takes_turn(pool, node, open, waiter))
 }
 
 /// Waiters that have nothing to wait for any more.
@@ -783,18 +785,19 @@ impl Engine {
     fn check_waiter(&self, key: WaitKey, waiter: &Waiter) -> usize {
         let mut parked = 0;
         let mut is_below = true;
-        for (id, node, asked) in self.nodes.asking(waiter.home, waiter.asked.units()) {
+        let asking = self.nodes.asking(waiter.home, waiter.asked.units());
+        for ((id, node, open), (.., asked)) in self.nodes.open_way(waiter.home).zip(asking) {
             assert!(node.line.waiting > 0);
             assert!(node.line.most_asked.iter().zip(&asked).all(|(most, asked)| asked <= most));
             let known = node.line.asked.as_ref();
             assert!(known.is_none_or(|known| each_asked(key, asked).all(|e| known.contains(&e))));
             let is_parked = node.line.parked.first == Some((waiter.ticket, key))
                 || node.line.parked.others.get(&waiter.ticket) == Some(&key);
-            let takes_turn = takes_turn(id, node, &asked, waiter);
+            let takes_turn = takes_turn(id, node, open, waiter);
             assert_eq!(is_parked, waiter.blocked.is_some() && is_below && takes_turn);
             parked += usize::from(is_parked);
             if waiter.blocked == Some(id) {
-                assert!(self.refuses(id, &asked, waiter), "a candidate is refused where it is");
+                assert!(refuses(id, node, open, waiter), "a candidate is refused where it is");
                 is_below = false;
             }
         }
