@@ -1888,6 +1888,25 @@ mod waiters {
         behind.outcome().unwrap().release();
     }
 
+    /// At the first instant a waiter of the root is tried in vain. That is no reason to bring the
+    /// second instant forward: a waiter that the first one served would lose its units to one that
+    /// nothing but the second one can serve.
+    #[test]
+    fn p6_each_expiry_serves_all_whom_it_can_before_the_next_one_is_due() {
+        let (clock, root) = pool_of(60);
+        let share = root.child().name("share").tokens(20).carved().build().unwrap();
+        let [narrow, wide] = [share.child().tokens(8).build(), share.child().build()];
+        let _lasting = share.reserve(tokens(5)).unwrap();
+        for (pool, n, ttl) in [(&root, 40, 1), (&share, 10, 2), (&narrow, 5, 3)] {
+            forget(pool.reserve_for(tokens(n), secs(ttl)).unwrap());
+        }
+        let asked = [(&root, 10), (&root, 60), (&narrow, 8), (&wide, 10)];
+        let mut waiters = asked.map(|(pool, n)| Waiter::queued(pool, tokens(n)));
+        clock.advance(secs(3));
+        let polls = waiters.each_mut().map(Waiter::poll);
+        assert_eq!(polls.each_ref().map(Poll::is_ready), [true, false, false, true]);
+    }
+
     /// One that is not the first, and has too early a deadline of its own, is told at that.
     #[test]
     fn p6_those_with_a_later_deadline_wait_on() {

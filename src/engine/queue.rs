@@ -446,9 +446,18 @@ impl Engine {
         }
     }
 
+    /// Serves the waiters for all that has changed, and then for each hold in turn that has expired
+    /// where one of them is parked now: no call had to reclaim it as long as nobody waited for it.
+    pub(super) fn process_waiters(&mut self) {
+        self.process_called();
+        while self.queue.is_contested() && self.reclaim_next() {
+            self.process_called();
+        }
+    }
+
     /// Tries the candidates that were called, and those that move up behind them, by ticket: each
     /// stays where it is still refused, or is parked where it is blocked now, or is granted.
-    pub(super) fn process_waiters(&mut self) {
+    fn process_called(&mut self) {
         while let Some(Reverse((_, key))) = self.queue.called.pop() {
             if !self.queue.get(key).is_waiting() {
                 continue;
@@ -457,10 +466,6 @@ impl Engine {
                 match self.blocked_at(key) {
                     None => {
                         self.grant(key);
-                        continue;
-                    }
-                    Some(pool) if self.reclaim_for(pool) => {
-                        self.queue.call(key);
                         continue;
                     }
                     Some(pool) => self.park(key, pool),
@@ -476,12 +481,8 @@ impl Engine {
         }
     }
 
-    /// Before a candidate is parked at a pool, what has expired there gives back: no call had to
-    /// reclaim it as long as nobody waited for it. Returns whether there was anything.
-    fn reclaim_for(&mut self, pool: NodeId) -> bool {
-        if self.nodes[pool].expiring == 0 {
-            return false;
-        }
+    /// Takes a step towards the reclaiming of the next hold that has expired, if any has.
+    fn reclaim_next(&mut self) -> bool {
         let due = self.latest.and_then(|latest| self.expiry.next_due(latest));
         due.inspect(|&hold| self.reclaim_step(hold)).is_some()
     }
