@@ -192,7 +192,6 @@ struct World {
     alarms: Alarms,
     /// The root first.
     pools: Vec<BudgetPool>,
-    has_windows: bool,
     was_closed: bool,
     /// See [`World::peaks`].
     peaks: Vec<u64>,
@@ -234,10 +233,8 @@ impl World {
             .clock(clock)
             .timer(timer);
         let is_plain = dice.one_in(3);
-        let mut has_windows = false;
         if let Some(window) = dice.window().filter(|_| !is_plain) {
             root = root.window(window);
-            has_windows = true;
         }
         if dice.one_in(3) {
             root = root.deadline(Duration::from_nanos(200 * TICK));
@@ -255,8 +252,7 @@ impl World {
             }
             if let Some(window) = dice.window().filter(|_| !is_plain) {
                 child = child.window(window);
-                has_windows = true;
-            }
+                }
             if dice.one_in(4) {
                 child = child.deadline(Duration::from_nanos((50 + dice.roll(200)) * TICK));
             }
@@ -267,7 +263,6 @@ impl World {
             time,
             alarms,
             pools,
-            has_windows,
             was_closed: false,
             peaks: Vec::new(),
             holds,
@@ -393,11 +388,9 @@ impl World {
         let Some(mut lease) = taken(&mut self.leases, step.at) else {
             return String::from("no lease");
         };
-        if !self.has_windows {
-            // A refill takes a part of what is free, and there may be less as long as a hold that
-            // has expired is there.
-            drop(lease.pool().snapshot());
-        }
+        // A refill takes a part of what is free, and there may be less as long as a hold that has
+        // expired is there.
+        drop(lease.pool().snapshot());
         let told = match call {
             OfLease::Record => said(lease.record(step.amount)),
             OfLease::Debit => said(lease.debit(step.amount)),
