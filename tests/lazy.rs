@@ -252,7 +252,7 @@ impl World {
             }
             if let Some(window) = dice.window().filter(|_| !is_plain) {
                 child = child.window(window);
-                }
+            }
             if dice.one_in(4) {
                 child = child.deadline(Duration::from_nanos((50 + dice.roll(200)) * TICK));
             }

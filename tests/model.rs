@@ -62,9 +62,60 @@ fn shares() -> impl Strategy<Value = Vec<Op>> {
     (prop::collection::vec(lease, 1..5), waits).prop_map(|(leases, waits)| [leases, waits].concat())
 }
 
+/// Many little holds that expire at one instant, mostly of a guard that is forgotten.
+fn little_holds() -> impl Strategy<Value = Op> {
+    let ttl = prop::sample::select(vec![SOON, LATER, LATER + 16, LATER + 32]);
+    (any::<u8>(), 0..4_u16, ttl, 3..12_u8, prop::bool::weighted(0.7)).prop_map(
+        |(pool, units, ttl, many, forget)| {
+            let amount = tokens(units);
+            Op::ReserveFor { pool, amount, ttl, many, forget }
+        },
+    )
+}
+
+/// A root, which often has no cap, and pools below that have one: what waits in one of them does
+/// not wait for the others.
+fn branches() -> impl Strategy<Value = Vec<Op>> {
+    let capped = |by| {
+        move |mut op| {
+            if let Op::Child { caps, .. } = &mut op {
+                caps.axes = caps.axes & !1 | by;
+            }
+            op
+        }
+    };
+    let root = prop_oneof![
+        child(Much::Crowds).prop_map(capped(0)),
+        child(Much::Crowds).prop_map(capped(1))
+    ];
+    let below = child(Much::Crowds).prop_map(capped(1));
+    (root, prop::collection::vec(below, 2..6))
+        .prop_map(|(root, below)| [vec![root], below].concat())
+}
+
+/// One that waits for a pool of which all is taken for good.
+fn busy() -> impl Strategy<Value = Vec<Op>> {
+    let amount = Figures { axes: 1, raw: [18 + 32; 6] };
+    (any::<u8>(), part()).prop_map(move |(pool, part)| {
+        vec![Op::Reserve { pool, amount }, Op::Wait { pool, amount: part, poll: true }]
+    })
+}
+
+/// Pools in some of which more will have expired than one call reclaims, beside those who wait, for
+/// that or elsewhere. Some of it settles when it expires.
+fn crowds() -> impl Strategy<Value = Vec<Op>> {
+    let elsewhere = prop_oneof![1 => Just(Vec::new()), 2 => busy()];
+    let for_good = (any::<u8>(), part()).prop_map(|(pool, amount)| Op::Reserve { pool, amount });
+    let settling = any::<u8>().prop_map(|hold| Op::CommitOnDrop { hold });
+    let holds = prop_oneof![4 => little_holds(), 1 => for_good, 1 => settling];
+    let holds = prop::collection::vec(holds, 3..10);
+    let waits = prop_oneof![Just(Vec::new()), prop::collection::vec(any_wait(), 1..6)];
+    (elsewhere, holds, waits).prop_map(|(busy, holds, waits)| [busy, holds, waits].concat())
+}
+
 fn figures_of(much: Much) -> BoxedStrategy<Figures> {
     match much {
-        Much::Waiting => narrow_figures().boxed(),
+        Much::Waiting | Much::Crowds => narrow_figures().boxed(),
         Much::Leases => prop_oneof![2 => narrow_figures(), 1 => any_figures()].boxed(),
         Much::Money | Much::Deadlines | Much::Time => any_figures().boxed(),
     }
@@ -83,13 +134,15 @@ enum Much {
     Leases,
     /// Queues of several, in a few pools, sometimes in time.
     Waiting,
+    /// Holds of which many expire at once, in some pools, and what goes on in others meanwhile.
+    Crowds,
 }
 
 fn deadline(much: Much) -> impl Strategy<Value = u8> {
     let without = match much {
         Much::Deadlines => 1,
         Much::Waiting => 3,
-        Much::Money | Much::Time | Much::Leases => 12,
+        Much::Money | Much::Time | Much::Leases | Much::Crowds => 12,
     };
     prop_oneof![without => Just(1), 1 => any::<u8>().prop_map(|raw| raw & !7)]
 }
@@ -98,7 +151,7 @@ fn window(much: Much) -> impl Strategy<Value = u32> {
     let without = match much {
         Much::Time => 1,
         Much::Leases => 2,
-        Much::Waiting => 5,
+        Much::Waiting | Much::Crowds => 5,
         Much::Money | Much::Deadlines => 12,
     };
     prop_oneof![without => Just(0), 2 => any::<u32>().prop_map(|raw| raw | 1)]
@@ -120,22 +173,24 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         Much::Leases => 8,
         Much::Deadlines | Much::Time => 10,
         Much::Waiting => 14,
+        Much::Crowds => 20,
     };
     let waiting = match much {
         Much::Waiting => 8,
-        Much::Leases => 2,
+        Much::Leases | Much::Crowds => 2,
         Much::Money | Much::Deadlines | Much::Time => 1,
     };
     let (amount, caps) = (|| figures_of(much), || figures_of(much));
     let timed = match much {
         Much::Time => 6,
         Much::Waiting => 3,
-        Much::Money | Much::Deadlines | Much::Leases => 1,
+        Much::Money | Much::Deadlines | Much::Leases | Much::Crowds => 1,
     };
+    let crowded = if much == Much::Crowds { 20 } else { 1 };
     let leased = match much {
         Much::Leases => 6,
         Much::Waiting => 2,
-        Much::Money | Much::Deadlines | Much::Time => 1,
+        Much::Money | Much::Deadlines | Much::Time | Much::Crowds => 1,
     };
     let at = any::<u8>;
     let of_leases = prop_oneof![
@@ -195,6 +250,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         3 => (at(), amount()).prop_map(|(hold, by)| Op::Shrink { hold, by }),
         4 => (at(), amount()).prop_map(|(hold, part)| Op::Split { hold, part }),
         timed * 3 => in_time,
+        crowded => little_holds(),
         leased * 12 => of_leases,
         waiting * 8 => of_waits,
         passes => any::<u32>().prop_map(|by| Op::Advance { by }),
@@ -207,6 +263,7 @@ fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
     let begin = match much {
         Much::Waiting => (prop::collection::vec(child(much), 1..5), crowd()).boxed(),
         Much::Leases => (prop::collection::vec(child(much), 1..5), shares()).boxed(),
+        Much::Crowds => (branches(), crowds()).boxed(),
         _ => child(much).prop_map(|root| (vec![root], Vec::new())).boxed(),
     };
     (begin, prop::collection::vec(op(much), 0..30), prop::collection::vec(later, 0..30))
@@ -266,6 +323,16 @@ fn leases_are_those_of_the_model() {
 #[test]
 fn who_waits_is_who_waits_in_the_model() {
     compare_many(Much::Waiting, &["queued", "granted after a wait", "refused after a wait"]);
+}
+
+#[test]
+fn what_expires_in_crowds_is_what_expires_in_the_model() {
+    let company = [
+        "a crowd expires where one waits",
+        "a crowd expires while one waits elsewhere",
+        "a crowd expires beside a window",
+    ];
+    compare_many(Much::Crowds, &company);
 }
 
 // Sequences that proptest seldom finds.

@@ -49,6 +49,8 @@ use std::time::{Duration, Instant};
 
 use budget_pool::{BudgetError, BudgetPool, Clock, Closed, Lease, ManualClock, Reservation, Wait};
 
+/// So many holds that expired may be reclaimed by any call.
+const A_FEW: usize = 2;
 /// In some runs all is looked at after so many steps.
 const SELDOM: usize = 7;
 /// How long there has been time when a run begins, so that a period may have started long before.
@@ -355,9 +357,26 @@ impl Both {
             self.trace.last()
         );
         if read > *beside.start() {
+            self.meet_crowd();
             self.model.pass(self.now(), reads);
         }
         Ok(answer)
+    }
+
+    /// More has expired than a call must reclaim: in what company?
+    fn meet_crowd(&self) {
+        let crowd = self.model.expired_by(self.now());
+        if crowd.len() <= A_FEW {
+            return;
+        }
+        if crowd.iter().any(|pool| self.model.is_waited_for(*pool)) {
+            self.meet("a crowd expires where one waits");
+        } else if self.model.anybody_waits() {
+            self.meet("a crowd expires while one waits elsewhere");
+        }
+        if self.model.pools.values().any(|pool| pool.window.is_some()) {
+            self.meet("a crowd expires beside a window");
+        }
     }
 
     /// What the real tree derives is right, as long as anybody can reach it.

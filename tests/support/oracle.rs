@@ -632,6 +632,14 @@ impl Model {
         live.filter_map(|(id, hold)| Some((hold.expiry?, *id))).min()
     }
 
+    /// The pools of the holds whose time is over, and which nobody knows of yet.
+    pub(super) fn expired_by(&self, now: Nanos) -> Vec<PoolId> {
+        let live = self.holds.values().filter(|hold| hold.is_live());
+        live.filter(|hold| hold.expiry.is_some_and(|expiry| expiry <= now))
+            .map(|hold| hold.pool)
+            .collect()
+    }
+
     /// Brings windows up to an instant: all, or if somebody waits (see `queue.rs`) only those that
     /// are touched.
     pub(super) fn turn(&mut self, to: Nanos, touched: &[PoolId]) {

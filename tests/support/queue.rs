@@ -142,6 +142,12 @@ impl Model {
         !self.line().is_empty()
     }
 
+    /// Whether what a pool gives back may serve one that waits.
+    pub(super) fn is_waited_for(&self, at: PoolId) -> bool {
+        let is_parked = |pool| self.line().into_iter().any(|(_, wait)| self.is_parked(wait, pool));
+        self.path(at).into_iter().any(is_parked)
+    }
+
     /// Where the first of all who wait does so, and for what.
     pub(super) fn first_of_all(&self) -> Option<(PoolId, Units)> {
         self.line().first().map(|(_, wait)| (wait.home, wait.asked))
