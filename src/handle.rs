@@ -8,8 +8,8 @@
 //! it. It is only a hint, which is why it needs no memory order: a call that finds such a hold
 //! under the lock, and has not read the clock, lets go of the lock and does.
 //!
-//! While no way is timed, nothing may expire and nobody waits, a transition has nothing to do but
-//! its own step. The calls of the hot path then take that step alone, inlined into the caller, so
+//! While the way of a call is not timed, nothing may expire and nobody waits, a transition has
+//! nothing to do but its own step. The calls of the hot path then take that step alone, inlined into the caller, so
 //! that the axes that an amount does not name cost nothing. It is the same step that the full
 //! transition takes.
 

@@ -1888,6 +1888,23 @@ mod waiters {
         behind.outcome().unwrap().release();
     }
 
+    /// Unless the hold is younger than the wait, as above, the waiter sleeps towards its expiry; but
+    /// not towards one that gives back what a waiter of another pool cannot use.
+    #[test]
+    fn p6_a_waiter_sleeps_towards_an_expiry_above_that_may_leave_it_no_hope() {
+        let (root, alarms) = pool_with_timer();
+        let child = root.child().tokens(8).build();
+        let _lasting = child.reserve(tokens(4)).unwrap();
+        forget(root.reserve_for(tokens(1), secs(5)).unwrap());
+        let _released = Waiter::queued(&child, tokens(8));
+        assert_eq!(alarms(), []);
+        forget(root.reserve_for(tokens(4), secs(10)).unwrap().commit_on_drop());
+        let other = root.child().tokens(1).build();
+        let _held = other.reserve(tokens(1)).unwrap();
+        let _settled = Waiter::queued(&other, tokens(1));
+        assert_eq!(alarms(), [secs(10)]);
+    }
+
     /// At the first instant a waiter of the root is tried in vain. That is no reason to bring the
     /// second instant forward: a waiter that the first one served would lose its units to one that
     /// nothing but the second one can serve.

@@ -151,8 +151,8 @@ impl Engine {
 
 /// Whether, and if not, why not.
 impl Engine {
-    /// Whether time plays no part in the tree and nobody waits: a transition that reads no clock
-    /// has nothing to do before or after its own step.
+    /// Whether nobody waits and no hold may expire: a transition that need not know the time has
+    /// nothing to do before or after its own step.
     #[inline(always)]
     pub(crate) fn is_quiet(&self) -> bool {
         !self.queue.has_waiting() && !self.expiry.may_expire()
@@ -177,12 +177,11 @@ impl Engine {
         asked: &Units,
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
-        let now = self.advance(at, asked, now);
-        if let Some(refusal) = self.must_queue(at, asked, now) {
-            return Err(refusal);
+        let present = self.advance(at, asked, now);
+        match self.must_queue(at, asked, present) {
+            Some(refusal) => Err(refusal),
+            None => self.admit(at, asked, now),
         }
-        let admitted = self.is_open(at, now) && self.nodes.fits(at, asked);
-        if admitted { Ok(()) } else { self.refuse(at, asked, now) }
     }
 
     /// The refusal of a call for new work that would pass waiters.

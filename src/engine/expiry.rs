@@ -9,18 +9,20 @@
 //! that few calls pay for many. A call reclaims more where somebody could tell the difference:
 //!
 //! - as many as it needs to be admitted;
-//! - as many as a waiter needs: while a pool is [contested](super::nodes::Node::is_contested);
+//! - all that are due in the tree while any pool is
+//!   [contested](super::nodes::Node::is_contested), as one of them may serve a waiter;
 //! - up to the last that *settles*, where there are windows or waiters: what it books must be in
 //!   order with what they do;
 //! - all, before a period ends in a pool that has some, and for a call that looks at everything.
 //!
 //! A hold that is *released* commutes with a window: what it gives back pays the overage, or is
-//! free, in either order.
+//! free, in either order. Only the peak of a new period, and a refusal that it brings, would show
+//! that the hold was still there.
 
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use super::hold::{Hold, HoldKey, Holds, Serial};
+use super::hold::{Hold, HoldKey, Serial};
 use super::nodes::{NodeId, Way};
 use crate::types::axis::{Quantities, Units};
 use crate::types::error::BudgetError;
@@ -28,22 +30,41 @@ use crate::types::error::BudgetError;
 /// The live holds that may expire.
 #[derive(Debug, Default)]
 pub(super) struct Expiry {
+    /// In a box, as in many trees nothing expires.
+    order: Option<Box<Order>>,
+    /// How many there are.
+    len: u32,
+}
+
+/// In the order of time.
+#[derive(Debug, Default)]
+struct Order {
     /// Those that are released then.
     releasing: Heap,
     /// Those that are settled then.
     committing: Heap,
+    places: Places,
 }
 
 impl Expiry {
     /// Whether there is a live hold that may expire: every call must know the time then (P8).
     #[inline]
     pub(super) fn may_expire(&self) -> bool {
-        !(self.releasing.is_empty() && self.committing.is_empty())
+        self.len > 0
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.len
     }
 
     /// When the next hold expires.
     pub(super) fn next(&self) -> Option<Instant> {
         self.first().map(|expiry| expiry.at)
+    }
+
+    /// When the next hold expires that is settled then.
+    pub(super) fn next_to_settle(&self) -> Option<Instant> {
+        self.order.as_ref()?.committing.first().map(|expiry| expiry.at)
     }
 
     /// The next hold to reclaim, if its time has come.
@@ -52,49 +73,43 @@ impl Expiry {
         self.first().filter(|expiry| expiry.at <= now).map(|expiry| expiry.key)
     }
 
-    /// Whether the time of a hold that settles has come.
-    fn settles_by(&self, now: Instant) -> bool {
-        self.committing.first().is_some_and(|expiry| expiry.at <= now)
-    }
-
     #[inline]
     fn first(&self) -> Option<&Entry> {
-        match (self.releasing.first(), self.committing.first()) {
+        let order = self.order.as_ref()?;
+        match (order.releasing.first(), order.committing.first()) {
             (Some(releasing), Some(committing)) => Some(releasing.min(committing)),
             (releasing, committing) => releasing.or(committing),
         }
     }
 
-    fn insert(&mut self, holds: &mut Holds, key: HoldKey, at: Instant) {
-        let hold = holds.get(key);
-        let entry = Entry { at, serial: hold.serial(), key };
-        self.heap(hold.commits_on_drop()).insert(holds, entry);
+    fn insert(&mut self, hold: &Hold, key: HoldKey, at: Instant) {
+        let Order { releasing, committing, places } = &mut **self.order.get_or_insert_default();
+        let heap = if hold.commits_on_drop() { committing } else { releasing };
+        heap.insert(places, Entry { at, serial: hold.serial(), key });
+        self.len += 1;
     }
 
-    fn remove(&mut self, holds: &mut Holds, key: HoldKey) {
-        let hold = holds.get(key);
-        let place = hold.place();
-        self.heap(hold.commits_on_drop()).remove(holds, place);
-    }
-
-    fn heap(&mut self, commits: bool) -> &mut Heap {
-        if commits { &mut self.committing } else { &mut self.releasing }
+    fn remove(&mut self, hold: &Hold, key: HoldKey) {
+        let order = self.order.as_mut().expect("a hold with an expiry is in the order of time");
+        let Order { releasing, committing, places } = &mut **order;
+        let heap = if hold.commits_on_drop() { committing } else { releasing };
+        heap.remove(places, key);
+        self.len -= 1;
     }
 
     #[cfg(any(test, debug_assertions))]
-    pub(super) fn check_invariants(&self, holds: &Holds) {
-        for (heap, commits) in [(&self.releasing, false), (&self.committing, true)] {
+    pub(super) fn check_invariants(&self, holds: &super::hold::Holds) {
+        let Some(order) = &self.order else { return assert_eq!(self.len, 0) };
+        for (heap, commits) in [(&order.releasing, false), (&order.committing, true)] {
             for (place, entry) in heap.0.iter().enumerate() {
                 let hold = holds.get(entry.key);
                 assert!(hold.is_live() && hold.commits_on_drop() == commits);
-                assert_eq!((hold.expiry(), hold.place()), (Some(entry.at), place));
-                assert!(place == 0 || heap.0[(place - 1) / 2] < *entry, "the earlier is above");
+                assert_eq!(hold.expiry(), Some(entry.at));
+                assert_eq!(order.places.of(entry.key), place);
+                assert!(place == 0 || heap.0[above(place)] < *entry, "the earlier is above");
             }
         }
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.releasing.0.len() + self.committing.0.len()
+        assert_eq!(self.len as usize, order.releasing.0.len() + order.committing.0.len());
     }
 }
 
@@ -106,73 +121,91 @@ struct Entry {
     key: HoldKey,
 }
 
-/// A binary heap in which each hold knows its place. A hold with the TTL that most have is added at
-/// the end and taken from there without moving another, and nothing is allocated in the steady
-/// state.
+/// Where each hold stands in its heap, by its slot. A list of its own, as to move an entry must not
+/// touch the hold, which is likely not in the cache.
+#[derive(Debug, Default)]
+struct Places(Vec<u32>);
+
+impl Places {
+    fn of(&self, key: HoldKey) -> usize {
+        self.0[key.slot()] as usize
+    }
+
+    fn set(&mut self, key: HoldKey, place: usize) {
+        let slot = key.slot();
+        if slot >= self.0.len() {
+            self.0.resize(slot + 1, 0);
+        }
+        self.0[slot] = u32::try_from(place).expect("2^32 holds never live at once");
+    }
+}
+
+/// A heap, four wide, in which the place of each hold is known. A hold with the TTL that most have
+/// is added at the end and taken from there without moving another, and nothing is allocated in the
+/// steady state.
 #[derive(Debug, Default)]
 struct Heap(Vec<Entry>);
 
-impl Heap {
-    #[inline]
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
+const WIDTH: usize = 4;
 
+fn above(place: usize) -> usize {
+    (place - 1) / WIDTH
+}
+
+impl Heap {
     #[inline]
     fn first(&self) -> Option<&Entry> {
         self.0.first()
     }
 
-    fn insert(&mut self, holds: &mut Holds, entry: Entry) {
+    fn insert(&mut self, places: &mut Places, entry: Entry) {
         self.0.push(entry);
-        self.rise(holds, self.0.len() - 1);
+        self.rise(places, self.0.len() - 1);
     }
 
-    fn remove(&mut self, holds: &mut Holds, place: usize) {
+    fn remove(&mut self, places: &mut Places, key: HoldKey) {
+        let place = places.of(key);
         self.0.swap_remove(place);
         if place < self.0.len() {
-            let place = self.rise(holds, place);
-            self.sink(holds, place);
+            let place = self.rise(places, place);
+            self.sink(places, place);
         }
     }
 
     /// Moves an entry up to where none above it is later. Returns its place.
-    fn rise(&mut self, holds: &mut Holds, mut place: usize) -> usize {
+    fn rise(&mut self, places: &mut Places, mut place: usize) -> usize {
         let moved = self.0[place];
-        while place > 0 {
-            let above = (place - 1) / 2;
-            if self.0[above] < moved {
-                break;
-            }
-            self.put(holds, place, self.0[above]);
-            place = above;
+        while place > 0 && moved < self.0[above(place)] {
+            self.put(places, place, self.0[above(place)]);
+            place = above(place);
         }
-        self.put(holds, place, moved);
+        self.put(places, place, moved);
         place
     }
 
     /// Moves an entry down to where none below it is earlier.
-    fn sink(&mut self, holds: &mut Holds, mut place: usize) {
+    fn sink(&mut self, places: &mut Places, mut place: usize) {
         let moved = self.0[place];
-        let below = |heap: &Heap, place: usize| {
-            let children = (2 * place + 1)..(2 * place + 3).min(heap.0.len());
-            children.min_by_key(|&child| heap.0[child])
-        };
-        while let Some(child) = below(self, place).filter(|&child| self.0[child] < moved) {
-            self.put(holds, place, self.0[child]);
+        while let Some(child) = self.first_below(place).filter(|&child| self.0[child] < moved) {
+            self.put(places, place, self.0[child]);
             place = child;
         }
-        self.put(holds, place, moved);
+        self.put(places, place, moved);
     }
 
-    fn put(&mut self, holds: &mut Holds, place: usize, entry: Entry) {
+    fn first_below(&self, place: usize) -> Option<usize> {
+        let first = WIDTH * place + 1;
+        (first..(first + WIDTH).min(self.0.len())).min_by_key(|&child| self.0[child])
+    }
+
+    fn put(&mut self, places: &mut Places, place: usize, entry: Entry) {
         self.0[place] = entry;
-        holds.get_mut(entry.key).set_place(place);
+        places.set(entry.key, place);
     }
 }
 
 /// At least so many are reclaimed at a call: more than one, as each call may bring one.
-const BATCH: usize = 2;
+const BATCH: u32 = 2;
 
 /// What time does.
 impl Engine {
@@ -283,7 +316,8 @@ impl Engine {
     /// Whether waiters or windows are to see the holds expire before what comes next.
     fn must_reclaim(&self, now: Instant) -> bool {
         let someone_looks = || self.queue.has_waiting() || self.nodes.has_windows();
-        self.queue.is_contested() || (self.expiry.settles_by(now) && someone_looks())
+        let settles = self.expiry.next_to_settle().is_some_and(|at| at <= now);
+        self.queue.is_contested() || (settles && someone_looks())
     }
 
     fn reclaim_while(&mut self, now: Instant, more: impl Fn(&Engine) -> bool) {
@@ -380,7 +414,7 @@ impl Engine {
         let hold = self.holds.get_mut(key);
         hold.set_expiry(expiry);
         let node = hold.node();
-        self.expiry.insert(&mut self.holds, key, at);
+        self.expiry.insert(self.holds.get(key), key, at);
         let mut way = Way::from(node);
         while let Some(id) = way.up(&self.nodes) {
             self.change_contested(id, |node| node.expiring += 1);
@@ -392,7 +426,7 @@ impl Engine {
     pub(super) fn unschedule(&mut self, key: HoldKey) -> Option<Instant> {
         let hold = self.holds.get_mut(key);
         let (at, node) = (hold.take_expiry()?, hold.node());
-        self.expiry.remove(&mut self.holds, key);
+        self.expiry.remove(self.holds.get(key), key);
         let mut way = Way::from(node);
         while let Some(id) = way.up(&self.nodes) {
             self.change_contested(id, |node| node.expiring -= 1);
@@ -428,7 +462,7 @@ mod tests {
         engine.record(at, &Quantities::NONE.with(Axis::Tokens, tokens), Some(now)).is_ok()
     }
 
-    fn left(engine: &Engine) -> usize {
+    fn left(engine: &Engine) -> u32 {
         engine.expiry.len()
     }
 

@@ -45,14 +45,13 @@ impl HoldKey {
     }
 
     #[inline]
-    fn slot(self) -> usize {
+    pub(super) fn slot(self) -> usize {
         (self.0.get() & HoldKey::SLOT) as usize
     }
 
     #[inline]
     fn names(self, hold: &Hold) -> bool {
-        (HoldKey::MARK | hold.serial.0 << 32 | self.0.get() & HoldKey::SLOT) == self.0.get()
-            && hold.state != State::Free
+        self == HoldKey::new(self.slot() as u32, hold.serial) && hold.state != State::Free
     }
 }
 
@@ -66,12 +65,12 @@ impl std::fmt::Debug for HoldKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Serial(u64);
 
-/// All holds of a tree, with the free slots in a list through them. (A `Slab` moves a value out
-/// when it is removed: a quarter of all that a commit does.)
+/// All holds of a tree, with the free slots in a list through them. A `Slab` would move each value
+/// out when it is removed, which takes a quarter of the time of a commit.
 #[derive(Debug, Default)]
 pub(super) struct Holds {
     slots: Vec<Hold>,
-    /// The first free slot; each of them names the next in its [`place`](Hold::place).
+    /// The first free slot; each of them names the next.
     free: Option<u32>,
     last: Serial,
 }
@@ -80,8 +79,8 @@ pub(super) struct Holds {
 pub(super) struct Hold {
     serial: Serial,
     node: NodeId,
-    /// Where it stands among those that expire, while it does. Of a free slot: the next.
-    place: Option<u32>,
+    /// Of a free slot: the next.
+    next_free: Option<u32>,
     /// What is reserved for it, one in flight included. What was, if it has expired: its owner may
     /// still come and say that it was spent.
     held: Quantities,
@@ -133,7 +132,7 @@ impl Holds {
         let slot = match self.free {
             Some(slot) => {
                 let free = &mut self.slots[slot as usize];
-                self.free = free.place;
+                self.free = free.next_free;
                 // Made in its place, and not copied there.
                 *free = Hold::new(serial, node, held);
                 slot
@@ -169,7 +168,7 @@ impl Holds {
     pub(super) fn remove(&mut self, key: HoldKey) {
         let free = self.free.replace(key.slot() as u32);
         let hold = self.get_mut(key);
-        (hold.state, hold.place) = (State::Free, free);
+        (hold.state, hold.next_free) = (State::Free, free);
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Hold> {
@@ -426,7 +425,7 @@ impl Hold {
         Hold {
             serial,
             node,
-            place: None,
+            next_free: None,
             held,
             metered: NOTHING,
             label: None,
@@ -466,14 +465,6 @@ impl Hold {
 
     pub(super) fn take_expiry(&mut self) -> Option<Instant> {
         self.expiry.take()
-    }
-
-    pub(super) fn place(&self) -> usize {
-        self.place.expect("it is among those that expire") as usize
-    }
-
-    pub(super) fn set_place(&mut self, place: usize) {
-        self.place = Some(u32::try_from(place).expect("2^32 holds never live at once"));
     }
 
     #[inline]

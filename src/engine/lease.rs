@@ -14,7 +14,7 @@ use crate::types::axis::{NOTHING, Quantities, Units};
 use crate::types::error::BudgetError;
 
 /// No refill beyond what is asked takes more than one in so many of the units that are free: the
-/// lower the pool, the smaller the bites, and the last units go to whoever asks for them.
+/// lower the pool, the smaller the bites, and the last units go to the calls that ask for them.
 const BITE: u64 = 8;
 
 impl Engine {

@@ -710,9 +710,20 @@ impl Engine {
         let first = |pool: &NodeId| self.nodes[*pool].line.first_parked() == Some(key);
         let Some(blocked) = waiter.blocked.filter(first) else { return deadline };
         let expires = self.nodes[blocked].expiring > 0;
-        let expiry = if expires { self.expiry.next() } else { None };
+        let expiry = if expires { self.expiry.next() } else { self.next_to_settle(waiter) };
         let room = self.room_in_time(blocked, waiter);
         deadline.into_iter().chain(expiry).chain(room).min()
+    }
+
+    /// When the next hold is settled by its expiry, where that may leave a waiter no hope: those
+    /// behind it are served then.
+    fn next_to_settle(&self, waiter: &Waiter) -> Option<Instant> {
+        let at = self.expiry.next_to_settle()?;
+        let mut way = self.nodes.open_way(waiter.home);
+        let concerns = |(_, node, open): (NodeId, &Node, AxisSet)| {
+            node.expiring > 0 && node.caps_any(waiter.asked.units(), open)
+        };
+        way.any(concerns).then_some(at)
     }
 
     fn room_in_time(&self, pool: NodeId, waiter: &Waiter) -> Option<Instant> {
