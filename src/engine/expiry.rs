@@ -438,24 +438,31 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{End, Place, Spec};
+    use crate::engine::{End, Place, Refill, Spec};
     use crate::types::axis::Axis;
-    use crate::types::name::Name;
-    use crate::{Amount, Caps};
+    use crate::{Amount, Caps, Window};
 
     const TTL: Duration = Duration::from_secs(1);
 
     /// A thousand forgotten holds of one token each, all that there are, and the instant at which
     /// they expire.
     fn forgotten() -> (Engine, NodeId, Instant) {
+        forgotten_in(None)
+    }
+
+    /// The same in a pool with a window that starts now.
+    fn forgotten_in(window: Option<Window>) -> (Engine, NodeId, Instant) {
         let (at, now) = (NodeId::ROOT, Instant::now());
-        let caps = Caps::new().tokens(1_000);
-        let (name, deadline, window, keys) = (Name::DEFAULT, None, None, None);
-        let mut engine = Engine::new(Spec { name, caps, deadline, window, keys });
+        let mut engine = Engine::new(spec(Caps::new().tokens(1_000), window, now));
         for _ in 0..1_000 {
             engine.reserve_for(at, Amount::new().tokens(1).quantities(), TTL, now).unwrap();
         }
         (engine, at, now + TTL)
+    }
+
+    fn spec(caps: Caps, window: Option<Window>, now: Instant) -> Spec {
+        let window = window.map(|window| Refill::start(window, now));
+        Spec { window, ..Spec::of(caps) }
     }
 
     fn record(engine: &mut Engine, at: NodeId, tokens: u64, now: Instant) -> bool {
@@ -479,6 +486,45 @@ mod tests {
         assert_eq!(left(&engine), 1_000 - 501);
         assert!(!record(&mut engine, at, 1_000, expiry), "only after all were reclaimed");
         assert_eq!((left(&engine), engine.may_expire()), (0, false));
+    }
+
+    #[test]
+    fn a_tree_is_quiet_while_no_hold_may_expire_and_nobody_waits() {
+        let now = Instant::now();
+        let mut engine = Engine::new(spec(Caps::new().tokens(1), None, now));
+        assert!(engine.is_quiet());
+        let one = Quantities::NONE.with(Axis::Tokens, 1);
+        let hold = engine.reserve_for(NodeId::ROOT, &one, TTL, now).unwrap();
+        assert!(!engine.is_quiet(), "a hold may expire");
+        engine.unschedule(hold);
+        assert!(engine.is_quiet());
+        let place = engine.wait(NodeId::ROOT, &one, None).unwrap();
+        assert!(matches!(place, Place::InLine(_)) && !engine.is_quiet(), "a waiter is in line");
+    }
+
+    #[test]
+    fn p4_holds_that_settle_are_reclaimed_in_batches_while_nobody_waits_and_no_window_turns() {
+        let (mut engine, at, expiry) = forgotten();
+        let order = engine.expiry.order.as_ref().expect("they may expire");
+        let keys: Vec<HoldKey> = order.releasing.0.iter().map(|entry| entry.key).collect();
+        keys.into_iter().for_each(|key| engine.commit_on_drop(key, None));
+        assert!(record(&mut engine, at, 0, expiry));
+        assert_eq!(left(&engine), 1_000 - BATCH);
+    }
+
+    #[test]
+    fn p4_all_are_reclaimed_only_before_a_period_ends_in_a_pool_that_has_some() {
+        let just = Duration::from_nanos(1);
+        for (period, reclaimed) in [(TTL + 2 * just, BATCH), (TTL + just, 1_000)] {
+            let (mut engine, at, expiry) = forgotten_in(Some(Window::fixed(period)));
+            assert!(record(&mut engine, at, 0, expiry + just));
+            assert_eq!(left(&engine), 1_000 - reclaimed, "{period:?}");
+        }
+        let (mut engine, at, expiry) = forgotten();
+        let turning = spec(Caps::new(), Some(Window::fixed(TTL)), expiry - TTL);
+        let turning = engine.add_child(at, turning);
+        assert!(record(&mut engine, turning, 0, expiry));
+        assert_eq!(left(&engine), 1_000 - BATCH, "none of them is in the pool that turns");
     }
 
     #[test]

@@ -549,10 +549,41 @@ impl Hold {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Caps;
+    use crate::engine::Spec;
+
+    /// Serials whose low half is all zeros, all ones, or has only the first bit of it.
+    const LAST: [u64; 4] = [0, (1 << 31) - 1, (1 << 32) - 1, (1 << 32) + (1 << 31) - 1];
 
     /// What stays of a guard that was forgotten.
     #[test]
     fn a_holds_place_is_200_bytes_at_most() {
         assert!(size_of::<Hold>() <= 200, "{}", size_of::<Hold>());
+    }
+
+    #[test]
+    fn a_key_names_neither_a_free_slot_nor_the_next_hold_in_it() {
+        for last in LAST {
+            let mut holds = Holds { last: Serial(last), ..Holds::default() };
+            let first = holds.insert(NodeId::ROOT, Quantities::NONE);
+            assert!(first.names(&holds.slots[0]));
+            holds.remove(first);
+            assert!(!first.names(&holds.slots[0]), "{first:?} has ended");
+            let second = holds.insert(NodeId::ROOT, Quantities::NONE);
+            assert_eq!((holds.slots.len(), second.slot()), (1, 0));
+            assert!(second.names(&holds.slots[0]) && !first.names(&holds.slots[0]));
+        }
+    }
+
+    #[test]
+    fn of_two_that_expire_at_one_instant_the_older_is_first_however_many_there_were() {
+        for last in LAST {
+            let (at, now, ttl) = (NodeId::ROOT, Instant::now(), Duration::from_secs(1));
+            let mut engine = Engine::new(Spec::of(Caps::new()));
+            engine.holds.last = Serial(last.saturating_sub(1));
+            let [older, _] =
+                [(); 2].map(|()| engine.reserve_for(at, &Quantities::NONE, ttl, now).unwrap());
+            assert_eq!(engine.expiry.next_due(now + ttl), Some(older), "after {last}");
+        }
     }
 }

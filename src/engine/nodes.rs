@@ -95,6 +95,14 @@ pub(crate) struct Spec {
     pub(crate) keys: Option<Keys>,
 }
 
+#[cfg(test)]
+impl Spec {
+    /// A pool of these caps alone.
+    pub(crate) fn of(caps: Caps) -> Spec {
+        Spec { name: Name::DEFAULT, caps, deadline: None, window: None, keys: None }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline {
     pub(crate) at: Instant,
@@ -464,13 +472,8 @@ mod tests {
     #[test]
     fn p8_windows_that_are_gone_are_not_counted() {
         let now = Instant::now();
-        let spec = || Spec {
-            name: Name::DEFAULT,
-            caps: Caps::new(),
-            deadline: None,
-            window: Some(Refill::start(Window::fixed(Duration::MAX), now)),
-            keys: None,
-        };
+        let window = || Some(Refill::start(Window::fixed(Duration::MAX), now));
+        let spec = || Spec { window: window(), ..Spec::of(Caps::new()) };
         let mut nodes = Nodes::new(spec());
         let child = nodes.insert(NodeId::ROOT, spec(), AxisSet::EMPTY);
         assert_eq!((nodes.windows, nodes.len()), (2, 2));

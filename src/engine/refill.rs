@@ -276,6 +276,17 @@ mod tests {
     }
 
     #[test]
+    fn p2_what_is_owed_comes_back_though_all_of_the_cap_is_held() {
+        let now = Instant::now();
+        let (mut ledger, mut window) = (ledger(10, 0), sliding(1_000, now));
+        ledger.hold(&tokens(10));
+        ledger.settle(&tokens(0), &tokens(5), &mut Units::default());
+        assert_eq!((ledger.used(TOKENS), ledger.overage(TOKENS)), (0, 5));
+        window.advance(&mut ledger, now + Duration::from_nanos(300));
+        assert_eq!((ledger.used(TOKENS), ledger.overage(TOKENS)), (0, 2));
+    }
+
+    #[test]
     fn a_fixed_window_turns_at_whole_periods_from_its_start_and_nowhere_else() {
         let now = Instant::now();
         for period in [1, 2, 59, 60_000_000_029, 86_400_000_000_000] {

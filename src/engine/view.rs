@@ -108,3 +108,27 @@ impl Node {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Caps;
+    use crate::engine::Spec;
+
+    /// Each attempt holds the lock: few must do, and no more places be made than there may be pools.
+    #[test]
+    fn p5_a_list_that_is_too_short_is_told_how_many_places_to_make() {
+        let spec = || Spec::of(Caps::new());
+        let mut engine = Engine::new(spec());
+        let part = engine.add_child(NodeId::ROOT, spec());
+        (0..60).for_each(|_| _ = engine.add_child(part, spec()));
+        (0..40).for_each(|_| _ = engine.add_child(NodeId::ROOT, spec()));
+        let mut look = |at, places| {
+            let mut places: Vec<_> = (0..places).map(|_| Snapshot::nothing()).collect();
+            engine.snapshot_tree(at, None, &mut places)
+        };
+        assert_eq!([look(NodeId::ROOT, 1), look(NodeId::ROOT, 102)], [Err(102), Ok(102)]);
+        assert_eq!([look(part, 1), look(part, 3)], [Err(FEW), Err(3 * FEW)]);
+        assert_eq!([look(part, 60), look(part, 61)], [Err(102), Ok(61)]);
+    }
+}
