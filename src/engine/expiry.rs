@@ -386,6 +386,8 @@ impl Engine {
     pub(super) fn schedule_after(&mut self, key: HoldKey, ttl: Duration) {
         let now = self.latest.expect("a call that gives a TTL tells the time");
         self.schedule(key, now.checked_add(ttl));
+        // After a TTL of zero the hold has expired already, and may serve a waiter.
+        self.process_waiters();
     }
 
     /// When a hold expires or its pool's deadline comes; and the latest instant seen, which is when
@@ -419,7 +421,9 @@ impl Engine {
         while let Some(id) = way.up(&self.nodes) {
             self.change_contested(id, |node| node.expiring += 1);
         }
-        self.remind_way(node);
+        if self.latest < Some(at) {
+            self.remind_way(node);
+        }
     }
 
     /// The hold will not expire any more. Returns when it would have.

@@ -767,6 +767,8 @@ impl Engine {
     /// their pool up to where they are blocked, and are refused there; nobody is left called.
     pub(super) fn check_queue(&self) {
         assert!(self.queue.called.is_empty(), "nobody is left called");
+        let is_due = self.latest.is_some_and(|latest| self.expiry.next_due(latest).is_some());
+        assert!(!(is_due && self.queue.is_contested()), "nobody waits beside what has expired");
         let (mut waiting, mut parked, mut contested) = (0, 0, 0);
         for id in self.nodes.ids() {
             let node = &self.nodes[id];

@@ -599,11 +599,7 @@ impl Model {
     pub(super) fn pass(&mut self, now: Nanos, call: Reads) {
         self.now = self.now.max(now);
         self.tell_late();
-        while let Some((at, id)) = self.next_expiry().filter(|(at, _)| *at <= now) {
-            self.turn(at, &self.path(self.holds[&id].pool));
-            self.expire(id);
-            self.unreclaimed += 1;
-        }
+        while self.expire_next(now) {}
         if let Reads::Asks(at) | Reads::Tells(at) | Reads::Surveys(at) | Reads::Always(at) = call {
             self.turn(self.now, &self.path(at));
         }
@@ -614,6 +610,17 @@ impl Model {
         for pool in self.pools.values_mut() {
             pool.peak_is_least |= self.unreclaimed > 0;
         }
+    }
+
+    /// Lets the next hold expire, as at its instant, if that has come.
+    pub(super) fn expire_next(&mut self, now: Nanos) -> bool {
+        let Some((at, id)) = self.next_expiry().filter(|(at, _)| *at <= now) else { return false };
+        self.unreclaimed += 1;
+        self.turn(at, &self.path(self.holds[&id].pool));
+        if self.holds.get(&id).is_some_and(Hold::is_live) {
+            self.expire(id);
+        }
+        true
     }
 
     /// A whole look has reclaimed all that had expired. A peak that could not be known is from now
@@ -835,6 +842,7 @@ impl Model {
     ) -> Result<HoldId, Refusal> {
         let id = self.reserve(at, units)?;
         self.hold(id).expiry = self.later(ttl);
+        self.serve();
         Ok(id)
     }
 
@@ -1023,6 +1031,7 @@ impl Model {
         self.live(id)?;
         let expiry = self.later(ttl);
         self.hold(id).expiry = expiry;
+        self.serve();
         Ok(())
     }
 

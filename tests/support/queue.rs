@@ -204,8 +204,23 @@ impl Model {
         self.refuse_all(|model, home, _| model.open(home));
     }
 
-    /// Tells all who can never be met, then serves all who can be.
+    /// Serves all who can be; then, as long as one waits where a hold may expire, those whom each
+    /// hold serves that has expired by the latest instant seen, one after the other.
     pub(super) fn serve(&mut self) {
+        self.serve_now();
+        if self.is_contested() {
+            self.expire_next(self.now);
+        }
+    }
+
+    /// Whether the expiry of a hold may serve one that waits.
+    fn is_contested(&self) -> bool {
+        let mut live = self.holds.values().filter(|hold| hold.is_live() && hold.expiry.is_some());
+        live.any(|hold| self.is_waited_for(hold.pool))
+    }
+
+    /// Tells all who can never be met, then serves all who can be.
+    fn serve_now(&mut self) {
         self.refuse_all(|model, home, asked| match model.is_hopeless(home, asked) {
             true => model.fits(home, asked),
             false => Ok(()),
