@@ -166,8 +166,7 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
         let now = self.advance(at, asked, now);
-        let admitted = self.is_open(at, now) && self.nodes.fits(at, asked);
-        if admitted { Ok(()) } else { self.refuse(at, asked, now) }
+        self.admit_now(at, asked, now)
     }
 
     /// [`admit`](Engine::admit), for a call that must not pass waiters (P6).
@@ -177,11 +176,22 @@ impl Engine {
         asked: &Units,
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
-        let present = self.advance(at, asked, now);
-        match self.must_queue(at, asked, present) {
+        let now = self.advance(at, asked, now);
+        match self.must_queue(at, asked, now) {
             Some(refusal) => Err(refusal),
-            None => self.admit(at, asked, now),
+            None => self.admit_now(at, asked, now),
         }
+    }
+
+    /// [`admit`](Engine::admit), after time has been brought up.
+    fn admit_now(
+        &mut self,
+        at: NodeId,
+        asked: &Units,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
+        let admitted = self.is_open(at, now) && self.nodes.fits(at, asked);
+        if admitted { Ok(()) } else { self.refuse(at, asked, now) }
     }
 
     /// The refusal of a call for new work that would pass waiters.

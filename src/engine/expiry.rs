@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::hold::{Hold, HoldKey, Serial};
-use super::nodes::{NodeId, Way};
+use super::nodes::{NodeId, Nodes, Way};
 use crate::types::axis::{Quantities, Units};
 use crate::types::error::BudgetError;
 
@@ -209,7 +209,6 @@ const BATCH: u32 = 2;
 
 /// What time does.
 impl Engine {
-    /// Whether there is a live hold that may expire: every call must know the time then (P8).
     #[inline]
     pub(crate) fn may_expire(&self) -> bool {
         self.expiry.may_expire()
@@ -343,9 +342,9 @@ impl Engine {
         if !self.nodes.has_windows() {
             return;
         }
-        if self.may_expire() && self.nodes.way(at).any(|(_, node)| node.ends_period_of_holds(now)) {
-            self.reclaim_while(now, |_| true);
-        }
+        self.reclaim_before_turns(now, |nodes| {
+            nodes.way(at).any(|(_, node)| node.ends_period_of_holds(now))
+        });
         if self.turn_way(at, now) && self.queue.has_waiting() {
             self.process_waiters();
         }
@@ -372,9 +371,10 @@ impl Engine {
         }
     }
 
-    /// Before a period ends in a pool below, what expired in it is reclaimed.
-    pub(super) fn reclaim_before_turns_below(&mut self, at: NodeId, now: Instant) {
-        if self.nodes.below(at).any(|(id, _)| self.nodes[id].ends_period_of_holds(now)) {
+    /// Before a period ends in a pool, what expired in it is reclaimed. The pools are not asked
+    /// while no hold may expire.
+    pub(super) fn reclaim_before_turns(&mut self, now: Instant, ends: impl FnOnce(&Nodes) -> bool) {
+        if self.may_expire() && ends(&self.nodes) {
             self.reclaim_while(now, |_| true);
         }
     }

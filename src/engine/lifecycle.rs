@@ -76,7 +76,9 @@ impl Engine {
     /// by ticket once all have turned.
     pub(super) fn refill_below(&mut self, at: NodeId) {
         let Some(now) = self.latest.filter(|_| self.nodes.has_windows()) else { return };
-        self.reclaim_before_turns_below(at, now);
+        self.reclaim_before_turns(now, |nodes| {
+            nodes.below(at).any(|(id, _)| nodes[id].ends_period_of_holds(now))
+        });
         let mut walk = Below::from(at);
         while let Some((id, _)) = walk.next(&self.nodes) {
             if self.nodes[id].refill(now) {
