@@ -22,7 +22,7 @@ use crate::types::usd::Usd;
 /// axis. A clone builds a pool of its own, with the same settings, clock, timer and parent.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
-pub struct Builder<Kind> {
+pub struct PoolBuilder<Kind> {
     name: Option<Name>,
     caps: Caps,
     deadline: Option<PoolDeadline>,
@@ -32,11 +32,11 @@ pub struct Builder<Kind> {
     kind: Kind,
 }
 
-/// What [`Builder::deadline`] takes.
+/// What [`PoolBuilder::deadline`] takes.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum PoolDeadline {
-    /// So long from [`build`](Builder::build) on, by the pool's clock. Zero is a pool that is late
+    /// So long from [`build`](PoolBuilder::build) on, by the pool's clock. Zero is a pool that is late
     /// from the start; more than an [`Instant`] can hold is no deadline.
     After(Duration),
     /// At this budget's instant, read by the pool's clock.
@@ -93,9 +93,16 @@ pub struct Carved {
     parent: BudgetPool,
 }
 
-impl<Kind> Builder<Kind> {
-    fn new(kind: Kind) -> Builder<Kind> {
-        Builder { name: None, caps: Caps::new(), deadline: None, window: None, keys: None, kind }
+impl<Kind> PoolBuilder<Kind> {
+    fn new(kind: Kind) -> PoolBuilder<Kind> {
+        PoolBuilder {
+            name: None,
+            caps: Caps::new(),
+            deadline: None,
+            window: None,
+            keys: None,
+            kind,
+        }
     }
 
     /// The name, for refusals and snapshots. Need not be unique.
@@ -145,7 +152,7 @@ impl<Kind> Builder<Kind> {
     /// up counts.
     ///
     /// A pool reads the clock of its tree. One that stands alone and is not given a
-    /// [`clock`](Builder::clock) takes that of the budget; any other budget given here should
+    /// [`clock`](PoolBuilder::clock) takes that of the budget; any other budget given here should
     /// go by the tree's clock, too.
     pub fn deadline(mut self, deadline: impl Into<PoolDeadline>) -> Self {
         self.deadline = Some(deadline.into());
@@ -161,12 +168,12 @@ impl<Kind> Builder<Kind> {
     ///
     /// let month = BudgetPool::builder().name("month").usd("500".parse()?).build();
     /// let day = month.child().usd("40".parse()?).window(Window::fixed(Duration::from_secs(86_400))).build();
-    /// let minute = day.child().tokens(90_000).requests(500).window(Window::sliding(Duration::from_secs(60))).build();
+    /// let minute = day.child().tokens(90_000).requests(500).window(Window::token_bucket(Duration::from_secs(60))).build();
     /// # Ok::<(), budget_pool::ParseUsdError>(())
     /// ```
     ///
     /// Time is read by the pool's clock, at each call on it or below it. A
-    /// [carved](Builder::carved) pool cannot have
+    /// [carved](PoolBuilder::carved) pool cannot have
     /// one: [`CarvedWindow`](BudgetError::CarvedWindow).
     pub fn window(mut self, window: Window) -> Self {
         self.window = Some(window);
@@ -174,11 +181,11 @@ impl<Kind> Builder<Kind> {
     }
 
     /// How many keys of [`record_once`](BudgetPool::record_once) are remembered at most, and each
-    /// for how long. If not set: 65,536, for an hour. A time too long for an [`Instant`] is for
-    /// ever; one of zero remembers nothing. With a `most` of zero every call with a key is
+    /// for how long. If not set: 262,144, for an hour. A time too long for an [`Instant`] is for
+    /// ever; one of zero remembers nothing. With a `capacity` of zero every call with a key is
     /// refused.
-    pub fn keys(mut self, most: usize, ttl: Duration) -> Self {
-        self.keys = Some((most, ttl));
+    pub fn idempotency_keys(mut self, capacity: usize, ttl: Duration) -> Self {
+        self.keys = Some((capacity, ttl));
         self
     }
 
@@ -199,9 +206,9 @@ impl<Kind> Builder<Kind> {
     }
 }
 
-impl Builder<Root> {
-    pub(crate) fn root() -> Builder<Root> {
-        Builder::new(Root { runtime: Runtime::default() })
+impl PoolBuilder<Root> {
+    pub(crate) fn root() -> PoolBuilder<Root> {
+        PoolBuilder::new(Root { runtime: Runtime::default() })
     }
 
     /// Where this pool, and all that will be below it, take the time from; the system's if not set.
@@ -246,9 +253,9 @@ impl Builder<Root> {
     }
 }
 
-impl Builder<Child> {
-    pub(crate) fn child(parent: BudgetPool) -> Builder<Child> {
-        Builder::new(Child { parent })
+impl PoolBuilder<Child> {
+    pub(crate) fn child(parent: BudgetPool) -> PoolBuilder<Child> {
+        PoolBuilder::new(Child { parent })
     }
 
     /// Makes the caps a share that nobody else can touch: they are reserved in the parent, and all
@@ -266,9 +273,9 @@ impl Builder<Child> {
     /// last_call.record(Amount::new().tokens(200))?;
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
-    pub fn carved(self) -> Builder<Carved> {
-        let Builder { name, caps, deadline, window, keys, kind } = self;
-        Builder { name, caps, deadline, window, keys, kind: Carved { parent: kind.parent } }
+    pub fn carved(self) -> PoolBuilder<Carved> {
+        let PoolBuilder { name, caps, deadline, window, keys, kind } = self;
+        PoolBuilder { name, caps, deadline, window, keys, kind: Carved { parent: kind.parent } }
     }
 
     /// The pool.
@@ -280,7 +287,7 @@ impl Builder<Child> {
     }
 }
 
-impl Builder<Carved> {
+impl PoolBuilder<Carved> {
     /// The pool, if its caps fit into the parent.
     ///
     /// # Errors
@@ -288,7 +295,7 @@ impl Builder<Carved> {
     /// [`CarvedWindow`](BudgetError::CarvedWindow).
     pub fn build(self) -> Result<BudgetPool, BudgetError> {
         if self.window.is_some() {
-            return Err(BudgetError::CarvedWindow { scope: self.name.unwrap_or(Name::DEFAULT) });
+            return Err(BudgetError::CarvedWindow { pool: self.name.unwrap_or(Name::DEFAULT) });
         }
         let parent = self.kind.parent.clone();
         let (spec, deadline) = self.start(parent.handle().clock(), parent.handle().deadline());
@@ -296,9 +303,9 @@ impl Builder<Carved> {
     }
 }
 
-impl<Kind: fmt::Debug> fmt::Debug for Builder<Kind> {
+impl<Kind: fmt::Debug> fmt::Debug for PoolBuilder<Kind> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Builder")
+        f.debug_struct("PoolBuilder")
             .field("name", &self.name)
             .field("caps", &self.caps)
             .field("deadline", &self.deadline)

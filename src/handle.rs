@@ -259,10 +259,10 @@ impl Handle {
     }
 
     #[inline]
-    pub(crate) fn check(&self, amount: &Quantities) -> Result<(), BudgetError> {
+    pub(crate) fn peek(&self, amount: &Quantities) -> Result<(), BudgetError> {
         match self.quick(self.timed) {
-            Ok(mut engine) => engine.check(self.node, amount, None),
-            Err(busy) => self.ask_on(busy, |engine, at, now| engine.check(at, amount, now)),
+            Ok(mut engine) => engine.peek(self.node, amount, None),
+            Err(busy) => self.ask_on(busy, |engine, at, now| engine.peek(at, amount, now)),
         }
     }
 

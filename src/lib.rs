@@ -66,8 +66,7 @@
 //! | overage | real spend that did not fit under the cap |
 //! | spent | all true spend since the pool was built; never falls |
 //! | period | from build, [`reset`](BudgetPool::reset) or a [window](Window)'s turn to the next one |
-//! | scope | the pool that refused, by name: it may be one above |
-//! | carve | a share of a pool's caps that is [reserved](Builder::carved) for one child |
+//! | carve | a share of a pool's caps that is [reserved](PoolBuilder::carved) for one child |
 //!
 //! # What becomes of a hold
 //!
@@ -94,7 +93,7 @@
 //! same tree, as with any mutex.
 //!
 //! A snapshot is a state that existed, not one that still does. An answer of
-//! [`check`](BudgetPool::check) is not a promise. Calls that race are ordered by the lock; who
+//! [`peek`](BudgetPool::peek) is not a promise. Calls that race are ordered by the lock; who
 //! comes first is not promised.
 //!
 //! # Waiting
@@ -115,7 +114,7 @@
 //!
 //! # Deadlines
 //!
-//! After its [deadline](Builder::deadline) a pool refuses what asks; it does not stop what runs.
+//! After its [deadline](PoolBuilder::deadline) a pool refuses what asks; it does not stop what runs.
 //! Give [`Reservation::time_left`] to the call as its timeout.
 //!
 //! # Time
@@ -131,7 +130,7 @@
 //! - The caps of a pool with a [`Window`] come back, at the turn of a period or continuously. A
 //!   refusal says exactly [when](BudgetError::retry_after) the same call will fit.
 //! - Whoever waits for time alone is served in time: a blocking wait by itself, an async one by its
-//!   [timer](Builder::timer), or else at the next call on its pool.
+//!   [timer](PoolBuilder::timer), or else at the next call on its pool.
 //! - A call that may be retried spends [once for its key](BudgetPool::record_once).
 //!
 //! # Hot loops
@@ -203,7 +202,7 @@ mod time;
 mod types;
 mod wait;
 
-pub use builder::{Builder, Carved, Child, PoolDeadline, Root};
+pub use builder::{Carved, Child, PoolBuilder, PoolDeadline, Root};
 pub use lease::Lease;
 pub use pool::BudgetPool;
 pub use reservation::{CommitRefused, Receipt, Reservation};

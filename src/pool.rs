@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 use std::fmt;
 use std::time::Duration;
 
-use crate::builder::{Builder, Child, Root};
+use crate::builder::{Child, PoolBuilder, Root};
 use crate::engine::Engine;
 use crate::handle::Handle;
 use crate::lease::Lease;
@@ -56,8 +56,8 @@ impl BudgetPool {
     }
 
     /// Starts a pool. Every cap is optional.
-    pub fn builder() -> Builder<Root> {
-        Builder::root()
+    pub fn builder() -> PoolBuilder<Root> {
+        PoolBuilder::root()
     }
 
     /// A pool without caps: it just counts.
@@ -81,11 +81,11 @@ impl BudgetPool {
     ///
     /// agent.record(Amount::new().tokens(500))?;
     /// assert_eq!(run.snapshot().tokens.used, 500);
-    /// assert_eq!(agent.record(Amount::new().tokens(200)).unwrap_err().scope(), "agent");
+    /// assert_eq!(agent.record(Amount::new().tokens(200)).unwrap_err().pool(), "agent");
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
-    pub fn child(&self) -> Builder<Child> {
-        Builder::child(self.clone())
+    pub fn child(&self) -> PoolBuilder<Child> {
+        PoolBuilder::child(self.clone())
     }
 
     /// Asks and spends in one step: all of the amount, in this pool and all above it, or nothing
@@ -153,7 +153,7 @@ impl BudgetPool {
     ///
     /// A call that was refused is not remembered: nothing happened, and a retry may succeed. Keys
     /// belong to the pool that is called, stay through a [`reset`](BudgetPool::reset), and are
-    /// forgotten after the time set by [`Builder::keys`]. One that is known is answered also
+    /// forgotten after the time set by [`PoolBuilder::idempotency_keys`]. One that is known is answered also
     /// after the deadline, and when closed: it was spent.
     ///
     /// ```
@@ -211,13 +211,13 @@ impl BudgetPool {
     /// Nothing is asked before the first poll. See [`Wait`].
     ///
     /// The future ends with an error as soon as there is nothing to wait for: the amount can never
-    /// fit, the pool is closed, the deadline has passed (told in time by [`Builder::timer`], or
+    /// fit, the pool is closed, the deadline has passed (told in time by [`PoolBuilder::timer`], or
     /// else at the next call on the pool that asks). What only time makes hopeless may be told
     /// later, at the next call on the pool or at the deadline, and those behind it are served
-    /// then: a [window](Builder::window) above brings back enough, but after the deadline; a
+    /// then: a [window](PoolBuilder::window) above brings back enough, but after the deadline; a
     /// hold above is settled by its expiry.
     ///
-    /// What time alone brings (a [window](Builder::window) that turns, a hold that
+    /// What time alone brings (a [window](PoolBuilder::window) that turns, a hold that
     /// [expires](BudgetPool::reserve_for)) serves it in the same way.
     ///
     /// Two tasks that each hold half of a pool and wait for the other half wait for ever, as with
@@ -267,8 +267,8 @@ impl BudgetPool {
     ///
     /// # Errors
     /// As [`record`](BudgetPool::record).
-    pub fn check(&self, amount: Amount) -> Result<(), BudgetError> {
-        self.handle.check(amount.quantities())
+    pub fn peek(&self, amount: Amount) -> Result<(), BudgetError> {
+        self.handle.peek(amount.quantities())
     }
 
     /// Tells of a spend that happened without a hold. Always booked (P2), also after the deadline,
@@ -321,7 +321,7 @@ impl BudgetPool {
     ///
     /// `used` and `overage` go to zero, and peaks start again from what is held; `spent` and the
     /// counts stay. Live holds stay, and settle into the new period. A
-    /// [window](Builder::window) turns when it would have turned. On a carved pool it creates
+    /// [window](PoolBuilder::window) turns when it would have turned. On a carved pool it creates
     /// no budget: its caps become what is left of them.
     pub fn reset(&self) -> Snapshot {
         self.handle.tell(Engine::reset)
@@ -335,8 +335,8 @@ impl BudgetPool {
     /// `available` is how far it can rise); [`Closed`](BudgetError::Closed); on a carved pool
     /// all that the parent's [`record`](BudgetPool::record) can answer. Nothing has changed
     /// then.
-    pub fn add(&self, caps: Caps) -> Result<(), BudgetError> {
-        self.handle.ask(|engine, at, now| engine.add(at, &caps, now))
+    pub fn raise_caps(&self, caps: Caps) -> Result<(), BudgetError> {
+        self.handle.ask(|engine, at, now| engine.raise_caps(at, &caps, now))
     }
 
     /// Lowers the caps by what is free; on a carved pool it goes back to the parent. An axis
@@ -344,8 +344,8 @@ impl BudgetPool {
     ///
     /// # Errors
     /// [`Exceeded`](BudgetError::Exceeded) if less is free in this pool. Nothing has changed then.
-    pub fn remove(&self, caps: Caps) -> Result<(), BudgetError> {
-        self.handle.tell(|engine, at, now| engine.remove_caps(at, &caps, now))
+    pub fn lower_caps(&self, caps: Caps) -> Result<(), BudgetError> {
+        self.handle.tell(|engine, at, now| engine.lower_caps(at, &caps, now))
     }
 
     /// The kill switch, for good: from now on everything that asks of this pool or of one below it
@@ -368,7 +368,7 @@ impl BudgetPool {
         self.handle.enter(|engine, at| engine.is_closed(at))
     }
 
-    /// The name that refusals give as their scope; `pool` if it was not given one.
+    /// The name that refusals give as their pool; `pool` if it was not given one.
     #[must_use]
     pub fn name(&self) -> &str {
         self.handle.name()
@@ -383,7 +383,7 @@ impl BudgetPool {
     }
 
     /// The budget of time that this pool has, to ask it for timeouts: what was given to
-    /// [`Builder::deadline`], or else the parent's, over at the earliest deadline on the way up and
+    /// [`PoolBuilder::deadline`], or else the parent's, over at the earliest deadline on the way up and
     /// read by the pool's clock. `None` without one.
     ///
     /// ```

@@ -43,7 +43,7 @@ use crate::types::error::BudgetError;
 /// [`renew`](Reservation::renew)) is refused with [`Expired`](BudgetError::Expired). A drop or a
 /// release does nothing more. What a forgotten guard held is free again; what the pool remembers of
 /// it (200 bytes at most) stays, as it may still come. So does its pool, which it keeps alive: the
-/// share of a [carved](crate::Builder::carved) one goes back only when that is closed.
+/// share of a [carved](crate::PoolBuilder::carved) one goes back only when that is closed.
 ///
 /// # What a commit settles
 ///

@@ -119,7 +119,7 @@ impl Wait {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if let (Some(Duration::ZERO), Some(waited)) = (left, timeout) {
                 return Err(BudgetError::Timeout {
-                    scope: self.pool.handle().name().clone(),
+                    pool: self.pool.handle().name().clone(),
                     waited,
                 });
             }

@@ -55,14 +55,14 @@ fn the_counter_counts() {
 #[test]
 fn what_asks_allocates_nothing() {
     is_calm("record", |pool| assert!(pool.record(amount()).is_ok()));
-    is_calm("check", |pool| assert!(pool.check(amount()).is_ok()));
+    is_calm("peek", |pool| assert!(pool.peek(amount()).is_ok()));
 }
 
 #[test]
 fn a_refusal_allocates_nothing() {
     let too_much = Amount::new().tokens(u64::MAX);
     is_calm("refused record", |pool| assert!(pool.record(too_much).is_err()));
-    is_calm("refused check", |pool| assert!(pool.check(too_much).is_err()));
+    is_calm("refused peek", |pool| assert!(pool.peek(too_much).is_err()));
     is_calm("refused reserve", |pool| assert!(pool.reserve(too_much).is_err()));
 }
 
@@ -116,7 +116,9 @@ fn what_time_adds_allocates_nothing() {
         hold.renew(TTL).expect("it lives");
     });
     is_calm("expire", |pool| drop(pool.reserve_for(amount(), Duration::ZERO).expect("it fits")));
-    for window in [Window::fixed(Duration::from_secs(1)), Window::sliding(Duration::from_secs(1))] {
+    for window in
+        [Window::fixed(Duration::from_secs(1)), Window::token_bucket(Duration::from_secs(1))]
+    {
         let clock = ManualClock::new();
         let above = BudgetPool::builder().tokens(5_000).window(window).clock(clock.clone()).build();
         let pool = above.child().tokens(2_000).window(window).build();
@@ -212,7 +214,10 @@ fn what_is_gone_leaves_its_place_to_what_comes() {
 #[test]
 fn a_key_of_few_bytes_allocates_nothing_in_steady_state() {
     let clock = ManualClock::new();
-    let pool = BudgetPool::builder().keys(64, Duration::from_secs(10)).clock(clock.clone()).build();
+    let pool = BudgetPool::builder()
+        .idempotency_keys(64, Duration::from_secs(10))
+        .clock(clock.clone())
+        .build();
     let keys: Vec<String> = (0..4_000).map(|key| format!("job-{key}")).collect();
     let call = |key: &String| {
         clock.advance(Duration::from_secs(1));

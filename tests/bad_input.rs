@@ -86,8 +86,8 @@ fn zero_is_an_amount() {
         Some(Axis::InFlight),
         "a hold is one in flight"
     );
-    pool.add(caps(0)).unwrap();
-    pool.remove(caps(0)).unwrap();
+    pool.raise_caps(caps(0)).unwrap();
+    pool.lower_caps(caps(0)).unwrap();
     pool.child().caps(caps(0)).carved().build().unwrap();
 }
 
@@ -108,31 +108,31 @@ fn caps_do_not_shrink_below_what_is_used_or_held() {
     let pool = BudgetPool::builder().name("run").tokens(100).requests(5).build();
     pool.record(Amount::new().tokens(30)).unwrap();
     let _hold = pool.reserve(Amount::new().tokens(50)).unwrap();
-    let error = pool.remove(Caps::new().requests(5).tokens(21)).unwrap_err();
+    let error = pool.lower_caps(Caps::new().requests(5).tokens(21)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "tokens of `run` exceeded: 21 asked, 20 available of 100, may fit after a release"
     );
     assert_eq!(pool.snapshot().requests.cap, Some(5), "all or nothing");
-    pool.remove(caps(u64::MAX)).unwrap_err();
-    pool.remove(Caps::new().tokens(20).usd(Usd::MAX)).unwrap();
+    pool.lower_caps(caps(u64::MAX)).unwrap_err();
+    pool.lower_caps(Caps::new().tokens(20).usd(Usd::MAX)).unwrap();
     assert_eq!((pool.snapshot().tokens.cap, pool.snapshot().usd.cap), (Some(80), None));
 }
 
 #[test]
 fn a_cap_does_not_grow_past_what_a_u64_can_count() {
     let pool = BudgetPool::builder().name("run").tokens(u64::MAX - 5).requests(1).build();
-    let error = pool.add(Caps::new().requests(1).tokens(6)).unwrap_err();
+    let error = pool.raise_caps(Caps::new().requests(1).tokens(6)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "tokens of `run` exceeded: 6 asked, 5 available of 18446744073709551610, will never fit"
     );
     assert_eq!(pool.snapshot().requests.cap, Some(1), "all or nothing");
-    pool.add(Caps::new().tokens(5)).unwrap();
+    pool.raise_caps(Caps::new().tokens(5)).unwrap();
     assert_eq!(pool.snapshot().tokens.cap, Some(u64::MAX));
     pool.close();
-    assert!(matches!(pool.add(Caps::new().requests(1)), Err(BudgetError::Closed { .. })));
-    pool.remove(Caps::new().requests(1)).unwrap();
+    assert!(matches!(pool.raise_caps(Caps::new().requests(1)), Err(BudgetError::Closed { .. })));
+    pool.lower_caps(Caps::new().requests(1)).unwrap();
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn a_pool_dropped_with_live_reservations_and_children_lives_on_in_them() {
     let child = pool.child().build();
     let hold = pool.reserve(Amount::new().tokens(8)).unwrap();
     drop(pool);
-    assert_eq!(child.record(Amount::new().tokens(3)).unwrap_err().scope(), "run");
+    assert_eq!(child.record(Amount::new().tokens(3)).unwrap_err().pool(), "run");
     let pool = hold.pool().clone();
     drop(hold);
     drop(pool);
@@ -202,7 +202,7 @@ fn a_tree_a_hundred_thousand_deep_is_no_trouble() {
     }
     leaf.record(Amount::new().tokens(4)).unwrap();
     let hold = leaf.reserve(Amount::new().tokens(5)).unwrap();
-    assert_eq!(leaf.record(Amount::new().tokens(2)).unwrap_err().scope(), "root");
+    assert_eq!(leaf.record(Amount::new().tokens(2)).unwrap_err().pool(), "root");
     let tree = root.snapshot_tree();
     assert_eq!((tree.len(), tree[tree.len() - 1].depth), (100_002, 100_001));
     assert!(tree.iter().all(|pool| pool.tokens.available == Some(1)));
@@ -248,7 +248,7 @@ fn a_name_or_a_key_that_breaks_lines_stays_on_one() {
     let pool = BudgetPool::builder()
         .name(bad)
         .tokens(1)
-        .keys(1, Duration::MAX)
+        .idempotency_keys(1, Duration::MAX)
         .deadline(Duration::from_secs(60));
     let pool = pool.clock(clock.clone()).build();
     let mut hold = pool.reserve_for(Amount::new().tokens(1), Duration::from_secs(1)).unwrap();
@@ -275,7 +275,7 @@ fn a_name_or_a_key_that_breaks_lines_stays_on_one() {
     for text in &texts {
         assert!(text.to_string().contains(shown), "{text}");
         assert!(!text.to_string().contains(|c: char| c.is_control()), "{text:?}");
-        assert_eq!(text.scope(), bad, "as it was given");
+        assert_eq!(text.pool(), bad, "as it was given");
     }
     let table = pool.snapshot().to_string();
     assert!(table.starts_with(&shown[1..shown.len() - 1]) && table.lines().count() == 4, "{table}");

@@ -300,7 +300,7 @@ mod deadline_budget {
     fn answered(answer: Result<Duration, DeadlineExceeded>) -> Result<u64, [u64; 2]> {
         let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap();
         answer.map(nanos).map_err(|late| {
-            assert_eq!((late.scope(), late.needed()), (None, Duration::ZERO));
+            assert_eq!((late.pool(), late.needed()), (None, Duration::ZERO));
             [nanos(late.budget()), nanos(late.elapsed())]
         })
     }
@@ -565,12 +565,12 @@ mod escrowmint {
 
         /// After a difference: gives back to the pool what it has spent and the peer has not.
         fn give_back(&self, spent: u64) {
-            self.pool.add(Caps::new().tokens(spent)).unwrap();
+            self.pool.raise_caps(Caps::new().tokens(spent)).unwrap();
         }
 
         fn answer<T>(&self, result: &Result<T, BudgetError>, asked: u64) -> Answer {
             let Err(error) = result else { return Answer::Ok };
-            assert_eq!((error.scope(), error.retry_after()), ("pool", None));
+            assert_eq!((error.pool(), error.retry_after()), ("pool", None));
             match error {
                 BudgetError::Exceeded(refusal) => {
                     assert_eq!(refusal.axis(), Axis::Tokens);
@@ -587,7 +587,7 @@ mod escrowmint {
         fn apply(&mut self, op: &'a Op) -> Option<Difference> {
             match op {
                 Op::Advance { by_ms } => self.clock.advance(ms(*by_ms)),
-                Op::TopUp { amount } => self.pool.add(Caps::new().tokens(*amount)).unwrap(),
+                Op::TopUp { amount } => self.pool.raise_caps(Caps::new().tokens(*amount)).unwrap(),
                 Op::Consume { amount, applied } => {
                     let ours = self.answer(&self.pool.record(tokens(*amount)), *amount);
                     assert_eq!(ours, Answer::applied(*applied));

@@ -56,14 +56,14 @@ const REFUSALS: usize = 6;
 #[derive(Debug, Clone, Copy)]
 enum Call {
     Record,
-    Check,
+    Peek,
     Debit,
     ReserveFor,
     ReserveForAndCommitOnDrop,
     Reserve,
     Reset,
-    Add,
-    Remove,
+    RaiseCaps,
+    LowerCaps,
     Close,
     Snapshot,
     SnapshotTree,
@@ -101,14 +101,14 @@ enum OfLease {
 /// And how often each is made.
 const CALLS: [(Call, u64); 31] = [
     (Call::Record, 60),
-    (Call::Check, 20),
+    (Call::Peek, 20),
     (Call::Debit, 20),
     (Call::ReserveFor, 130),
     (Call::ReserveForAndCommitOnDrop, 70),
     (Call::Reserve, 20),
     (Call::Reset, 7),
-    (Call::Add, 20),
-    (Call::Remove, 20),
+    (Call::RaiseCaps, 20),
+    (Call::LowerCaps, 20),
     (Call::Close, 1),
     (Call::Snapshot, 20),
     (Call::SnapshotTree, 7),
@@ -156,7 +156,7 @@ impl Dice {
         let period = Duration::from_nanos(self.one_of(&PERIODS));
         match self.roll(5) {
             0 | 1 => Some(Window::fixed(period)),
-            2 | 3 => Some(Window::sliding(period)),
+            2 | 3 => Some(Window::token_bucket(period)),
             _ => None,
         }
     }
@@ -297,7 +297,7 @@ impl World {
         let caps = Caps::new().tokens(amount.get(Axis::Tokens).map_or(0, |tokens| tokens.units()));
         match step.call {
             Call::Record => said(pool.record(amount)),
-            Call::Check => said(pool.check(amount)),
+            Call::Peek => said(pool.peek(amount)),
             Call::Debit => said(pool.debit(amount)),
             Call::ReserveFor => {
                 let hold = pool.reserve_for(amount, self.ttl(step));
@@ -316,8 +316,8 @@ impl World {
                 let ended = pool.reset();
                 said(self.seen(ended))
             }
-            Call::Add => said(pool.add(caps)),
-            Call::Remove => said(pool.remove(caps)),
+            Call::RaiseCaps => said(pool.raise_caps(caps)),
+            Call::LowerCaps => said(pool.lower_caps(caps)),
             Call::Close => {
                 pool.close();
                 self.was_closed = true;
@@ -615,7 +615,7 @@ fn p7_retry_after_names_the_first_instant_at_which_it_fits() {
                 for &early in meanwhile {
                     world.time.store(now + early, Ordering::Relaxed);
                     assert!(
-                        pool.check(step.amount).is_err(),
+                        pool.peek(step.amount).is_err(),
                         "seed {seed}, step {count}: {early} of {after}"
                     );
                 }

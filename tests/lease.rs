@@ -230,7 +230,7 @@ mod p2_nothing_lost {
         pool.close();
         lease.record(tokens(3)).unwrap();
         let refused = lease.record(tokens(6)).unwrap_err();
-        assert!(matches!(refused, BudgetError::Closed { scope, .. } if scope == "run"));
+        assert!(matches!(refused, BudgetError::Closed { pool, .. } if pool == "run"));
         assert_eq!((balance(&pool), lease.remaining()), ([5, 5, 0], tokens(5)));
         assert!(pool.lease(tokens(0)).is_err());
         lease.debit(tokens(7));
@@ -420,7 +420,7 @@ mod p6_fair_waiting {
         let hold = pool.reserve(tokens(40)).unwrap();
         let mut wait = queued(&pool, tokens(60));
         let refused = pool.lease(tokens(1)).unwrap_err();
-        assert!(matches!(refused, BudgetError::Queued { scope, .. } if scope == "run"));
+        assert!(matches!(refused, BudgetError::Queued { pool, .. } if pool == "run"));
         lease.record(tokens(12)).unwrap();
         assert_eq!((balance(&pool), lease.remaining()), ([12, 40, 0], tokens(0)));
         lease.debit(tokens(1));
@@ -449,7 +449,7 @@ mod p6_fair_waiting {
             "an eighth of 79, and no more than the batch"
         );
         let refused = child.lease(tokens(1)).unwrap_err();
-        assert!(matches!(refused, BudgetError::Queued { scope, .. } if scope == "root"));
+        assert!(matches!(refused, BudgetError::Queued { pool, .. } if pool == "root"));
     }
 
     #[test]
@@ -517,7 +517,7 @@ mod p7_clear_refusals {
             Err(BudgetError::Exceeded(refused)) => refused,
             other => panic!("{other:?}"),
         };
-        assert_eq!((refused.axis(), refused.scope()), (Axis::Tokens, "run"));
+        assert_eq!((refused.axis(), refused.pool()), (Axis::Tokens, "run"));
         assert_eq!(
             (refused.requested().units(), refused.available().units()),
             (44, 20),
@@ -569,7 +569,7 @@ mod p8_time {
 
     #[test]
     fn a_share_is_spent_without_the_clock_and_a_refill_reads_it_only_if_the_path_has_time() {
-        let run = |builder: budget_pool::Builder<budget_pool::Root>| {
+        let run = |builder: budget_pool::PoolBuilder<budget_pool::Root>| {
             let (reads, clock) = counting(Instant::now());
             let pool = builder.tokens(1_000).clock(clock).build();
             let mut counts = Vec::new();
@@ -644,11 +644,11 @@ mod p8_time {
     }
 
     #[test]
-    fn a_sliding_window_gives_back_what_a_lease_has_settled_and_not_its_share() {
+    fn a_token_bucket_gives_back_what_a_lease_has_settled_and_not_its_share() {
         let (clock, period) = (ManualClock::new(), Duration::from_secs(100));
         let pool = BudgetPool::builder()
             .tokens(100)
-            .window(Window::sliding(period))
+            .window(Window::token_bucket(period))
             .clock(clock.clone())
             .build();
         let mut lease = pool.lease(tokens(100)).unwrap();
@@ -713,7 +713,7 @@ mod pools_under_pools {
         root.record(tokens(144)).unwrap();
         lease.record(tokens(20)).unwrap();
         assert_eq!((all(), lease.remaining()), ([[176, 3, 0], [32, 3, 0], [32, 3, 0]], tokens(3)));
-        assert_eq!(lease.record(tokens(25)).unwrap_err().scope(), "root");
+        assert_eq!(lease.record(tokens(25)).unwrap_err().pool(), "root");
         assert_eq!(lease.remaining(), tokens(3));
         assert_eq!(lease.debit(tokens(25)).overage(), tokens(1), "the greatest on the path");
         drop(lease);
@@ -752,7 +752,7 @@ mod pools_under_pools {
         root.close();
         lease.record(tokens(10)).unwrap();
         let refused = lease.record(tokens(1)).unwrap_err();
-        assert!(matches!(refused, BudgetError::Closed { scope, .. } if scope == "root"));
+        assert!(matches!(refused, BudgetError::Closed { pool, .. } if pool == "root"));
     }
 }
 

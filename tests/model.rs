@@ -227,12 +227,12 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         1 => at().prop_map(|pool| Op::Clone { pool }),
         4 => at().prop_map(|pool| Op::Drop { pool }),
         10 => (at(), amount()).prop_map(|(pool, amount)| Op::Record { pool, amount }),
-        2 => (at(), amount()).prop_map(|(pool, amount)| Op::Check { pool, amount }),
+        2 => (at(), amount()).prop_map(|(pool, amount)| Op::Peek { pool, amount }),
         7 => (at(), amount()).prop_map(|(pool, amount)| Op::Debit { pool, amount }),
         18 => (at(), amount()).prop_map(|(pool, amount)| Op::Reserve { pool, amount }),
         3 => at().prop_map(|pool| Op::Reset { pool }),
-        5 => (at(), caps()).prop_map(|(pool, caps)| Op::Add { pool, caps }),
-        2 + waiting => (at(), caps()).prop_map(|(pool, caps)| Op::Remove { pool, caps }),
+        5 => (at(), caps()).prop_map(|(pool, caps)| Op::RaiseCaps { pool, caps }),
+        2 + waiting => (at(), caps()).prop_map(|(pool, caps)| Op::LowerCaps { pool, caps }),
         3 => at().prop_map(|pool| Op::Close { pool }),
         2 => (at(), any::<u8>()).prop_map(|(hold, label)| Op::Label { hold, label }),
         2 => at().prop_map(|hold| Op::CommitOnDrop { hold }),
@@ -351,7 +351,7 @@ fn of_two_deadlines_at_one_instant_the_outermost_is_named() {
         Op::Advance { by: 1 },
         plain_child(NOTHING, one_unit),
         Op::Advance { by: 1 },
-        Op::Check { pool: 1, amount: NOTHING },
+        Op::Peek { pool: 1, amount: NOTHING },
     ]);
 }
 
@@ -362,7 +362,7 @@ fn a_refused_remove_has_the_worst_outlook_of_all_axes() {
     model::run(&[
         plain_child(on(0b101, [1, 0, 0, 0, 0, 0]), 1),
         Op::Reserve { pool: 0, amount: on(0b001, [50, 0, 0, 0, 0, 0]) },
-        Op::Remove { pool: 0, caps: on(0b101, [1; 6]) },
+        Op::LowerCaps { pool: 0, caps: on(0b101, [1; 6]) },
     ]);
 }
 

@@ -70,7 +70,10 @@ fn use_all(pool: &BudgetPool) {
     drop((wait, closed));
     drop(pool.child().tokens(1).carved().build());
     pool.child().deadline(secs(1)).build().close();
-    drop(pool.add(Caps::new().tokens(1)).and_then(|()| pool.remove(Caps::new().tokens(1))));
+    drop(
+        pool.raise_caps(Caps::new().tokens(1))
+            .and_then(|()| pool.lower_caps(Caps::new().tokens(1))),
+    );
     pool.debit(tokens(0));
     assert_eq!((pool.snapshot_tree().len(), pool.snapshot().depth), (1, 0));
     drop(pool.holders());
@@ -133,11 +136,11 @@ mod wakers {
                 },
                 true,
             ),
-            (|pool, _held, _| pool.add(Caps::new().tokens(50)).unwrap(), true),
+            (|pool, _held, _| pool.raise_caps(Caps::new().tokens(50)).unwrap(), true),
             (
                 |pool, _held, clock| {
                     clock.advance(secs(10));
-                    pool.check(tokens(0)).unwrap();
+                    pool.peek(tokens(0)).unwrap();
                 },
                 true,
             ),
@@ -145,14 +148,14 @@ mod wakers {
                 |pool, mut held, clock| {
                     held.renew(Duration::MAX).unwrap();
                     clock.advance(secs(60));
-                    pool.check(tokens(0)).unwrap();
+                    pool.peek(tokens(0)).unwrap();
                 },
                 true,
             ),
             (
                 |pool, _held, clock| {
                     clock.advance(secs(600));
-                    pool.check(tokens(0)).unwrap_err();
+                    pool.peek(tokens(0)).unwrap_err();
                 },
                 false,
             ),
@@ -570,8 +573,12 @@ mod clocks {
                 .deadline(secs(600))
                 .clock(clock.clone());
             let root = root.window(Window::fixed(secs(60))).build();
-            let pool =
-                root.child().name("pool").tokens(500).window(Window::sliding(secs(60))).build();
+            let pool = root
+                .child()
+                .name("pool")
+                .tokens(500)
+                .window(Window::token_bucket(secs(60)))
+                .build();
             let share = root.child().name("share").tokens(100).carved().build().unwrap();
             let line = root.child().name("line").requests(1).build();
             pool.record(tokens(30)).unwrap();
@@ -648,7 +655,7 @@ mod clocks {
         ("record", |world| said(world.pool.record(tokens(1)))),
         ("record, refused", |world| said(world.pool.record(tokens(1_000)))),
         ("record on a share", |world| said(world.share.record(tokens(1)))),
-        ("check", |world| said(world.pool.check(tokens(1)))),
+        ("peek", |world| said(world.pool.peek(tokens(1)))),
         ("reserve", |world| kept(&mut world.held, world.pool.reserve(tokens(1)))),
         ("reserve, queued", |world| {
             kept(&mut world.held, world.line.reserve(Amount::new().requests(1)))
@@ -656,8 +663,8 @@ mod clocks {
         ("reserve_for", |world| kept(&mut world.held, world.pool.reserve_for(tokens(1), secs(1)))),
         ("record_once", |world| said(world.pool.record_once("key", tokens(1)))),
         ("lease", |world| kept(&mut world.leases, world.pool.lease(tokens(10)))),
-        ("add", |world| said(world.pool.add(Caps::new().tokens(1)))),
-        ("add to a share", |world| said(world.share.add(Caps::new().tokens(1)))),
+        ("add", |world| said(world.pool.raise_caps(Caps::new().tokens(1)))),
+        ("add to a share", |world| said(world.share.raise_caps(Caps::new().tokens(1)))),
         ("time_left", |world| format!("{:?}", world.pool.time_left())),
         ("reserve_wait, granted", |world| {
             let mut wait = world.pool.reserve_wait(tokens(1));
@@ -705,7 +712,9 @@ mod clocks {
             String::new()
         }),
         ("child with a window", |world| {
-            world.built.push(world.pool.child().tokens(1).window(Window::sliding(secs(5))).build());
+            world
+                .built
+                .push(world.pool.child().tokens(1).window(Window::token_bucket(secs(5))).build());
             String::new()
         }),
         ("child with both", |world| {
@@ -758,9 +767,9 @@ mod clocks {
         ("snapshot_tree", |world| world.root.snapshot_tree().to_string()),
         ("holders", |world| format!("{:?}", world.root.holders())),
         ("reset", |world| world.pool.reset().to_string()),
-        ("remove", |world| said(world.pool.remove(Caps::new().tokens(10)))),
-        ("remove from a share", |world| said(world.share.remove(Caps::new().tokens(10)))),
-        ("remove, refused", |world| said(world.pool.remove(Caps::new().tokens(10_000)))),
+        ("remove", |world| said(world.pool.lower_caps(Caps::new().tokens(10)))),
+        ("remove from a share", |world| said(world.share.lower_caps(Caps::new().tokens(10)))),
+        ("remove, refused", |world| said(world.pool.lower_caps(Caps::new().tokens(10_000)))),
         ("commit", |world| format!("{:?}", world.take().commit(tokens(60)))),
         ("commit_all", |world| format!("{:?}", world.take().commit_all())),
         ("commit_total", |world| format!("{:?}", world.take().commit_total(tokens(10)))),

@@ -132,7 +132,7 @@ mod p2_nothing_lost {
         assert_eq!(balance(&pool), [40, 60, 30]);
         hold.shrink(tokens(10)).unwrap();
         assert_eq!(balance(&pool), [50, 50, 20]);
-        pool.add(Caps::new().tokens(15)).unwrap();
+        pool.raise_caps(Caps::new().tokens(15)).unwrap();
         assert_eq!(balance(&pool), [65, 50, 5]);
         drop(hold);
         assert_eq!(balance(&pool), [70, 0, 0]);
@@ -366,7 +366,7 @@ mod p3_no_leak {
     fn a_grandchild_keeps_its_way_up() {
         let root = pool_of(100);
         let leaf = root.child().name("middle").tokens(40).build().child().name("leaf").build();
-        assert_eq!(leaf.record(tokens(41)).unwrap_err().scope(), "middle");
+        assert_eq!(leaf.record(tokens(41)).unwrap_err().pool(), "middle");
         leaf.record(tokens(40)).unwrap();
         drop(leaf);
         assert_eq!((root.snapshot_tree().len(), balance(&root)), (1, [40, 0, 0]));
@@ -479,7 +479,7 @@ mod p4_no_false_refusal {
         let all =
             Amount::new().input_tokens(3).output_tokens(4).requests(1).usd(Usd::from_nanos(1));
         drop(pool.reserve(all).unwrap());
-        pool.check(all).unwrap();
+        pool.peek(all).unwrap();
         pool.record(all).unwrap();
         pool.record(Amount::new()).unwrap();
         pool.reserve(Amount::new().tokens(0)).unwrap().release();
@@ -650,9 +650,9 @@ mod p7_clear_refusals {
         let child = root.child().name("agent").requests(1).usd(Usd::from_nanos(1)).build();
         let all = tokens(500).requests(2).usd(Usd::from_nanos(2));
         let error = child.record(all).unwrap_err();
-        assert_eq!((error.axis(), error.scope()), (Some(Axis::Requests), "agent"));
+        assert_eq!((error.axis(), error.pool()), (Some(Axis::Requests), "agent"));
         let error = child.record(tokens(500)).unwrap_err();
-        assert_eq!((error.axis(), error.scope()), (Some(Axis::Tokens), "tenant"));
+        assert_eq!((error.axis(), error.pool()), (Some(Axis::Tokens), "tenant"));
         let BudgetError::Exceeded(exceeded) = error else { panic!("{error}") };
         assert_eq!(exceeded.requested().units(), 500);
         assert_eq!(exceeded.available().units(), 100);
@@ -693,7 +693,7 @@ mod p7_clear_refusals {
         pool.close();
         let error = pool.record(tokens(2)).unwrap_err();
         assert_eq!(error.to_string(), "`run` is closed");
-        assert_eq!((error.axis(), error.outlook(), error.scope()), (None, Outlook::Never, "run"));
+        assert_eq!((error.axis(), error.outlook(), error.pool()), (None, Outlook::Never, "run"));
     }
 
     #[test]
@@ -717,15 +717,15 @@ mod p7_clear_refusals {
             error.to_string(),
             "tokens of `run-17` exceeded: 18446744073709551615 asked, 18446744073709551614 available, will never fit"
         );
-        assert_eq!(error.scope(), "run-17");
+        assert_eq!(error.pool(), "run-17");
     }
 
     #[test]
     fn a_check_answers_as_record_and_changes_nothing() {
         let pool = pool_of(100);
         let before = pool.snapshot();
-        pool.check(tokens(100)).unwrap();
-        assert_eq!(pool.check(tokens(101)).unwrap_err(), pool.record(tokens(101)).unwrap_err());
+        pool.peek(tokens(100)).unwrap();
+        assert_eq!(pool.peek(tokens(101)).unwrap_err(), pool.record(tokens(101)).unwrap_err());
         assert_eq!(pool.snapshot().refused, before.refused + 1, "the record alone was counted");
         assert_eq!(pool.snapshot().tokens, before.tokens);
     }
@@ -737,11 +737,11 @@ mod p7_clear_refusals {
         let (leaf, sibling) =
             (child.child().name("leaf").build(), root.child().name("sibling").build());
         child.close();
-        assert_eq!(leaf.record(tokens(1)).unwrap_err().scope(), "child");
+        assert_eq!(leaf.record(tokens(1)).unwrap_err().pool(), "child");
         assert!(child.child().build().is_closed(), "born closed");
         sibling.record(tokens(1)).unwrap();
         root.close();
-        assert_eq!(leaf.record(tokens(1)).unwrap_err().scope(), "root");
+        assert_eq!(leaf.record(tokens(1)).unwrap_err().pool(), "root");
         assert!(sibling.is_closed() && root.snapshot_tree().iter().all(|pool| pool.closed));
     }
     #[test]
@@ -774,7 +774,12 @@ mod p7_clear_refusals {
     fn what_asks_for_capacity_is_counted_as_admitted_or_refused_and_nothing_else_is() {
         let clock = ManualClock::new();
         let root = BudgetPool::builder().name("root").tokens(1_000).clock(clock.clone()).build();
-        let pool = root.child().name("run").tokens(100).keys(1, Duration::from_secs(9)).build();
+        let pool = root
+            .child()
+            .name("run")
+            .tokens(100)
+            .idempotency_keys(1, Duration::from_secs(9))
+            .build();
         let (mut hold, too_much) = (pool.reserve(tokens(10)).unwrap(), tokens(1_000));
         let expired = pool.reserve_for(tokens(1), Duration::ZERO).unwrap();
         let mut lease = pool.lease(tokens(10)).unwrap();
@@ -793,13 +798,13 @@ mod p7_clear_refusals {
             (admitted, Box::new(|| pool.reserve_blocking(tokens(1)).unwrap().release())),
             (refused, Box::new(|| _ = pool.reserve_blocking(too_much).unwrap_err())),
             (neither, Box::new(|| drop(pool.reserve_wait(too_much)))),
-            (neither, Box::new(|| pool.check(tokens(1)).unwrap())),
-            (neither, Box::new(|| _ = pool.check(too_much).unwrap_err())),
+            (neither, Box::new(|| pool.peek(tokens(1)).unwrap())),
+            (neither, Box::new(|| _ = pool.peek(too_much).unwrap_err())),
             (neither, Box::new(|| _ = pool.debit(tokens(1)))),
-            (neither, Box::new(|| pool.add(Caps::new().tokens(1)).unwrap())),
-            (neither, Box::new(|| _ = pool.add(Caps::new().tokens(u64::MAX)).unwrap_err())),
-            (neither, Box::new(|| pool.remove(Caps::new().tokens(1)).unwrap())),
-            (neither, Box::new(|| _ = pool.remove(Caps::new().tokens(500)).unwrap_err())),
+            (neither, Box::new(|| pool.raise_caps(Caps::new().tokens(1)).unwrap())),
+            (neither, Box::new(|| _ = pool.raise_caps(Caps::new().tokens(u64::MAX)).unwrap_err())),
+            (neither, Box::new(|| pool.lower_caps(Caps::new().tokens(1)).unwrap())),
+            (neither, Box::new(|| _ = pool.lower_caps(Caps::new().tokens(500)).unwrap_err())),
             (neither, Box::new(|| drop(expired.try_commit(tokens(1)).unwrap_err()))),
             (neither, Box::new(|| _ = lease.record(tokens(10)))),
             (admitted, Box::new(|| drop(pool.child().tokens(5).carved().build().unwrap()))),
@@ -832,8 +837,11 @@ mod p7_clear_refusals {
         assert_eq!(counted(&pool, || _ = hold.debit(tokens(1))), neither);
         assert_eq!(counted(&pool, || _ = hold.commit_all()), neither);
         let share = pool.child().tokens(5).carved().build().unwrap();
-        assert_eq!(counted(&pool, || share.add(Caps::new().tokens(1)).unwrap()), admitted);
-        assert_eq!(counted(&pool, || _ = share.add(Caps::new().tokens(500)).unwrap_err()), refused);
+        assert_eq!(counted(&pool, || share.raise_caps(Caps::new().tokens(1)).unwrap()), admitted);
+        assert_eq!(
+            counted(&pool, || _ = share.raise_caps(Caps::new().tokens(500)).unwrap_err()),
+            refused
+        );
         assert_eq!(
             counted(&root, || pool.record(tokens(1)).unwrap()),
             admitted,
@@ -842,7 +850,7 @@ mod p7_clear_refusals {
         pool.close();
         assert_eq!(counted(&root, || _ = pool.record(tokens(1)).unwrap_err()), refused);
         assert_eq!(
-            counted(&root, || _ = share.add(Caps::new().tokens(1)).unwrap_err()),
+            counted(&root, || _ = share.raise_caps(Caps::new().tokens(1)).unwrap_err()),
             neither,
             "it is closed"
         );
@@ -857,17 +865,17 @@ mod p7_clear_refusals {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(wait.as_mut().poll(&mut context).is_pending());
         let queued = pool.reserve(Amount::new()).unwrap_err();
-        assert!(matches!(&queued, BudgetError::Queued { scope, .. } if scope == "run"));
+        assert!(matches!(&queued, BudgetError::Queued { pool, .. } if pool == "run"));
         let alone = budget_pool::DeadlineBudget::at(Instant::now()).check().unwrap_err();
         let late = BudgetError::from(alone.clone());
-        assert_eq!((alone.scope(), late.scope(), late.axis()), (None, "", Some(Axis::Deadline)));
+        assert_eq!((alone.pool(), late.pool(), late.axis()), (None, "", Some(Axis::Deadline)));
         let given = Duration::from_millis(1);
         let timeout = pool.reserve_blocking_for(Amount::new(), given).unwrap_err();
-        assert!(matches!(&timeout, BudgetError::Timeout { scope, waited, .. }
-            if scope == "run" && *waited == given));
+        assert!(matches!(&timeout, BudgetError::Timeout { pool, waited, .. }
+            if pool == "run" && *waited == given));
         pool.close();
         let closed = pool.reserve(Amount::new()).unwrap_err();
-        assert!(matches!(&closed, BudgetError::Closed { scope, .. } if scope == "run"));
+        assert!(matches!(&closed, BudgetError::Closed { pool, .. } if pool == "run"));
         for (error, outlook) in [
             (queued, Outlook::AfterRelease),
             (timeout, Outlook::AfterRelease),
@@ -875,7 +883,7 @@ mod p7_clear_refusals {
             (late, Outlook::Never),
         ] {
             assert_eq!((error.outlook(), error.retry_after()), (outlook, None), "{error}");
-            assert!(error.axis().is_none() || error.scope().is_empty(), "{error}");
+            assert!(error.axis().is_none() || error.pool().is_empty(), "{error}");
         }
     }
 
@@ -896,7 +904,7 @@ mod p7_clear_refusals {
             .name("leaf")
             .build();
         clock.advance(Duration::from_secs(5));
-        assert_eq!(leaf.record(tokens(1)).unwrap_err().scope(), "root");
+        assert_eq!(leaf.record(tokens(1)).unwrap_err().pool(), "root");
     }
 }
 
@@ -929,9 +937,9 @@ mod builders {
     #[test]
     fn a_pool_without_a_name_is_called_pool_and_names_need_not_be_unique() {
         let pool = BudgetPool::builder().tokens(1).build();
-        assert_eq!((pool.name(), pool.record(tokens(2)).unwrap_err().scope()), ("pool", "pool"));
+        assert_eq!((pool.name(), pool.record(tokens(2)).unwrap_err().pool()), ("pool", "pool"));
         let twins = [(); 2].map(|()| pool.child().name("twin").tokens(0).build());
-        assert!(twins.iter().all(|twin| twin.record(tokens(1)).unwrap_err().scope() == "twin"));
+        assert!(twins.iter().all(|twin| twin.record(tokens(1)).unwrap_err().pool() == "twin"));
     }
 
     #[test]
@@ -958,7 +966,7 @@ mod p8_time_only_when_asked {
 
     fn use_everything(pool: &BudgetPool) {
         pool.record(tokens(1)).unwrap();
-        pool.check(tokens(1)).unwrap();
+        pool.peek(tokens(1)).unwrap();
         let mut hold = pool.reserve(tokens(9)).unwrap();
         hold.grow(tokens(1)).unwrap();
         hold.record(tokens(1)).unwrap();
@@ -973,8 +981,8 @@ mod p8_time_only_when_asked {
         use_everything(&pool);
         use_everything(&child);
         pool.debit(tokens(1));
-        pool.add(Caps::new().tokens(1)).unwrap();
-        pool.remove(Caps::new().tokens(1)).unwrap();
+        pool.raise_caps(Caps::new().tokens(1)).unwrap();
+        pool.lower_caps(Caps::new().tokens(1)).unwrap();
         assert_eq!(pool.time_left(), None);
         drop((pool.snapshot_tree(), pool.holders(), pool.reset()));
         pool.close();
@@ -1029,7 +1037,7 @@ mod p8_time_only_when_asked {
         assert_eq!(short.time_left(), Some(Duration::from_secs(2)));
         assert_eq!(hold.time_left(), Some(Duration::from_secs(10)));
         clock.advance(Duration::from_secs(2));
-        assert_eq!(short.child().build().record(tokens(1)).unwrap_err().scope(), "short");
+        assert_eq!(short.child().build().record(tokens(1)).unwrap_err().pool(), "short");
         long.record(tokens(1)).unwrap();
         clock.advance(Duration::from_secs(9));
         let error = long.record(tokens(1)).unwrap_err();
@@ -1040,7 +1048,7 @@ mod p8_time_only_when_asked {
             (late.budget(), late.elapsed()),
             (Duration::from_secs(10), Duration::from_secs(11))
         );
-        assert_eq!((late.needed(), late.scope()), (Duration::ZERO, Some("root")));
+        assert_eq!((late.needed(), late.pool()), (Duration::ZERO, Some("root")));
     }
 
     #[test]
@@ -1109,7 +1117,7 @@ mod carved {
         // What is added pays the overage, which the root has booked already: it asks for the rest
         // alone.
         root.record(tokens(20)).unwrap();
-        share.add(Caps::new().tokens(40)).unwrap();
+        share.raise_caps(Caps::new().tokens(40)).unwrap();
         assert_eq!([balance(&root), balance(&share)], [[90, 10, 0], [70, 0, 0]]);
     }
 
@@ -1131,7 +1139,7 @@ mod carved {
         let root = pool_of(100);
         root.record(tokens(61)).unwrap();
         let error = root.child().tokens(40).requests(5).carved().build().unwrap_err();
-        assert_eq!((error.axis(), error.scope()), (Some(Axis::Tokens), "run"));
+        assert_eq!((error.axis(), error.pool()), (Some(Axis::Tokens), "run"));
         assert_eq!((balance(&root), root.snapshot().requests.reserved), ([61, 0, 0], 0));
         assert_eq!(root.snapshot_tree().len(), 1);
         root.close();
@@ -1145,7 +1153,7 @@ mod carved {
         let _others = [root.reserve(tokens(1)).unwrap(), root.reserve(tokens(1)).unwrap()];
         assert!(root.reserve(tokens(1)).is_err());
         let hold = share.reserve(tokens(1)).unwrap();
-        assert_eq!(share.reserve(tokens(1)).unwrap_err().scope(), "pool");
+        assert_eq!(share.reserve(tokens(1)).unwrap_err().pool(), "pool");
         assert_eq!((root.snapshot().reservations, root.snapshot().in_flight.reserved), (3, 3));
         drop(hold);
         assert_eq!((root.snapshot().reservations, root.snapshot().in_flight.reserved), (2, 3));
@@ -1180,12 +1188,12 @@ mod carved {
     fn add_and_remove_move_budget_between_the_share_and_its_parent() {
         let root = pool_of(100);
         let share = root.child().tokens(40).carved().build().unwrap();
-        share.add(Caps::new().tokens(20).requests(9)).unwrap();
+        share.raise_caps(Caps::new().tokens(20).requests(9)).unwrap();
         assert_eq!((balance(&root), share.snapshot().tokens.cap), ([0, 60, 0], Some(60)));
         assert_eq!(share.snapshot().requests.cap, None, "an unlimited axis stays unlimited");
-        assert_eq!(share.add(Caps::new().tokens(41)).unwrap_err().scope(), "run");
+        assert_eq!(share.raise_caps(Caps::new().tokens(41)).unwrap_err().pool(), "run");
         assert_eq!((balance(&root), share.snapshot().tokens.cap), ([0, 60, 0], Some(60)));
-        share.remove(Caps::new().tokens(50)).unwrap();
+        share.lower_caps(Caps::new().tokens(50)).unwrap();
         assert_eq!((balance(&root), share.snapshot().tokens.cap), ([0, 10, 0], Some(10)));
         root.record(tokens(90)).unwrap();
     }

@@ -504,12 +504,12 @@ impl<'a> Worker<'a> {
             let (at, pool) = self.pool();
             let [tokens, requests, usd] = self.dice.units(200);
             let caps = Caps::new().tokens(tokens).requests(requests).usd(Usd::from_nanos(usd));
-            let outcome = pool.add(caps);
+            let outcome = pool.raise_caps(caps);
             let added = self.asked(outcome);
             self.added.extend(added.map(|()| (at, caps)));
         } else {
             let (at, caps) = self.added.remove(0);
-            let outcome = self.run.pools[at].remove(caps);
+            let outcome = self.run.pools[at].lower_caps(caps);
             // To the carved child goes what its resets have lost; else it is tried again.
             if self.asked(outcome).is_none() && at != 2 {
                 self.added.push((at, caps));
@@ -520,7 +520,7 @@ impl<'a> Worker<'a> {
     fn look(&mut self) {
         let (_, pool) = self.pool();
         let amount = self.dice.amount(60);
-        _ = pool.check(amount);
+        _ = pool.peek(amount);
         assert!(pool.holders().len() <= 1_000);
         assert_eq!(pool.snapshot().name, pool.name());
         if let Some((hold, known)) = self.held.last() {
@@ -682,7 +682,7 @@ fn play(window: Window, seed: u64) -> Met {
 #[test]
 fn p1_p2_p3_p5_hold_in_long_histories_of_many_threads() {
     for seed in seeds(3) {
-        for window in [Window::fixed(PERIOD), Window::sliding(PERIOD)] {
+        for window in [Window::fixed(PERIOD), Window::token_bucket(PERIOD)] {
             println!("seed {seed}, {window:?}");
             let mut met = play(window, seed);
             assert!(met.each().iter().all(|count| **count > 0), "{met:?}");

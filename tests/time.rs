@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetPool, Builder, Caps, Clock, Lease, ManualClock, Outlook,
+    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, Lease, ManualClock, Outlook, PoolBuilder,
     Receipt, Reservation, Root, Usd, Window,
 };
 
@@ -84,7 +84,7 @@ fn due_before(pool: &BudgetPool) {
 
 /// The hold on `run` has expired.
 fn is_expired(refusal: &BudgetError) -> bool {
-    matches!(refusal, BudgetError::Expired { scope, .. } if scope == "run")
+    matches!(refusal, BudgetError::Expired { pool, .. } if pool == "run")
 }
 
 mod ttl {
@@ -380,7 +380,7 @@ mod ttl {
         assert_eq!(hold.amount(), tokens(1));
         clock.advance(NANO);
         let refused = hold.renew(secs(1)).unwrap_err();
-        assert!(matches!(refused, BudgetError::Expired { scope, .. } if scope == "pool"));
+        assert!(matches!(refused, BudgetError::Expired { pool, .. } if pool == "pool"));
     }
 
     #[test]
@@ -402,18 +402,18 @@ mod ttl {
         type Ask = fn(&BudgetPool) -> bool;
         let asks: [Ask; 7] = [
             |pool| pool.record(tokens(1_000)).is_ok(),
-            |pool| pool.check(tokens(1_000)).is_ok(),
+            |pool| pool.peek(tokens(1_000)).is_ok(),
             |pool| pool.reserve(tokens(1_000)).is_ok(),
             |pool| pool.record_once("key", tokens(1_000)).is_ok(),
             |pool| pool.child().tokens(1_000).carved().build().is_ok(),
-            |pool| pool.remove(Caps::new().tokens(1_000)).is_ok(),
+            |pool| pool.lower_caps(Caps::new().tokens(1_000)).is_ok(),
             |pool| pool.debit(tokens(1_000)).overage().is_zero(),
         ];
         for (case, ask) in asks.into_iter().enumerate() {
             let (clock, pool) = pool_of(1_000);
             (0..1_000).for_each(|_| forget(pool.reserve_for(tokens(1), secs(1)).unwrap()));
             clock.advance(secs(1) - NANO);
-            assert!(pool.check(tokens(1)).is_err());
+            assert!(pool.peek(tokens(1)).is_err());
             clock.advance(NANO);
             assert!(ask(&pool), "{case}");
         }
@@ -489,7 +489,7 @@ mod ttl {
         // before it.
         forget(root.reserve_for(tokens(880), secs(3)).unwrap());
         clock.advance(secs(3));
-        share.add(Caps::new().tokens(30)).unwrap();
+        share.raise_caps(Caps::new().tokens(30)).unwrap();
         assert_eq!(balance(&share), [70, 0, 0], "what expired pays first");
         assert_eq!(
             balance(&root),
@@ -541,7 +541,7 @@ mod ttl {
         let (a, b) = (root.child().tokens(100).build(), root.child().tokens(100).build());
         forget(a.reserve_for(tokens(100), secs(1)).unwrap());
         clock.advance(secs(1) - NANO);
-        assert_eq!(b.record(tokens(1)).unwrap_err().scope(), "run");
+        assert_eq!(b.record(tokens(1)).unwrap_err().pool(), "run");
         clock.advance(NANO);
         b.record(tokens(100)).unwrap();
         assert_eq!(
@@ -596,7 +596,7 @@ mod ttl {
             forget(pool.reserve_for(tokens(1), secs(ttl)).unwrap().commit_on_drop());
         }
         clock.advance(secs(100));
-        pool.check(tokens(1)).unwrap();
+        pool.peek(tokens(1)).unwrap();
         assert_eq!((balance(&pool), spent(&pool)), ([41, 0, 0], 100));
     }
 
@@ -628,7 +628,7 @@ mod reclaiming {
     }
 
     impl Tree {
-        fn new(build: impl FnOnce(Builder<Root>) -> Builder<Root>) -> Tree {
+        fn new(build: impl FnOnce(PoolBuilder<Root>) -> PoolBuilder<Root>) -> Tree {
             let clock = Counting::new();
             let root = build(BudgetPool::builder().name("root").clock(clock.clock())).build();
             let tenant = root.child().build();
@@ -639,7 +639,7 @@ mod reclaiming {
 
         /// The call of another tenant, which needs none of what has expired.
         fn call(&self) {
-            self.other.check(Amount::new()).unwrap();
+            self.other.peek(Amount::new()).unwrap();
         }
     }
 
@@ -724,7 +724,7 @@ mod reclaiming {
     /// What comes back from it before it is settled would be lost.
     #[test]
     fn p2_a_hold_that_settles_does_so_before_a_window_gives_back() {
-        let tree = Tree::new(|root| root.tokens(MANY + 10).window(Window::sliding(secs(30))));
+        let tree = Tree::new(|root| root.tokens(MANY + 10).window(Window::token_bucket(secs(30))));
         forget(tree.root.reserve_for(tokens(10), secs(2)).unwrap().commit_on_drop());
         tree.clock.clock.advance(secs(7));
         tree.call();
@@ -745,7 +745,7 @@ mod reclaiming {
         tree.call();
         assert_eq!(waiter.wakes(), 1);
         let Poll::Ready(Err(refusal)) = waiter.poll() else { panic!("it has no hope") };
-        assert_eq!((refusal.scope(), refusal.outlook()), (own.name(), Outlook::Never));
+        assert_eq!((refusal.pool(), refusal.outlook()), (own.name(), Outlook::Never));
     }
 
     #[test]
@@ -810,7 +810,7 @@ mod windows {
     fn a_fixed_window_may_start_before_or_after_the_present() {
         for (start, first) in [(1_390, 50), (1_400, 60), (2_000, 60), (2_010, 10), (2_700, 700)] {
             let clock = ManualClock::new();
-            let window = Window::fixed(secs(60)).starting(clock.now() + secs(start));
+            let window = Window::fixed(secs(60)).aligned_to(clock.now() + secs(start));
             clock.advance(secs(2_000));
             let pool = BudgetPool::builder().tokens(1).window(window).clock(clock.clone()).build();
             pool.record(tokens(1)).unwrap();
@@ -824,10 +824,10 @@ mod windows {
     }
 
     #[test]
-    fn a_sliding_window_starts_to_give_back_at_its_start() {
+    fn a_token_bucket_starts_to_give_back_at_its_start() {
         for (start, first) in [(1_000, 1), (2_000, 1), (2_010, 11)] {
             let clock = ManualClock::new();
-            let window = Window::sliding(secs(60)).starting(clock.now() + secs(start));
+            let window = Window::token_bucket(secs(60)).aligned_to(clock.now() + secs(start));
             clock.advance(secs(2_000));
             let pool = BudgetPool::builder().tokens(60).window(window).clock(clock.clone()).build();
             pool.record(tokens(60)).unwrap();
@@ -849,7 +849,8 @@ mod windows {
             (|mut hold| _ = hold.debit(tokens(5)), 5),
         ];
         for (case, (end, settled)) in ends.into_iter().enumerate() {
-            for (window, back) in [(Window::fixed(secs(60)), 100), (Window::sliding(secs(60)), 100)]
+            for (window, back) in
+                [(Window::fixed(secs(60)), 100), (Window::token_bucket(secs(60)), 100)]
             {
                 let (clock, pool) = windowed(100, window);
                 let mut hold = pool.reserve(tokens(40)).unwrap();
@@ -871,27 +872,24 @@ mod windows {
     }
 
     #[test]
-    fn p2_a_turn_forgives_what_is_owed_and_a_sliding_window_pays_it_off_first() {
+    fn p2_a_turn_forgives_what_is_owed_and_a_token_bucket_pays_it_off_first() {
         let (clock, fixed) = windowed(100, Window::fixed(secs(100)));
         assert_eq!(fixed.debit(tokens(250)).overage(), tokens(150));
         clock.advance(secs(100));
         assert_eq!((balance(&fixed), spent(&fixed)), ([0, 0, 0], 250));
-        let (clock, sliding) = windowed(100, Window::sliding(secs(100)));
-        sliding.debit(tokens(250));
+        let (clock, bucket) = windowed(100, Window::token_bucket(secs(100)));
+        bucket.debit(tokens(250));
         clock.advance(secs(100));
-        assert_eq!(balance(&sliding), [100, 0, 50]);
+        assert_eq!(balance(&bucket), [100, 0, 50]);
         clock.advance(secs(60));
-        assert_eq!(
-            (balance(&sliding), sliding.snapshot().tokens.available),
-            ([90, 0, 0], Some(10))
-        );
+        assert_eq!((balance(&bucket), bucket.snapshot().tokens.available), ([90, 0, 0], Some(10)));
         clock.advance(secs(90));
-        assert_eq!((balance(&sliding), spent(&sliding)), ([0, 0, 0], 250));
+        assert_eq!((balance(&bucket), spent(&bucket)), ([0, 0, 0], 250));
     }
 
     #[test]
-    fn p1_a_sliding_window_bursts_to_its_cap_and_idles_without_saving_up() {
-        let (clock, pool) = windowed(60, Window::sliding(secs(60)));
+    fn p1_a_token_bucket_bursts_to_its_cap_and_idles_without_saving_up() {
+        let (clock, pool) = windowed(60, Window::token_bucket(secs(60)));
         clock.advance(secs(1_000_000));
         pool.record(tokens(60)).unwrap();
         assert!(pool.record(tokens(1)).is_err());
@@ -908,9 +906,9 @@ mod windows {
 
     /// Odd steps against one exact sum; cap and period are primes.
     #[test]
-    fn p1_a_sliding_window_does_not_drift() {
+    fn p1_a_token_bucket_does_not_drift() {
         let (cap, period) = (1_000_003_u64, Duration::from_nanos(60_000_000_029));
-        let (clock, pool) = windowed(cap, Window::sliding(period));
+        let (clock, pool) = windowed(cap, Window::token_bucket(period));
         let (mut taken, mut elapsed) = (u128::from(cap), 0);
         pool.record(tokens(cap)).unwrap();
         for step in 1..3_000_u64 {
@@ -930,7 +928,7 @@ mod windows {
     fn p1_the_largest_caps_and_periods_come_back_exactly() {
         let year = secs(365 * 86_400);
         for period in [secs(1), year, Duration::from_nanos(u64::MAX), Duration::MAX] {
-            let (clock, pool) = windowed(u64::MAX, Window::sliding(period));
+            let (clock, pool) = windowed(u64::MAX, Window::token_bucket(period));
             pool.record(tokens(u64::MAX)).unwrap();
             let step = Duration::from_nanos(999_999_937);
             clock.advance(step);
@@ -941,8 +939,9 @@ mod windows {
     }
 
     #[test]
-    fn an_axis_without_a_cap_starts_again_with_a_fixed_window_and_counts_on_with_a_sliding_one() {
-        for (window, used) in [(Window::fixed(secs(60)), 0), (Window::sliding(secs(60)), 7)] {
+    fn an_axis_without_a_cap_starts_again_with_a_fixed_window_and_counts_on_with_a_token_bucket_one()
+     {
+        for (window, used) in [(Window::fixed(secs(60)), 0), (Window::token_bucket(secs(60)), 7)] {
             let (clock, pool) = windowed(100, window);
             pool.record(tokens(7).usd(Usd::from_nanos(7))).unwrap();
             clock.advance(secs(60));
@@ -953,7 +952,7 @@ mod windows {
 
     #[test]
     fn what_is_in_flight_is_a_cap_of_the_present() {
-        for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
+        for window in [Window::fixed(secs(60)), Window::token_bucket(secs(60))] {
             let clock = ManualClock::new();
             let pool =
                 BudgetPool::builder().in_flight(1).window(window).clock(clock.clone()).build();
@@ -973,19 +972,19 @@ mod windows {
 
     #[test]
     fn a_moved_cap_changes_the_rate_from_then_on() {
-        let (clock, pool) = windowed(60, Window::sliding(secs(60)));
+        let (clock, pool) = windowed(60, Window::token_bucket(secs(60)));
         pool.record(tokens(60)).unwrap();
         clock.advance(secs(10));
-        pool.add(Caps::new().tokens(60)).unwrap();
+        pool.raise_caps(Caps::new().tokens(60)).unwrap();
         assert_eq!(pool.snapshot().tokens.available, Some(10 + 60));
         pool.record(tokens(70)).unwrap();
         clock.advance(secs(10));
-        pool.remove(Caps::new().tokens(20)).unwrap();
+        pool.lower_caps(Caps::new().tokens(20)).unwrap();
         assert_eq!(
             (pool.snapshot().tokens.available, pool.snapshot().tokens.cap),
             (Some(0), Some(100))
         );
-        assert_eq!(pool.check(tokens(10)).unwrap_err().retry_after(), Some(secs(6)));
+        assert_eq!(pool.peek(tokens(10)).unwrap_err().retry_after(), Some(secs(6)));
         clock.advance(secs(6));
         assert_eq!(pool.snapshot().tokens.available, Some(10));
     }
@@ -1005,8 +1004,8 @@ mod windows {
     }
 
     #[test]
-    fn a_reset_of_a_sliding_window_keeps_no_part_of_a_unit() {
-        let (clock, pool) = windowed(1, Window::sliding(secs(10)));
+    fn a_reset_of_a_token_bucket_keeps_no_part_of_a_unit() {
+        let (clock, pool) = windowed(1, Window::token_bucket(secs(10)));
         pool.record(tokens(1)).unwrap();
         clock.advance(secs(5));
         pool.reset();
@@ -1016,7 +1015,7 @@ mod windows {
 
     #[test]
     fn a_period_of_zero_is_one_of_a_nanosecond_and_the_longest_has_an_end() {
-        for window in [Window::fixed, Window::sliding] {
+        for window in [Window::fixed, Window::token_bucket] {
             let (clock, pool) = windowed(10, window(Duration::ZERO));
             pool.record(tokens(10)).unwrap();
             assert_eq!(pool.record(tokens(1)).unwrap_err().retry_after(), Some(NANO));
@@ -1040,7 +1039,7 @@ mod windows {
         let after =
             root.child().name("share").tokens(10).carved().window(window).build().unwrap_err();
         assert!(matches!(before, BudgetError::CarvedWindow { .. }));
-        assert_eq!((&before, before.outlook(), before.scope()), (&after, Outlook::Never, "share"));
+        assert_eq!((&before, before.outlook(), before.pool()), (&after, Outlook::Never, "share"));
         assert_eq!(balance(&root), [0, 0, 0]);
     }
 
@@ -1082,7 +1081,8 @@ mod windows {
     fn p2_the_smallest_and_the_largest_numbers_are_counted() {
         let years = secs(600 * 365 * 86_400);
         for period in [Duration::ZERO, NANO, secs(1), Duration::MAX] {
-            for (window, owed) in [(Window::fixed(period), false), (Window::sliding(period), true)]
+            for (window, owed) in
+                [(Window::fixed(period), false), (Window::token_bucket(period), true)]
             {
                 for cap in [0, 1, 2, u64::MAX - 1, u64::MAX] {
                     let (clock, pool) = windowed(cap, window);
@@ -1090,7 +1090,7 @@ mod windows {
                         pool.debit(tokens(u64::MAX));
                         let spent_then = spent(&pool);
                         for asked in [0, 1, cap, u64::MAX] {
-                            if let Err(refused) = pool.check(tokens(asked)) {
+                            if let Err(refused) = pool.peek(tokens(asked)) {
                                 let is_in_time = matches!(refused.outlook(), Outlook::At(_));
                                 assert_eq!(
                                     refused.retry_after().is_some(),
@@ -1114,9 +1114,9 @@ mod windows {
     #[test]
     fn p8_at_the_end_of_time_what_would_come_later_never_does() {
         let clock = ManualClock::new();
-        let sliding = Window::sliding(secs(3));
+        let bucket = Window::token_bucket(secs(3));
         let root =
-            BudgetPool::builder().tokens(u64::MAX).window(sliding).clock(clock.clone()).build();
+            BudgetPool::builder().tokens(u64::MAX).window(bucket).clock(clock.clone()).build();
         let pool = root.child().name("run").tokens(5).window(Window::fixed(secs(7))).build();
         let mut step = secs(i64::MAX as u64);
         while step > Duration::ZERO {
@@ -1127,7 +1127,7 @@ mod windows {
                 step /= 2;
             }
             pool.debit(tokens(u64::MAX / 2));
-            assert_eq!(pool.check(tokens(6)).unwrap_err().outlook(), Outlook::Never);
+            assert_eq!(pool.peek(tokens(6)).unwrap_err().outlook(), Outlook::Never);
         }
         assert!(clock.now().checked_add(NANO).is_none());
         let mut hold = pool.reserve_for(Amount::new(), secs(5)).unwrap();
@@ -1159,12 +1159,12 @@ mod windows {
             .name("minute")
             .tokens(1_000)
             .requests(10)
-            .window(Window::sliding(secs(60)))
+            .window(Window::token_bucket(secs(60)))
             .build();
         let cents = |n| Amount::new().usd(Usd::from_cents(n));
         let refused = |amount| {
             let error = minute.record(amount).unwrap_err();
-            (error.scope().to_owned(), error.axis(), error.outlook(), error.retry_after())
+            (error.pool().to_owned(), error.axis(), error.outlook(), error.retry_after())
         };
         let at = |after| Outlook::At(clock.now() + after);
 
@@ -1228,10 +1228,10 @@ mod retry_after {
     }
 
     #[test]
-    fn p7_it_is_exact_for_sliding_windows() {
+    fn p7_it_is_exact_for_token_buckets() {
         let period = Duration::from_nanos(1_000_000_007);
         for cap in [1, 2, 3, 97, 1_009, 1_000_000_007, 1_000_000_009, u64::MAX] {
-            let (clock, pool) = windowed(cap, Window::sliding(period));
+            let (clock, pool) = windowed(cap, Window::token_bucket(period));
             pool.debit(tokens(cap));
             for step in 1..40 {
                 let odd = step * 0x9E37_79B9 % cap;
@@ -1247,13 +1247,13 @@ mod retry_after {
     #[test]
     fn p7_the_latest_of_all_pools_and_axes_counts() {
         let clock = ManualClock::new();
-        let sliding = Window::sliding(secs(60));
+        let bucket = Window::token_bucket(secs(60));
         let root = BudgetPool::builder().name("root").tokens(100).window(Window::fixed(secs(100)));
         let root = root.clock(clock.clone()).build();
         let middle = root.child().name("middle").build();
-        let leaf = middle.child().name("leaf").tokens(60).requests(6).window(sliding).build();
+        let leaf = middle.child().name("leaf").tokens(60).requests(6).window(bucket).build();
         root.record(tokens(100)).unwrap();
-        assert_eq!(leaf.record(tokens(1)).unwrap_err().scope(), "root");
+        assert_eq!(leaf.record(tokens(1)).unwrap_err().pool(), "root");
         assert_eq!(exact(&clock, &leaf, tokens(1)), secs(100), "bound two levels up");
 
         leaf.record(tokens(59).requests(6)).unwrap();
@@ -1264,7 +1264,7 @@ mod retry_after {
         root.record(tokens(root.snapshot().tokens.available.unwrap())).unwrap();
         let refused = leaf.record(tokens(20)).unwrap_err();
         assert_eq!(
-            (refused.scope(), refused.retry_after()),
+            (refused.pool(), refused.retry_after()),
             ("leaf", Some(secs(60))),
             "the later of two pools"
         );
@@ -1273,7 +1273,7 @@ mod retry_after {
 
     #[test]
     fn p7_it_assumes_that_what_is_held_stays_held_and_owed_is_paid_first() {
-        let (clock, pool) = windowed(100, Window::sliding(secs(100)));
+        let (clock, pool) = windowed(100, Window::token_bucket(secs(100)));
         let hold = pool.reserve(tokens(30)).unwrap();
         pool.debit(tokens(90));
         assert_eq!(balance(&pool), [70, 30, 20]);
@@ -1289,7 +1289,7 @@ mod retry_after {
 
     #[test]
     fn p7_what_comes_back_only_after_the_deadline_never_does() {
-        for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
+        for window in [Window::fixed(secs(60)), Window::token_bucket(secs(60))] {
             for (deadline, outlook) in [
                 (secs(60), Outlook::Never),
                 (secs(60) + NANO, Outlook::At(Instant::now())),
@@ -1328,13 +1328,13 @@ mod retry_after {
             .build();
         let _hold = pool.reserve(tokens(20)).unwrap();
         pool.record(tokens(30)).unwrap();
-        assert_eq!(pool.check(tokens(30)).unwrap_err().outlook(), Outlook::AfterRelease);
-        assert_eq!(pool.check(tokens(31)).unwrap_err().outlook(), Outlook::Never);
+        assert_eq!(pool.peek(tokens(30)).unwrap_err().outlook(), Outlook::AfterRelease);
+        assert_eq!(pool.peek(tokens(31)).unwrap_err().outlook(), Outlook::Never);
     }
 
     #[test]
-    fn p7_a_cap_of_zero_gives_nothing_back_to_a_sliding_window() {
-        let (_, pool) = windowed(0, Window::sliding(secs(60)));
+    fn p7_a_cap_of_zero_gives_nothing_back_to_a_token_bucket() {
+        let (_, pool) = windowed(0, Window::token_bucket(secs(60)));
         pool.debit(tokens(5));
         assert_eq!(pool.record(tokens(1)).unwrap_err().outlook(), Outlook::Never);
         pool.record(tokens(0)).unwrap();
@@ -1346,8 +1346,11 @@ mod retry_after {
         let offset = Arc::new(AtomicU64::new(0));
         let read = Arc::clone(&offset);
         let clock = move || start + secs(read.load(Ordering::Relaxed));
-        let pool =
-            BudgetPool::builder().tokens(60).window(Window::sliding(secs(60))).clock(clock).build();
+        let pool = BudgetPool::builder()
+            .tokens(60)
+            .window(Window::token_bucket(secs(60)))
+            .clock(clock)
+            .build();
         pool.record(tokens(60)).unwrap();
         offset.store(10, Ordering::Relaxed);
         pool.record(tokens(10)).unwrap();
@@ -1392,24 +1395,25 @@ mod retry_after {
         type Ask = fn(Ahead) -> BudgetError;
         let asks: [Ask; 14] = [
             |run| run.pool.record(tokens(1)).unwrap_err(),
-            |run| run.pool.check(tokens(1)).unwrap_err(),
+            |run| run.pool.peek(tokens(1)).unwrap_err(),
             |run| run.pool.reserve(tokens(1)).unwrap_err(),
             |run| run.pool.reserve_for(tokens(1), secs(5)).unwrap_err(),
             |run| run.pool.record_once("key", tokens(1)).unwrap_err(),
             |run| run.pool.lease(tokens(1)).unwrap_err(),
             |run| run.pool.child().tokens(1).carved().build().unwrap_err(),
             |run| run.pool.child().build().record(tokens(1)).unwrap_err(),
-            |run| run.pool.remove(Caps::new().tokens(1)).unwrap_err(),
+            |run| run.pool.lower_caps(Caps::new().tokens(1)).unwrap_err(),
             |run| {
                 let share = run.pool.child().tokens(0).carved().build().unwrap();
-                share.add(Caps::new().tokens(1)).unwrap_err()
+                share.raise_caps(Caps::new().tokens(1)).unwrap_err()
             },
             |mut run| run.hold.record(tokens(1)).unwrap_err(),
             |mut run| run.hold.grow(tokens(1)).unwrap_err(),
             |run| run.hold.try_commit(tokens(1)).unwrap_err().error().clone(),
             |mut run| run.lease.record(tokens(1)).unwrap_err(),
         ];
-        let windows = [(Window::fixed(secs(10)), HOUR + 10), (Window::sliding(secs(10)), HOUR + 1)];
+        let windows =
+            [(Window::fixed(secs(10)), HOUR + 10), (Window::token_bucket(secs(10)), HOUR + 1)];
         for (case, ask) in asks.into_iter().enumerate() {
             for (window, back) in windows {
                 let run = Ahead::new(window);
@@ -1427,10 +1431,10 @@ mod retry_after {
     /// that does what it is told is refused once.
     #[test]
     fn p7_after_a_reading_an_hour_ahead_a_refusal_is_as_right_as_the_next_one() {
-        let run = Ahead::new(Window::sliding(secs(10)));
+        let run = Ahead::new(Window::token_bucket(secs(10)));
         for second in 0..HOUR {
             run.second.store(second, Ordering::SeqCst);
-            let refused = run.pool.check(tokens(1)).unwrap_err();
+            let refused = run.pool.peek(tokens(1)).unwrap_err();
             assert_eq!(refused.retry_after(), Some(secs(HOUR + 1 - second)));
         }
         run.second.store(HOUR + 1, Ordering::SeqCst);
@@ -1440,7 +1444,8 @@ mod retry_after {
     #[test]
     fn p7_after_a_reading_an_hour_ahead_keys_are_too_many_for_the_hour() {
         let second = Arc::new(AtomicU64::new(HOUR));
-        let pool = BudgetPool::builder().keys(1, secs(10)).clock(told(&second).1).build();
+        let pool =
+            BudgetPool::builder().idempotency_keys(1, secs(10)).clock(told(&second).1).build();
         pool.record_once("ahead", tokens(1)).unwrap();
         second.store(7, Ordering::SeqCst);
         let refused = pool.record_once("right", tokens(1)).unwrap_err();
@@ -1518,7 +1523,7 @@ mod retry_after {
             let mut hold = run().build().reserve_for(tokens(1), Duration::ZERO).unwrap();
             hold.grow(tokens(1)).unwrap_err()
         };
-        let pool = run().keys(2, Duration::MAX).build();
+        let pool = run().idempotency_keys(2, Duration::MAX).build();
         let [_, conflict, _, full] = [("job-17", 1), ("job-17", 2), ("job-18", 1), ("job-19", 1)]
             .map(|(key, spent)| pool.record_once(key, tokens(spent)));
         let carved = BudgetPool::unlimited()
@@ -1535,7 +1540,7 @@ mod retry_after {
         ];
         for (error, text) in names {
             assert_eq!(
-                (error.to_string().as_str(), error.scope(), error.axis()),
+                (error.to_string().as_str(), error.pool(), error.axis()),
                 (text, "run", None)
             );
             assert_eq!((error.outlook(), error.retry_after()), (Outlook::Never, None));
@@ -1569,7 +1574,7 @@ mod waiters {
         type Touch = fn(&BudgetPool);
         let touches: [Touch; 4] = [
             |pool| _ = pool.snapshot(),
-            |pool| _ = pool.check(tokens(0)),
+            |pool| _ = pool.peek(tokens(0)),
             |pool| _ = pool.debit(tokens(0)),
             |pool| _ = pool.child().build().record(tokens(0)),
         ];
@@ -1603,7 +1608,7 @@ mod waiters {
             let asked = [(&pools[1], 60), (&pools[0], 30), (&root, 20), (&pools[0], 10)];
             let waiters = asked.map(|(pool, n)| Waiter::queued(pool, tokens(n)));
             clock.advance(secs(10));
-            root.check(tokens(0)).unwrap();
+            root.peek(tokens(0)).unwrap();
             assert_eq!(
                 waiters.each_ref().map(Waiter::wakes),
                 [1, 1, 0, 0],
@@ -1629,7 +1634,7 @@ mod waiters {
         let asked = [(&leaf, 30), (&middle, 30), (&leaf, 30), (&upper, 20), (&middle, 10)];
         let waiters = asked.map(|(pool, n)| Waiter::queued(pool, tokens(n)));
         clock.advance(secs(10));
-        leaf.check(tokens(0)).unwrap();
+        leaf.peek(tokens(0)).unwrap();
         assert_eq!(waiters.each_ref().map(Waiter::wakes), [1, 1, 1, 0, 0]);
         assert_eq!([&leaf, &middle, &upper].map(balance), [[0, 60, 0], [0, 90, 0], [0, 90, 0]]);
     }
@@ -1695,7 +1700,7 @@ mod waiters {
             turning.record(tokens(10)).unwrap();
             let mut waiter = Waiter::queued(&turning, tokens(10));
             clock.advance(secs(10));
-            root.child().deadline(secs(90)).build().check(tokens(0)).unwrap();
+            root.child().deadline(secs(90)).build().peek(tokens(0)).unwrap();
             assert_eq!(waiter.wakes(), 0, "{case}: nobody has touched it");
             end([root, turning, below]);
             assert_eq!(waiter.wakes(), 1, "{case}");
@@ -1802,7 +1807,7 @@ mod waiters {
 
     #[test]
     fn p6_who_cannot_be_met_before_the_deadline_is_told_at_once() {
-        for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
+        for window in [Window::fixed(secs(60)), Window::token_bucket(secs(60))] {
             let clock = ManualClock::new();
             let root = BudgetPool::builder()
                 .name("run")
@@ -1814,7 +1819,7 @@ mod waiters {
             root.record(tokens(60)).unwrap();
             let told = child.reserve_blocking(tokens(60)).unwrap_err();
             assert_eq!(
-                (told.axis(), told.outlook(), told.scope()),
+                (told.axis(), told.outlook(), told.pool()),
                 (Some(Axis::Tokens), Outlook::Never, "run")
             );
         }
@@ -1844,7 +1849,7 @@ mod waiters {
     #[test]
     fn p6_who_waits_in_a_pool_with_a_window_is_told_that_its_turn_is_too_late_though_others_are_first()
      {
-        for window in [Window::fixed(secs(60)), Window::sliding(secs(60))] {
+        for window in [Window::fixed(secs(60)), Window::token_bucket(secs(60))] {
             let pool = BudgetPool::builder().tokens(60).window(window).deadline(secs(30));
             let pool = pool.clock(ManualClock::new()).build();
             let [spends, lasts] = [(); 2].map(|()| pool.reserve(tokens(30)).unwrap());
@@ -1881,10 +1886,10 @@ mod waiters {
         forget(root.reserve_for(tokens(30), secs(10)).unwrap().commit_on_drop());
         clock.advance(secs(10));
         assert_eq!([&hopeless, &behind].map(Waiter::wakes), [0, 0]);
-        child.check(Amount::new()).unwrap();
+        child.peek(Amount::new()).unwrap();
         assert_eq!([&hopeless, &behind].map(Waiter::wakes), [1, 1]);
         let told = hopeless.outcome().unwrap_err();
-        assert_eq!((told.scope(), told.outlook()), (child.name(), Outlook::Never));
+        assert_eq!((told.pool(), told.outlook()), (child.name(), Outlook::Never));
         behind.outcome().unwrap().release();
     }
 
@@ -1965,16 +1970,16 @@ mod waiters {
                 assert_eq!([&in_vain, &same_pool, &behind].map(Waiter::wakes), [1, 1, 0]);
                 let told = in_vain.outcome().unwrap_err();
                 assert_eq!(
-                    (told.axis(), told.outlook(), told.scope()),
+                    (told.axis(), told.outlook(), told.pool()),
                     (Some(Axis::Tokens), Outlook::Never, "run")
                 );
                 same_pool.outcome().unwrap().release();
             } else {
                 clock.advance(secs(30) - NANO);
-                root.check(tokens(0)).unwrap();
+                root.peek(tokens(0)).unwrap();
                 assert_eq!([&in_vain, &same_pool, &behind].map(Waiter::wakes), [0, 0, 0]);
                 clock.advance(NANO);
-                root.check(tokens(0)).unwrap();
+                root.peek(tokens(0)).unwrap();
                 for told in [in_vain, same_pool].map(|mut waiter| waiter.outcome().unwrap_err()) {
                     assert_eq!(told.axis(), Some(Axis::Deadline));
                 }
@@ -1987,7 +1992,7 @@ mod waiters {
 
     #[test]
     fn p6_who_was_left_waiting_is_told_once_more_is_spent() {
-        let (_, root) = windowed(60, Window::sliding(secs(60)));
+        let (_, root) = windowed(60, Window::token_bucket(secs(60)));
         let [soon, late] = [10, 30].map(|deadline| root.child().deadline(secs(deadline)).build());
         let hold = root.reserve(tokens(60)).unwrap();
         let [mut soon, mut late] = [&soon, &late].map(|pool| Waiter::queued(pool, tokens(20)));
@@ -2007,7 +2012,7 @@ mod waiters {
         #[test]
         fn p6_a_thread_is_served_when_a_window_turns_or_gives_back() {
             for (window, least) in
-                [(Window::fixed(SOON), Duration::ZERO), (Window::sliding(SOON), SOON * 3 / 2)]
+                [(Window::fixed(SOON), Duration::ZERO), (Window::token_bucket(SOON), SOON * 3 / 2)]
             {
                 let pool = BudgetPool::builder().tokens(10).window(window).build();
                 let start = Instant::now();
@@ -2051,10 +2056,10 @@ mod waiters {
     /// In tokio's paused time: no real second.
     mod in_tokio {
         use super::*;
-        use budget_pool::{Builder, Root};
+        use budget_pool::{PoolBuilder, Root};
         use tokio::time::{Instant, sleep, timeout};
 
-        fn timed() -> Builder<Root> {
+        fn timed() -> PoolBuilder<Root> {
             BudgetPool::builder()
                 .tokens(10)
                 .clock(|| Instant::now().into_std())
@@ -2083,7 +2088,8 @@ mod waiters {
 
         #[tokio::test(start_paused = true)]
         async fn p6_a_task_is_served_when_a_window_turns_or_gives_back() {
-            for (window, after) in [(Window::fixed(secs(60)), 60), (Window::sliding(secs(60)), 36)]
+            for (window, after) in
+                [(Window::fixed(secs(60)), 60), (Window::token_bucket(secs(60)), 36)]
             {
                 let pool = timed().window(window).build();
                 pool.record(tokens(10)).unwrap();
@@ -2120,7 +2126,7 @@ mod waiters {
             sleep(secs(1)).await;
             hold.renew(secs(10)).unwrap();
             assert_eq!(soon(task).await, 11);
-            let pool = timed().window(Window::sliding(secs(10))).build();
+            let pool = timed().window(Window::token_bucket(secs(10))).build();
             pool.record(tokens(10)).unwrap();
             let task = wait(&pool, tokens(5), 0);
             sleep(secs(4)).await;
@@ -2130,7 +2136,7 @@ mod waiters {
 
         #[tokio::test(start_paused = true)]
         async fn p6_a_release_that_leaves_the_rest_to_time_reminds_who_waits() {
-            let pool = timed().window(Window::sliding(secs(10))).build();
+            let pool = timed().window(Window::token_bucket(secs(10))).build();
             let hold = pool.reserve(tokens(5)).unwrap();
             pool.record(tokens(5)).unwrap();
             let task = wait(&pool, tokens(9), 0);
@@ -2142,7 +2148,7 @@ mod waiters {
         #[tokio::test(start_paused = true)]
         async fn p6_those_who_wait_at_several_pools_are_served_in_order() {
             let root = timed().window(Window::fixed(secs(60))).build();
-            let a = root.child().tokens(4).window(Window::sliding(secs(40))).build();
+            let a = root.child().tokens(4).window(Window::token_bucket(secs(40))).build();
             let b = root.child().build();
             a.record(tokens(4)).unwrap();
             b.record(tokens(6)).unwrap();
@@ -2164,7 +2170,7 @@ mod waiters {
 
         #[tokio::test(start_paused = true)]
         async fn p6_many_tasks_share_a_rate_and_none_is_starved() {
-            let pool = timed().window(Window::sliding(secs(10))).build();
+            let pool = timed().window(Window::token_bucket(secs(10))).build();
             pool.record(tokens(10)).unwrap();
             let tasks: Vec<_> = (1..=20)
                 .map(|place| {
@@ -2195,7 +2201,7 @@ mod once {
         let pool = BudgetPool::builder()
             .name("run")
             .tokens(1_000)
-            .keys(most, ttl)
+            .idempotency_keys(most, ttl)
             .clock(clock.clone())
             .build();
         (clock, pool)
@@ -2209,8 +2215,8 @@ mod once {
         }
         for other in [tokens(601), tokens(600).requests(1), Amount::new(), tokens(0)] {
             let refused = pool.record_once(String::from("job"), other).unwrap_err();
-            assert!(matches!(refused, BudgetError::KeyConflict { scope, key, .. }
-                if scope == "run" && key == "job"));
+            assert!(matches!(refused, BudgetError::KeyConflict { pool, key, .. }
+                if pool == "run" && key == "job"));
         }
         pool.record_once("other job", tokens(400)).unwrap();
         let after = pool.snapshot();
@@ -2241,11 +2247,12 @@ mod once {
             let outlook = Outlook::At(clock.now() + after);
             let refused = pool.record_once(key, tokens(1)).unwrap_err();
             assert_eq!((refused.outlook(), refused.retry_after()), (outlook, Some(after)));
-            let BudgetError::KeysFull { scope, most, outlook: said, retry_after, .. } = refused
+            let BudgetError::KeysFull { pool, capacity: most, outlook: said, retry_after, .. } =
+                refused
             else {
                 panic!("{refused}");
             };
-            assert_eq!((scope.as_str(), most), ("run", 2));
+            assert_eq!((pool.as_str(), most), ("run", 2));
             assert_eq!((said, retry_after), (outlook, Some(after)));
         };
         full("c", secs(6));
@@ -2283,7 +2290,7 @@ mod once {
         for (deadline, after) in [(secs(10), None), (secs(10) + NANO, Some(secs(10)))] {
             let clock = ManualClock::new();
             let pool = BudgetPool::builder()
-                .keys(1, secs(10))
+                .idempotency_keys(1, secs(10))
                 .deadline(deadline)
                 .clock(clock.clone())
                 .build();
@@ -2299,12 +2306,12 @@ mod once {
 
     #[test]
     fn a_key_remembered_for_no_time_counts_each_time() {
-        let pool = BudgetPool::builder().keys(1, Duration::ZERO).build();
+        let pool = BudgetPool::builder().idempotency_keys(1, Duration::ZERO).build();
         (0..3).for_each(|_| pool.record_once("job", tokens(5)).unwrap());
         assert_eq!(spent(&pool), 15);
-        let none = BudgetPool::builder().keys(0, Duration::ZERO).build();
+        let none = BudgetPool::builder().idempotency_keys(0, Duration::ZERO).build();
         let refused = none.record_once("job", tokens(5)).unwrap_err();
-        assert!(matches!(refused, BudgetError::KeysFull { most: 0, outlook: Outlook::Never, .. }));
+        assert!(matches!(refused, BudgetError::KeysFull { capacity: 0, outlook: Outlook::Never, .. }));
     }
 
     #[test]
@@ -2326,11 +2333,11 @@ mod once {
     }
 
     #[test]
-    fn unless_set_a_key_is_remembered_for_an_hour_as_one_of_65_536() {
+    fn unless_set_a_key_is_remembered_for_an_hour_as_one_of_262_144() {
         let (clock, pool) = pool_of(u64::MAX);
-        (0..65_536).for_each(|key: u32| pool.record_once(key.to_string(), tokens(1)).unwrap());
+        (0..262_144).for_each(|key: u32| pool.record_once(key.to_string(), tokens(1)).unwrap());
         let full = pool.record_once("more", tokens(1)).unwrap_err();
-        assert_eq!(full.to_string(), "`run` remembers as many keys as it may: 65536");
+        assert_eq!(full.to_string(), "`run` remembers as many keys as it may: 262144");
         assert_eq!(full.retry_after(), Some(secs(3_600)));
         clock.advance(secs(3_600));
         pool.record_once("more", tokens(1)).unwrap();
@@ -2339,7 +2346,7 @@ mod once {
     #[test]
     fn the_bound_holds_whatever_comes_and_no_key_is_forgotten_early() {
         let (clock, pool) = keys(100, secs(100));
-        let pool = pool.child().keys(100, secs(100)).build();
+        let pool = pool.child().idempotency_keys(100, secs(100)).build();
         let mut told = 0;
         for second in 0_u64..1_000 {
             // Two a second: every other is one too many once the first hundred are known.
@@ -2414,9 +2421,9 @@ mod p8_time_only_when_asked {
     /// Those that ask.
     const ASK: [Call; 8] = [
         |pool, _| pool.record(tokens(1)).unwrap(),
-        |pool, _| pool.check(tokens(1)).unwrap(),
+        |pool, _| pool.peek(tokens(1)).unwrap(),
         |pool, _| forget(pool.reserve(tokens(1)).unwrap()),
-        |pool, _| pool.add(Caps::new().tokens(1)).unwrap(),
+        |pool, _| pool.raise_caps(Caps::new().tokens(1)).unwrap(),
         |pool, _| drop(pool.record(tokens(u64::MAX))),
         |_, hold| hold.grow(tokens(1)).unwrap(),
         |_, hold| hold.record(tokens(1)).unwrap(),
@@ -2429,7 +2436,7 @@ mod p8_time_only_when_asked {
         |pool, _| _ = pool.snapshot(),
         |pool, _| _ = pool.snapshot_tree(),
         |pool, _| _ = pool.holders(),
-        |pool, _| pool.remove(Caps::new().tokens(1)).unwrap(),
+        |pool, _| pool.lower_caps(Caps::new().tokens(1)).unwrap(),
         |_, hold| _ = hold.debit(tokens(1)),
         |_, hold| _ = hold.amount(),
         |_, hold| hold.shrink(tokens(1)).unwrap(),
@@ -2687,7 +2694,7 @@ mod a_clock_that_panics {
             (
                 |pool, hold| {
                     assert_eq!((pool.holders().len(), pool.snapshot_tree().iter().count()), (1, 1));
-                    pool.remove(Caps::new().tokens(60)).unwrap();
+                    pool.lower_caps(Caps::new().tokens(60)).unwrap();
                     forget(hold);
                 },
                 [10, 30, 0],
@@ -2709,7 +2716,7 @@ mod a_clock_that_panics {
                 tell(&pool, hold);
                 assert_eq!(balance(&pool), then, "{case}, {reason:?}");
                 is_broken.store(false, Ordering::Relaxed);
-                pool.check(tokens(0)).unwrap();
+                pool.peek(tokens(0)).unwrap();
                 let (expires, has_window) = reason;
                 let [used, reserved, overage] = then;
                 let held = if expires { 0 } else { reserved };
@@ -2739,11 +2746,11 @@ mod a_clock_that_panics {
         type Ask = fn(&BudgetPool, &mut Reservation) -> bool;
         let asks: [Ask; 10] = [
             |pool, _| pool.record(tokens(1)).is_ok(),
-            |pool, _| pool.check(tokens(1)).is_ok(),
+            |pool, _| pool.peek(tokens(1)).is_ok(),
             |pool, _| pool.reserve(tokens(1)).is_ok(),
             |pool, _| pool.reserve_for(tokens(1), secs(1)).is_ok(),
             |pool, _| pool.record_once("key", tokens(1)).is_ok(),
-            |pool, _| pool.add(Caps::new().tokens(1)).is_ok(),
+            |pool, _| pool.raise_caps(Caps::new().tokens(1)).is_ok(),
             |_, hold| hold.record(tokens(1)).is_ok(),
             |_, hold| hold.grow(tokens(1)).is_ok(),
             |_, hold| hold.split(tokens(1)).is_ok(),

@@ -27,9 +27,9 @@ fn what_is_handed_around_is_send_sync_static_and_debug() {
     shared::<Wait>();
     shared::<Closed>();
     shared::<CommitRefused>();
-    shared::<Builder<Root>>();
-    shared::<Builder<Child>>();
-    shared::<Builder<Carved>>();
+    shared::<PoolBuilder<Root>>();
+    shared::<PoolBuilder<Child>>();
+    shared::<PoolBuilder<Carved>>();
     shared::<PoolDeadline>();
     shared::<DeadlineBudget>();
     shared::<DeadlineBuilder>();
@@ -80,7 +80,13 @@ fn what_is_a_value_can_be_compared_hashed_and_cloned() {
     plain::<ParseGrpcTimeoutError>();
     plain::<ParseUsdError>();
     plain::<TryFromF64Error>();
-    cloned::<(Builder<Root>, Builder<Child>, Builder<Carved>, PoolDeadline, DeadlineBuilder)>();
+    cloned::<(
+        PoolBuilder<Root>,
+        PoolBuilder<Child>,
+        PoolBuilder<Carved>,
+        PoolDeadline,
+        DeadlineBuilder,
+    )>();
     copied::<(
         Amount,
         Caps,

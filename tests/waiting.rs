@@ -27,7 +27,7 @@ fn pool_of(cap: u64) -> BudgetPool {
 /// The pool in which others wait.
 fn queued_in(asked: Result<Reservation, BudgetError>) -> Name {
     match asked {
-        Err(BudgetError::Queued { scope, .. }) => scope,
+        Err(BudgetError::Queued { pool, .. }) => pool,
         other => panic!("{other:?}"),
     }
 }
@@ -103,7 +103,7 @@ fn p6_one_blocked_in_its_child_does_not_hold_up_another_child() {
     assert!(blocked.still_waits());
     wide.reserve(tokens(1)).unwrap().release();
     assert!(
-        matches!(narrow.reserve(tokens(0)), Err(BudgetError::Queued { scope, .. }) if scope == "pool")
+        matches!(narrow.reserve(tokens(0)), Err(BudgetError::Queued { pool, .. }) if pool == "pool")
     );
 }
 
@@ -151,7 +151,7 @@ fn p6_in_the_pool_that_is_called_all_stand_in_one_line() {
     pool.child().build().reserve(requests).unwrap().release();
     // What belongs to calls that run does not wait, nor do facts.
     pool.record(requests).unwrap();
-    pool.check(requests).unwrap();
+    pool.peek(requests).unwrap();
     pool.debit(requests);
 }
 
@@ -197,10 +197,10 @@ fn two_that_each_hold_half_wait_for_each_other_until_time_helps() {
     let halves = [(); 2].map(|()| pool.reserve(tokens(5)).unwrap());
     let mut waiters = [(); 2].map(|()| Waiter::queued(&pool, tokens(5)));
     clock.advance(Duration::from_secs(59));
-    pool.check(tokens(0)).unwrap();
+    pool.peek(tokens(0)).unwrap();
     assert!(waiters.iter_mut().all(Waiter::still_waits));
     clock.advance(Duration::from_secs(1));
-    assert!(pool.check(tokens(0)).is_err());
+    assert!(pool.peek(tokens(0)).is_err());
     assert!(waiters.iter_mut().all(|waiter| waiter.refused().axis() == Some(Axis::Deadline)));
     drop(halves);
 }
@@ -214,7 +214,7 @@ fn p6_one_that_is_blocked_above_keeps_its_place_in_its_own_pool_too() {
     // Its own pool has no cap on what it lacks, but one on what comes after it from below.
     let mut first = Waiter::queued(&pool, tokens(5));
     assert!(
-        matches!(below.reserve(Amount::new().requests(1)), Err(BudgetError::Queued { scope, .. }) if scope == "pool")
+        matches!(below.reserve(Amount::new().requests(1)), Err(BudgetError::Queued { pool, .. }) if pool == "pool")
     );
     let mut second = Waiter::queued(&below, Amount::new().requests(1));
     assert!(first.still_waits() && second.still_waits());
@@ -357,14 +357,14 @@ fn p6_what_can_never_be_met_is_refused_at_once_and_as_soon_as_commits_make_it_so
     held.commit(tokens(60));
     let refusal = behind.refused();
     assert_eq!(
-        (refusal.outlook(), refusal.axis(), refusal.scope()),
+        (refusal.outlook(), refusal.axis(), refusal.pool()),
         (Outlook::Never, Some(Axis::Tokens), "run")
     );
     assert!(head.still_waits() && last.still_waits());
     pool.debit(tokens(1));
     assert_eq!(head.refused().outlook(), Outlook::Never);
     assert!(last.still_waits());
-    pool.remove(Caps::new()).unwrap();
+    pool.lower_caps(Caps::new()).unwrap();
     drop(_other);
     assert_eq!(last.granted().amount(), tokens(1));
 }
@@ -408,10 +408,10 @@ fn p6_who_is_left_no_slot_is_told_though_it_waits_for_something_else() {
     let held = root.reserve(tokens(10)).unwrap();
     let mut waiter = Waiter::queued(&child, tokens(5));
     let mut behind = Waiter::queued(&root, tokens(10));
-    child.remove(Caps::new().in_flight(1)).unwrap();
+    child.lower_caps(Caps::new().in_flight(1)).unwrap();
     let refusal = waiter.refused();
     assert_eq!(
-        (refusal.outlook(), refusal.axis(), refusal.scope()),
+        (refusal.outlook(), refusal.axis(), refusal.pool()),
         (Outlook::Never, Some(Axis::InFlight), "child")
     );
     assert!(behind.still_waits());
@@ -564,11 +564,11 @@ fn p6_every_kind_of_new_room_serves() {
         ("release", |_, held| held.take().unwrap().release()),
         ("a commit of less", |_, held| _ = held.take().unwrap().commit(tokens(0))),
         ("shrink", |_, held| held.as_mut().unwrap().shrink(tokens(50)).unwrap()),
-        ("add", |pool, _| pool.add(Caps::new().tokens(50)).unwrap()),
+        ("add", |pool, _| pool.raise_caps(Caps::new().tokens(50)).unwrap()),
         ("reset", |pool, _| _ = pool.reset()),
         ("a fact that pays", |pool, held| {
             pool.debit(tokens(10));
-            pool.add(Caps::new().tokens(60)).unwrap();
+            pool.raise_caps(Caps::new().tokens(60)).unwrap();
             assert!(held.is_some());
         }),
     ];
@@ -591,7 +591,7 @@ fn p6_what_a_carved_child_gives_back_serves_its_parents_queue() {
     let ends: [End; 3] = [
         |share| drop(share),
         |share| share.close(),
-        |share| share.remove(Caps::new().tokens(40)).unwrap(),
+        |share| share.lower_caps(Caps::new().tokens(40)).unwrap(),
     ];
     for end in ends {
         let root = pool_of(100);
@@ -886,7 +886,7 @@ fn a_deadline_is_kept_when_one_of_those_who_wait_leaves() {
     let mut stays = Waiter::queued(&pool, tokens(5));
     drop(leaves);
     clock.advance(Duration::from_secs(1));
-    assert!(pool.check(tokens(0)).is_err());
+    assert!(pool.peek(tokens(0)).is_err());
     assert_eq!(stays.refused().axis(), Some(Axis::Deadline));
 }
 
@@ -904,7 +904,7 @@ fn one_touch_tells_all_whose_deadlines_have_come_and_no_others() {
     let waiters = timed.each_ref().map(|pool| Waiter::queued(pool, tokens(10)));
     let mut behind = Waiter::queued(&timed[4], tokens(5));
     clock.advance(Duration::from_secs(3));
-    root.check(tokens(0)).unwrap();
+    root.peek(tokens(0)).unwrap();
     assert_eq!(waiters.each_ref().map(Waiter::wakes), [1, 1, 1, 1, 0]);
     assert_eq!(root.snapshot().waiting, 2);
     let [.., last] = waiters;
@@ -928,7 +928,7 @@ fn a_deadline_for_which_nobody_waits_any_more_concerns_nobody() {
     // It may have its place.
     let mut waiter = Waiter::queued(&root.child().build(), tokens(5));
     clock.advance(Duration::from_secs(1));
-    root.check(tokens(0)).unwrap();
+    root.peek(tokens(0)).unwrap();
     assert!(waiter.still_waits());
     drop(held);
     drop(waiter.granted());
@@ -945,7 +945,7 @@ fn new_caps_grant_nothing_to_those_whose_deadline_has_come() {
     let _held = pool.reserve(tokens(10)).unwrap();
     let mut waiter = Waiter::queued(&pool, tokens(5));
     clock.advance(Duration::from_secs(1));
-    pool.add(Caps::new().tokens(5)).unwrap();
+    pool.raise_caps(Caps::new().tokens(5)).unwrap();
     assert_eq!(waiter.refused().axis(), Some(Axis::Deadline));
 }
 
@@ -1038,7 +1038,7 @@ mod blocking {
         let refusal = pool.reserve_blocking_for(tokens(1), Duration::from_millis(20)).unwrap_err();
         assert_eq!(refusal.to_string(), "waited in vain in `run` for 20ms");
         assert_eq!(
-            (refusal.scope(), refusal.axis(), refusal.outlook()),
+            (refusal.pool(), refusal.axis(), refusal.outlook()),
             ("run", None, Outlook::AfterRelease)
         );
         assert_eq!(pool.snapshot().waiting, 0);

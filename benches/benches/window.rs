@@ -49,22 +49,22 @@ fn admitted(criterion: &mut Criterion) {
     for (id, pool) in [
         ("budget-pool/none", BudgetPool::builder().requests(PLENTY).build()),
         ("budget-pool/fixed", second().requests(PLENTY).window(Window::fixed(SECOND)).build()),
-        ("budget-pool/sliding", second().window(Window::sliding(SECOND)).build()),
+        ("budget-pool/token bucket", second().window(Window::token_bucket(SECOND)).build()),
         (
             "budget-pool/fixed, quanta",
             second().requests(PLENTY).window(Window::fixed(SECOND)).clock(quanta()).build(),
         ),
         (
-            "budget-pool/sliding, quanta",
-            second().window(Window::sliding(SECOND)).clock(quanta()).build(),
+            "budget-pool/token bucket, quanta",
+            second().window(Window::token_bucket(SECOND)).clock(quanta()).build(),
         ),
         // A cell each second, of more than can be taken: never full again, and what comes back is
         // a fraction of one.
         (
-            "budget-pool/sliding, in use",
+            "budget-pool/token bucket, in use",
             BudgetPool::builder()
                 .requests(u32::MAX.into())
-                .window(Window::sliding(SECOND * u32::MAX))
+                .window(Window::token_bucket(SECOND * u32::MAX))
                 .build(),
         ),
     ] {
@@ -93,10 +93,10 @@ fn refused(criterion: &mut Criterion) {
     for (id, pool) in [
         ("budget-pool/none", hour().build()),
         ("budget-pool/fixed", hour().window(Window::fixed(HOUR)).build()),
-        ("budget-pool/sliding", hour().window(Window::sliding(HOUR)).build()),
+        ("budget-pool/token bucket", hour().window(Window::token_bucket(HOUR)).build()),
         (
-            "budget-pool/sliding, quanta",
-            hour().window(Window::sliding(HOUR)).clock(quanta()).build(),
+            "budget-pool/token bucket, quanta",
+            hour().window(Window::token_bucket(HOUR)).clock(quanta()).build(),
         ),
     ] {
         assert!(pool.record(one()).is_ok());
@@ -155,8 +155,10 @@ fn keys(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("record_once");
     let names: Vec<budget_pool::Name> =
         (0..1 << 18).map(|number| format!("job-{number}").into()).collect();
-    let pool =
-        BudgetPool::builder().requests(PLENTY).keys(usize::MAX, Duration::from_millis(1)).build();
+    let pool = BudgetPool::builder()
+        .requests(PLENTY)
+        .idempotency_keys(usize::MAX, Duration::from_millis(1))
+        .build();
     let mut next = 0;
     group.bench_function("new key", |bencher| {
         bencher.iter(|| {

@@ -67,16 +67,16 @@ pub fn told(outcomes: &[Outcome], over: Instant) -> Option<String> {
                 ("stopped in the middle of the call: the pool was closed".to_owned(), None)
             }
             End::Told(refusal) => {
-                let scope = refusal.scope();
+                let pool = refusal.pool();
                 // Whoever asked only after it was over is measured from there.
                 let delay = outcome.answered.saturating_duration_since(over.max(outcome.asked));
                 match refusal {
                     BudgetError::DeadlineExceeded(_) => {
-                        (format!("told: the deadline of {scope} has passed"), Some(delay))
+                        (format!("told: the deadline of {pool} has passed"), Some(delay))
                     }
-                    BudgetError::Closed { .. } => (format!("told: {scope} is closed"), Some(delay)),
+                    BudgetError::Closed { .. } => (format!("told: {pool} is closed"), Some(delay)),
                     BudgetError::Exceeded(exceeded) => (
-                        format!("told: {} of {scope}, {}", exceeded.axis(), exceeded.outlook()),
+                        format!("told: {} of {pool}, {}", exceeded.axis(), exceeded.outlook()),
                         None,
                     ),
                     other => (format!("told: {other}"), None),

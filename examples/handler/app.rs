@@ -274,7 +274,7 @@ impl Failure {
             // More than any request may spend: it is this one that is too large, whatever its
             // tenant has. As no call costs more than its estimate, only the length of
             // the question decides that.
-            Failure::Refused(BudgetError::Exceeded(refusal)) if refusal.scope() == REQUEST => {
+            Failure::Refused(BudgetError::Exceeded(refusal)) if refusal.pool() == REQUEST => {
                 StatusCode::PAYLOAD_TOO_LARGE
             }
             // Also if it will never fit; then without Retry-After, and the text says so. Clients

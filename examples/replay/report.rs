@@ -67,14 +67,14 @@ impl Tally {
     }
 }
 
-/// Which axis of which scope refused. The agents' own pools are one scope here: thirty lines would
+/// Which axis of which pool refused. The agents' own pools are one pool here: thirty lines would
 /// say no more.
 fn reason(refusal: &BudgetError) -> String {
-    let scope =
-        if refusal.scope().starts_with("agent-") { "an agent's own pool" } else { refusal.scope() };
+    let pool =
+        if refusal.pool().starts_with("agent-") { "an agent's own pool" } else { refusal.pool() };
     match refusal.axis() {
-        Some(axis) => format!("by {axis} of {scope}"),
-        None => format!("by {scope}, closed"),
+        Some(axis) => format!("by {axis} of {pool}"),
+        None => format!("by {pool}, closed"),
     }
 }
 

@@ -83,7 +83,7 @@ fn reserve_max(
 }
 
 fn admit_then_count(call: Call, pool: &BudgetPool, model: &Model) -> Result<Reply, BudgetError> {
-    pool.check(model.bill(call.input, 0).amount())?;
+    pool.peek(model.bill(call.input, 0).amount())?;
 
     // Nothing is held, so every other agent is told the same.
     let mut stream = model.open();

@@ -99,7 +99,7 @@ impl Engine {
         match keys.get(&key, now) {
             Some(spent) if spent == *amount => return Ok(()),
             Some(_) => {
-                return Err(BudgetError::KeyConflict { scope: node.name.clone(), key: key.1 });
+                return Err(BudgetError::KeyConflict { pool: node.name.clone(), key: key.1 });
             }
             None => {}
         }
@@ -118,8 +118,8 @@ impl Engine {
         let in_time = |free: &Instant| node.deadline.is_none_or(|end| *free < end.at);
         let outlook = free.filter(in_time).map_or(Outlook::Never, Outlook::At);
         let refusal = BudgetError::KeysFull {
-            scope: node.name.clone(),
-            most: keys.most(),
+            pool: node.name.clone(),
+            capacity: keys.capacity(),
             outlook,
             retry_after: outlook.after(self.reading),
         };
@@ -127,7 +127,7 @@ impl Engine {
         Err(refusal)
     }
 
-    pub(crate) fn check(
+    pub(crate) fn peek(
         &mut self,
         at: NodeId,
         amount: &Quantities,
@@ -214,7 +214,7 @@ impl Engine {
     ) -> Option<BudgetError> {
         let pool = self.queued_at(at, asked).filter(|_| self.is_open(at, now))?;
         self.count_refused(at);
-        Some(BudgetError::Queued { scope: self.nodes[pool].name.clone() })
+        Some(BudgetError::Queued { pool: self.nodes[pool].name.clone() })
     }
 
     #[inline]
@@ -265,8 +265,8 @@ impl Engine {
 
     #[cold]
     fn explain_end(&self, at: NodeId, now: Option<Instant>) -> BudgetError {
-        if let Some(scope) = self.closed_by(at) {
-            return BudgetError::Closed { scope };
+        if let Some(pool) = self.closed_by(at) {
+            return BudgetError::Closed { pool };
         }
         let (deadline, now) = self.nodes[at].late(now).expect("what is not open is closed or late");
         self.deadline_exceeded(at, deadline, now).into()
@@ -283,7 +283,7 @@ impl Engine {
         // the same.
         let same = self.nodes.way(at).take_while(|(_, node)| node.deadline == Some(deadline));
         DeadlineExceeded {
-            scope: same.last().map(|(_, node)| node.name.clone()),
+            pool: same.last().map(|(_, node)| node.name.clone()),
             budget: deadline.total,
             elapsed: deadline.total.saturating_add(now.saturating_duration_since(deadline.at)),
             needed: Duration::ZERO,
@@ -611,7 +611,7 @@ impl Node {
             requested,
             available,
             cap: self.ledger.cap(axis),
-            scope: self.name.clone(),
+            pool: self.name.clone(),
             outlook,
             retry_after: outlook.after(reading),
         }

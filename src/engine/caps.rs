@@ -22,7 +22,7 @@ impl Engine {
         snapshot
     }
 
-    pub(crate) fn add(
+    pub(crate) fn raise_caps(
         &mut self,
         at: NodeId,
         caps: &Caps,
@@ -31,8 +31,8 @@ impl Engine {
         // All that is due: what is asked above follows from balances that must not change before
         // it is granted.
         self.advance_all(at, now);
-        if let Some(scope) = self.closed_by(at) {
-            return Err(BudgetError::Closed { scope });
+        if let Some(pool) = self.closed_by(at) {
+            return Err(BudgetError::Closed { pool });
         }
         let node = &self.nodes[at];
         let more = caps.quantities().only(node.ledger.capped());
@@ -57,7 +57,7 @@ impl Engine {
         Ok(())
     }
 
-    pub(crate) fn remove_caps(
+    pub(crate) fn lower_caps(
         &mut self,
         at: NodeId,
         caps: &Caps,

@@ -289,7 +289,7 @@ impl Engine {
     ) -> Result<(), BudgetError> {
         self.advance_hold(key, now, |_| *asked);
         let hold = self.holds.get(key);
-        let expired = || BudgetError::Expired { scope: self.nodes[hold.node()].name.clone() };
+        let expired = || BudgetError::Expired { pool: self.nodes[hold.node()].name.clone() };
         if hold.is_live() { Ok(()) } else { Err(expired()) }
     }
 

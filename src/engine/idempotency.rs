@@ -14,7 +14,7 @@ use crate::types::name::Name;
 #[derive(Debug)]
 pub(crate) struct Keys {
     /// How many are remembered, and for how long.
-    most: usize,
+    capacity: usize,
     ttl: Duration,
     /// By hash first: to compare it reads no other memory, as to compare long names would.
     known: BTreeMap<Hashed, Known>,
@@ -41,14 +41,14 @@ const BATCH: usize = 4;
 
 impl Default for Keys {
     fn default() -> Keys {
-        Keys::new(65_536, Duration::from_secs(60 * 60))
+        Keys::new(262_144, Duration::from_secs(60 * 60))
     }
 }
 
 impl Keys {
-    pub(crate) fn new(most: usize, ttl: Duration) -> Keys {
+    pub(crate) fn new(capacity: usize, ttl: Duration) -> Keys {
         Keys {
-            most,
+            capacity,
             ttl,
             known: BTreeMap::new(),
             hasher: RandomState::new(),
@@ -73,7 +73,7 @@ impl Keys {
         for _ in 0..BATCH {
             self.forget(now);
         }
-        while self.known.len() >= self.most {
+        while self.known.len() >= self.capacity {
             if !self.forget(now) {
                 return Err(self.order.first_key_value().map(|(_, (until, _))| *until));
             }
@@ -102,8 +102,8 @@ impl Keys {
         self.known.insert(key, Known { amount, until });
     }
 
-    pub(super) fn most(&self) -> usize {
-        self.most
+    pub(super) fn capacity(&self) -> usize {
+        self.capacity
     }
 }
 
@@ -113,8 +113,8 @@ mod tests {
 
     const TTL: Duration = Duration::from_secs(10);
 
-    fn keys(most: usize) -> Keys {
-        Keys::new(most, TTL)
+    fn keys(capacity: usize) -> Keys {
+        Keys::new(capacity, TTL)
     }
 
     fn one(n: u64) -> Amount {
@@ -166,7 +166,7 @@ mod tests {
         (0..100).for_each(|n| keys.remember(key(n), one(n), now + Duration::from_secs(n / 50)));
         assert_eq!(keys.make_room(now), Err(Some(now + TTL)));
         assert_eq!(keys.make_room(now + TTL), Ok(()));
-        keys.most = 1;
+        keys.capacity = 1;
         assert_eq!(keys.make_room(now + TTL), Err(Some(now + TTL + Duration::from_secs(1))));
         assert_eq!(keys.known.len(), 50);
     }

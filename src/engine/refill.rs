@@ -14,7 +14,7 @@ pub(crate) enum Refill {
         /// `None` = later than any instant.
         next: Option<Instant>,
     },
-    Sliding {
+    TokenBucket {
         period: Nanos,
         /// Up to when it has given back.
         since: Instant,
@@ -34,8 +34,8 @@ impl Refill {
         match window.kind {
             Kind::Fixed if start > now => Refill::Fixed { period, next: Some(start) },
             Kind::Fixed => Refill::Fixed { period, next: turn_after(now, start, period) },
-            Kind::Sliding => {
-                Refill::Sliding { period, since: start.max(now), parts: Units::default() }
+            Kind::TokenBucket => {
+                Refill::TokenBucket { period, since: start.max(now), parts: Units::default() }
             }
         }
     }
@@ -49,7 +49,7 @@ impl Refill {
                 *next = turn_after(now, turned, *period);
                 true
             }
-            Refill::Sliding { period, since, parts } => {
+            Refill::TokenBucket { period, since, parts } => {
                 let elapsed = now.saturating_duration_since(*since).as_nanos();
                 *since = now.max(*since);
                 elapsed > 0 && refill(ledger, *period, elapsed, parts)
@@ -64,7 +64,7 @@ impl Refill {
 
     /// A period was begun by hand: a part of a unit that has come back belongs to the old one.
     pub(super) fn restart(&mut self) {
-        if let Refill::Sliding { parts, .. } = self {
+        if let Refill::TokenBucket { parts, .. } = self {
             *parts = Units::default();
         }
     }
@@ -76,7 +76,7 @@ impl Refill {
         }
         match self {
             Refill::Fixed { next, .. } => *next,
-            Refill::Sliding { period, since, parts } => {
+            Refill::TokenBucket { period, since, parts } => {
                 let rate = u128::from(ledger.cap(axis).filter(|&cap| cap > 0)?);
                 let parts = missing
                     .checked_mul(u128::from(*period))?
@@ -179,8 +179,8 @@ mod tests {
         ledger
     }
 
-    fn sliding(period: u64, now: Instant) -> Refill {
-        Refill::start(Window::sliding(Duration::from_nanos(period)), now)
+    fn bucket(period: u64, now: Instant) -> Refill {
+        Refill::start(Window::token_bucket(Duration::from_nanos(period)), now)
     }
 
     /// Odd numbers without end, a few and many.
@@ -193,7 +193,7 @@ mod tests {
         const YEAR: u128 = 365 * 86_400 * 1_000_000_000;
         for (cap, period) in RATES {
             let start = Instant::now();
-            let (mut ledger, mut window) = (ledger(cap, u64::MAX), sliding(period, start));
+            let (mut ledger, mut window) = (ledger(cap, u64::MAX), bucket(period, start));
             let owed = ledger.owed(TOKENS);
             let left =
                 |elapsed: u128| owed.saturating_sub(elapsed * u128::from(cap) / u128::from(period));
@@ -216,7 +216,7 @@ mod tests {
     fn it_says_to_the_nanosecond_when_so_much_has_come_back() {
         for (cap, period) in RATES {
             let mut now = Instant::now();
-            let (mut ledger, mut window) = (ledger(cap, u64::MAX), sliding(period, now));
+            let (mut ledger, mut window) = (ledger(cap, u64::MAX), bucket(period, now));
             for by in odd().take(200) {
                 let missing = u128::from(by % 1_000_003).min(ledger.owed(TOKENS)).max(1);
                 let owed = ledger.owed(TOKENS);
@@ -246,7 +246,7 @@ mod tests {
     #[test]
     fn it_says_nothing_of_what_time_cannot_bring_back() {
         let now = Instant::now();
-        let window = sliding(1_000, now);
+        let window = bucket(1_000, now);
         let ledger = ledger(10, 10);
         assert_eq!(window.when(&ledger, TOKENS, 10), Some(now + Duration::from_nanos(1_000)));
         assert_eq!(window.when(&ledger, TOKENS, 11), None);
@@ -258,14 +258,14 @@ mod tests {
             None,
             "a cap of zero is a rate of zero"
         );
-        assert_eq!(sliding(u64::MAX, now).when(&ledger, TOKENS, u128::MAX), None);
+        assert_eq!(bucket(u64::MAX, now).when(&ledger, TOKENS, u128::MAX), None);
     }
 
     #[test]
     fn a_full_bucket_keeps_no_part_and_a_clock_that_stands_brings_nothing() {
         let now = Instant::now();
         let at = |nanos| now + Duration::from_nanos(nanos);
-        let (mut ledger, mut window) = (ledger(10, 10), sliding(1_000, now));
+        let (mut ledger, mut window) = (ledger(10, 10), bucket(1_000, now));
         assert!(!window.advance(&mut ledger, at(0)) && !window.advance(&mut ledger, at(99)));
         assert!(window.advance(&mut ledger, at(100)) && !window.advance(&mut ledger, at(50)));
         assert_eq!(ledger.owed(TOKENS), 9);
@@ -278,7 +278,7 @@ mod tests {
     #[test]
     fn p2_what_is_owed_comes_back_though_all_of_the_cap_is_held() {
         let now = Instant::now();
-        let (mut ledger, mut window) = (ledger(10, 0), sliding(1_000, now));
+        let (mut ledger, mut window) = (ledger(10, 0), bucket(1_000, now));
         ledger.hold(&tokens(10));
         ledger.settle(&tokens(0), &tokens(5), &mut Units::default());
         assert_eq!((ledger.used(TOKENS), ledger.overage(TOKENS)), (0, 5));
@@ -294,7 +294,7 @@ mod tests {
                 (now, now + Duration::from_nanos(period)),
                 (now + Duration::from_nanos(7), now + Duration::from_nanos(7)),
             ] {
-                let fixed = Window::fixed(Duration::from_nanos(period)).starting(start);
+                let fixed = Window::fixed(Duration::from_nanos(period)).aligned_to(start);
                 let (mut ledger, mut window) = (ledger(10, 10), Refill::start(fixed, now));
                 assert_eq!(window.when(&ledger, TOKENS, 10), Some(first));
                 let (mut at, mut turned) = (now, 0);
@@ -322,7 +322,7 @@ mod tests {
         for (ago, left) in [(0, 60), (1, 59), (59, 1), (60, 60), (601, 59)] {
             let now = start + Duration::from_nanos(ago);
             let window =
-                Refill::start(Window::fixed(Duration::from_nanos(60)).starting(start), now);
+                Refill::start(Window::fixed(Duration::from_nanos(60)).aligned_to(start), now);
             assert_eq!(
                 window.when(&ledger(10, 10), TOKENS, 1),
                 Some(now + Duration::from_nanos(left))

@@ -178,7 +178,7 @@ impl Run {
         let root = match roll(if is_timed { 3 } else { 1 }) {
             0 => root,
             1 => root.window(Window::fixed(Duration::from_millis(10))),
-            _ => root.window(Window::sliding(Duration::from_millis(10))),
+            _ => root.window(Window::token_bucket(Duration::from_millis(10))),
         };
         let root = root.build();
         let child = root.child().caps(caps(60)).in_flight(5);
@@ -296,8 +296,8 @@ impl Run {
             let at = roll(3) as usize;
             let pool = &self.pools[at];
             match roll(3) {
-                0 => _ = asked(pool.add(caps(roll(30)))),
-                1 => _ = asked(pool.remove(caps(roll(30)))),
+                0 => _ = asked(pool.raise_caps(caps(roll(30)))),
+                1 => _ = asked(pool.lower_caps(caps(roll(30)))),
                 _ => {
                     let old = pool.reset().tokens;
                     self.ended[at].fetch_add(old.used + old.overage, Relaxed);
@@ -525,7 +525,7 @@ fn p2_p3_p6_of_time() {
                 while working.load(Relaxed) > 0 {
                     run.clock.advance(millis(4));
                     // Whoever waits for the deadline is told by a call that must know of it.
-                    _ = run.pools[CHILD].check(amount(0));
+                    _ = run.pools[CHILD].peek(amount(0));
                     run.look();
                     yield_now();
                 }

@@ -80,7 +80,7 @@ impl fmt::Debug for SharedClock {
 /// forward. Clones are the same clock.
 ///
 /// Time that only passes changes nothing by itself: after `advance`, touch the pool. Do not combine
-/// it with a [`timer`](crate::Builder::timer) of real time: a wait would then wake again and again
+/// it with a [`timer`](crate::PoolBuilder::timer) of real time: a wait would then wake again and again
 /// for an instant that has come by the one and not by the other.
 ///
 /// ```

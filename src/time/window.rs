@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 /// How the caps of a pool come back by themselves: so much per minute, per day. For
-/// [`Builder::window`](crate::Builder::window).
+/// [`PoolBuilder::window`](crate::PoolBuilder::window).
 ///
 /// It counts every axis but [`InFlight`](crate::Axis::InFlight), whose cap is one of the present. The
 /// arithmetic is exact: nothing drifts, however long it runs. A period of zero is one of a
@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 /// let clock = ManualClock::new();
 /// let pool = BudgetPool::builder()
 ///     .tokens(60_000)
-///     .window(Window::sliding(Duration::from_secs(60)))
+///     .window(Window::token_bucket(Duration::from_secs(60)))
 ///     .clock(clock.clone())
 ///     .build();
 ///
@@ -39,14 +39,14 @@ pub struct Window {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     Fixed,
-    Sliding,
+    TokenBucket,
 }
 
 impl Window {
     /// A new period begins every so often, as by [`reset`](crate::BudgetPool::reset): `used` and
     /// `overage` start again from zero, and what is still held settles into the period in which
     /// it is settled. At a turn the caps of two periods can be spent within a moment; where
-    /// that matters, take a [`sliding`](Window::sliding) one.
+    /// that matters, take a [`token_bucket`](Window::token_bucket) one.
     #[must_use]
     pub const fn fixed(period: Duration) -> Window {
         Window { kind: Kind::Fixed, period, start: None }
@@ -59,15 +59,15 @@ impl Window {
     /// `used` is then what has not come back yet. Whatever is held does not: it comes back from its
     /// settlement on.
     #[must_use]
-    pub const fn sliding(period: Duration) -> Window {
-        Window { kind: Kind::Sliding, period, start: None }
+    pub const fn token_bucket(period: Duration) -> Window {
+        Window { kind: Kind::TokenBucket, period, start: None }
     }
 
     /// An instant at which a period starts, by the pool's clock, before or after the present. If
     /// not set, the first starts when the pool is built. Should this be later than that, the
-    /// first period lasts until then. (A sliding window starts to give back then.)
+    /// first period lasts until then. (A token bucket starts to give back then.)
     #[must_use]
-    pub const fn starting(self, at: Instant) -> Window {
+    pub const fn aligned_to(self, at: Instant) -> Window {
         Window { start: Some(at), ..self }
     }
 }

@@ -23,7 +23,7 @@ use crate::types::name::Name;
 ///
 /// assert_eq!(error.to_string(), "tokens of `run-17` exceeded: 1200 asked, 1000 available of 1000, will never fit");
 /// assert_eq!(error.axis(), Some(Axis::Tokens));
-/// assert_eq!(error.scope(), "run-17");
+/// assert_eq!(error.pool(), "run-17");
 /// assert_eq!(error.outlook(), Outlook::Never);
 /// let BudgetError::Exceeded(exceeded) = error else { unreachable!() };
 /// assert_eq!(exceeded.requested().units(), 1_200);
@@ -39,67 +39,67 @@ pub enum BudgetError {
     DeadlineExceeded(#[from] DeadlineExceeded),
     /// Others wait, and are served first (P6): ask with
     /// [`reserve_wait`](crate::BudgetPool::reserve_wait) to stand behind them.
-    #[error("others wait in `{}`", .scope.in_line())]
+    #[error("others wait in `{}`", .pool.in_line())]
     #[non_exhaustive]
     Queued {
         /// The name of the pool in which they wait.
-        scope: Name,
+        pool: Name,
     },
     /// A wait was given up: the time that it was given is over.
-    #[error("waited in vain in `{}` for {waited:?}", .scope.in_line())]
+    #[error("waited in vain in `{}` for {waited:?}", .pool.in_line())]
     #[non_exhaustive]
     Timeout {
         /// The name of the pool that was called.
-        scope: Name,
+        pool: Name,
         /// The time that the wait was given.
         waited: Duration,
     },
     /// The pool, or one above it, was closed.
-    #[error("`{}` is closed", .scope.in_line())]
+    #[error("`{}` is closed", .pool.in_line())]
     #[non_exhaustive]
     Closed {
         /// The name of the pool on which [`close`](crate::BudgetPool::close) was called.
-        scope: Name,
+        pool: Name,
     },
     /// The hold has [expired](crate::BudgetPool::reserve_for). A spend that happened all the same
     /// can still be told, by [`commit`](crate::Reservation::commit) or
     /// [`debit`](crate::Reservation::debit).
-    #[error("the hold on `{}` has expired", .scope.in_line())]
+    #[error("the hold on `{}` has expired", .pool.in_line())]
     #[non_exhaustive]
     Expired {
         /// The name of the pool that was reserved on.
-        scope: Name,
+        pool: Name,
     },
     /// Another amount was spent under the same [key](crate::BudgetPool::record_once).
-    #[error("key `{}` of `{}` stands for another amount", .key.in_line(), .scope.in_line())]
+    #[error("key `{}` of `{}` stands for another amount", .key.in_line(), .pool.in_line())]
     #[non_exhaustive]
     KeyConflict {
         /// The name of the pool that was called.
-        scope: Name,
+        pool: Name,
         /// The key.
         key: Name,
     },
-    /// The pool remembers as many [keys](crate::Builder::keys) as it may. To forget one before its
+    /// The pool remembers as many [keys](crate::PoolBuilder::idempotency_keys) as it may. To forget one before its
     /// time could spend twice.
-    #[error("`{}` remembers as many keys as it may: {most}", .scope.in_line())]
+    #[error("`{}` remembers as many keys as it may: {capacity}", .pool.in_line())]
     #[non_exhaustive]
     KeysFull {
         /// The name of the pool that was called.
-        scope: Name,
+        pool: Name,
         /// How many it remembers at most.
-        most: usize,
+        capacity: usize,
         /// When the next will be forgotten.
         outlook: Outlook,
         /// How long from now.
         retry_after: Option<Duration>,
     },
-    /// A carved pool cannot have a [window](crate::Builder::window): each turn would make budget
+    /// A carved pool cannot have a [window](crate::PoolBuilder::window): each turn would make budget
     /// out of nothing.
-    #[error("`{}` is carved: a window would mint budget", .scope.in_line())]
+    #[error("`{}` is carved: a window would mint budget", .pool.in_line())]
     #[non_exhaustive]
     CarvedWindow {
         /// The name of the pool that was to be built.
-        scope: Name,
+        pool: Name,
     },
 }
 
@@ -117,17 +117,17 @@ impl BudgetError {
     /// The name of the pool that refused: the one that was called, or one above it. Empty for a
     /// [`DeadlineBudget`](crate::DeadlineBudget) without a pool.
     #[must_use]
-    pub fn scope(&self) -> &str {
+    pub fn pool(&self) -> &str {
         match self {
-            BudgetError::Exceeded(exceeded) => exceeded.scope(),
-            BudgetError::DeadlineExceeded(late) => late.scope().unwrap_or_default(),
-            BudgetError::Queued { scope }
-            | BudgetError::Timeout { scope, .. }
-            | BudgetError::Closed { scope }
-            | BudgetError::Expired { scope }
-            | BudgetError::KeyConflict { scope, .. }
-            | BudgetError::KeysFull { scope, .. }
-            | BudgetError::CarvedWindow { scope } => scope,
+            BudgetError::Exceeded(exceeded) => exceeded.pool(),
+            BudgetError::DeadlineExceeded(late) => late.pool().unwrap_or_default(),
+            BudgetError::Queued { pool }
+            | BudgetError::Timeout { pool, .. }
+            | BudgetError::Closed { pool }
+            | BudgetError::Expired { pool }
+            | BudgetError::KeyConflict { pool, .. }
+            | BudgetError::KeysFull { pool, .. }
+            | BudgetError::CarvedWindow { pool } => pool,
         }
     }
 
@@ -160,13 +160,13 @@ impl BudgetError {
 }
 
 /// Whether a refused call may fit later, the caps and the deadline being what they are: a
-/// [`reset`](crate::BudgetPool::reset) or an [`add`](crate::BudgetPool::add) is not foreseen. The
+/// [`reset`](crate::BudgetPool::reset) or an [`raise_caps`](crate::BudgetPool::raise_caps) is not foreseen. The
 /// worse is the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Outlook {
     /// It fits from this instant of the pool's clock on, and not before: a [window](crate::Window)
-    /// will have brought back enough, or a [key](crate::Builder::keys) will have been
+    /// will have brought back enough, or a [key](crate::PoolBuilder::idempotency_keys) will have been
     /// forgotten. This is exact if nobody else spends, and live holds stay held.
     At(Instant),
     /// It fits once enough of what is reserved now has been given back. To a reservation or a lease
@@ -200,18 +200,18 @@ impl fmt::Display for Outlook {
 
 /// A refusal for lack of capacity.
 ///
-/// Axis and scope are those of the first refusal, from the called pool upward, axes in declared
+/// Axis and pool are those of the first refusal, from the called pool upward, axes in declared
 /// order. The outlook is the worst over all that refuse. The figures are exact, of one instant
 /// (P5).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{axis} of `{}` exceeded: {} asked, {} available{}, {}",
-    .scope.in_line(), self.requested().number(), self.available().number(), self.of_cap(), self.hope())]
+    .pool.in_line(), self.requested().number(), self.available().number(), self.of_cap(), self.hope())]
 pub struct BudgetExceeded {
     pub(crate) axis: Axis,
     pub(crate) requested: u64,
     pub(crate) available: u64,
     pub(crate) cap: Option<u64>,
-    pub(crate) scope: Name,
+    pub(crate) pool: Name,
     pub(crate) outlook: Outlook,
     pub(crate) retry_after: Option<Duration>,
 }
@@ -230,7 +230,7 @@ impl BudgetExceeded {
     }
 
     /// What was available in the pool that refused: of a call that names a reservation's part, what
-    /// is held; of [`add`](crate::BudgetPool::add) to a cap near `u64::MAX`, how far the cap
+    /// is held; of [`raise_caps`](crate::BudgetPool::raise_caps) to a cap near `u64::MAX`, how far the cap
     /// can rise.
     #[must_use]
     pub fn available(&self) -> Quantity {
@@ -247,8 +247,8 @@ impl BudgetExceeded {
 
     /// The name of the pool that refused.
     #[must_use]
-    pub fn scope(&self) -> &str {
-        &self.scope
+    pub fn pool(&self) -> &str {
+        &self.pool
     }
 
     /// Whether the same call may fit later.
@@ -279,7 +279,7 @@ impl BudgetExceeded {
 /// it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeadlineExceeded {
-    pub(crate) scope: Option<Name>,
+    pub(crate) pool: Option<Name>,
     pub(crate) budget: Duration,
     pub(crate) elapsed: Duration,
     pub(crate) needed: Duration,
@@ -288,8 +288,8 @@ pub struct DeadlineExceeded {
 impl DeadlineExceeded {
     /// The name of the pool whose deadline this is; `None` for a budget of time without a pool.
     #[must_use]
-    pub fn scope(&self) -> Option<&str> {
-        self.scope.as_deref()
+    pub fn pool(&self) -> Option<&str> {
+        self.pool.as_deref()
     }
 
     /// The whole time there was, from the start to the deadline.
@@ -315,8 +315,8 @@ impl DeadlineExceeded {
 impl fmt::Display for DeadlineExceeded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("deadline")?;
-        if let Some(scope) = &self.scope {
-            write!(f, " of `{}`", scope.in_line())?;
+        if let Some(pool) = &self.pool {
+            write!(f, " of `{}`", pool.in_line())?;
         }
         write!(f, " exceeded: ")?;
         if self.needed > Duration::ZERO {

@@ -198,11 +198,11 @@ impl Usd {
     /// ```
     /// use budget_pool::Usd;
     ///
-    /// assert_eq!(Usd::try_from_f64(0.1), Ok(Usd::from_cents(10)));
-    /// assert!(Usd::try_from_f64(-0.1).is_err());
-    /// assert!(Usd::try_from_f64(f64::NAN).is_err());
+    /// assert_eq!(Usd::try_from_dollars_f64(0.1), Ok(Usd::from_cents(10)));
+    /// assert!(Usd::try_from_dollars_f64(-0.1).is_err());
+    /// assert!(Usd::try_from_dollars_f64(f64::NAN).is_err());
     /// ```
-    pub fn try_from_f64(dollars: f64) -> Result<Usd, TryFromF64Error> {
+    pub fn try_from_dollars_f64(dollars: f64) -> Result<Usd, TryFromF64Error> {
         if !dollars.is_finite() {
             return Err(TryFromF64Error::NotFinite);
         }
@@ -520,17 +520,17 @@ mod tests {
     #[test]
     fn floats_round_to_the_nearest_nano_or_are_refused() {
         use TryFromF64Error::{Negative, NotFinite, TooLarge};
-        assert_eq!(Usd::try_from_f64(f64::NAN), Err(NotFinite));
-        assert_eq!(Usd::try_from_f64(f64::INFINITY), Err(NotFinite));
-        assert_eq!(Usd::try_from_f64(f64::NEG_INFINITY), Err(NotFinite));
-        assert_eq!(Usd::try_from_f64(-1e-300), Err(Negative));
-        assert_eq!(Usd::try_from_f64(-0.0), Ok(Usd::ZERO));
-        assert_eq!(Usd::try_from_f64(1e300), Err(TooLarge));
-        assert_eq!(Usd::try_from_f64(18_446_744_074.0), Err(TooLarge));
-        assert_eq!(Usd::try_from_f64(0.1), Ok(Usd::from_cents(10)));
-        assert_eq!(Usd::try_from_f64(0.4e-9), Ok(Usd::ZERO));
-        assert_eq!(Usd::try_from_f64(0.6e-9), Ok(Usd::from_nanos(1)));
-        assert_eq!(Usd::try_from_f64(1e10), Ok(Usd::from_dollars(10_000_000_000)));
+        assert_eq!(Usd::try_from_dollars_f64(f64::NAN), Err(NotFinite));
+        assert_eq!(Usd::try_from_dollars_f64(f64::INFINITY), Err(NotFinite));
+        assert_eq!(Usd::try_from_dollars_f64(f64::NEG_INFINITY), Err(NotFinite));
+        assert_eq!(Usd::try_from_dollars_f64(-1e-300), Err(Negative));
+        assert_eq!(Usd::try_from_dollars_f64(-0.0), Ok(Usd::ZERO));
+        assert_eq!(Usd::try_from_dollars_f64(1e300), Err(TooLarge));
+        assert_eq!(Usd::try_from_dollars_f64(18_446_744_074.0), Err(TooLarge));
+        assert_eq!(Usd::try_from_dollars_f64(0.1), Ok(Usd::from_cents(10)));
+        assert_eq!(Usd::try_from_dollars_f64(0.4e-9), Ok(Usd::ZERO));
+        assert_eq!(Usd::try_from_dollars_f64(0.6e-9), Ok(Usd::from_nanos(1)));
+        assert_eq!(Usd::try_from_dollars_f64(1e10), Ok(Usd::from_dollars(10_000_000_000)));
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub enum Op {
         pool: u8,
         amount: Figures,
     },
-    Check {
+    Peek {
         pool: u8,
         amount: Figures,
     },
@@ -109,11 +109,11 @@ pub enum Op {
     Reset {
         pool: u8,
     },
-    Add {
+    RaiseCaps {
         pool: u8,
         caps: Figures,
     },
-    Remove {
+    LowerCaps {
         pool: u8,
         caps: Figures,
     },
@@ -392,7 +392,7 @@ pub(super) fn window_of(raw: u32, now: Nanos) -> Option<(Kind, Duration, Option<
     if raw % 2 == 0 {
         return None;
     }
-    let kind = if raw >> 1 & 1 == 0 { Kind::Fixed } else { Kind::Sliding };
+    let kind = if raw >> 1 & 1 == 0 { Kind::Fixed } else { Kind::TokenBucket };
     let some = raw >> 16;
     let period = match raw >> 2 & 15 {
         0 => Duration::ZERO,

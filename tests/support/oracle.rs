@@ -78,7 +78,7 @@ impl Pool {
         self.used[axis] + self.overage[axis]
     }
 
-    /// What a sliding window has brought back on an axis that much later: whole units, and what is
+    /// What a token bucket has brought back on an axis that much later: whole units, and what is
     /// beyond them in parts.
     fn back(&self, window: &Window, axis: usize, later: Nanos) -> (u128, u128) {
         let rate = self.caps[axis].filter(|_| axis != IN_FLIGHT).unwrap_or(0);
@@ -109,7 +109,7 @@ impl Pool {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Fixed,
-    Sliding,
+    TokenBucket,
 }
 
 #[derive(Debug, Clone)]
@@ -119,7 +119,7 @@ pub(super) struct Window {
     start: Nanos,
     /// Up to when it has turned or given back.
     at: Nanos,
-    /// Of a sliding one: what is owed is a fraction with the period below. It is kept as whole
+    /// Of a token bucket: what is owed is a fraction with the period below. It is kept as whole
     /// units, which are seen, less so many parts.
     parts: Units,
 }
@@ -228,14 +228,14 @@ impl When {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Refusal {
-    Closed { scope: String },
-    Late { scope: String, budget: Duration, elapsed: Duration, needed: Duration },
-    Queued { scope: String },
+    Closed { pool: String },
+    Late { pool: String, budget: Duration, elapsed: Duration, needed: Duration },
+    Queued { pool: String },
     Exceeded(Exceeded),
-    Expired { scope: String },
-    KeyConflict { scope: String, key: String },
-    KeysFull { scope: String, most: usize, outlook: When, retry_after: Option<Nanos> },
-    CarvedWindow { scope: String },
+    Expired { pool: String },
+    KeyConflict { pool: String, key: String },
+    KeysFull { pool: String, most: usize, outlook: When, retry_after: Option<Nanos> },
+    CarvedWindow { pool: String },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -244,7 +244,7 @@ pub(super) struct Exceeded {
     pub(super) requested: u128,
     pub(super) available: u128,
     pub(super) cap: Option<u128>,
-    pub(super) scope: String,
+    pub(super) pool: String,
     pub(super) outlook: When,
     pub(super) retry_after: Option<Nanos>,
 }
@@ -267,18 +267,18 @@ impl Refusal {
 
     pub(super) fn summary(&self) -> (Option<Axis>, &str, When, Option<Nanos>) {
         match self {
-            Refusal::Late { scope, .. } => (Some(Axis::Deadline), scope, When::Never, None),
-            Refusal::Exceeded(Exceeded { axis, scope, outlook, retry_after, .. }) => {
-                (Some(*axis), scope, *outlook, *retry_after)
+            Refusal::Late { pool, .. } => (Some(Axis::Deadline), pool, When::Never, None),
+            Refusal::Exceeded(Exceeded { axis, pool, outlook, retry_after, .. }) => {
+                (Some(*axis), pool, *outlook, *retry_after)
             }
-            Refusal::KeysFull { scope, outlook, retry_after, .. } => {
-                (None, scope, *outlook, *retry_after)
+            Refusal::KeysFull { pool, outlook, retry_after, .. } => {
+                (None, pool, *outlook, *retry_after)
             }
-            Refusal::Queued { scope } => (None, scope, When::AfterRelease, None),
-            Refusal::Closed { scope }
-            | Refusal::Expired { scope }
-            | Refusal::KeyConflict { scope, .. }
-            | Refusal::CarvedWindow { scope } => (None, scope, When::Never, None),
+            Refusal::Queued { pool } => (None, pool, When::AfterRelease, None),
+            Refusal::Closed { pool }
+            | Refusal::Expired { pool }
+            | Refusal::KeyConflict { pool, .. }
+            | Refusal::CarvedWindow { pool } => (None, pool, When::Never, None),
         }
     }
 }
@@ -436,15 +436,15 @@ impl Model {
     /// As with deadlines, the outermost of those that were closed is named.
     pub(super) fn open(&self, id: PoolId) -> Result<(), Refusal> {
         match self.path(id).into_iter().rfind(|id| self.pools[id].closed) {
-            Some(closed) => Err(Refusal::Closed { scope: name(closed) }),
+            Some(closed) => Err(Refusal::Closed { pool: name(closed) }),
             None => Ok(()),
         }
     }
 
     pub(super) fn in_time(&self, id: PoolId) -> Result<(), Refusal> {
         match self.deadline(id) {
-            Some((scope, deadline)) if self.now >= deadline.at() => Err(Refusal::Late {
-                scope: name(scope),
+            Some((pool, deadline)) if self.now >= deadline.at() => Err(Refusal::Late {
+                pool: name(pool),
                 budget: deadline.total,
                 elapsed: duration(self.now - deadline.built),
                 needed: Duration::ZERO,
@@ -509,7 +509,7 @@ impl Model {
             requested,
             available: self.free(id)[axis],
             cap: pool.caps[axis],
-            scope: name(id),
+            pool: name(id),
             outlook,
             retry_after: None,
         }
@@ -661,7 +661,7 @@ impl Model {
             match window.kind {
                 Kind::Fixed if window.next() <= to => self.begin_period(id),
                 Kind::Fixed => {}
-                Kind::Sliding => {
+                Kind::TokenBucket => {
                     let later = to.saturating_sub(window.at.max(window.start));
                     for axis in 0..6 {
                         let (back, parts) = pool.back(&window, axis, later);
@@ -700,7 +700,7 @@ impl Model {
             events.extend(pool.keys.values().filter_map(|known| known.until));
             events.extend(pool.window.iter().map(|window| match window.kind {
                 Kind::Fixed => window.next(),
-                Kind::Sliding => window.start,
+                Kind::TokenBucket => window.start,
             }));
         }
         events.sort_unstable();
@@ -791,7 +791,7 @@ impl Model {
         let id = self.built;
         if let Some(parent) = parent.filter(|_| carved) {
             if window.is_some() {
-                return Err(Refusal::CarvedWindow { scope: name(id) });
+                return Err(Refusal::CarvedWindow { pool: name(id) });
             }
             let answer = self.ask_in_turn(parent, &each(|axis| caps[axis].unwrap_or(0).into()));
             self.counted(parent, answer)?;
@@ -805,7 +805,7 @@ impl Model {
         let carved = carved && caps.iter().any(Option::is_some);
         let window = window
             .map(|(kind, period, start)| Window::new(kind, period, start.unwrap_or(now), now));
-        let memory = memory.unwrap_or((65_536, Duration::from_secs(3_600)));
+        let memory = memory.unwrap_or((262_144, Duration::from_secs(3_600)));
         self.pools.insert(
             id,
             Pool { parent, carved, caps, deadline, window, memory, handles: 1, ..Pool::default() },
@@ -857,13 +857,13 @@ impl Model {
         key: u8,
         amount: &Want,
     ) -> Result<(), Refusal> {
-        let (now, scope) = (self.now, name(at));
+        let now = self.now;
         let pool = self.pool(at);
         pool.keys.retain(|_, known| known.until.is_none_or(|until| now < until));
         let named = (std::array::from_fn(|axis| amount.names(axis)), amount.units());
         match pool.keys.get(&key) {
             Some(known) if known.amount == named => return Ok(()),
-            Some(_) => return Err(Refusal::KeyConflict { scope, key: key_name(key) }),
+            Some(_) => return Err(Refusal::KeyConflict { pool: name(at), key: key_name(key) }),
             None => {}
         }
         self.open(at)
@@ -877,7 +877,12 @@ impl Model {
             let outlook = next.filter(in_time).map_or(When::Never, When::At);
             return self.counted(
                 at,
-                Err(Refusal::KeysFull { scope, most, outlook, retry_after: self.after(outlook) }),
+                Err(Refusal::KeysFull {
+                    pool: name(at),
+                    most,
+                    outlook,
+                    retry_after: self.after(outlook),
+                }),
             );
         }
         self.record(at, &amount.units())?;
@@ -949,7 +954,7 @@ impl Model {
                 requested: raised[axis],
                 available: MAX - pool.cap(axis),
                 cap: pool.caps[axis],
-                scope: name(id),
+                pool: name(id),
                 outlook: When::Never,
                 retry_after: None,
             }));
@@ -1024,7 +1029,7 @@ impl Model {
 
     fn live(&self, id: HoldId) -> Result<(), Refusal> {
         let hold = &self.holds[&id];
-        if hold.is_live() { Ok(()) } else { Err(Refusal::Expired { scope: name(hold.pool) }) }
+        if hold.is_live() { Ok(()) } else { Err(Refusal::Expired { pool: name(hold.pool) }) }
     }
 
     pub(super) fn renew(&mut self, id: HoldId, ttl: Duration) -> Result<(), Refusal> {
@@ -1088,7 +1093,7 @@ impl Model {
                 requested: part[axis],
                 available: held[axis],
                 cap: Some(held[axis]),
-                scope: name(*pool),
+                pool: name(*pool),
                 outlook: When::Never,
                 retry_after: None,
             })),

@@ -311,7 +311,7 @@ impl Model {
             self.line().into_iter().any(|(_, wait)| wait.home == pool || self.is_parked(wait, pool))
         };
         match way.find(|(pool, asked)| self.competes(at, *pool, asked) && has_line(*pool)) {
-            Some((pool, _)) => Err(Refusal::Queued { scope: name(pool) }),
+            Some((pool, _)) => Err(Refusal::Queued { pool: name(pool) }),
             None => Ok(()),
         }
     }

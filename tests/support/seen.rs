@@ -119,35 +119,33 @@ pub(super) fn refusal(error: &BudgetError, origin: Instant) -> Refusal {
             requested: exceeded.requested().units().into(),
             available: exceeded.available().units().into(),
             cap: exceeded.cap().map(|cap| cap.units().into()),
-            scope: exceeded.scope().to_owned(),
+            pool: exceeded.pool().to_owned(),
             outlook: When::of(exceeded.outlook(), nanos),
             retry_after: exceeded.retry_after().map(|after| after.as_nanos()),
         }),
         BudgetError::DeadlineExceeded(late) => Refusal::Late {
-            scope: late.scope().unwrap_or("no scope").to_owned(),
+            pool: late.pool().unwrap_or("no pool").to_owned(),
             budget: late.budget(),
             elapsed: late.elapsed(),
             needed: late.needed(),
         },
-        BudgetError::Queued { scope, .. } => Refusal::Queued { scope: scope.to_string() },
-        BudgetError::Closed { scope, .. } => Refusal::Closed { scope: scope.to_string() },
-        BudgetError::Expired { scope, .. } => Refusal::Expired { scope: scope.to_string() },
-        BudgetError::KeyConflict { scope, key, .. } => {
-            Refusal::KeyConflict { scope: scope.to_string(), key: key.to_string() }
+        BudgetError::Queued { pool, .. } => Refusal::Queued { pool: pool.to_string() },
+        BudgetError::Closed { pool, .. } => Refusal::Closed { pool: pool.to_string() },
+        BudgetError::Expired { pool, .. } => Refusal::Expired { pool: pool.to_string() },
+        BudgetError::KeyConflict { pool, key, .. } => {
+            Refusal::KeyConflict { pool: pool.to_string(), key: key.to_string() }
         }
-        BudgetError::KeysFull { scope, most, outlook, retry_after, .. } => Refusal::KeysFull {
-            scope: scope.to_string(),
-            most: *most,
+        BudgetError::KeysFull { pool, capacity, outlook, retry_after, .. } => Refusal::KeysFull {
+            pool: pool.to_string(),
+            most: *capacity,
             outlook: When::of(*outlook, nanos),
             retry_after: retry_after.map(|after| after.as_nanos()),
         },
-        BudgetError::CarvedWindow { scope, .. } => {
-            Refusal::CarvedWindow { scope: scope.to_string() }
-        }
+        BudgetError::CarvedWindow { pool, .. } => Refusal::CarvedWindow { pool: pool.to_string() },
         _ => panic!("a refusal that the model does not know: {error}"),
     };
     let retry_after = error.retry_after().map(|after| after.as_nanos());
-    let said = (error.axis(), error.scope(), When::of(error.outlook(), nanos), retry_after);
+    let said = (error.axis(), error.pool(), When::of(error.outlook(), nanos), retry_after);
     assert_eq!(said, refusal.summary(), "{error:?}");
     refusal
 }

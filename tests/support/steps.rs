@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
-use budget_pool::{BudgetError, BudgetPool, Builder, Clock, Lease, Reservation, Window};
+use budget_pool::{BudgetError, BudgetPool, Clock, Lease, PoolBuilder, Reservation, Window};
 
 use super::language::{
     FACT, Figures, Op, UNIT_OF_TIME, Want, YEAR, caps_near, caps_of, deadline_of, each, memory_of,
@@ -45,14 +45,14 @@ impl Both {
             | Op::Clone { pool }
             | Op::Drop { pool }
             | Op::Record { pool, .. }
-            | Op::Check { pool, .. }
+            | Op::Peek { pool, .. }
             | Op::Debit { pool, .. }
             | Op::Reserve { pool, .. }
             | Op::ReserveFor { pool, .. }
             | Op::RecordOnce { pool, .. }
             | Op::Reset { pool }
-            | Op::Add { pool, .. }
-            | Op::Remove { pool, .. }
+            | Op::RaiseCaps { pool, .. }
+            | Op::LowerCaps { pool, .. }
             | Op::Close { pool }
             | Op::Lease { pool, .. }
             | Op::Wait { pool, .. }
@@ -181,8 +181,8 @@ impl Both {
         pool: &BudgetPool,
         want: &Want,
     ) -> Result<Result<(), Refusal>, String> {
-        self.log(format!("p{id}.check({})", want.amount()));
-        let real = self.call(Reads::Asks(id), || pool.check(want.amount()))?;
+        self.log(format!("p{id}.peek({})", want.amount()));
+        let real = self.call(Reads::Asks(id), || pool.peek(want.amount()))?;
         let real = self.answer(real);
         same!("check", real, self.model.ask(id, &want.units()));
         Ok(real)
@@ -251,7 +251,7 @@ impl Both {
                 let real = self.record_once(id, &pool, key, &want)?;
                 self.remember(id, want, Some(key), &real);
             }
-            Op::Check { ref amount, .. } => {
+            Op::Peek { ref amount, .. } => {
                 let want = Want::asked(amount, &near);
                 let real = self.check_amount(id, &pool, &want)?;
                 self.remember(id, want, None, &real);
@@ -299,19 +299,19 @@ impl Both {
                 same!("reset", real, self.model.view(id, id));
                 self.model.reset(id);
             }
-            Op::Add { ref caps, .. } => {
+            Op::RaiseCaps { ref caps, .. } => {
                 // A carved pool's new share is asked of the one above.
                 let above =
                     self.model.pools[&id].parent.map_or([64; 6], |parent| self.model.near(parent));
                 let set = caps_near(caps, &above);
                 self.log(format!("p{id}.add({})", caps_of(&set)));
-                let real = self.call(Reads::Asks(id), || pool.add(caps_of(&set)))?;
+                let real = self.call(Reads::Asks(id), || pool.raise_caps(caps_of(&set)))?;
                 same!("add", self.answer(real), self.model.add(id, &set));
             }
-            Op::Remove { ref caps, .. } => {
+            Op::LowerCaps { ref caps, .. } => {
                 let set = caps_near(caps, &near);
                 self.log(format!("p{id}.remove({})", caps_of(&set)));
-                let real = self.call(Reads::Tells(id), || pool.remove(caps_of(&set)))?;
+                let real = self.call(Reads::Tells(id), || pool.lower_caps(caps_of(&set)))?;
                 same!("remove", self.answer(real), self.model.remove(id, &set));
             }
             // The root seldom: whatever asks later is refused.
@@ -383,7 +383,7 @@ impl Both {
     }
 
     /// What a builder is told.
-    fn equip<K>(&self, id: PoolId, mut builder: Builder<K>, spec: &Spec) -> Builder<K> {
+    fn equip<K>(&self, id: PoolId, mut builder: PoolBuilder<K>, spec: &Spec) -> PoolBuilder<K> {
         builder = builder.name(name(id)).caps(caps_of(&spec.caps));
         if let Some(deadline) = spec.deadline {
             builder = builder.deadline(deadline);
@@ -391,13 +391,13 @@ impl Both {
         if let Some((kind, period, start)) = spec.window {
             let window = match kind {
                 Kind::Fixed => Window::fixed(period),
-                Kind::Sliding => Window::sliding(period),
+                Kind::TokenBucket => Window::token_bucket(period),
             };
-            builder =
-                builder.window(start.map_or(window, |start| window.starting(self.instant(start))));
+            builder = builder
+                .window(start.map_or(window, |start| window.aligned_to(self.instant(start))));
         }
         match spec.memory {
-            Some((most, ttl)) => builder.keys(most, ttl),
+            Some((most, ttl)) => builder.idempotency_keys(most, ttl),
             None => builder,
         }
     }

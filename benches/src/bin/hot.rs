@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use budget_context::{Budget, Resource};
-use budget_pool::{Amount, BudgetPool, Builder, Root, Usd, Window};
+use budget_pool::{Amount, BudgetPool, PoolBuilder, Root, Usd, Window};
 use governor::clock::MonotonicClock;
 use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
@@ -46,7 +46,7 @@ const CASES: &[Case] = &[
     ("record4", "`record` on four axes", record4),
     ("token-budget-pool", "token-budget-pool: `record` on four axes", token_budget_pool),
     ("refused", "`record` on two axes, refused", || record(capped().usd(Usd::ZERO))),
-    ("check", "`check` on two axes", || on(capped().build(), |pool| pool.check(two()).is_ok())),
+    ("check", "`check` on two axes", || on(capped().build(), |pool| pool.peek(two()).is_ok())),
     ("debit", "`debit` on two axes", || on(capped().build(), |pool| pool.debit(two()))),
     ("record-depth4", "`record` on two axes, four pools deep", || on(four_deep(), |pool| pool.record(two()).is_ok())),
     ("record-beside-waiter", "`record` on two axes of a child, a waiter in its sibling", record_beside_waiter),
@@ -69,11 +69,11 @@ const CASES: &[Case] = &[
     ("lease", "a lease's `record` on two axes", lease),
     ("fixed", "`record` under a fixed window, two axes", || record(capped().window(Window::fixed(HOUR)))),
     // What a call takes has all come back at the next; or only a part of it has.
-    ("sliding", "`record` under a sliding window, two axes that come back", || record(capped().window(Window::sliding(SECOND)))),
-    ("in-use", "`record` under a sliding window, two axes in use", || record(capped().window(Window::sliding(Duration::MAX)))),
+    ("bucket", "`record` under a token bucket, two axes that come back", || record(capped().window(Window::token_bucket(SECOND)))),
+    ("in-use", "`record` under a token bucket, two axes in use", || record(capped().window(Window::token_bucket(Duration::MAX)))),
     ("governor", "governor: `check`, by the system's clock", || governor(1_000_000_000)),
     ("refused-fixed", "refused under a fixed window", || record(capped().tokens(1_200).window(Window::fixed(HOUR)))),
-    ("refused-sliding", "refused under a sliding window", || record(capped().tokens(1_200).window(Window::sliding(HOUR)))),
+    ("refused-bucket", "refused under a token bucket", || record(capped().tokens(1_200).window(Window::token_bucket(HOUR)))),
     ("refused-governor", "governor: refused, by the system's clock", || governor(1)),
     ("once-known", "`record_once` with a known key", || on(capped().build(), |pool| pool.record_once(black_box("job-17"), two()).is_ok())),
     ("snapshot", "`snapshot`", || on(capped().build(), BudgetPool::snapshot)),
@@ -162,7 +162,7 @@ fn two() -> Amount {
     Amount::new().tokens(black_box(1_200)).usd(Usd::from_nanos(black_box(3_600_000)))
 }
 
-fn capped() -> Builder<Root> {
+fn capped() -> PoolBuilder<Root> {
     BudgetPool::builder().tokens(PLENTY).usd(Usd::from_nanos(PLENTY))
 }
 
@@ -172,7 +172,7 @@ fn four_deep() -> BudgetPool {
     })
 }
 
-fn record(builder: Builder<Root>) -> Loop {
+fn record(builder: PoolBuilder<Root>) -> Loop {
     on(builder.build(), |pool| pool.record(two()).is_ok())
 }
 

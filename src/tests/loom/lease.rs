@@ -169,7 +169,7 @@ fn refill_against_close() {
         let (outcome, left, used) = match refill {
             Ok(()) => ("refilled", 2, 4),
             Err(refusal) => {
-                assert_eq!(refusal, BudgetError::Closed { scope: "run".into() });
+                assert_eq!(refusal, BudgetError::Closed { pool: "run".into() });
                 ("refused", 1, 1)
             }
         };

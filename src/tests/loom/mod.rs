@@ -27,7 +27,7 @@ use loom::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use loom::thread;
 
 use crate::{
-    Amount, Axis, BudgetError, BudgetPool, Builder, Caps, Clock, ManualClock, Outlook, Root,
+    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, ManualClock, Outlook, PoolBuilder, Root,
     Snapshot,
 };
 
@@ -90,7 +90,7 @@ fn pool(tokens: u64) -> BudgetPool {
     capped(tokens).build()
 }
 
-fn capped(tokens: u64) -> Builder<Root> {
+fn capped(tokens: u64) -> PoolBuilder<Root> {
     BudgetPool::builder().name("run").tokens(tokens)
 }
 
@@ -205,7 +205,7 @@ fn child_against_parent() {
         );
 
         let refused =
-            a.as_ref().err().or(b.as_ref().err()).map(|refusal| refusal.scope().to_owned());
+            a.as_ref().err().or(b.as_ref().err()).map(|refusal| refusal.pool().to_owned());
         assert_eq!(refused.as_deref(), Some("run"));
         (winner(("child", a), ("parent", b)), seen)
     });
@@ -289,7 +289,7 @@ fn reserve_against_close() {
                 "committed"
             }
             Err(refusal) => {
-                assert_eq!(refusal, BudgetError::Closed { scope: "run".into() });
+                assert_eq!(refusal, BudgetError::Closed { pool: "run".into() });
                 "refused"
             }
         };
@@ -361,7 +361,7 @@ fn carved_add_against_record() {
             (used, reserved, tree[1].tokens.cap.unwrap())
         };
         let theirs = share.clone();
-        let add = move |_: &BudgetPool| theirs.add(Caps::new().tokens(6));
+        let add = move |_: &BudgetPool| theirs.raise_caps(Caps::new().tokens(6));
         let (a, b, seen) = both_watched(&parent, add, |parent| parent.record(tokens(6)), balance);
 
         (winner(("add", a), ("record", b)), seen)
@@ -381,11 +381,12 @@ fn carved_add_against_shrink_and_split() {
             drop(hold.split(tokens(3)).unwrap());
             hold
         };
-        let (hold, outcome) = both(&parent, let_go, |_| match share.add(Caps::new().tokens(4)) {
-            Ok(()) => ("added", share.snapshot().tokens.cap.unwrap()),
-            Err(BudgetError::Exceeded(refusal)) => ("refused", refusal.available().units()),
-            Err(other) => panic!("{other}"),
-        });
+        let (hold, outcome) =
+            both(&parent, let_go, |_| match share.raise_caps(Caps::new().tokens(4)) {
+                Ok(()) => ("added", share.snapshot().tokens.cap.unwrap()),
+                Err(BudgetError::Exceeded(refusal)) => ("refused", refusal.available().units()),
+                Err(other) => panic!("{other}"),
+            });
 
         let share_of = share.snapshot().tokens.cap.unwrap();
         assert_eq!(share_of, if outcome.0 == "added" { 6 } else { 2 });

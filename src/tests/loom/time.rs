@@ -47,14 +47,14 @@ impl BareClock {
         self.reads.load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    fn pool(&self, tokens: u64) -> Builder<Root> {
+    fn pool(&self, tokens: u64) -> PoolBuilder<Root> {
         capped(tokens).clock(self.clone())
     }
 
     /// The pool, and the seconds towards which waits have slept. No sleep ends by itself.
     fn pool_with_timer(
         &self,
-        builder: Builder<Root>,
+        builder: PoolBuilder<Root>,
     ) -> (BudgetPool, impl Fn() -> Vec<u64> + use<>) {
         let start = self.start;
         let alarms = Arc::new(Mutex::new(Vec::new()));
@@ -159,7 +159,7 @@ fn renew_against_expiry() {
 
         let is_renewed = renewed.is_ok();
         if let Err(refusal) = renewed {
-            assert_eq!(refusal, BudgetError::Expired { scope: "run".into() });
+            assert_eq!(refusal, BudgetError::Expired { pool: "run".into() });
         }
         assert_eq!(hold.amount(), if is_renewed { tokens(6) } else { Amount::new() });
         assert_eq!(hold.commit(tokens(4)).is_late(), !is_renewed);
@@ -290,7 +290,7 @@ fn commit_against_turn() {
 /// other is told the instant at which it would be its turn, by the latest time that was seen, and
 /// how long that is from its own reading.
 #[test]
-fn record_against_record_in_sliding_window() {
+fn record_against_record_in_token_bucket_window() {
     let outcomes = [
         ("in time", 2, "second"),
         ("late", 2, "first"),
@@ -299,7 +299,7 @@ fn record_against_record_in_sliding_window() {
     ];
     explore(outcomes, || {
         let clock = BareClock::new();
-        let pool = clock.pool(10).window(Window::sliding(10 * SECOND)).build();
+        let pool = clock.pool(10).window(Window::token_bucket(10 * SECOND)).build();
         pool.record(tokens(10)).unwrap();
         let first = |pool: &BudgetPool| pool.record(tokens(2));
         let (a, b) = both(&pool, first, |pool| {
@@ -369,7 +369,7 @@ fn record_once_against_another_amount() {
         let second = |pool: &BudgetPool| pool.record_once("job", tokens(6));
         let (a, b, seen) = both_watched(&pool, first, second, |pool| balance(pool).2);
 
-        let conflict = BudgetError::KeyConflict { scope: "run".into(), key: "job".into() };
+        let conflict = BudgetError::KeyConflict { pool: "run".into(), key: "job".into() };
         assert_eq!(a.as_ref().err().or(b.as_ref().err()), Some(&conflict));
         let winner = winner(("first", a), ("second", b));
         assert_eq!(balance(&pool).2, if winner == "first" { 4 } else { 6 });
@@ -384,7 +384,7 @@ fn record_once_against_another_amount() {
 fn record_once_against_forgetting() {
     explore(["first", "second"], || {
         let clock = BareClock::new();
-        let pool = clock.pool(20).keys(1, SECOND).build();
+        let pool = clock.pool(20).idempotency_keys(1, SECOND).build();
         pool.record_once("job", tokens(4)).unwrap();
         let record = |pool: &BudgetPool| {
             pool.record_once("job", tokens(4)).unwrap();
@@ -639,11 +639,11 @@ fn poll_against_two_renews() {
 /// P6: a release leaves to time alone what a wait asks for: the wait sleeps until then, or is woken
 /// to do so.
 #[test]
-fn first_poll_against_release_in_sliding_window() {
+fn first_poll_against_release_in_token_bucket_window() {
     explore([(vec![], 1), (vec![4], 0)], || {
         let clock = BareClock::new();
         let (pool, alarms) =
-            clock.pool_with_timer(clock.pool(10).window(Window::sliding(10 * SECOND)));
+            clock.pool_with_timer(clock.pool(10).window(Window::token_bucket(10 * SECOND)));
         pool.record(tokens(6)).unwrap();
         let hold = pool.reserve(tokens(4)).unwrap();
         let mut waiter = Waiter::new(&pool, 8);

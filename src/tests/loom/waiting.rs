@@ -118,7 +118,7 @@ fn grant_against_close() {
                 "granted"
             }
             Err(refusal) => {
-                assert_eq!(refusal, BudgetError::Closed { scope: "run".into() });
+                assert_eq!(refusal, BudgetError::Closed { pool: "run".into() });
                 "closed"
             }
         };
@@ -234,7 +234,7 @@ fn first_poll_against_close() {
                 Poll::Pending => ("woken", waiter.outcome()),
             };
             assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
-            assert_eq!(told.unwrap_err(), BudgetError::Closed { scope: "run".into() });
+            assert_eq!(told.unwrap_err(), BudgetError::Closed { pool: "run".into() });
             assert_eq!((used_and_reserved(&pool.snapshot()), waiting(&pool)), ((0, 10), 0));
             drop(hold);
             (before, outcome)

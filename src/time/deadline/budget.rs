@@ -372,12 +372,7 @@ impl DeadlineBudget {
 
     #[cold]
     fn exceeded(&self, now: Instant, needed: Duration) -> DeadlineExceeded {
-        DeadlineExceeded {
-            scope: None,
-            budget: self.total(),
-            elapsed: self.elapsed_at(now),
-            needed,
-        }
+        DeadlineExceeded { pool: None, budget: self.total(), elapsed: self.elapsed_at(now), needed }
     }
 }
 

@@ -28,7 +28,7 @@ pub(super) fn one_second() -> (ManualClock, DeadlineBudget) {
 }
 
 pub(super) fn refusal(budget: u64, elapsed: u64, needed: u64) -> DeadlineExceeded {
-    DeadlineExceeded { scope: None, budget: ms(budget), elapsed: ms(elapsed), needed: ms(needed) }
+    DeadlineExceeded { pool: None, budget: ms(budget), elapsed: ms(elapsed), needed: ms(needed) }
 }
 
 /// Any duration, and more often than by chance one that matters: nothing, a few units, the

@@ -1,4 +1,4 @@
-//! The arrivals of a trace, asked of a sliding window and of governor, a limiter of rates: both are
+//! The arrivals of a trace, asked of a token bucket and of governor, a limiter of rates: both are
 //! a bucket that refills continuously. Where its interval between two cells is a whole number of
 //! nanoseconds, the two answer alike, to the nanosecond; where not, governor cuts the rest off, and
 //! its rate is a little more than the quota. The pool is exact.

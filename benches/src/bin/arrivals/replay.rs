@@ -39,7 +39,7 @@ impl Cells {
     }
 
     fn pool(self, cap: u32, period: Duration, clock: ManualClock) -> BudgetPool {
-        let builder = BudgetPool::builder().window(Window::sliding(period)).clock(clock);
+        let builder = BudgetPool::builder().window(Window::token_bucket(period)).clock(clock);
         match self {
             Cells::Requests => builder.requests(cap.into()),
             Cells::Tokens => builder.tokens(cap.into()),

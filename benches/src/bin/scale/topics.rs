@@ -110,7 +110,7 @@ pub const TOPICS: &[Topic] = &[
 
 fn keys(number: usize) -> Vec<Figure> {
     repeated(|| {
-        let pool = BudgetPool::builder().keys(number, HOUR).build();
+        let pool = BudgetPool::builder().idempotency_keys(number, HOUR).build();
         let name = |index: usize| Name::from(format!("job-{index}"));
         let call = |index| {
             let name = name(index);
