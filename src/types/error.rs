@@ -101,6 +101,31 @@ pub enum BudgetError {
         /// The name of the pool that was to be built.
         pool: Name,
     },
+    /// The `used` of a carved pool cannot be set: what the pool has used is part of its share, and
+    /// the pool above would still count the old figure.
+    #[error("`{}` is carved: to set its used would falsify its share above", .pool.in_line())]
+    #[non_exhaustive]
+    Carved {
+        /// The name of the carved pool.
+        pool: Name,
+    },
+    /// The call names a second pool, and that pool belongs to another tree. No call changes two
+    /// trees in one step.
+    #[error("`{}` is not a pool of this tree", .pool.in_line())]
+    #[non_exhaustive]
+    ForeignPool {
+        /// The name of the pool of the other tree.
+        pool: Name,
+    },
+    /// The call moves the cap of an axis, and the pool has no cap on that axis.
+    #[error("`{}` has no cap on {axis}", .pool.in_line())]
+    #[non_exhaustive]
+    Uncapped {
+        /// The name of the pool without the cap.
+        pool: Name,
+        /// The axis without a cap.
+        axis: Axis,
+    },
 }
 
 impl BudgetError {
@@ -110,6 +135,7 @@ impl BudgetError {
         match self {
             BudgetError::Exceeded(exceeded) => Some(exceeded.axis()),
             BudgetError::DeadlineExceeded(_) => Some(Axis::Deadline),
+            BudgetError::Uncapped { axis, .. } => Some(*axis),
             _ => None,
         }
     }
@@ -127,7 +153,10 @@ impl BudgetError {
             | BudgetError::Expired { pool }
             | BudgetError::KeyConflict { pool, .. }
             | BudgetError::KeysFull { pool, .. }
-            | BudgetError::CarvedWindow { pool } => pool,
+            | BudgetError::CarvedWindow { pool }
+            | BudgetError::Carved { pool }
+            | BudgetError::ForeignPool { pool }
+            | BudgetError::Uncapped { pool, .. } => pool,
         }
     }
 
@@ -143,7 +172,10 @@ impl BudgetError {
             | BudgetError::Closed { .. }
             | BudgetError::Expired { .. }
             | BudgetError::KeyConflict { .. }
-            | BudgetError::CarvedWindow { .. } => Outlook::Never,
+            | BudgetError::CarvedWindow { .. }
+            | BudgetError::Carved { .. }
+            | BudgetError::ForeignPool { .. }
+            | BudgetError::Uncapped { .. } => Outlook::Never,
         }
     }
 
@@ -172,6 +204,10 @@ pub enum Outlook {
     /// It fits once enough of what is reserved now has been given back. To a reservation or a lease
     /// that asks for more, what it holds itself counts as reserved, too.
     AfterRelease,
+    /// It may fit once the caps have been raised: the call requests more than the cap leaves, but
+    /// not more than the ceiling up to which the caps may be raised. A pool without a ceiling never
+    /// says so.
+    AfterFunding,
     /// Neither time nor a release can make it fit: more is asked than the cap leaves beside what is
     /// used (under a [window](crate::Window), more than the cap), or it would fit only after
     /// the deadline.
@@ -193,6 +229,7 @@ impl fmt::Display for Outlook {
         f.pad(match self {
             Outlook::At(_) => "will fit in time",
             Outlook::AfterRelease => "may fit after a release",
+            Outlook::AfterFunding => "may fit after funding",
             Outlook::Never => "will never fit",
         })
     }
@@ -327,3 +364,64 @@ impl fmt::Display for DeadlineExceeded {
 }
 
 impl std::error::Error for DeadlineExceeded {}
+
+#[cfg(all(test, not(any(budget_pool_loom, budget_pool_shuttle))))]
+mod tests {
+    use super::*;
+
+    fn pool() -> Name {
+        Name::from("run\n17")
+    }
+
+    #[test]
+    fn p7_a_call_that_the_pools_cannot_be_meant_by_never_fits() {
+        let refusals = [
+            (
+                BudgetError::CarvedWindow { pool: pool() },
+                None,
+                "`run\\n17` is carved: a window would mint budget",
+            ),
+            (
+                BudgetError::Carved { pool: pool() },
+                None,
+                "`run\\n17` is carved: to set its used would falsify its share above",
+            ),
+            (
+                BudgetError::ForeignPool { pool: pool() },
+                None,
+                "`run\\n17` is not a pool of this tree",
+            ),
+            (
+                BudgetError::Uncapped { pool: pool(), axis: Axis::InputTokens },
+                Some(Axis::InputTokens),
+                "`run\\n17` has no cap on input tokens",
+            ),
+        ];
+        for (refusal, axis, text) in refusals {
+            assert_eq!(refusal.to_string(), text);
+            assert_eq!((refusal.pool(), refusal.axis()), ("run\n17", axis), "{text}");
+            assert_eq!(
+                (refusal.outlook(), refusal.retry_after()),
+                (Outlook::Never, None),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn p7_the_worse_outlook_is_the_greater() {
+        let now = Instant::now();
+        let from_best = [
+            (Outlook::At(now), "will fit in time"),
+            (Outlook::At(now + Duration::from_nanos(1)), "will fit in time"),
+            (Outlook::AfterRelease, "may fit after a release"),
+            (Outlook::AfterFunding, "may fit after funding"),
+            (Outlook::Never, "will never fit"),
+        ];
+        assert!(from_best.is_sorted_by(|(better, _), (worse, _)| better < worse));
+        for (outlook, text) in from_best {
+            assert_eq!(outlook.to_string(), text);
+            assert_eq!(format!("{outlook:>24}"), format!("{text:>24}"), "padded");
+        }
+    }
+}
