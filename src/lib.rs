@@ -50,7 +50,7 @@
 //! | **P4** | *No false refusal.* A call that fits, by the state at its one instant under the lock, is admitted (except one that would jump a queue, which says so). |
 //! | **P5** | *One instant.* A snapshot, of one pool or of a whole tree, is one state that really existed. |
 //! | **P6** | *Fair waiting.* Waiting reservations are granted first come, first served among those that compete; a small one cannot starve a large one. One that can no longer be met is told at once, instead of sleeping for ever; where time alone makes it so, at the next call or [by its deadline](BudgetPool::reserve_wait). |
-//! | **P7** | *Clear refusals.* A refusal changes nothing, and says which axis of which pool refused, what was asked, what was available, what the cap is, and whether it may fit later. |
+//! | **P7** | *Clear refusals.* A refusal changes nothing, and says which axis of which pool refused, how much was requested, how much was available, what the cap is, and whether the call may fit later. |
 //! | **P8** | *Time only when asked.* A call reads the clock only if its path (the pool and those above it) has a deadline or a window, if there is a live hold in the tree that may expire, or if the call itself takes a time or a key; [`snapshot_tree`](BudgetPool::snapshot_tree) also if a pool below has a window. Under the lock time never runs back: it is the later of what was read and what was last seen. |
 //!
 //! # The words

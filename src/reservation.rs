@@ -145,7 +145,7 @@ impl Reservation {
     /// let pool = BudgetPool::builder().tokens(1_000).build();
     /// let hold = pool.reserve(Amount::new().tokens(800))?;
     /// let refused = hold.try_commit(Amount::new().tokens(1_500)).unwrap_err();
-    /// assert_eq!(refused.error().to_string(), "tokens of `pool` exceeded: 700 asked, 200 available of 1000, may fit after a release");
+    /// assert_eq!(refused.error().to_string(), "tokens of `pool` exceeded: 700 requested, 200 available, cap 1000, may fit after a release");
     ///
     /// // It happened all the same: book it, with its overage.
     /// let receipt = refused.into_reservation().commit(Amount::new().tokens(1_500));

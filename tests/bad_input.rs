@@ -111,7 +111,7 @@ fn caps_do_not_shrink_below_what_is_used_or_held() {
     let error = pool.lower_caps(Caps::new().requests(5).tokens(21)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "tokens of `run` exceeded: 21 asked, 20 available of 100, may fit after a release"
+        "tokens of `run` exceeded: 21 requested, 20 available, cap 100, may fit after a release"
     );
     assert_eq!(pool.snapshot().requests.cap, Some(5), "all or nothing");
     pool.lower_caps(caps(u64::MAX)).unwrap_err();
@@ -125,7 +125,7 @@ fn a_cap_does_not_grow_past_what_a_u64_can_count() {
     let error = pool.raise_caps(Caps::new().requests(1).tokens(6)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "tokens of `run` exceeded: 6 asked, 5 available of 18446744073709551610, will never fit"
+        "tokens of `run` exceeded: 6 requested, 5 available, cap 18446744073709551610, will never fit"
     );
     assert_eq!(pool.snapshot().requests.cap, Some(1), "all or nothing");
     pool.raise_caps(Caps::new().tokens(5)).unwrap();
@@ -153,7 +153,7 @@ fn a_hold_does_not_shrink_or_split_below_nothing() {
     }
     assert_eq!(
         hold.shrink(Amount::new().tokens(11)).unwrap_err().to_string(),
-        "tokens of `run` exceeded: 11 asked, 10 available of 10, will never fit"
+        "tokens of `run` exceeded: 11 requested, 10 available, cap 10, will never fit"
     );
 }
 

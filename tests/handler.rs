@@ -275,7 +275,7 @@ async fn what_others_hold_is_worth_coming_back_for() {
     assert_eq!((second.status(), second.retry_after()), (429, Some("3")), "{second:?}");
     assert_eq!(
         second.error(),
-        "in flight of `solo` exceeded: 1 asked, 0 available of 1, may fit after a release"
+        "in flight of `solo` exceeded: 1 requested, 0 available, cap 1, may fit after a release"
     );
     assert_eq!(world.ask(&[SOLO], "Why?").await.status(), 200, "as the first one has ended");
     world.assert_settled();
@@ -358,7 +358,9 @@ async fn what_will_never_do_is_told_from_what_the_tenant_lacks() {
     let reply = world.ask(&[ACME], &"Why? ".repeat(600)).await;
     assert_eq!((reply.status(), reply.retry_after()), (413, None), "{reply:?}");
     assert!(
-        reply.error().starts_with("tokens of `this request` exceeded: 3100 asked, 3000 available"),
+        reply
+            .error()
+            .starts_with("tokens of `this request` exceeded: 3100 requested, 3000 available"),
         "{reply:?}"
     );
     world.service.tenant("acme").unwrap().close();

@@ -300,7 +300,7 @@ mod p3_no_leak {
         );
         assert_eq!(
             refused.error().to_string(),
-            "tokens of `run` exceeded: 41 asked, 40 available of 100, may fit after a release"
+            "tokens of `run` exceeded: 41 requested, 40 available, cap 100, may fit after a release"
         );
         assert_eq!(balance(&pool), [0, 60, 0]);
         let hold = refused.into_reservation();
@@ -703,19 +703,19 @@ mod p7_clear_refusals {
         let error = pool.record(Amount::new().usd(Usd::from_cents(12))).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "USD of `run-17` exceeded: 0.12 asked, 0.1 available of 0.1, will never fit"
+            "USD of `run-17` exceeded: 0.12 requested, 0.1 available, cap 0.1, will never fit"
         );
         let _hold = pool.reserve(Amount::new()).unwrap();
         let error = pool.reserve(Amount::new()).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "in flight of `run-17` exceeded: 1 asked, 0 available of 1, may fit after a release"
+            "in flight of `run-17` exceeded: 1 requested, 0 available, cap 1, may fit after a release"
         );
         pool.record(tokens(1)).unwrap();
         let error = pool.record(tokens(u64::MAX)).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "tokens of `run-17` exceeded: 18446744073709551615 asked, 18446744073709551614 available, will never fit"
+            "tokens of `run-17` exceeded: 18446744073709551615 requested, 18446744073709551614 available, will never fit"
         );
         assert_eq!(error.pool(), "run-17");
     }

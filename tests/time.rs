@@ -1508,15 +1508,15 @@ mod retry_after {
         let of_run = "tokens of `run` exceeded";
         assert_eq!(
             text(tokens(11)),
-            format!("{of_run}: 11 asked, 10 available of 100, will fit in 1.5s")
+            format!("{of_run}: 11 requested, 10 available, cap 100, will fit in 1.5s")
         );
         assert_eq!(
             text(tokens(91)),
-            format!("{of_run}: 91 asked, 10 available of 100, may fit after a release")
+            format!("{of_run}: 91 requested, 10 available, cap 100, may fit after a release")
         );
         assert_eq!(
             text(tokens(101)),
-            format!("{of_run}: 101 asked, 10 available of 100, will never fit")
+            format!("{of_run}: 101 requested, 10 available, cap 100, will never fit")
         );
         let run = || BudgetPool::builder().name("run");
         let expired = {
@@ -1535,7 +1535,7 @@ mod retry_after {
         let names: [(BudgetError, &str); 4] = [
             (expired, "the hold on `run` has expired"),
             (conflict.unwrap_err(), "key `job-17` of `run` stands for another amount"),
-            (full.unwrap_err(), "`run` remembers as many keys as it may: 2"),
+            (full.unwrap_err(), "keys of `run` full: capacity 2, will never fit"),
             (carved.unwrap_err(), "`run` is carved: a window would mint budget"),
         ];
         for (error, text) in names {
@@ -2331,7 +2331,7 @@ mod once {
         let (clock, pool) = pool_of(u64::MAX);
         (0..262_144).for_each(|key: u32| pool.record_once(key.to_string(), tokens(1)).unwrap());
         let full = pool.record_once("more", tokens(1)).unwrap_err();
-        assert_eq!(full.to_string(), "`run` remembers as many keys as it may: 262144");
+        assert_eq!(full.to_string(), "keys of `run` full: capacity 262144, will fit in 3600s");
         assert_eq!(full.retry_after(), Some(secs(3_600)));
         clock.advance(secs(3_600));
         pool.record_once("more", tokens(1)).unwrap();

@@ -1,5 +1,5 @@
-//! Refusals: which axis of which pool, what was asked, what there was, and whether it may fit later
-//! (P7).
+//! Refusals (P7): which axis of which pool, requested, available, cap, and whether the call may fit
+//! later.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use crate::types::name::Name;
 ///
 /// The order of refusal is: closed, deadline, queue, capacity.
 ///
-/// Its text is one line, whatever the names in it: what would break the line, or command a
-/// terminal, is escaped there.
+/// The text of a refusal uses the words of its methods and fields. It is one line, whatever the
+/// names in it: the text escapes a character that would break the line or command a terminal.
 ///
 /// ```
 /// use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Outlook};
@@ -21,7 +21,7 @@ use crate::types::name::Name;
 /// let pool = BudgetPool::builder().name("run-17").tokens(1_000).build();
 /// let error = pool.record(Amount::new().tokens(1_200)).unwrap_err();
 ///
-/// assert_eq!(error.to_string(), "tokens of `run-17` exceeded: 1200 asked, 1000 available of 1000, will never fit");
+/// assert_eq!(error.to_string(), "tokens of `run-17` exceeded: 1200 requested, 1000 available, cap 1000, will never fit");
 /// assert_eq!(error.axis(), Some(Axis::Tokens));
 /// assert_eq!(error.pool(), "run-17");
 /// assert_eq!(error.outlook(), Outlook::Never);
@@ -79,18 +79,19 @@ pub enum BudgetError {
         /// The key.
         key: Name,
     },
-    /// The pool remembers as many [keys](crate::PoolBuilder::idempotency_keys) as it may. To forget one before its
-    /// time could spend twice.
-    #[error("`{}` remembers as many keys as it may: {capacity}", .pool.in_line())]
+    /// The pool remembers as many [keys](crate::PoolBuilder::idempotency_keys) as its capacity.
+    /// Evicting a live key could spend twice.
+    #[error("keys of `{}` full: capacity {capacity}, {}",
+        .pool.in_line(), hope(*.outlook, *.retry_after))]
     #[non_exhaustive]
     KeysFull {
         /// The name of the pool that was called.
         pool: Name,
-        /// How many it remembers at most.
+        /// How many keys the pool remembers at most.
         capacity: usize,
-        /// When the next will be forgotten.
+        /// When the pool will forget the next key.
         outlook: Outlook,
-        /// How long from now.
+        /// How long from the refusal until that instant.
         retry_after: Option<Duration>,
     },
     /// A carved pool cannot have a [window](crate::PoolBuilder::window): each turn would make budget
@@ -241,8 +242,9 @@ impl fmt::Display for Outlook {
 /// order. The outlook is the worst over all that refuse. The figures are exact, of one instant
 /// (P5).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
-#[error("{axis} of `{}` exceeded: {} asked, {} available{}, {}",
-    .pool.in_line(), self.requested().number(), self.available().number(), self.of_cap(), self.hope())]
+#[error("{axis} of `{}` exceeded: {} requested, {} available{}, {}",
+    .pool.in_line(), self.requested().number(), self.available().number(), self.and_cap(),
+    hope(self.outlook, self.retry_after))]
 pub struct BudgetExceeded {
     pub(crate) axis: Axis,
     pub(crate) requested: u64,
@@ -260,7 +262,7 @@ impl BudgetExceeded {
         self.axis
     }
 
-    /// What was asked of that axis.
+    /// What the call requested of that axis.
     #[must_use]
     pub fn requested(&self) -> Quantity {
         Quantity::new(self.axis, self.requested)
@@ -302,14 +304,13 @@ impl BudgetExceeded {
         self.retry_after
     }
 
-    fn hope(&self) -> String {
-        self.retry_after
-            .map_or_else(|| self.outlook.to_string(), |after| format!("will fit in {after:?}"))
+    fn and_cap(&self) -> String {
+        self.cap().map(|cap| format!(", cap {}", cap.number())).unwrap_or_default()
     }
+}
 
-    fn of_cap(&self) -> String {
-        self.cap().map(|cap| format!(" of {}", cap.number())).unwrap_or_default()
-    }
+fn hope(outlook: Outlook, retry_after: Option<Duration>) -> String {
+    retry_after.map_or_else(|| outlook.to_string(), |after| format!("will fit in {after:?}"))
 }
 
 /// A refusal for lack of time: the deadline has passed, or what was asked for cannot be done before
