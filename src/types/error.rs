@@ -130,6 +130,52 @@ pub enum BudgetError {
 }
 
 impl BudgetError {
+    /// What kind of refusal this is, in one stable snake_case word: a label for logs and metrics.
+    /// A variant keeps its word for ever, and a new variant brings a word of its own.
+    ///
+    /// | variant | word |
+    /// | --- | --- |
+    /// | [`Exceeded`](BudgetError::Exceeded) | `exceeded` |
+    /// | [`DeadlineExceeded`](BudgetError::DeadlineExceeded) | `deadline_exceeded` |
+    /// | [`Queued`](BudgetError::Queued) | `queued` |
+    /// | [`Timeout`](BudgetError::Timeout) | `timeout` |
+    /// | [`Closed`](BudgetError::Closed) | `closed` |
+    /// | [`Expired`](BudgetError::Expired) | `expired` |
+    /// | [`KeyConflict`](BudgetError::KeyConflict) | `key_conflict` |
+    /// | [`KeysFull`](BudgetError::KeysFull) | `keys_full` |
+    /// | [`CarvedWindow`](BudgetError::CarvedWindow) | `carved_window` |
+    /// | [`Carved`](BudgetError::Carved) | `carved` |
+    /// | [`ForeignPool`](BudgetError::ForeignPool) | `foreign_pool` |
+    /// | [`Uncapped`](BudgetError::Uncapped) | `uncapped` |
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let pool = BudgetPool::builder().tokens(10).build();
+    /// let refused = pool.record(Amount::new().tokens(11)).unwrap_err();
+    /// assert_eq!((refused.kind(), refused.outlook().as_str()), ("exceeded", "never"));
+    ///
+    /// pool.close();
+    /// assert_eq!(pool.record(Amount::new().tokens(1)).unwrap_err().kind(), "closed");
+    /// ```
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            BudgetError::Exceeded(_) => "exceeded",
+            BudgetError::DeadlineExceeded(_) => "deadline_exceeded",
+            BudgetError::Queued { .. } => "queued",
+            BudgetError::Timeout { .. } => "timeout",
+            BudgetError::Closed { .. } => "closed",
+            BudgetError::Expired { .. } => "expired",
+            BudgetError::KeyConflict { .. } => "key_conflict",
+            BudgetError::KeysFull { .. } => "keys_full",
+            BudgetError::CarvedWindow { .. } => "carved_window",
+            BudgetError::Carved { .. } => "carved",
+            BudgetError::ForeignPool { .. } => "foreign_pool",
+            BudgetError::Uncapped { .. } => "uncapped",
+        }
+    }
+
     /// The axis that refused; `None` where none did by itself: a closed pool, a queue, a key.
     #[must_use]
     pub fn axis(&self) -> Option<Axis> {
@@ -216,6 +262,25 @@ pub enum Outlook {
 }
 
 impl Outlook {
+    /// The outlook in one stable snake_case word, without its instant: `at`, `after_release`,
+    /// `after_funding` or `never`. [`Display`](fmt::Display) gives a phrase for people.
+    ///
+    /// ```
+    /// use budget_pool::Outlook;
+    ///
+    /// assert_eq!(Outlook::AfterRelease.as_str(), "after_release");
+    /// assert_eq!(Outlook::AfterRelease.to_string(), "may fit after a release");
+    /// ```
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Outlook::At(_) => "at",
+            Outlook::AfterRelease => "after_release",
+            Outlook::AfterFunding => "after_funding",
+            Outlook::Never => "never",
+        }
+    }
+
     /// How long after `now` it names.
     pub(crate) fn after(self, now: Option<Instant>) -> Option<Duration> {
         match self {
@@ -368,61 +433,136 @@ impl std::error::Error for DeadlineExceeded {}
 
 #[cfg(all(test, not(any(budget_pool_loom, budget_pool_shuttle))))]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn pool() -> Name {
         Name::from("run\n17")
     }
 
+    fn exceeded(outlook: Outlook, retry_after: Option<Duration>) -> BudgetExceeded {
+        BudgetExceeded {
+            axis: Axis::Tokens,
+            requested: 11,
+            available: 10,
+            cap: Some(100),
+            pool: pool(),
+            outlook,
+            retry_after,
+        }
+    }
+
+    fn late() -> DeadlineExceeded {
+        let second = Duration::from_secs(1);
+        DeadlineExceeded {
+            pool: Some(pool()),
+            budget: second,
+            elapsed: second,
+            needed: Duration::ZERO,
+        }
+    }
+
+    /// The next variant after this one in declared order: a variant that is missing here does not
+    /// compile.
+    fn next(refusal: &BudgetError) -> Option<BudgetError> {
+        let pool = pool();
+        Some(match refusal {
+            BudgetError::Exceeded(_) => late().into(),
+            BudgetError::DeadlineExceeded(_) => BudgetError::Queued { pool },
+            BudgetError::Queued { .. } => {
+                BudgetError::Timeout { pool, waited: Duration::from_millis(20) }
+            }
+            BudgetError::Timeout { .. } => BudgetError::Closed { pool },
+            BudgetError::Closed { .. } => BudgetError::Expired { pool },
+            BudgetError::Expired { .. } => {
+                BudgetError::KeyConflict { pool, key: Name::from("job\u{2028}1") }
+            }
+            BudgetError::KeyConflict { .. } => BudgetError::KeysFull {
+                pool,
+                capacity: 2,
+                outlook: Outlook::At(Instant::now()),
+                retry_after: Some(Duration::from_secs(6)),
+            },
+            BudgetError::KeysFull { .. } => BudgetError::CarvedWindow { pool },
+            BudgetError::CarvedWindow { .. } => BudgetError::Carved { pool },
+            BudgetError::Carved { .. } => BudgetError::ForeignPool { pool },
+            BudgetError::ForeignPool { .. } => {
+                BudgetError::Uncapped { pool, axis: Axis::InputTokens }
+            }
+            BudgetError::Uncapped { .. } => return None,
+        })
+    }
+
     #[test]
-    fn p7_a_call_that_the_pools_cannot_be_meant_by_never_fits() {
-        let refusals = [
+    fn p7_every_variant_answers_for_its_kind_pool_axis_outlook_and_text() {
+        let kinds = [
             (
-                BudgetError::CarvedWindow { pool: pool() },
-                None,
-                "`run\\n17` is carved: a window would mint budget",
+                "exceeded",
+                Some(Axis::Tokens),
+                "never",
+                "tokens of `run\\n17` exceeded: 11 requested, 10 available, cap 100, will never fit",
             ),
             (
-                BudgetError::Carved { pool: pool() },
+                "deadline_exceeded",
+                Some(Axis::Deadline),
+                "never",
+                "deadline of `run\\n17` exceeded: 1s of 1s",
+            ),
+            ("queued", None, "after_release", "others wait in `run\\n17`"),
+            ("timeout", None, "after_release", "waited in vain in `run\\n17` for 20ms"),
+            ("closed", None, "never", "`run\\n17` is closed"),
+            ("expired", None, "never", "the hold on `run\\n17` has expired"),
+            (
+                "key_conflict",
                 None,
+                "never",
+                "key `job\\u{2028}1` of `run\\n17` stands for another amount",
+            ),
+            ("keys_full", None, "at", "keys of `run\\n17` full: capacity 2, will fit in 6s"),
+            ("carved_window", None, "never", "`run\\n17` is carved: a window would mint budget"),
+            (
+                "carved",
+                None,
+                "never",
                 "`run\\n17` is carved: to set its used would falsify its share above",
             ),
-            (
-                BudgetError::ForeignPool { pool: pool() },
-                None,
-                "`run\\n17` is not a pool of this tree",
-            ),
-            (
-                BudgetError::Uncapped { pool: pool(), axis: Axis::InputTokens },
-                Some(Axis::InputTokens),
-                "`run\\n17` has no cap on input tokens",
-            ),
+            ("foreign_pool", None, "never", "`run\\n17` is not a pool of this tree"),
+            ("uncapped", Some(Axis::InputTokens), "never", "`run\\n17` has no cap on input tokens"),
         ];
-        for (refusal, axis, text) in refusals {
-            assert_eq!(refusal.to_string(), text);
-            assert_eq!((refusal.pool(), refusal.axis()), ("run\n17", axis), "{text}");
-            assert_eq!(
-                (refusal.outlook(), refusal.retry_after()),
-                (Outlook::Never, None),
-                "{text}"
-            );
+        let all = std::iter::successors(Some(exceeded(Outlook::Never, None).into()), next);
+        let all: Vec<BudgetError> = all.collect();
+        assert_eq!(all.len(), kinds.len());
+        for (refusal, (kind, axis, outlook, text)) in all.iter().zip(kinds) {
+            assert_eq!((refusal.kind(), refusal.to_string().as_str()), (kind, text));
+            assert_eq!((refusal.pool(), refusal.axis()), ("run\n17", axis), "{kind}");
+            assert_eq!(refusal.outlook().as_str(), outlook, "{kind}");
+            let after = (kind == "keys_full").then_some(Duration::from_secs(6));
+            assert_eq!(refusal.retry_after(), after, "{kind}");
         }
+        let words: HashSet<&str> = all.iter().map(BudgetError::kind).collect();
+        assert_eq!(words.len(), kinds.len(), "no two kinds share a word");
     }
 
     #[test]
     fn p7_the_worse_outlook_is_the_greater() {
         let now = Instant::now();
         let from_best = [
-            (Outlook::At(now), "will fit in time"),
-            (Outlook::At(now + Duration::from_nanos(1)), "will fit in time"),
-            (Outlook::AfterRelease, "may fit after a release"),
-            (Outlook::AfterFunding, "may fit after funding"),
-            (Outlook::Never, "will never fit"),
+            (Outlook::At(now), "at", "will fit in time"),
+            (Outlook::At(now + Duration::from_nanos(1)), "at", "will fit in time"),
+            (Outlook::AfterRelease, "after_release", "may fit after a release"),
+            (Outlook::AfterFunding, "after_funding", "may fit after funding"),
+            (Outlook::Never, "never", "will never fit"),
         ];
-        assert!(from_best.is_sorted_by(|(better, _), (worse, _)| better < worse));
-        for (outlook, text) in from_best {
-            assert_eq!(outlook.to_string(), text);
-            assert_eq!(format!("{outlook:>24}"), format!("{text:>24}"), "padded");
+        assert!(from_best.is_sorted_by(|(better, ..), (worse, ..)| better < worse));
+        for (outlook, word, phrase) in from_best {
+            assert_eq!((outlook.as_str(), outlook.to_string().as_str()), (word, phrase));
+            assert_eq!(format!("{outlook:>24}"), format!("{phrase:>24}"), "padded");
+            let refusal = exceeded(outlook, None).to_string();
+            assert!(refusal.ends_with(&format!(", cap 100, {phrase}")), "{refusal}");
         }
+        let after = Some(Duration::from_millis(500));
+        let refusal = exceeded(Outlook::At(now), after).to_string();
+        assert!(refusal.ends_with(", cap 100, will fit in 500ms"), "{refusal}");
     }
 }
