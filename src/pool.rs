@@ -332,9 +332,9 @@ impl BudgetPool {
     ///
     /// # Errors
     /// [`Exceeded`](BudgetError::Exceeded) if a cap would no longer fit into a `u64` (then
-    /// `available` is how far it can rise); [`Closed`](BudgetError::Closed); on a carved pool
-    /// all that the parent's [`record`](BudgetPool::record) can answer. Nothing has changed
-    /// then.
+    /// `available` is how far it can rise, and `cap` is `u64::MAX`);
+    /// [`Closed`](BudgetError::Closed); on a carved pool all that the parent's
+    /// [`record`](BudgetPool::record) can answer. Nothing has changed then.
     pub fn raise_caps(&self, caps: Caps) -> Result<(), BudgetError> {
         self.handle.ask(|engine, at, now| engine.raise_caps(at, &caps, now))
     }

@@ -125,7 +125,7 @@ fn a_cap_does_not_grow_past_what_a_u64_can_count() {
     let error = pool.raise_caps(Caps::new().requests(1).tokens(6)).unwrap_err();
     assert_eq!(
         error.to_string(),
-        "tokens of `run` exceeded: 6 requested, 5 available, cap 18446744073709551610, will never fit"
+        "tokens of `run` exceeded: 6 requested, 5 available, cap 18446744073709551615, will never fit"
     );
     assert_eq!(pool.snapshot().requests.cap, Some(1), "all or nothing");
     pool.raise_caps(Caps::new().tokens(5)).unwrap();

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, ManualClock, Outlook, Snapshot, Usd,
+    Amount, Axis, BudgetError, BudgetExceeded, BudgetPool, Caps, ManualClock, Outlook, Snapshot,
+    Usd,
 };
 
 fn tokens(n: u64) -> Amount {
@@ -718,6 +719,81 @@ mod p7_clear_refusals {
             "tokens of `run-17` exceeded: 18446744073709551615 requested, 18446744073709551614 available, will never fit"
         );
         assert_eq!(error.pool(), "run-17");
+    }
+
+    fn exceeded<T: std::fmt::Debug>(answer: Result<T, BudgetError>) -> BudgetExceeded {
+        match answer.unwrap_err() {
+            BudgetError::Exceeded(exceeded) => exceeded,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn attempted_is_what_used_and_reserved_would_have_been() {
+        let root = BudgetPool::builder().name("root").tokens(1_000).in_flight(3).build();
+        let run = root.child().name("run").tokens(100).usd(Usd::from_nanos(10)).build();
+        let share = root.child().name("share").tokens(50).carved().build().unwrap();
+        run.record(tokens(30).usd(Usd::from_nanos(4))).unwrap();
+        let mut hold = run.reserve(tokens(20)).unwrap();
+        let strict = run.reserve(tokens(10)).unwrap();
+        let last = run.reserve(Amount::new()).unwrap();
+        let mut lease = run.lease(tokens(5)).unwrap();
+        // 65 of 100 are used or reserved in `run`, 115 of 1000 in `root`, all 3 are in flight.
+        let refusals = [
+            ("record", exceeded(run.record(tokens(36))), 36),
+            ("peek", exceeded(run.peek(tokens(36))), 36),
+            ("record_once", exceeded(run.record_once("job", tokens(37))), 37),
+            ("money", exceeded(run.record(usd(7))), 7),
+            ("reserve", exceeded(run.reserve(tokens(38))), 38),
+            ("a wait", exceeded(run.reserve_blocking(tokens(101))), 101),
+            ("in flight", exceeded(run.reserve(Amount::new())), 1),
+            ("lease", exceeded(run.lease(tokens(39)).map(drop)), 39),
+            ("a lease's record", exceeded(lease.record(tokens(5 + 40))), 40),
+            ("grow", exceeded(hold.grow(tokens(41))), 41),
+            ("a hold's record", exceeded(hold.record(tokens(20 + 42))), 42),
+            ("split", exceeded(hold.split(tokens(1))), 1),
+            ("above", exceeded(root.child().build().record(tokens(886))), 886),
+            ("carve", exceeded(root.child().tokens(887).carved().build()), 887),
+            ("a share that grows", exceeded(share.raise_caps(Caps::new().tokens(888))), 888),
+            ("lower_caps", exceeded(run.lower_caps(Caps::new().tokens(43))), 43),
+        ];
+        for (call, refusal, requested) in &refusals {
+            let pool = if refusal.pool() == "run" { &run } else { &root };
+            let balance = pool.snapshot().axis(refusal.axis()).unwrap();
+            let taken = balance.used.units() + balance.reserved.units();
+            assert_eq!(refusal.requested().units(), *requested, "{call}");
+            assert_eq!(refusal.attempted().units(), taken + requested, "{call}: {refusal}");
+            assert_eq!(refusal.attempted().axis(), refusal.axis(), "{call}");
+            assert!(refusal.attempted().units() > refusal.cap().unwrap().units(), "{call}");
+        }
+        let refused = exceeded(strict.try_commit(tokens(10 + 44)).map_err(|refused| {
+            let error = refused.error().clone();
+            refused.into_reservation().release();
+            error
+        }));
+        assert_eq!((refused.requested().units(), refused.attempted().units()), (44, 65 + 44));
+        drop((hold, last, lease));
+    }
+
+    #[test]
+    fn attempted_ends_at_the_last_number() {
+        let pool = BudgetPool::builder().name("run").tokens(100).build();
+        pool.record(tokens(30).requests(9)).unwrap();
+        let mut hold = pool.reserve(tokens(20)).unwrap();
+        let above_it = exceeded(pool.record(tokens(u64::MAX)));
+        let uncapped = exceeded(pool.record(Amount::new().requests(u64::MAX - 8)));
+        let beyond_all = exceeded(pool.raise_caps(Caps::new().tokens(u64::MAX)));
+        assert_eq!((uncapped.cap(), uncapped.available().units()), (None, u64::MAX - 9));
+        assert_eq!(beyond_all.cap().map(|cap| cap.units()), Some(u64::MAX));
+        assert_eq!(beyond_all.available().units(), u64::MAX - 100);
+        for refusal in [above_it, uncapped, beyond_all] {
+            assert_eq!(refusal.attempted().units(), u64::MAX, "{refusal}");
+        }
+        // A hold is what is available of itself, and the cap: nothing of it is taken.
+        for refusal in [exceeded(hold.shrink(tokens(21))), exceeded(hold.split(tokens(21)))] {
+            assert_eq!(refusal.cap().map(|cap| cap.units()), Some(20));
+            assert_eq!(refusal.attempted().units(), 21, "{refusal}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::admission::Tally;
 use super::nodes::NodeId;
 use crate::types::amount::Caps;
 use crate::types::axis::{NOTHING, Quantities};
-use crate::types::error::{BudgetError, Outlook};
+use crate::types::error::{BudgetError, BudgetExceeded, Outlook};
 use crate::types::snapshot::Snapshot;
 
 impl Engine {
@@ -40,7 +40,9 @@ impl Engine {
         if let Some(axis) = more.axes().find(beyond) {
             let headroom = node.ledger.headroom(axis);
             let requested = more.units()[axis];
-            return Err(node.exceeded(axis, requested, headroom, Outlook::Never, None).into());
+            let refusal = node.exceeded(axis, requested, headroom, Outlook::Never, None);
+            // Not the present cap, which refuses nothing here: the most that a cap can be.
+            return Err(BudgetExceeded { cap: Some(u64::MAX), ..refusal }.into());
         }
         if let Some(parent) = node.share_of() {
             // What will pay overage here is spent already, and was booked above when it was.

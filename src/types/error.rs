@@ -333,20 +333,49 @@ impl BudgetExceeded {
         Quantity::new(self.axis, self.requested)
     }
 
-    /// What was available in the pool that refused: of a call that names a reservation's part, what
-    /// is held; of [`raise_caps`](crate::BudgetPool::raise_caps) to a cap near `u64::MAX`, how far the cap
-    /// can rise.
+    /// What was available in the pool that refused, with two exceptions. Where a call names more of
+    /// a reservation than the reservation holds, it is what is held. Where
+    /// [`raise_caps`](crate::BudgetPool::raise_caps) would raise a cap beyond `u64::MAX`, it is how
+    /// far the cap can rise.
     #[must_use]
     pub fn available(&self) -> Quantity {
         Quantity::new(self.axis, self.available)
     }
 
-    /// The cap of the pool that refused (or what is held, where a reservation's part is more than
-    /// that). `None` on an axis without one, which refuses only what no longer fits into a
-    /// `u64` beside what it has counted.
+    /// The cap of the pool that refused, with two exceptions. Where a call names more of a
+    /// reservation than the reservation holds, it is what is held. Where
+    /// [`raise_caps`](crate::BudgetPool::raise_caps) would raise a cap beyond `u64::MAX`, it is that
+    /// number, the most that a cap can be.
+    ///
+    /// `None` on an axis without a cap. Such an axis refuses only what no longer fits into a `u64`
+    /// beside what it has counted.
     #[must_use]
     pub fn cap(&self) -> Option<Quantity> {
         self.cap.map(|cap| Quantity::new(self.axis, cap))
+    }
+
+    /// What `used + reserved` of the pool would have been after the call: the cap, less what was
+    /// available, plus what was requested, and at most `u64::MAX`. It exceeds the cap, unless the
+    /// cap is `u64::MAX` itself. An axis without a cap counts as one with a cap of `u64::MAX`.
+    ///
+    /// Of a call that names more of a reservation than it holds, this is what was
+    /// [requested](BudgetExceeded::requested). Of [`lower_caps`](crate::BudgetPool::lower_caps), it
+    /// counts the units that the cap was to lose as if they were reserved.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetError, BudgetPool};
+    ///
+    /// let pool = BudgetPool::builder().tokens(1_000).build();
+    /// pool.record(Amount::new().tokens(900))?;
+    /// let refused = pool.record(Amount::new().tokens(150)).unwrap_err();
+    /// let BudgetError::Exceeded(exceeded) = refused else { unreachable!() };
+    /// assert_eq!(exceeded.attempted().units(), 1_050);
+    /// # Ok::<(), BudgetError>(())
+    /// ```
+    #[must_use]
+    pub fn attempted(&self) -> Quantity {
+        let taken = self.cap.unwrap_or(u64::MAX).saturating_sub(self.available);
+        Quantity::new(self.axis, taken.saturating_add(self.requested))
     }
 
     /// The name of the pool that refused.

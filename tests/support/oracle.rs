@@ -953,7 +953,7 @@ impl Model {
                 axis: AXES[axis],
                 requested: raised[axis],
                 available: MAX - pool.cap(axis),
-                cap: pool.caps[axis],
+                cap: Some(MAX),
                 pool: name(id),
                 outlook: When::Never,
                 retry_after: None,
