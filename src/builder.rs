@@ -10,9 +10,11 @@ use crate::pool::BudgetPool;
 use crate::time::clock::{Clock, SharedClock};
 use crate::time::deadline::DeadlineBudget;
 use crate::time::window::Window;
-use crate::types::amount::Caps;
+use crate::types::amount::{Amount, Caps};
+use crate::types::axis::{Axis, AxisSet};
 use crate::types::error::BudgetError;
 use crate::types::name::Name;
+use crate::types::on_drop::OnDrop;
 use crate::types::usd::Usd;
 
 /// Builds a pool: [`Root`] for one that stands alone, [`Child`] and [`Carved`] for one below
@@ -29,6 +31,10 @@ pub struct PoolBuilder<Kind> {
     window: Option<Window>,
     /// How many idempotency keys are remembered, and for how long.
     keys: Option<(usize, Duration)>,
+    /// In a box, as is the ceiling: few pools have one, and each setter moves a builder.
+    used: Option<Box<Amount>>,
+    ceiling: Option<Box<Caps>>,
+    on_drop: Option<OnDrop>,
     kind: Kind,
 }
 
@@ -67,7 +73,7 @@ impl PoolDeadline {
     fn start(self, clock: &SharedClock, above: Option<&DeadlineBudget>) -> DeadlineBudget {
         match (self, above) {
             (PoolDeadline::Budget(budget), _) => budget.with_clock(clock.clone()),
-            (PoolDeadline::After(total), Some(above)) => above.narrowed_to(total),
+            (PoolDeadline::After(total), Some(above)) => above.child(total),
             (PoolDeadline::After(total), None) => {
                 DeadlineBudget::starting(clock.now(), total, clock.clone())
             }
@@ -101,6 +107,9 @@ impl<Kind> PoolBuilder<Kind> {
             deadline: None,
             window: None,
             keys: None,
+            used: None,
+            ceiling: None,
+            on_drop: None,
             kind,
         }
     }
@@ -112,38 +121,95 @@ impl<Kind> PoolBuilder<Kind> {
     }
 
     /// Caps all tokens.
-    pub fn tokens(self, tokens: u64) -> Self {
-        self.caps(Caps::new().tokens(tokens))
+    pub fn tokens(mut self, tokens: u64) -> Self {
+        self.caps = self.caps.tokens(tokens);
+        self
     }
 
     /// Caps the input tokens.
-    pub fn input_tokens(self, tokens: u64) -> Self {
-        self.caps(Caps::new().input_tokens(tokens))
+    pub fn input_tokens(mut self, tokens: u64) -> Self {
+        self.caps = self.caps.input_tokens(tokens);
+        self
     }
 
     /// Caps the output tokens.
-    pub fn output_tokens(self, tokens: u64) -> Self {
-        self.caps(Caps::new().output_tokens(tokens))
+    pub fn output_tokens(mut self, tokens: u64) -> Self {
+        self.caps = self.caps.output_tokens(tokens);
+        self
     }
 
     /// Caps the requests.
-    pub fn requests(self, requests: u64) -> Self {
-        self.caps(Caps::new().requests(requests))
+    pub fn requests(mut self, requests: u64) -> Self {
+        self.caps = self.caps.requests(requests);
+        self
     }
 
     /// Caps the money.
-    pub fn usd(self, usd: Usd) -> Self {
-        self.caps(Caps::new().usd(usd))
+    pub fn usd(mut self, usd: Usd) -> Self {
+        self.caps = self.caps.usd(usd);
+        self
     }
 
-    /// Caps the reservations that live at the same time.
-    pub fn in_flight(self, reservations: u64) -> Self {
-        self.caps(Caps::new().in_flight(reservations))
+    /// Caps the reservations that live at the same time, each by the
+    /// [slots](Amount::in_flight) that it takes.
+    pub fn in_flight(mut self, slots: u64) -> Self {
+        self.caps = self.caps.in_flight(slots);
+        self
+    }
+
+    /// Caps an axis: one of the [user's own](Axis::custom), or one that is known only when the
+    /// program runs. Money is in nano-USD. A [`Deadline`](Axis::Deadline) is not counted: it
+    /// changes nothing.
+    pub fn cap(mut self, axis: Axis, cap: u64) -> Self {
+        self.caps = self.caps.with(axis, cap);
+        self
+    }
+
+    /// Declares an axis of the [user's own](Axis::custom) without a cap: it counts in any case,
+    /// and refusals and snapshots of the whole tree call it by its label.
+    pub fn axis(mut self, axis: Axis) -> Self {
+        self.caps = self.caps.declaring(axis);
+        self
     }
 
     /// Sets the caps that are named here, beside those set already.
     pub fn caps(mut self, caps: Caps) -> Self {
         self.caps = self.caps.overlaid(caps);
+        self
+    }
+
+    /// What this pool has used already, as is known from elsewhere: after a restart in the middle of
+    /// a day. As by [`BudgetPool::set_used`] right after the build, and of this pool alone: tell
+    /// each pool of a tree its own figure, and none is booked twice. On an axis of its share a
+    /// [carved](PoolBuilder::carved) pool cannot have it: [`Carved`](BudgetError::Carved).
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool, Usd};
+    ///
+    /// let usd = |dollars| Amount::new().usd(Usd::from_dollars(dollars));
+    /// let day = BudgetPool::builder().usd(Usd::from_dollars(10)).used(usd(5)).build();
+    /// let agent = day.child().usd(Usd::from_dollars(6)).used(usd(4)).build();
+    ///
+    /// assert_eq!(day.snapshot().usd.used, Usd::from_dollars(5));
+    /// assert_eq!(agent.snapshot().usd.available, Some(Usd::from_dollars(2)));
+    /// ```
+    pub fn used(mut self, used: Amount) -> Self {
+        self.used = Some(Box::new(used));
+        self
+    }
+
+    /// How far the caps may still be [raised](BudgetPool::raise_caps), on the axes that are named:
+    /// as by [`BudgetPool::set_ceiling`].
+    pub fn ceiling(mut self, ceiling: Caps) -> Self {
+        self.ceiling = Some(Box::new(ceiling));
+        self
+    }
+
+    /// What a drop, or an [expiry](BudgetPool::reserve_for), does with what a reservation on this
+    /// pool still holds, and on the pools below that do not say otherwise.
+    /// [`Release`](OnDrop::Release) if no pool on the way up says so.
+    pub fn on_drop(mut self, on_drop: OnDrop) -> Self {
+        self.on_drop = Some(on_drop);
         self
     }
 
@@ -180,10 +246,11 @@ impl<Kind> PoolBuilder<Kind> {
         self
     }
 
-    /// How many keys of [`record_once`](BudgetPool::record_once) are remembered at most, and each
-    /// for how long. If not set: 262,144, for an hour. A time too long for an [`Instant`] is for
-    /// ever; one of zero remembers nothing. With a `capacity` of zero every call with a key is
-    /// refused.
+    /// How many keys of [`record_once`](BudgetPool::record_once) and
+    /// [`debit_once`](BudgetPool::debit_once) are remembered at most, and each for how long. If not
+    /// set, 262,144 keys are remembered for an hour: 72 new ones each second, about 50 MB if all are
+    /// used. A time too long for an [`Instant`] is for ever; one of zero remembers nothing. With a
+    /// `capacity` of zero every `record_once` is refused, and every `debit_once` is booked.
     pub fn idempotency_keys(mut self, capacity: usize, ttl: Duration) -> Self {
         self.keys = Some((capacity, ttl));
         self
@@ -202,7 +269,9 @@ impl<Kind> PoolBuilder<Kind> {
         let name = self.name.unwrap_or(Name::DEFAULT);
         let window = self.window.map(|window| Refill::start(window, clock.now()));
         let keys = self.keys.map(|(most, ttl)| Keys::new(most, ttl));
-        (Spec { name, caps: self.caps, deadline, window, keys }, budget)
+        let Self { caps, used, ceiling, on_drop, .. } = self;
+        let spec = Spec { name, caps, deadline, window, keys, used, ceiling, on_drop };
+        (spec, budget)
     }
 }
 
@@ -274,8 +343,17 @@ impl PoolBuilder<Child> {
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
     pub fn carved(self) -> PoolBuilder<Carved> {
-        let PoolBuilder { name, caps, deadline, window, keys, kind } = self;
-        PoolBuilder { name, caps, deadline, window, keys, kind: Carved { parent: kind.parent } }
+        PoolBuilder {
+            name: self.name,
+            caps: self.caps,
+            deadline: self.deadline,
+            window: self.window,
+            keys: self.keys,
+            used: self.used,
+            ceiling: self.ceiling,
+            on_drop: self.on_drop,
+            kind: Carved { parent: self.kind.parent },
+        }
     }
 
     /// The pool.
@@ -292,8 +370,13 @@ impl PoolBuilder<Carved> {
     ///
     /// # Errors
     /// As the parent's [`reserve`](BudgetPool::reserve); and
-    /// [`CarvedWindow`](BudgetError::CarvedWindow).
+    /// [`CarvedWindow`](BudgetError::CarvedWindow), or [`Carved`](BudgetError::Carved) if it is to
+    /// have [used](PoolBuilder::used) some of its share already.
     pub fn build(self) -> Result<BudgetPool, BudgetError> {
+        let used = self.used.as_ref().map_or(AxisSet::EMPTY, |used| used.quantities().axes());
+        if !used.intersection(self.caps.quantities().axes()).is_empty() {
+            return Err(BudgetError::Carved { pool: self.name.unwrap_or(Name::DEFAULT) });
+        }
         if self.window.is_some() {
             return Err(BudgetError::CarvedWindow { pool: self.name.unwrap_or(Name::DEFAULT) });
         }
@@ -311,6 +394,9 @@ impl<Kind: fmt::Debug> fmt::Debug for PoolBuilder<Kind> {
             .field("deadline", &self.deadline)
             .field("window", &self.window)
             .field("keys", &self.keys)
+            .field("used", &self.used)
+            .field("ceiling", &self.ceiling)
+            .field("on_drop", &self.on_drop)
             .field("kind", &self.kind)
             .finish()
     }

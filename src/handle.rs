@@ -209,7 +209,7 @@ impl Handle {
     pub(crate) fn record(&self, amount: &Quantities) -> Result<(), BudgetError> {
         let begun = match self.quick(self.timed) {
             Ok(mut engine) => {
-                if engine.try_record(self.node, amount.units()) {
+                if engine.try_record(self.node, amount) {
                     return Ok(());
                 }
                 return refuse(engine, self.node, *amount);
@@ -225,32 +225,32 @@ impl Handle {
     }
 
     #[inline(always)]
-    pub(crate) fn reserve(&self, amount: &Quantities) -> Result<HoldKey, BudgetError> {
+    pub(crate) fn reserve(&self, held: &Quantities) -> Result<HoldKey, BudgetError> {
         let begun = match self.quick(self.timed) {
             Ok(mut engine) => {
-                if let Some(key) = engine.try_reserve(self.node, amount) {
+                if let Some(key) = engine.try_reserve(self.node, held) {
                     return Ok(key);
                 }
-                return refuse(engine, self.node, Engine::held_by(amount));
+                return refuse(engine, self.node, *held);
             }
             Err(busy) => busy,
         };
-        self.reserve_slowly(begun, *amount)
+        self.reserve_slowly(begun, *held)
     }
 
     #[inline(never)]
-    fn reserve_slowly(&self, begun: Begun<'_>, amount: Quantities) -> Result<HoldKey, BudgetError> {
-        self.ask_on(begun, |engine, at, now| engine.reserve(at, &amount, now))
+    fn reserve_slowly(&self, begun: Begun<'_>, held: Quantities) -> Result<HoldKey, BudgetError> {
+        self.ask_on(begun, |engine, at, now| engine.reserve(at, &held, now))
     }
 
     #[inline(always)]
-    pub(crate) fn end(&self, key: HoldKey, how: End<'_>) -> Booked {
+    pub(crate) fn end(&self, key: HoldKey, how: End<'_>, booked: &mut Booked) {
         let begun = match self.quick(self.windowed) {
-            Ok(mut engine) if engine.is_live(key) => return engine.end_live(key, how),
+            Ok(mut engine) if engine.is_live(key) => return engine.end_live(key, how, booked),
             Ok(engine) => Some(engine),
             Err(busy) => busy,
         };
-        self.end_slowly(begun, key, how)
+        *booked = self.end_slowly(begun, key, how);
     }
 
     #[inline(never)]
@@ -301,6 +301,11 @@ type Begun<'a> = Option<MutexGuard<'a, Engine>>;
 
 /// The full transitions.
 impl Handle {
+    /// Whether two pools belong to one tree.
+    pub(crate) fn is_of_tree(&self, other: &Handle) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// A transition that needs no time.
     #[inline]
     pub(crate) fn enter<R>(&self, transition: impl FnOnce(&mut Engine, NodeId) -> R) -> R {
@@ -346,6 +351,19 @@ impl Handle {
     ) -> R {
         let read_clock = || Some(self.now());
         self.transition(begun, self.timed, Engine::may_expire, read_clock, transition)
+    }
+
+    /// A transition of two pools of a tree: it is told the time if the way of either has a window.
+    pub(crate) fn tell_both<R>(
+        &self,
+        other: &Handle,
+        transition: impl FnOnce(&mut Engine, [NodeId; 2], Option<Instant>) -> R,
+    ) -> R {
+        let timed = self.windowed || other.windowed;
+        let read_clock = || self.try_now();
+        self.transition(None, timed, Engine::may_expire, read_clock, |engine, at, now| {
+            transition(engine, [at, other.node], now)
+        })
     }
 
     /// A transition that takes a time.

@@ -6,20 +6,52 @@ use crate::engine::{Booked, HoldKey};
 use crate::pool::BudgetPool;
 use crate::reservation::Receipt;
 use crate::types::amount::Amount;
-use crate::types::axis::{NOTHING, Quantities, Units};
+use crate::types::axis::{Labels, NOTHING, Quantities, Units, on_each_lane};
 use crate::types::error::BudgetError;
 
 /// A worker's own share of a pool, from [`BudgetPool::lease`]. It keeps its pool alive.
 ///
-/// What is spent from the share touches nothing that other threads touch. It is spent within what
-/// the pool has reserved for it, so that P1 holds at every instant. The pool learns of it at the
-/// next refill, at [`settle`](Lease::settle), or when the lease is dropped: until then its `used`
-/// lags behind, and `reserved` covers what is missing.
+/// A lease is for spending in the hot loop of a thread, and not for lending: its
+/// [`record`](Lease::record) spends for good, as [`BudgetPool::record`] does. A
+/// [`Reservation`](crate::Reservation) is for units that come back.
 ///
-/// So do other things that happen to the pool: a [`close`](BudgetPool::close) and the deadline
-/// reach the lease at its next refill, which is refused; what was spent before a
-/// [`reset`](BudgetPool::reset) or a [window](crate::Window)'s turn, and not yet settled, settles
-/// into the new period.
+/// The share is empty at first, so that a worker can always start. A `record` that the share covers
+/// touches nothing that other threads touch. Any other `record` asks the pool for what is missing,
+/// and the pool refills the share.
+///
+/// Choose a batch that a worker spends in about a millisecond, and no larger than the cap divided by
+/// ten times the number of workers, so that all shares together hold a tenth of the cap at most.
+///
+/// ```
+/// use budget_pool::{Amount, BudgetPool};
+///
+/// let pool = BudgetPool::builder().requests(1_000).build();
+/// let mut lease = pool.lease(Amount::new().requests(25));
+///
+/// // The share is empty: the pool admits the request, and fills the share.
+/// lease.record(Amount::new().requests(1))?;
+/// assert_eq!(lease.remaining(), Amount::new().requests(25));
+///
+/// // The share covers this one: the pool will learn of it later.
+/// lease.record(Amount::new().requests(1))?;
+/// let requests = pool.snapshot().requests;
+/// assert_eq!((requests.used, requests.reserved), (1, 25));
+///
+/// drop(lease);
+/// let requests = pool.snapshot().requests;
+/// assert_eq!((requests.used, requests.reserved), (2, 0));
+/// # Ok::<(), budget_pool::BudgetError>(())
+/// ```
+///
+/// # What the pool knows
+///
+/// The pool has reserved the share before any of it is spent, so that P1 holds at every instant. The
+/// pool learns of a spend at the next refill, at [`settle`](Lease::settle), or when the lease is
+/// dropped: until then `used` lags behind, and `reserved` covers the difference.
+///
+/// The lease learns of its pool as late. A [`close`](BudgetPool::close) and the deadline reach it at
+/// its next refill, which is refused. A spend before a [`reset`](BudgetPool::reset) or a
+/// [window](crate::Window)'s turn that is settled after it counts in the new period.
 ///
 /// | event | left of the share | spent |
 /// | --- | --- | --- |
@@ -29,73 +61,74 @@ use crate::types::error::BudgetError;
 ///
 /// # How much can be stranded
 ///
-/// What is left in a lease cannot be spent by others until it is dropped. On each axis:
+/// Nobody else can spend what is left of a share until the lease is dropped. On each axis:
 ///
-/// - That is never more than its batch, which [`lease`](BudgetPool::lease) takes as a whole,
-///   however low the pool is. It falls until the next refill.
-/// - A refill takes, beyond what was asked, no more than fills the batch, and no more than an
-///   eighth of what is free then (in the pool of the path that has least). So a share that ran
-///   short is filled to an eighth of that at most. On an axis that did not run short what was left
-///   stays, and is filled up likewise: name the axes of a batch in the proportion in which they are
+/// - A refill takes no more than the batch has room for, and no more than an eighth of what is
+///   [available](crate::AxisSnapshot::available) after the `record` that caused it. Of fewer than 8
+///   available units it takes none, and none while others wait for them.
+/// - So a share is never more than its batch, and never more than what was left of it at its last
+///   refill plus an eighth of what was available then. On the axis that ran short nothing was left.
+///   On another axis of the batch there may be: name the axes in the proportion in which they are
 ///   spent.
-/// - Of less than 8 free units a refill takes none: the last units of a pool go to whoever asks for
-///   them.
-/// - A refused call has counted its own share as well: of what was asked beyond that, there was
-///   more than the pool had free. So what is unspent of a cap at a refusal is what is left of the
-///   own share, what is free, and what other leases, reservations and carved children hold; no
+/// - A refused `record` has counted its own share: what it asked beyond the share was more than
+///   there was available. So the unspent part of a cap at a refusal is what is left of the own
+///   share, what is available, and what other leases, reservations and carved children hold; no
 ///   more.
 #[must_use = "a lease that is dropped goes back"]
 pub struct Lease {
     pool: BudgetPool,
     key: HoldKey,
     batch: Quantities,
-    /// Of the share that the pool knows of. The rest has been spent.
+    /// What is left of the share that the pool knows of. The difference has been spent.
     left: Units,
+    labels: Labels,
 }
 
 impl Lease {
     pub(crate) fn new(pool: BudgetPool, key: HoldKey, batch: Amount) -> Lease {
-        let batch = *batch.quantities();
-        Lease { pool, key, batch, left: *batch.units() }
+        Lease { pool, key, batch: *batch.quantities(), left: NOTHING, labels: batch.labels() }
     }
 
-    /// Asks and spends in one step: from the share if it covers the amount. If not, what is missing
-    /// is taken from the pool, and the share is filled up to the batch again, or less where the
-    /// pool runs low or others wait (P6).
+    /// Spends the amount: from the share if the share covers it. If not, the pool is asked for what
+    /// is missing, as by [`BudgetPool::record`], and then fills the share up to the batch, or [less
+    /// where it runs low or others wait](Lease#how-much-can-be-stranded).
     ///
-    /// What is above the batch, or on an axis that the batch does not name, always comes from the
-    /// pool: name in the batch every axis that is spent.
+    /// The pool is asked each time for what is above the batch, and for an axis that the batch does
+    /// not name: name in the batch every axis that is spent.
     ///
     /// # Errors
-    /// As [`BudgetPool::record`], for what is beyond the share. Nothing has been spent then; what
-    /// was spent before has been settled.
+    /// As [`BudgetPool::record`], for what is beyond the share. Nothing of the amount is spent then,
+    /// and the share is as it was; the spends before have been settled.
     #[inline]
     pub fn record(&mut self, amount: Amount) -> Result<(), BudgetError> {
         if self.take(amount.quantities().units()) { Ok(()) } else { self.record_beyond(&amount) }
     }
 
-    /// Tells of a spend that happened. Always booked (P2): from the share, and what is beyond it
-    /// from the pool.
+    /// Books a spend that happened (P2): from the share, and from the pool what is beyond it. A debit
+    /// refills nothing.
     pub fn debit(&mut self, amount: Amount) -> Receipt {
         if self.take(amount.quantities().units()) {
-            return Receipt(Booked::new(amount.quantities(), NOTHING, false));
+            let booked = Booked::new(amount.quantities(), NOTHING, false);
+            return Receipt::new(booked, amount.labels());
         }
         let Lease { pool, key, left, .. } = self;
-        Receipt(
-            pool.handle()
-                .tell(|engine, _, now| engine.debit_leased(*key, left, amount.quantities(), now)),
-        )
+        let booked = pool
+            .handle()
+            .tell(|engine, _, now| engine.debit_leased(*key, left, amount.quantities(), now));
+        Receipt::new(booked, amount.labels())
     }
 
-    /// Tells the pool what has been spent since it was last told. The share stays.
+    /// Tells the pool what has been spent since it was last told. What is left of the share stays.
     pub fn settle(&mut self) {
         self.pool.handle().tell(|engine, _, now| engine.settle_lease(self.key, &self.left, now));
     }
 
-    /// What is left of the share.
+    /// What is left of the share, on each axis of the batch: zero before the first
+    /// [`record`](Lease::record).
     #[must_use]
     pub fn remaining(&self) -> Amount {
-        Amount::from(Quantities::each(self.batch.axes(), |axis| self.left[axis]))
+        let left = Quantities::each(self.batch.axes(), |axis| self.left[axis]);
+        Amount::reported(left, self.labels)
     }
 
     /// The pool that this is a share of.
@@ -104,12 +137,12 @@ impl Lease {
         &self.pool
     }
 
-    /// Spends from the share, on all axes or on none. Without a branch on each axis: they take
+    /// Spends from the share, on all axes or on none. It has no branch on each axis: branches take
     /// longer than the rest.
     #[inline]
     fn take(&mut self, units: &Units) -> bool {
         let mut is_short = false;
-        let left: Units = std::array::from_fn(|axis| {
+        let left = on_each_lane(|axis| {
             let (left, short) = self.left[axis].overflowing_sub(units[axis]);
             is_short |= short;
             left
@@ -122,7 +155,7 @@ impl Lease {
 
     #[cold]
     fn record_beyond(&mut self, amount: &Amount) -> Result<(), BudgetError> {
-        let Lease { pool, key, batch, left } = self;
+        let Lease { pool, key, batch, left, .. } = self;
         pool.handle()
             .ask(|engine, _, now| engine.record_leased(*key, left, amount.quantities(), batch, now))
     }

@@ -3,27 +3,37 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use budget_pool::{Amount, BudgetPool, Usd};
+//! use budget_pool::{Amount, BudgetPool, OnDrop, Usd};
 //!
-//! # struct Reply { input: u64, output: u64, cost: Usd }
-//! # fn call_llm(_: &str, _: Option<Duration>) -> Result<Reply, std::io::Error> {
-//! #     Ok(Reply { input: 1_480, output: 212, cost: Usd::from_micros(7_620) })
+//! # struct Reply { input: u64, output: u64, dollars: f64 }
+//! # #[derive(Debug, thiserror::Error)] #[error("the call failed")] struct Failure { is_billed: bool }
+//! # fn call_llm(_: &str, _: Option<Duration>) -> Result<Reply, Failure> {
+//! #     Ok(Reply { input: 1_480, output: 212, dollars: 0.00762 })
 //! # }
 //! let pool = BudgetPool::builder()
 //!     .name("run-17")
 //!     .tokens(1_000_000)
 //!     .usd("10.00".parse()?)
 //!     .deadline(Duration::from_secs(60))
+//!     .on_drop(OnDrop::Commit) // what was begun and cut off is billed
 //!     .build();
 //!
 //! // Known beforehand: ask and spend in one step.
 //! pool.record(Amount::new().tokens(1_200).usd(Usd::from_micros(3_600)))?;
 //!
-//! // Known afterwards: hold an estimate, then settle the real figures.
-//! let estimate = Usd::from_cents(1);
-//! let hold = pool.reserve(Amount::new().input_tokens(1_500).output_tokens(500).usd(estimate))?;
-//! let reply = call_llm("...", hold.time_left())?; // `?` here gives the hold back
-//! hold.commit(Amount::new().input_tokens(reply.input).output_tokens(reply.output).usd(reply.cost));
+//! // Known afterwards: hold the most that it can cost. Cut off anywhere below, that is booked.
+//! let most = Amount::new().input_tokens(1_500).output_tokens(500).usd(Usd::from_cents(1));
+//! let hold = pool.reserve(most)?;
+//! let reply = match call_llm("...", hold.time_left()) {
+//!     Err(failure) if !failure.is_billed => {
+//!         hold.release(); // the provider says so, by a 429 for instance
+//!         return Err(failure.into());
+//!     }
+//!     reply => reply?,
+//! };
+//! let cost = Usd::try_from_dollars_f64(reply.dollars)?;
+//! // Settle the real figures.
+//! hold.commit(Amount::new().input_tokens(reply.input).output_tokens(reply.output).usd(cost));
 //!
 //! let snap = pool.snapshot();
 //! assert_eq!(snap.usd.used.to_string(), "0.01122");
@@ -37,16 +47,17 @@
 //!
 //! # What is promised
 //!
-//! One distinction runs through all of it. **Admission** may be refused: may I spend? A **fact**
-//! never is: this was spent. [`record`](BudgetPool::record) and [`reserve`](BudgetPool::reserve)
-//! ask; [`commit`](Reservation::commit) and [`debit`](BudgetPool::debit) tell. Each promise is
-//! tested by its number: `cargo test p1_` runs the tests of P1.
+//! One distinction runs through all of it. **Admission** may be refused: may I spend?
+//! [`record`](BudgetPool::record) and [`reserve`](BudgetPool::reserve) ask. **Accounting** never
+//! is: this was spent, this was given back. [`commit`](Reservation::commit),
+//! [`debit`](BudgetPool::debit) and [`credit`](BudgetPool::credit) tell. Each promise is tested by
+//! its number: `cargo test p1_` runs the tests of P1.
 //!
 //! | | promise |
 //! | --- | --- |
 //! | **P1** | *Cap.* On every counted axis of every pool, at every instant, `used + reserved <= cap`: whatever the interleaving, the arithmetic or the order of calls. One call spends on all its axes, in all the pools it charges, or on none. |
-//! | **P2** | *Nothing lost.* A fact is always booked; what does not fit is `overage`. The true spend of a period is `used + overage`. Freed or added capacity pays the overage first. |
-//! | **P3** | *No leak.* Every reserved unit has exactly one live owner: a reservation, a lease, a carved child, or a wait that was granted and not yet collected. Drop, panic, early return, cancelled future, expiry: it goes back, once. |
+//! | **P2** | *Nothing lost.* What the pool is told is always booked; what does not fit is `overage`. The true spend of a period is `used + overage`. Capacity that is freed, credited or added pays the overage first. `spent` is what was debited and committed less what was credited, over the pool's life. |
+//! | **P3** | *No leak.* Every reserved unit has exactly one live owner: a reservation, a lease, a carved child, or a wait that was granted and not yet collected. Drop, panic, early return, cancelled future, expiry: it goes back or is booked, once, by a rule that the user chose ([`OnDrop`]), and a counter of the [`Snapshot`] shows it. |
 //! | **P4** | *No false refusal.* A call that fits, by the state at its one instant under the lock, is admitted (except one that would jump a queue, which says so). |
 //! | **P5** | *One instant.* A snapshot, of one pool or of a whole tree, is one state that really existed. |
 //! | **P6** | *Fair waiting.* Waiting reservations are granted first come, first served among those that compete; a small one cannot starve a large one. One that can no longer be met is told at once, instead of sleeping for ever; where time alone makes it so, at the next call or [by its deadline](BudgetPool::reserve_wait). |
@@ -64,18 +75,18 @@
 //! | reserved | promised to live owners |
 //! | available | what can really be spent now, in this pool and those above it |
 //! | overage | real spend that did not fit under the cap |
-//! | spent | all true spend since the pool was built; never falls |
+//! | spent | all true spend since the pool was built, less what was credited |
 //! | period | from build, [`reset`](BudgetPool::reset) or a [window](Window)'s turn to the next one |
 //! | carve | a share of a pool's caps that is [reserved](PoolBuilder::carved) for one child |
 //!
 //! # What becomes of a hold
 //!
-//! | event | held part | already settled part |
+//! | event | held part | metered part |
 //! | --- | --- | --- |
-//! | [`commit`](Reservation::commit) | replaced by the actual amount, however large | stays |
-//! | drop, `?`, panic, cancelled task | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
+//! | [`commit`](Reservation::commit) | replaced by the real total, however large | counted in the total, up or down |
+//! | drop, `?`, panic, cancelled task | as [`OnDrop`] says: released, or settled | stays |
 //! | [`std::mem::forget`] | held for ever, unless it expires | stays |
-//! | it [expires](BudgetPool::reserve_for) | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
+//! | it [expires](BudgetPool::reserve_for) | as [`OnDrop`] says: released, or settled | stays |
 //! | pool [reset](BudgetPool::reset), or its [window](Window) turns | still held, settles into the new period | belongs to the old period |
 //! | pool [closed](BudgetPool::close), deadline passed | can still be committed, debited, shrunk or released | stays |
 //!
@@ -201,23 +212,27 @@ mod tests;
 mod time;
 mod types;
 mod wait;
+mod weak;
 
 pub use builder::{Carved, Child, PoolBuilder, PoolDeadline, Root};
 pub use lease::Lease;
 pub use pool::BudgetPool;
-pub use reservation::{CommitRefused, Receipt, Reservation};
+pub use reservation::{CommitRefused, MergeRefused, Receipt, Reservation};
 pub use time::clock::{Clock, ManualClock, SystemClock};
 pub use time::deadline::{
     Call, DeadlineBudget, DeadlineBuilder, InvalidDeadline, ParseGrpcTimeoutError,
 };
 pub use time::window::Window;
-pub use types::amount::{Amount, Caps};
-pub use types::axis::{Axis, Quantity};
+pub use types::amount::{Amount, Caps, QuantityIter};
+pub use types::axis::{Axis, CustomAxis, ParseAxisError, Quantity};
 pub use types::error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
 pub use types::name::Name;
+pub use types::on_drop::OnDrop;
+pub use types::once::Once;
 pub use types::snapshot::{AxisSnapshot, Holder, Snapshot, TreeSnapshot};
 pub use types::usd::{ParseUsdError, TryFromF64Error, Usd};
 pub use wait::{Closed, Wait};
+pub use weak::WeakPool;
 
 /// The README's example runs, too.
 #[cfg(doctest)]

@@ -2,6 +2,7 @@
 
 use std::cell::OnceCell;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::builder::{Child, PoolBuilder, Root};
@@ -9,13 +10,14 @@ use crate::engine::Engine;
 use crate::handle::Handle;
 use crate::lease::Lease;
 use crate::reservation::{Receipt, Reservation};
-use crate::sync::Arc;
 use crate::time::deadline::DeadlineBudget;
 use crate::types::amount::{Amount, Caps};
 use crate::types::error::BudgetError;
 use crate::types::name::Name;
+use crate::types::once::Once;
 use crate::types::snapshot::{Holder, Snapshot, TreeSnapshot};
 use crate::wait::{Closed, Wait};
+use crate::weak::WeakPool;
 
 /// One budget shared by many tasks or threads.
 ///
@@ -47,7 +49,11 @@ pub struct BudgetPool {
 
 impl BudgetPool {
     pub(crate) fn new(handle: Handle) -> BudgetPool {
-        BudgetPool { handle: Arc::new(handle) }
+        BudgetPool::from_handle(Arc::new(handle))
+    }
+
+    pub(crate) fn from_handle(handle: Arc<Handle>) -> BudgetPool {
+        BudgetPool { handle }
     }
 
     #[inline]
@@ -100,14 +106,15 @@ impl BudgetPool {
         self.handle.record(amount.quantities())
     }
 
-    /// Asks for a hold on the amount, and one in flight. Never waits.
+    /// Asks for a hold on the amount, and for one slot in flight, or as many as the amount
+    /// [names](Amount::in_flight). Never waits.
     ///
     /// # Errors
     /// As [`record`](BudgetPool::record), and [`Queued`](BudgetError::Queued) before capacity is
     /// looked at, if others wait in this pool, or in one above it that caps what is asked (P6).
     #[inline]
     pub fn reserve(&self, amount: Amount) -> Result<Reservation, BudgetError> {
-        let key = self.handle.reserve(amount.quantities())?;
+        let key = self.handle.reserve(&amount.held())?;
         Ok(Reservation::new(self.clone(), key))
     }
 
@@ -143,7 +150,7 @@ impl BudgetPool {
     pub fn reserve_for(&self, amount: Amount, ttl: Duration) -> Result<Reservation, BudgetError> {
         let key = self
             .handle
-            .ask_at(|engine, at, now| engine.reserve_for(at, amount.quantities(), ttl, now))?;
+            .ask_at(|engine, at, now| engine.reserve_for(at, &amount.held(), ttl, now))?;
         Ok(Reservation::new(self.clone(), key))
     }
 
@@ -157,12 +164,12 @@ impl BudgetPool {
     /// after the deadline, and when closed: it was spent.
     ///
     /// ```
-    /// use budget_pool::{Amount, BudgetError, BudgetPool};
+    /// use budget_pool::{Amount, BudgetError, BudgetPool, Once};
     ///
     /// let pool = BudgetPool::builder().tokens(1_000).build();
-    /// for _attempt in 0..3 {
-    ///     pool.record_once("job-17", Amount::new().tokens(600))?;
-    /// }
+    /// let job = Amount::new().tokens(600);
+    /// assert_eq!(pool.record_once("job-17", job)?, Once::Now);
+    /// assert_eq!(pool.record_once("job-17", job)?, Once::Before); // a retry
     /// assert_eq!(pool.snapshot().tokens.used, 600);
     ///
     /// let other = pool.record_once("job-17", Amount::new().tokens(5));
@@ -175,14 +182,18 @@ impl BudgetPool {
     /// known: as [`record`](BudgetPool::record), and before capacity is looked at
     /// [`KeysFull`](BudgetError::KeysFull), with the instant at which there will be room for
     /// one.
-    pub fn record_once(&self, key: impl Into<Name>, amount: Amount) -> Result<(), BudgetError> {
+    pub fn record_once(&self, key: impl Into<Name>, amount: Amount) -> Result<Once, BudgetError> {
         let key = key.into();
         self.handle.ask_at(|engine, at, now| engine.record_once(at, key, &amount, now))
     }
 
-    /// Takes a worker's own share of so much, to spend from without touching the pool: for the hot
-    /// loop of a thread pool. The share is not in flight, does not expire, and is
-    /// [refilled](Lease::record) up to the batch. Never waits.
+    /// A worker's own share of so much, to spend from without touching the pool: for spending in
+    /// the hot loop of a thread pool, and not for lending, as what it spends is spent. The share is
+    /// not in flight, does not expire, is empty at first, and is [refilled](Lease::record) up to
+    /// the batch by a call that it does not cover. This asks nothing of the pool and cannot fail.
+    ///
+    /// Choose the batch so large that a worker spends it in about a millisecond, and no larger than
+    /// the cap divided by ten times the number of workers.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -191,19 +202,16 @@ impl BudgetPool {
     /// std::thread::scope(|scope| {
     ///     for _worker in 0..4 {
     ///         scope.spawn(|| {
-    ///             let mut lease = pool.lease(Amount::new().requests(1_000)).unwrap();
+    ///             let mut lease = pool.lease(Amount::new().requests(1_000));
     ///             while lease.record(Amount::new().requests(1)).is_ok() {}
     ///         });
     ///     }
     /// });
     /// assert_eq!(pool.snapshot().requests.used, 1_000_000);
     /// ```
-    ///
-    /// # Errors
-    /// As [`reserve`](BudgetPool::reserve), for the whole batch.
-    pub fn lease(&self, batch: Amount) -> Result<Lease, BudgetError> {
-        let key = self.handle.ask(|engine, at, now| engine.lease(at, batch.quantities(), now))?;
-        Ok(Lease::new(self.clone(), key, batch))
+    pub fn lease(&self, batch: Amount) -> Lease {
+        let key = self.handle.enter(Engine::lease);
+        Lease::new(self.clone(), key, batch)
     }
 
     /// Asks for a hold on the amount, and waits until it is granted: first come, first served among
@@ -274,7 +282,96 @@ impl BudgetPool {
     /// Tells of a spend that happened without a hold. Always booked (P2), also after the deadline,
     /// also when closed; what does not fit is overage.
     pub fn debit(&self, amount: Amount) -> Receipt {
-        Receipt(self.handle.debit(amount.quantities()))
+        Receipt::new(self.handle.debit(amount.quantities()), amount.labels())
+    }
+
+    /// A [`debit`](BudgetPool::debit) that counts once for its key: an event that is delivered
+    /// twice is booked once. It shares the keys of [`record_once`](BudgetPool::record_once). The
+    /// receipt of a key that was known says that nothing was settled.
+    ///
+    /// A spend is never refused for lack of memory: while as many keys are remembered as
+    /// [may be](crate::PoolBuilder::idempotency_keys), a key that is not known is booked as new
+    /// and not remembered, so that the same event may be booked again.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let pool = BudgetPool::builder().tokens(100).used(Amount::new().tokens(90)).build();
+    /// for _delivery in 0..2 {
+    ///     pool.debit_once("event-7", Amount::new().tokens(30))?;
+    /// }
+    /// let tokens = pool.snapshot().tokens;
+    /// assert_eq!((tokens.spent, tokens.overage), (120, 20));
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`KeyConflict`](BudgetError::KeyConflict) if the key stands for another amount. Nothing has
+    /// been booked then.
+    pub fn debit_once(&self, key: impl Into<Name>, amount: Amount) -> Result<Receipt, BudgetError> {
+        let key = key.into();
+        let booked =
+            self.handle.ask_at(|engine, at, now| engine.debit_once(at, key, &amount, now))?;
+        Ok(Receipt::new(booked, amount.labels()))
+    }
+
+    /// Tells that a spend was given back: a refund, or a correction of what was booked too high.
+    /// Always booked, also after the deadline, also when closed. On each axis, in this pool and all
+    /// above it, it reduces the overage first, then what is used, and `spent` by the same.
+    ///
+    /// A pool gives back no more than it has booked in its present period. A
+    /// [carved](crate::PoolBuilder::carved) pool has its share again by what it has not used any
+    /// more; that is no more than each pool above has used in its own period, but for overage.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool, Usd};
+    ///
+    /// let pool = BudgetPool::builder().usd(Usd::from_dollars(10)).build();
+    /// pool.record(Amount::new().usd("4.00".parse()?))?;
+    /// let receipt = pool.credit(Amount::new().usd("1.50".parse()?));
+    /// assert_eq!(receipt.credited().to_string(), "1.5 USD");
+    ///
+    /// let usd = pool.snapshot().usd;
+    /// assert_eq!((usd.used, usd.spent), ("2.50".parse()?, "2.50".parse()?));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn credit(&self, amount: Amount) -> Receipt {
+        let booked =
+            self.handle.tell(|engine, at, now| engine.credit(at, amount.quantities(), now));
+        Receipt::new(booked, amount.labels())
+    }
+
+    /// What this pool has used in its period becomes the figure that is known from elsewhere, on
+    /// the axes that are named: what the provider says, or what was known before a restart. It is
+    /// of this pool alone. What does not fit under the cap is overage; `spent` moves by the
+    /// difference. Works after the deadline and on a closed pool, too.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let provider = BudgetPool::builder().tokens(90_000).build();
+    /// provider.debit(Amount::new().tokens(40_000));
+    /// // "x-ratelimit-remaining-tokens: 5000"
+    /// provider.set_used(Amount::new().tokens(90_000 - 5_000))?;
+    /// assert_eq!(provider.snapshot().tokens.available, Some(5_000));
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Carved`](BudgetError::Carved) where a [carved](crate::PoolBuilder::carved) pool is told of an
+    /// axis of its share: what the pools above keep for it follows from what it has used. Nothing
+    /// has changed then.
+    pub fn set_used(&self, amount: Amount) -> Result<(), BudgetError> {
+        self.handle.tell(|engine, at, now| engine.set_used(at, amount.quantities(), now))
+    }
+
+    /// [`record`](BudgetPool::record), and this pool as it is in the very instant of the spend
+    /// (P5): for an answer that says how much is left.
+    ///
+    /// # Errors
+    /// As [`record`](BudgetPool::record).
+    pub fn record_and_snapshot(&self, amount: Amount) -> Result<Snapshot, BudgetError> {
+        self.handle.ask(|engine, at, now| engine.record_and_snapshot(at, amount.quantities(), now))
     }
 
     /// This pool at one instant (P5).
@@ -362,6 +459,111 @@ impl BudgetPool {
         Closed::new(self.clone())
     }
 
+    /// [`lower_caps`](BudgetPool::lower_caps), as far as that is free. Returns how much each cap
+    /// fell by.
+    pub fn lower_caps_up_to(&self, caps: Caps) -> Caps {
+        self.handle.tell(|engine, at, now| engine.lower_caps_up_to(at, &caps, now))
+    }
+
+    /// Sets the caps that are named, up or down, on an axis that had none, too: what was used of it
+    /// counts.
+    ///
+    /// A cap may be set below what is used: the rest is overage at once, and waiters that can never
+    /// be met any more are refused. It cannot be below what is reserved (P1): then it falls as
+    /// holds end, nothing is admitted on that axis meanwhile, and
+    /// [`falling_to`](crate::AxisSnapshot::falling_to) shows the goal. On the axes of its share a
+    /// [carved](crate::PoolBuilder::carved) pool gains from its parent, or gives back to it; a cap on
+    /// another axis is a limit, and no share.
+    ///
+    /// ```
+    /// use budget_pool::{BudgetPool, Amount, Caps};
+    ///
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// pool.record(Amount::new().tokens(60))?;
+    /// pool.set_caps(Caps::new().tokens(50))?;
+    ///
+    /// let tokens = pool.snapshot().tokens;
+    /// assert_eq!((tokens.cap, tokens.used, tokens.overage), (Some(50), 50, 10));
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Only where a cap rises, as [`raise_caps`](BudgetPool::raise_caps):
+    /// [`Closed`](BudgetError::Closed) on a closed pool, and on a carved one all that the parent can
+    /// answer. Nothing has changed then.
+    pub fn set_caps(&self, caps: Caps) -> Result<(), BudgetError> {
+        self.handle.ask(|engine, at, now| engine.set_caps(at, &caps, now))
+    }
+
+    /// Moves so much of the caps of this pool to another of its tree, in one step: this one's are
+    /// lowered by what is free, and the other's are raised. Between
+    /// [carved](crate::PoolBuilder::carved) siblings a share moves, and no other call can take it in
+    /// between.
+    ///
+    /// The cap of a pool that is not carved is a limit, and no budget of its own: to raise the cap of
+    /// a parent by that of such a child makes budget in the parent. To give a carved child more of
+    /// its parent, [raise](BudgetPool::raise_caps) the child's caps: a transfer would lower the
+    /// parent's, too, and needs that free as well.
+    ///
+    /// A move of caps is no new work: it passes those who wait, and works after the deadline.
+    ///
+    /// ```
+    /// use budget_pool::{BudgetPool, Caps};
+    ///
+    /// let team = BudgetPool::builder().tokens(1_000).build();
+    /// let idle = team.child().name("idle").tokens(500).carved().build()?;
+    /// let busy = team.child().name("busy").tokens(500).carved().build()?;
+    ///
+    /// idle.transfer(&busy, Caps::new().tokens(300))?;
+    /// assert_eq!(busy.snapshot().tokens.cap, Some(800));
+    /// assert_eq!(team.snapshot().tokens.reserved, 1_000);
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`ForeignPool`](BudgetError::ForeignPool) if the other is not of the same tree,
+    /// [`Uncapped`](BudgetError::Uncapped) if one of the two has no cap on an axis that is named,
+    /// [`Closed`](BudgetError::Closed) if the other is closed,
+    /// [`Exceeded`](BudgetError::Exceeded) if less is free here, if the other's cap would no longer
+    /// fit into a `u64`, or if the pools above a carved one cannot reserve it. Nothing has changed
+    /// then.
+    pub fn transfer(&self, to: &BudgetPool, caps: Caps) -> Result<(), BudgetError> {
+        if !self.handle.is_of_tree(&to.handle) {
+            return Err(BudgetError::ForeignPool { pool: to.handle.name().clone() });
+        }
+        self.handle
+            .tell_both(&to.handle, |engine, [from, to], now| engine.transfer(from, to, &caps, now))
+    }
+
+    /// How far the caps that are named may still be [raised](BudgetPool::raise_caps), by whoever
+    /// funds this pool. What fits below the ceiling and not below the cap is refused with
+    /// [`AfterFunding`](crate::Outlook::AfterFunding), and may [wait](BudgetPool::reserve_wait) for
+    /// it; only what is beyond the ceiling will never fit. A ceiling refuses no raise: one below
+    /// the cap says that no more is to come.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool, Caps, Outlook};
+    ///
+    /// let pool = BudgetPool::builder().tokens(0).ceiling(Caps::new().tokens(1_000)).build();
+    /// let refused = |tokens| pool.record(Amount::new().tokens(tokens)).unwrap_err().outlook();
+    /// assert_eq!([refused(1_000), refused(1_001)], [Outlook::AfterFunding, Outlook::Never]);
+    /// ```
+    pub fn set_ceiling(&self, ceiling: Caps) {
+        self.handle.tell(|engine, at, now| engine.set_ceiling(at, &ceiling, now));
+    }
+
+    /// A handle that does not keep the pool alive.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakPool {
+        WeakPool::new(Arc::downgrade(&self.handle))
+    }
+
+    /// Whether both are handles of the same pool.
+    #[must_use]
+    pub fn ptr_eq(&self, other: &BudgetPool) -> bool {
+        Arc::ptr_eq(&self.handle, &other.handle)
+    }
+
     /// Whether this pool, or one above it, was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
@@ -433,7 +635,8 @@ mod tests {
     #[test]
     fn what_is_said_to_take_no_lock_takes_none() {
         let pool = BudgetPool::builder().name("run").deadline(Duration::from_secs(3_600)).build();
-        let mut lease = pool.lease(Amount::new().tokens(10)).unwrap();
+        let mut lease = pool.lease(Amount::new().tokens(10));
+        lease.record(Amount::new().tokens(2)).unwrap();
         let hold = pool.reserve_for(Amount::new().tokens(10), Duration::from_secs(60)).unwrap();
         let (done, is_done) = mpsc::channel();
         std::thread::scope(|scope| {

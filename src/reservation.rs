@@ -7,22 +7,51 @@ use std::time::{Duration, Instant};
 use crate::engine::{Booked, End, HoldKey};
 use crate::pool::BudgetPool;
 use crate::types::amount::Amount;
-use crate::types::axis::Quantities;
+use crate::types::axis::{Labels, Quantities};
 use crate::types::error::BudgetError;
+use crate::types::name::Name;
+use crate::types::on_drop::OnDrop;
 
 /// Budget that is promised to one owner (P3), from [`BudgetPool::reserve`]. It keeps its pool
 /// alive.
 ///
 /// Whatever happens to it, its units go back once, or are spent once:
 ///
-/// | event | held part | already settled part |
+/// | event | held part | metered part |
 /// | --- | --- | --- |
-/// | [`commit`](Reservation::commit) | replaced by the actual amount | stays |
-/// | drop, `?`, panic, cancelled task | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
+/// | [`commit`](Reservation::commit) | replaced by the total, up or down | counted in the total |
+/// | drop, `?`, panic, cancelled task | as [`OnDrop`] says: released, or settled | stays |
 /// | [`std::mem::forget`] | held for ever, unless it expires | stays |
-/// | it [expires](BudgetPool::reserve_for) | released (or settled: [`commit_on_drop`](Reservation::commit_on_drop)) | stays |
+/// | it [expires](BudgetPool::reserve_for) | as [`OnDrop`] says: released, or settled | stays |
 /// | [`BudgetPool::reset`], or a [window](crate::Window) turns | still held, settles into the new period | belongs to the old period |
 /// | [`BudgetPool::close`], or the deadline passes | can still be committed, debited, shrunk or released | stays |
+///
+/// # What a commit settles
+///
+/// The total that [`commit`](Reservation::commit) is told is that of the reservation, with what
+/// [`record`](Reservation::record) and [`debit`](Reservation::debit) metered before. It is booked
+/// exactly, up or down.
+///
+/// - An axis that is named settles at its figure; one named with zero settles zero.
+/// - An axis that is not named settles at what was metered and what is held of it. So a commit of
+///   tokens alone books the held money: a forgotten axis does not make money vanish.
+/// - A total of tokens without their parts leaves the parts at what was metered and is held. One
+///   part without the other leaves the other likewise, and the total is the larger of what is named
+///   and of both parts as they are settled.
+///
+/// ```
+/// use budget_pool::{Amount, BudgetPool, Usd};
+///
+/// let pool = BudgetPool::unlimited();
+/// let hold = pool.reserve(Amount::new().tokens(2_000).usd(Usd::from_cents(3)))?;
+/// hold.debit(Amount::new().tokens(1_400)); // metered by a tokenizer of our own
+/// hold.commit(Amount::new().tokens(1_200)); // the provider's figure
+///
+/// let snapshot = pool.snapshot();
+/// assert_eq!(snapshot.tokens.used, 1_200);
+/// assert_eq!(snapshot.usd.used, Usd::from_cents(3));
+/// # Ok::<(), budget_pool::BudgetError>(())
+/// ```
 ///
 /// # After it has expired
 ///
@@ -34,36 +63,17 @@ use crate::types::error::BudgetError;
 ///   had not been held: from what is free, and what does not fit as overage. What was held is
 ///   remembered for this, so that a late [`commit_all`](Reservation::commit_all) books it. The
 ///   receipt [is late](Receipt::is_late).
-/// - After [`commit_on_drop`](Reservation::commit_on_drop), what was held has been settled by the
-///   expiry, into the period in which it expired. A late commit then books what is beyond that, so
-///   that nothing counts twice.
+/// - After [`OnDrop::Commit`], what was held has been settled by the expiry, into the period in
+///   which it expired. It counts as metered, so that a late commit of the real total is exact, too.
 ///
 /// What would ask ([`record`](Reservation::record), [`try_commit`](Reservation::try_commit),
 /// [`grow`](Reservation::grow), [`shrink`](Reservation::shrink), [`split`](Reservation::split),
-/// [`renew`](Reservation::renew)) is refused with [`Expired`](BudgetError::Expired). A drop or a
-/// release does nothing more. What a forgotten guard held is free again; what the pool remembers of
-/// it (200 bytes at most) stays, as it may still come. So does its pool, which it keeps alive: the
-/// share of a [carved](crate::PoolBuilder::carved) one goes back only when that is closed.
-///
-/// # What a commit settles
-///
-/// An axis that is not named settles at what is still held of it; naming it with zero settles zero.
-/// Naming one token axis names all three. So a commit of tokens alone books the held money: a
-/// forgotten axis does not make money vanish.
-///
-/// ```
-/// use budget_pool::{Amount, BudgetPool, Usd};
-///
-/// let pool = BudgetPool::unlimited();
-/// let hold = pool.reserve(Amount::new().tokens(2_000).usd(Usd::from_cents(3)))?;
-/// hold.commit(Amount::new().tokens(1_200));
-///
-/// let snapshot = pool.snapshot();
-/// assert_eq!(snapshot.tokens.used, 1_200);
-/// assert_eq!(snapshot.usd.used, Usd::from_cents(3));
-/// # Ok::<(), budget_pool::BudgetError>(())
-/// ```
-#[must_use = "a reservation that is dropped is released"]
+/// [`merge`](Reservation::merge), [`renew`](Reservation::renew)) is refused with
+/// [`Expired`](BudgetError::Expired). A drop or a release does nothing more. What a forgotten guard
+/// held is free again; what the pool remembers of it (256 bytes at most) stays, as it may still
+/// come. So does its pool, which it keeps alive: the share of a
+/// [carved](crate::PoolBuilder::carved) one goes back only when that is closed.
+#[must_use = "a reservation that is dropped is released, or settled"]
 pub struct Reservation {
     pool: BudgetPool,
     /// Taken by whatever ends the hold, so that a drop gives back only where nothing else did:
@@ -73,6 +83,7 @@ pub struct Reservation {
 
 const NOT_ENDED: &str = "a reservation that can still be named has not ended";
 
+/// How it begins, and ends.
 impl Reservation {
     #[inline]
     pub(crate) fn new(pool: BudgetPool, key: HoldKey) -> Reservation {
@@ -86,58 +97,50 @@ impl Reservation {
 
     /// Ends the hold; the drop that follows finds nothing left to give back.
     #[inline(always)]
-    fn end(mut self, how: End<'_>) -> Receipt {
+    fn end(mut self, how: End<'_>, booked: &mut Booked) {
         let key = self.key.take().expect(NOT_ENDED);
-        Receipt(self.pool.handle().end(key, how))
+        self.pool.handle().end(key, how, booked);
     }
 
-    /// Names this hold in [`BudgetPool::holders`].
-    pub fn label(self, label: &'static str) -> Reservation {
-        self.pool.handle().enter(|engine, _| engine.label(self.key(), label));
-        self
-    }
-
-    /// Settles the real figures. Cannot fail (P2): what is more than was held comes from what is
-    /// free, and what does not fit there is booked as overage. What is less goes back.
+    /// Settles the real total of this reservation, of what was metered before, too. Cannot fail
+    /// (P2): what is more than was held comes from what is free, and what does not fit there is
+    /// booked as overage. What is less goes back; where more was metered than the total,
+    /// [`BudgetPool::credit`] says what becomes of the difference. [Which figure an axis settles
+    /// at](Reservation#what-a-commit-settles).
     ///
     /// Works after the deadline, on a closed pool, and after the hold has expired, too: it
     /// happened.
-    pub fn commit(self, actual: Amount) -> Receipt {
-        self.end(End::Commit(&actual))
-    }
-
-    /// Settles what is held: it was exact.
-    pub fn commit_all(self) -> Receipt {
-        self.commit(Amount::new())
-    }
-
-    /// As [`commit`](Reservation::commit), with a total that includes what
-    /// [`record`](Reservation::record) and [`debit`](Reservation::debit) on this reservation
-    /// have settled already: providers report totals. A total below what has been settled
-    /// settles nothing more; what has been settled stays.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
     ///
     /// let pool = BudgetPool::unlimited();
-    /// let mut hold = pool.reserve(Amount::new().tokens(2_000))?;
+    /// let hold = pool.reserve(Amount::new().tokens(2_000))?;
     /// hold.record(Amount::new().tokens(300))?; // metered while it streamed
-    /// hold.commit_total(Amount::new().tokens(1_200)); // the provider's usage block
+    /// let receipt = hold.commit(Amount::new().tokens(1_200)); // the provider's usage block
+    /// assert_eq!(receipt.settled(), Amount::new().tokens(900));
     /// assert_eq!(pool.snapshot().tokens.used, 1_200);
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
-    pub fn commit_total(self, total: Amount) -> Receipt {
-        self.end(End::Total(&total))
+    #[inline(always)]
+    pub fn commit(self, total: Amount) -> Receipt {
+        let mut receipt = Receipt::new(Booked::NOTHING, total.labels());
+        self.end(End::Commit(&total), &mut receipt.booked);
+        receipt
     }
 
-    /// A strict commit: refused, with nothing changed, if it does not fit into what is held and
-    /// free. It asks for capacity alone, so that it works after the deadline and on a closed
-    /// pool.
+    /// Settles what is held, beside what was metered: it was exact.
+    pub fn commit_all(self) -> Receipt {
+        self.commit(Amount::new())
+    }
+
+    /// A strict [`commit`](Reservation::commit): refused, with nothing changed, if the total does
+    /// not fit into what was metered, what is held and what is free. It asks for capacity alone, so
+    /// that it works after the deadline and on a closed pool.
     ///
     /// # Errors
     /// [`CommitRefused`] says what did not fit, or that the hold has
-    /// [expired](BudgetError::Expired), and owns the reservation. **Dropping it releases the
-    /// hold.**
+    /// [expired](BudgetError::Expired), and owns the reservation. **Dropping it drops the hold.**
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -152,48 +155,147 @@ impl Reservation {
     /// assert_eq!(receipt.overage(), Amount::new().tokens(500));
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
-    pub fn try_commit(mut self, actual: Amount) -> Result<Receipt, CommitRefused> {
+    pub fn try_commit(mut self, total: Amount) -> Result<Receipt, CommitRefused> {
         let key = self.key();
-        match self.pool.handle().tell(|engine, _, now| engine.try_commit(key, &actual, now)) {
+        match self.pool.handle().tell(|engine, _, now| engine.try_commit(key, &total, now)) {
             Ok(booked) => {
                 self.key = None;
-                Ok(Receipt(booked))
+                Ok(Receipt::new(booked, total.labels()))
             }
             Err(error) => Err(CommitRefused { reservation: self, error }),
         }
     }
 
-    /// Gives everything back that is still held, as a drop does, but said aloud; and after
-    /// [`commit_on_drop`](Reservation::commit_on_drop), too.
+    /// Nothing more was spent: gives everything back that is still held, whatever a drop would do.
     pub fn release(self) {
-        self.end(End::Release);
+        self.end(End::Release, &mut { Booked::NOTHING });
     }
+}
 
+/// What its owner does with it.
+impl Reservation {
     /// Asks to settle part of the hold now: for a stream that meters as it goes. What is beyond the
     /// hold is taken from the pool.
     ///
     /// # Errors
     /// As [`BudgetPool::record`], for what is beyond the hold; before all,
     /// [`Expired`](BudgetError::Expired). Nothing has changed then.
-    pub fn record(&mut self, part: Amount) -> Result<(), BudgetError> {
+    pub fn record(&self, part: Amount) -> Result<(), BudgetError> {
         let key = self.key();
         self.pool.handle().ask(|engine, _, now| engine.record_part(key, part.quantities(), now))
     }
 
     /// Tells that part of the hold has been spent: the same for what has already been streamed.
     /// Always booked (P2).
-    pub fn debit(&mut self, part: Amount) -> Receipt {
+    pub fn debit(&self, part: Amount) -> Receipt {
         let key = self.key();
-        Receipt(
-            self.pool
-                .handle()
-                .tell(|engine, _, now| engine.debit_part(key, part.quantities(), now)),
-        )
+        let handle = self.pool.handle();
+        let booked = handle.tell(|engine, _, now| engine.debit_part(key, part.quantities(), now));
+        Receipt::new(booked, part.labels())
     }
 
-    /// From now on a drop, or the [expiry](BudgetPool::reserve_for), settles what is still held,
-    /// instead of releasing it: for a call that the provider bills even if we stop listening.
-    /// Everything else works as before. On a hold that has expired already it does nothing.
+    /// Asks to hold `extra` more. It takes more slots [in flight](Amount::in_flight) where `extra`
+    /// names them.
+    ///
+    /// # Errors
+    /// As [`BudgetPool::record`]: it passes those that wait. Before all,
+    /// [`Expired`](BudgetError::Expired). The hold is then as it was.
+    pub fn grow(&self, extra: Amount) -> Result<(), BudgetError> {
+        let key = self.key();
+        self.pool.handle().ask(|engine, _, now| engine.grow(key, &extra.all(), now))
+    }
+
+    /// Gives part of the hold back, slots [in flight](Amount::in_flight) where `by` names them.
+    /// Works after the deadline and on a closed pool, too. Each axis stands for itself: to shrink
+    /// input and output, name them (their total then follows); to name the total alone leaves them
+    /// as they are.
+    ///
+    /// # Errors
+    /// [`Expired`](BudgetError::Expired); [`Exceeded`](BudgetError::Exceeded) if that is more than
+    /// is held: the hold is then what was available, and the cap, and it is as it was.
+    pub fn shrink(&self, by: Amount) -> Result<(), BudgetError> {
+        let key = self.key();
+        self.pool.handle().tell(|engine, _, now| engine.shrink(key, &by.all(), now))
+    }
+
+    /// Moves part of the hold into a reservation of its own, with the same label, the same
+    /// [`OnDrop`] and the same expiry. What was metered stays with this one. Each axis stands for
+    /// itself, as in [`shrink`](Reservation::shrink). The new reservation asks the pool for one
+    /// slot in flight of its own; where `part` names its slots, they move from this one.
+    ///
+    /// # Errors
+    /// As [`shrink`](Reservation::shrink); else as [`BudgetPool::record`], for the slot that the
+    /// new reservation asks. Nothing has changed then.
+    pub fn split(&self, part: Amount) -> Result<Reservation, BudgetError> {
+        let key = self.key();
+        let half = self.pool.handle().ask(|engine, _, now| engine.split(key, &part, now))?;
+        Ok(Reservation::new(self.pool.clone(), half))
+    }
+
+    /// Puts all that another reservation of the same pool holds and has metered to this one, which
+    /// keeps its label and its expiry. If one of both [commits on a drop](OnDrop::Commit), this one
+    /// does. Nothing is asked of the pool or given back: the slots in flight of both add up, too,
+    /// and [`shrink`](Reservation::shrink) gives back those that are not needed any more.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let pool = BudgetPool::unlimited();
+    /// let call = pool.reserve(Amount::new().tokens(300))?;
+    /// call.merge(pool.reserve(Amount::new().tokens(500).in_flight(0))?).unwrap();
+    /// assert_eq!(call.amount(), Amount::new().tokens(800));
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`MergeRefused`] owns the other reservation, and says why:
+    /// [`ForeignPool`](BudgetError::ForeignPool) if it is not one of the same pool,
+    /// [`Expired`](BudgetError::Expired) if one of them has. Nothing has changed then.
+    pub fn merge(&self, mut other: Reservation) -> Result<(), MergeRefused> {
+        if !self.pool.ptr_eq(&other.pool) {
+            let error = BudgetError::ForeignPool { pool: other.pool.handle().name().clone() };
+            return Err(MergeRefused { reservation: other, error });
+        }
+        let (key, added) = (self.key(), other.key());
+        match self.pool.handle().tell(|engine, _, now| engine.merge(key, added, now)) {
+            Ok(()) => {
+                other.key = None;
+                Ok(())
+            }
+            Err(error) => Err(MergeRefused { reservation: other, error }),
+        }
+    }
+
+    /// From now on the hold lives for so long, whether it could [expire](BudgetPool::reserve_for)
+    /// before or not: longer, or shorter. A `ttl` too long for an [`Instant`] is for ever.
+    /// Works after the deadline and on a closed pool, too: it asks for nothing more.
+    ///
+    /// # Errors
+    /// [`Expired`](BudgetError::Expired): it is too late.
+    pub fn renew(&self, ttl: Duration) -> Result<(), BudgetError> {
+        let key = self.key();
+        self.pool.handle().ask_at(|engine, _, now| engine.renew(key, ttl, now))
+    }
+
+    /// Names this hold in [`BudgetPool::holders`]: `"request"`, or a text of its own
+    /// (`format!("request {id}")`).
+    pub fn label(self, label: impl Into<Name>) -> Reservation {
+        let label = label.into();
+        let old = self.pool.handle().enter(|engine, _| engine.label(self.key(), label));
+        drop(old);
+        self
+    }
+
+    /// What a drop, or the [expiry](BudgetPool::reserve_for), does from now on with what is still
+    /// held. On a hold that has expired already it changes nothing.
+    pub fn on_drop(self, on_drop: OnDrop) -> Reservation {
+        self.pool.handle().tell(|engine, _, now| engine.on_drop(self.key(), on_drop, now));
+        self
+    }
+
+    /// [`on_drop`](Reservation::on_drop) with [`OnDrop::Commit`]: for a call that the provider
+    /// bills even if we stop listening. [`release`](Reservation::release) it when the provider says
+    /// that nothing was billed.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -204,61 +306,24 @@ impl Reservation {
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
     pub fn commit_on_drop(self) -> Reservation {
-        self.pool.handle().tell(|engine, _, now| engine.commit_on_drop(self.key(), now));
-        self
+        self.on_drop(OnDrop::Commit)
     }
+}
 
-    /// Asks to hold `extra` more.
-    ///
-    /// # Errors
-    /// As [`BudgetPool::record`]: it passes those that wait. Before all,
-    /// [`Expired`](BudgetError::Expired). The hold is then as it was.
-    pub fn grow(&mut self, extra: Amount) -> Result<(), BudgetError> {
-        let key = self.key();
-        self.pool.handle().ask(|engine, _, now| engine.grow(key, extra.quantities(), now))
-    }
-
-    /// Gives part of the hold back. Works after the deadline and on a closed pool, too. Each axis
-    /// stands for itself: to shrink input and output, name them (their total then follows); to
-    /// name the total alone leaves them as they are.
-    ///
-    /// # Errors
-    /// [`Expired`](BudgetError::Expired); [`Exceeded`](BudgetError::Exceeded) if that is more than
-    /// is held: the hold is then what was available, and the cap, and it is as it was.
-    pub fn shrink(&mut self, by: Amount) -> Result<(), BudgetError> {
-        let key = self.key();
-        self.pool.handle().tell(|engine, _, now| engine.shrink(key, by.quantities(), now))
-    }
-
-    /// Moves part of the hold into a reservation of its own, with the same label, the same
-    /// [`commit_on_drop`](Reservation::commit_on_drop) and the same expiry. What has been settled
-    /// stays with this one. Each axis stands for itself, as in [`shrink`](Reservation::shrink).
-    ///
-    /// # Errors
-    /// As [`shrink`](Reservation::shrink); else as [`BudgetPool::record`], for the one in flight
-    /// that the new reservation counts. Nothing has changed then.
-    pub fn split(&mut self, part: Amount) -> Result<Reservation, BudgetError> {
-        let key = self.key();
-        let half =
-            self.pool.handle().ask(|engine, _, now| engine.split(key, part.quantities(), now))?;
-        Ok(Reservation::new(self.pool.clone(), half))
-    }
-
-    /// From now on the hold lives for so long, whether it could [expire](BudgetPool::reserve_for)
-    /// before or not: longer, or shorter. A `ttl` too long for an [`Instant`] is for ever.
-    /// Works after the deadline and on a closed pool, too: it asks for nothing more.
-    ///
-    /// # Errors
-    /// [`Expired`](BudgetError::Expired): it is too late.
-    pub fn renew(&mut self, ttl: Duration) -> Result<(), BudgetError> {
-        let key = self.key();
-        self.pool.handle().ask_at(|engine, _, now| engine.renew(key, ttl, now))
-    }
-
-    /// What is still held; nothing once it has expired.
+/// What can be read of it.
+impl Reservation {
+    /// What is still held; nothing once it has expired. Slots in flight are named where they are
+    /// another number than one, so that to reserve this amount makes the same hold again.
     #[must_use]
     pub fn amount(&self) -> Amount {
-        self.pool.handle().tell(|engine, _, now| Amount::from(engine.held(self.key(), now)))
+        self.pool.handle().tell(|engine, _, now| engine.held(self.key(), now))
+    }
+
+    /// Whether it has [expired](BudgetPool::reserve_for). Reads the clock if a hold of the tree may
+    /// (P8).
+    #[must_use]
+    pub fn is_expired(&self) -> bool {
+        self.pool.handle().tell(|engine, _, now| engine.is_expired(self.key(), now))
     }
 
     /// The time until this hold [expires](BudgetPool::reserve_for) or the earliest deadline on the
@@ -287,7 +352,7 @@ impl Drop for Reservation {
     #[inline]
     fn drop(&mut self) {
         if let Some(key) = self.key.take() {
-            self.pool.handle().end(key, End::Drop);
+            self.pool.handle().end(key, End::Drop, &mut { Booked::NOTHING });
         }
     }
 }
@@ -304,44 +369,76 @@ impl fmt::Debug for Reservation {
 }
 
 /// What a settlement booked.
-#[derive(Debug, Clone, Copy)]
-pub struct Receipt(pub(crate) Booked);
+#[derive(Clone, Copy)]
+pub struct Receipt {
+    booked: Booked,
+    labels: Labels,
+}
 
 impl Receipt {
-    /// What was settled by this call, on every axis that it touched.
+    #[inline(always)]
+    pub(crate) fn new(booked: Booked, labels: Labels) -> Receipt {
+        Receipt { booked, labels }
+    }
+
+    /// What was settled by this call, on every axis that it touched: of a commit what was not
+    /// metered before.
     #[must_use]
     pub fn settled(&self) -> Amount {
-        Amount::from(self.0.settled)
+        Amount::reported(self.booked.settled, self.labels)
     }
 
     /// What of it did not fit: on each axis the greatest overage on the path, zero where all
     /// fitted.
     #[must_use]
     pub fn overage(&self) -> Amount {
-        Amount::from(Quantities::each(self.0.settled.axes(), |axis| self.0.overage[axis]))
+        Amount::reported(self.booked.overage(), self.labels)
+    }
+
+    /// What was given back, by a [`credit`](BudgetPool::credit) or by a commit whose total is less
+    /// than what was metered: on each axis the greatest on the path. A pool gives back no more than
+    /// it has booked in its present period.
+    #[must_use]
+    pub fn credited(&self) -> Amount {
+        Amount::reported(self.booked.credited(), self.labels)
     }
 
     /// Whether the hold had [expired](BudgetPool::reserve_for) before: what was settled was not
     /// held any more.
     #[must_use]
     pub fn is_late(&self) -> bool {
-        self.0.late
+        self.booked.late
+    }
+
+    fn said(&self) -> [Quantities; 3] {
+        [self.booked.settled, self.booked.overage(), self.booked.credited()]
+    }
+}
+
+impl fmt::Debug for Receipt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Receipt")
+            .field("settled", &self.settled())
+            .field("overage", &self.overage())
+            .field("credited", &self.credited())
+            .field("is_late", &self.is_late())
+            .finish()
     }
 }
 
 /// They say the same.
 impl PartialEq for Receipt {
     fn eq(&self, other: &Receipt) -> bool {
-        (self.settled(), self.overage(), self.is_late())
-            == (other.settled(), other.overage(), other.is_late())
+        (self.said(), self.is_late()) == (other.said(), other.is_late())
     }
 }
 
 impl Eq for Receipt {}
 
+/// Of what is compared.
 impl Hash for Receipt {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.settled(), self.overage(), self.is_late()).hash(state);
+        (self.said(), self.is_late()).hash(state);
     }
 }
 
@@ -349,13 +446,12 @@ impl Hash for Receipt {
 /// the reservation is in here, as it was.
 ///
 /// As long as the error is kept, so is the hold, until it expires. **Dropping this error drops the
-/// reservation, which releases what it holds** (or settles it, after
-/// [`commit_on_drop`](Reservation::commit_on_drop)). A spend that really happened must not be lost
-/// that way: take the reservation back with [`into_reservation`](CommitRefused::into_reservation)
+/// reservation**, which releases or settles what it holds, as its [`OnDrop`] says. A spend that
+/// really happened must not be lost that way: take the reservation back with [`into_reservation`](CommitRefused::into_reservation)
 /// and `commit` it.
 #[derive(Debug, thiserror::Error)]
 #[error("strict commit refused")]
-#[must_use = "dropping this drops the reservation, which releases what it holds"]
+#[must_use = "dropping this drops the reservation"]
 pub struct CommitRefused {
     pub(crate) reservation: Reservation,
     #[source]
@@ -371,6 +467,33 @@ impl CommitRefused {
     }
 
     /// The reservation, as it was before the strict commit.
+    pub fn into_reservation(self) -> Reservation {
+        self.reservation
+    }
+}
+
+/// Two reservations that could not become one: nothing has changed, and the one that was to be
+/// merged into the other is in here, as it was.
+///
+/// **Dropping this error drops that reservation**, which releases or settles what it holds, as its
+/// [`OnDrop`] says.
+#[derive(Debug, thiserror::Error)]
+#[error("merge refused")]
+#[must_use = "dropping this drops the reservation"]
+pub struct MergeRefused {
+    reservation: Reservation,
+    #[source]
+    error: BudgetError,
+}
+
+impl MergeRefused {
+    /// Why: [`ForeignPool`](BudgetError::ForeignPool) or [`Expired`](BudgetError::Expired).
+    #[must_use]
+    pub fn error(&self) -> &BudgetError {
+        &self.error
+    }
+
+    /// The reservation that was to be merged into the other.
     pub fn into_reservation(self) -> Reservation {
         self.reservation
     }

@@ -12,6 +12,7 @@ use crate::pool::BudgetPool;
 use crate::reservation::Reservation;
 use crate::sync::thread;
 use crate::types::amount::Amount;
+use crate::types::axis::Quantities;
 use crate::types::error::BudgetError;
 
 /// A reservation to come, from [`BudgetPool::reserve_wait`].
@@ -56,23 +57,24 @@ impl Sleeping {
 }
 
 enum State {
-    New(Amount),
+    /// Nothing has been asked yet: what is to be held.
+    New(Quantities),
     Queued(WaitKey),
     Ended,
 }
 
 impl Wait {
     pub(crate) fn new(pool: BudgetPool, amount: Amount) -> Wait {
-        Wait { pool, state: State::New(amount), alarm: None, sleep: None }
+        Wait { pool, state: State::New(amount.held()), alarm: None, sleep: None }
     }
 
     /// Asks, or looks what became of having asked. If nothing has yet, `waker` is told.
     fn poll_once(&mut self, waker: &Waker) -> Poll<Result<Reservation, BudgetError>> {
         let handle = self.pool.handle();
-        if let State::New(amount) = self.state {
+        if let State::New(asked) = self.state {
             // Ended, should the clock panic.
             self.state = State::Ended;
-            match handle.ask(|engine, at, now| engine.wait(at, amount.quantities(), now)) {
+            match handle.ask(|engine, at, now| engine.wait(at, asked, now)) {
                 Ok(Place::InLine(place)) => self.state = State::Queued(place),
                 Ok(Place::Granted(hold)) => {
                     return Poll::Ready(Ok(Reservation::new(self.pool.clone(), hold)));

@@ -8,18 +8,21 @@ use std::time::Duration;
 use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, ManualClock, Usd, Window};
 
 fn all(n: u64) -> Amount {
-    Amount::new().tokens(n).input_tokens(n).output_tokens(n).requests(n).usd(Usd::from_nanos(n))
+    let amount = Amount::new().tokens(n).input_tokens(n).output_tokens(n).requests(n);
+    OWN.iter().fold(amount.usd(Usd::from_nanos(n)), |amount, &axis| amount.with(axis, n))
 }
 
 fn caps(n: u64) -> Caps {
-    Caps::new()
-        .tokens(n)
-        .input_tokens(n)
-        .output_tokens(n)
-        .requests(n)
-        .usd(Usd::from_nanos(n))
-        .in_flight(n)
+    let counted = Axis::ALL.iter().chain(&OWN).filter(|axis| axis.is_counted());
+    counted.fold(Caps::new(), |caps, &axis| caps.with(axis, n))
 }
+
+const OWN: [Axis; 4] = [
+    Axis::custom(0, "bytes"),
+    Axis::custom(1, "jobs"),
+    Axis::custom(2, "seconds"),
+    Axis::custom(3, "calls"),
+];
 
 #[test]
 fn the_largest_amount_fits_no_smaller_cap_on_any_axis() {
@@ -66,13 +69,13 @@ fn sums_that_overflow_are_refused_or_stay_at_the_most() {
 #[test]
 fn a_hold_cannot_grow_past_what_a_u64_can_count() {
     let pool = BudgetPool::unlimited();
-    let mut hold = pool.reserve(all(u64::MAX - 1)).unwrap();
+    let hold = pool.reserve(all(u64::MAX - 1)).unwrap();
     assert!(hold.grow(all(2)).is_err());
     hold.grow(Amount::new().requests(1)).unwrap();
     hold.debit(all(u64::MAX));
     hold.debit(all(u64::MAX));
     assert_eq!(hold.amount().get(Axis::Requests).unwrap().units(), 0);
-    hold.commit_total(all(u64::MAX));
+    hold.commit(all(u64::MAX));
 }
 
 #[test]
@@ -138,7 +141,7 @@ fn a_cap_does_not_grow_past_what_a_u64_can_count() {
 #[test]
 fn a_hold_does_not_shrink_or_split_below_nothing() {
     let pool = BudgetPool::builder().name("run").tokens(100).build();
-    let mut hold = pool.reserve(Amount::new().tokens(10).requests(1)).unwrap();
+    let hold = pool.reserve(Amount::new().tokens(10).requests(1)).unwrap();
     for part in [
         Amount::new().tokens(11),
         Amount::new().requests(1).tokens(u64::MAX),
@@ -251,7 +254,7 @@ fn a_name_or_a_key_that_breaks_lines_stays_on_one() {
         .idempotency_keys(1, Duration::MAX)
         .deadline(Duration::from_secs(60));
     let pool = pool.clock(clock.clone()).build();
-    let mut hold = pool.reserve_for(Amount::new().tokens(1), Duration::from_secs(1)).unwrap();
+    let hold = pool.reserve_for(Amount::new().tokens(1), Duration::from_secs(1)).unwrap();
     let one = || Amount::new().tokens(1);
     let mut texts = vec![pool.record(one()).unwrap_err()];
     let mut wait = pool.reserve_wait(one());

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use budget_pool::{Amount, BudgetPool, Call, DeadlineBudget, ManualClock};
+use budget_pool::{Amount, BudgetPool, Call, DeadlineBudget, ManualClock, PoolDeadline};
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -37,7 +37,7 @@ fn a_pool_gives_its_budget_back_with_floor_and_caps_and_reads_it_by_its_own_cloc
     clock.advance(secs(1));
     assert_eq!(
         pool.record(one()).unwrap_err().to_string(),
-        "deadline of `pool` exceeded: 10s of 10s"
+        "deadline of `pool` exceeded: 10s elapsed, budget 10s"
     );
 }
 
@@ -82,8 +82,17 @@ fn a_part_keeps_the_floor_and_the_caps_and_a_lone_pool_the_clock() {
     let pool = BudgetPool::builder().deadline(request.unwrap()).build();
     let part = pool.child().deadline(secs(5)).build();
     assert_eq!(part.deadline().unwrap().timeout_for("search"), Ok(secs(2)));
-    let late = pool.child().deadline(secs(0)).build();
-    assert!(late.record(one()).is_err());
+    let none = DeadlineBudget::builder().total(secs(0)).clock(clock.clone()).build();
+    let no_time: [PoolDeadline; 3] =
+        [secs(0).into(), none.unwrap().into(), pool.deadline().unwrap().child(secs(0)).into()];
+    for no_time in no_time {
+        let late = pool.child().name("late").deadline(no_time).build();
+        assert_eq!(
+            late.record(one()).unwrap_err().to_string(),
+            "deadline of `late` exceeded: no time from the start"
+        );
+        assert_eq!(late.deadline().unwrap().total(), secs(0));
+    }
     clock.advance(secs(5));
     assert!(part.record(one()).is_err() && pool.record(one()).is_ok());
 }

@@ -23,7 +23,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, Lease, Reservation, Snapshot, Wait, Window,
+    Amount, Axis, BudgetError, BudgetPool, Caps, Lease, OnDrop, Reservation, Snapshot, Wait, Window,
 };
 
 #[path = "support/invariants.rs"]
@@ -64,6 +64,14 @@ enum Call {
     Reset,
     RaiseCaps,
     LowerCaps,
+    LowerCapsUpTo,
+    SetCaps,
+    SetCeiling,
+    SetUsed,
+    Credit,
+    Transfer,
+    RecordOnce,
+    DebitOnce,
     Close,
     Snapshot,
     SnapshotTree,
@@ -77,10 +85,11 @@ enum Call {
 enum OfHold {
     Commit,
     CommitAll,
-    CommitTotal,
     TryCommit,
     Drop,
     CommitOnDrop,
+    ReleaseOnDrop,
+    Merge,
     Record,
     Debit,
     Grow,
@@ -99,7 +108,7 @@ enum OfLease {
 }
 
 /// And how often each is made.
-const CALLS: [(Call, u64); 31] = [
+const CALLS: [(Call, u64); 40] = [
     (Call::Record, 60),
     (Call::Peek, 20),
     (Call::Debit, 20),
@@ -109,15 +118,24 @@ const CALLS: [(Call, u64); 31] = [
     (Call::Reset, 7),
     (Call::RaiseCaps, 20),
     (Call::LowerCaps, 20),
+    (Call::LowerCapsUpTo, 10),
+    (Call::SetCaps, 10),
+    (Call::SetCeiling, 5),
+    (Call::SetUsed, 10),
+    (Call::Credit, 20),
+    (Call::Transfer, 20),
+    (Call::RecordOnce, 10),
+    (Call::DebitOnce, 10),
     (Call::Close, 1),
     (Call::Snapshot, 20),
     (Call::SnapshotTree, 7),
     (Call::OfHold(OfHold::Commit), 40),
     (Call::OfHold(OfHold::CommitAll), 20),
-    (Call::OfHold(OfHold::CommitTotal), 20),
     (Call::OfHold(OfHold::TryCommit), 20),
     (Call::OfHold(OfHold::Drop), 20),
     (Call::OfHold(OfHold::CommitOnDrop), 20),
+    (Call::OfHold(OfHold::ReleaseOnDrop), 10),
+    (Call::OfHold(OfHold::Merge), 10),
     (Call::OfHold(OfHold::Record), 20),
     (Call::OfHold(OfHold::Debit), 20),
     (Call::OfHold(OfHold::Grow), 20),
@@ -318,6 +336,20 @@ impl World {
             }
             Call::RaiseCaps => said(pool.raise_caps(caps)),
             Call::LowerCaps => said(pool.lower_caps(caps)),
+            Call::LowerCapsUpTo => said(pool.lower_caps_up_to(caps)),
+            Call::SetCaps => said(pool.set_caps(caps)),
+            Call::SetCeiling => {
+                pool.set_ceiling(caps);
+                String::new()
+            }
+            Call::SetUsed => said(pool.set_used(amount)),
+            Call::Credit => said(pool.credit(amount)),
+            Call::Transfer => {
+                let to = &self.pools[(step.ticks % self.pools.len() as u64) as usize];
+                said(pool.transfer(to, caps))
+            }
+            Call::RecordOnce => said(pool.record_once(step.ticks.to_string(), amount)),
+            Call::DebitOnce => said(pool.debit_once(step.ticks.to_string(), amount)),
             Call::Close => {
                 pool.close();
                 self.was_closed = true;
@@ -334,7 +366,8 @@ impl World {
             Call::OfHold(call) => self.do_with_hold(call, step),
             Call::Lease => {
                 let lease = pool.lease(amount);
-                kept(&mut self.leases, lease)
+                self.leases.push(lease);
+                String::new()
             }
             Call::OfLease(call) => self.do_with_lease(call, step),
             Call::Advance => {
@@ -352,7 +385,6 @@ impl World {
         let told = match call {
             OfHold::Commit => return said(hold.commit(amount)),
             OfHold::CommitAll => return said(hold.commit_all()),
-            OfHold::CommitTotal => return said(hold.commit_total(amount)),
             OfHold::Drop => {
                 drop(hold);
                 return String::new();
@@ -369,6 +401,21 @@ impl World {
                 hold = hold.commit_on_drop();
                 String::new()
             }
+            OfHold::ReleaseOnDrop => {
+                hold = hold.on_drop(OnDrop::Release);
+                String::new()
+            }
+            OfHold::Merge => match taken(&mut self.holds, step.ticks) {
+                None => String::from("no other hold"),
+                Some(other) => match hold.merge(other) {
+                    Ok(()) => String::new(),
+                    Err(refused) => {
+                        let told = said(refused.error());
+                        self.holds.push(refused.into_reservation());
+                        told
+                    }
+                },
+            },
             OfHold::Record => said(hold.record(amount)),
             OfHold::Debit => said(hold.debit(amount)),
             OfHold::Grow => said(hold.grow(amount)),
@@ -378,7 +425,7 @@ impl World {
                 kept(&mut self.holds, half)
             }
             OfHold::Renew => said(hold.renew(self.ttl(step))),
-            OfHold::Look => said((hold.amount(), hold.time_left())),
+            OfHold::Look => said((hold.amount(), hold.is_expired(), hold.time_left())),
         };
         self.holds.push(hold);
         told

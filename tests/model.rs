@@ -6,20 +6,26 @@ mod model;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use model::language::{Figures, Op};
+use model::language::{Build, Figures, Op};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 
+/// How many axes are counted.
+const LANES: usize = 10;
+
+/// The axes of which a call names few, those more often that have much to do with each other.
+const OFTEN: [u16; 14] = [0, 0, 1, 1, 2, 2, 3, 4, 4, 5, 5, 6, 6, 9];
+
 fn figures() -> impl Strategy<Value = Figures> {
-    (0..64_u8, any::<[u16; 6]>()).prop_map(|(axes, raw)| Figures { axes, raw })
+    let axes = prop_oneof![2 => 0..64_u16, 1 => 0..1_u16 << LANES];
+    (axes, any::<[u16; LANES]>()).prop_map(|(axes, raw)| Figures { axes, raw })
 }
 
 /// Fewer axes, so that less of what is asked is refused.
 fn few_figures() -> impl Strategy<Value = Figures> {
-    (any::<u8>(), any::<u8>(), figures()).prop_map(|(some, other, figures)| Figures {
-        axes: 1 << (some % 6) | 1 << (other % 6),
-        ..figures
-    })
+    let axis = || prop::sample::select(OFTEN.as_slice());
+    (axis(), axis(), figures())
+        .prop_map(|(some, other, figures)| Figures { axes: 1 << some | 1 << other, ..figures })
 }
 
 fn any_figures() -> impl Strategy<Value = Figures> {
@@ -29,14 +35,15 @@ fn any_figures() -> impl Strategy<Value = Figures> {
 /// Tokens, and now and then requests or in flight: so few axes that most that is asked is asked of
 /// the same.
 fn narrow_figures() -> impl Strategy<Value = Figures> {
-    let axes = prop_oneof![5 => Just(1), 1 => Just(0b001_000), 1 => Just(0b001_001), 1 => Just(0b100_001), 1 => Just(0)];
-    (axes, any::<[u16; 6]>()).prop_map(|(axes, raw)| Figures { axes, raw })
+    let axes = prop_oneof![5 => Just(1), 1 => Just(0b001_000), 1 => Just(0b001_001), 1 => Just(0b100_001),
+        1 => Just(0b1_000_001), 1 => Just(0)];
+    (axes, any::<[u16; LANES]>()).prop_map(|(axes, raw)| Figures { axes, raw })
 }
 
 /// Tokens: a part of what there is, or all of it.
 fn part() -> impl Strategy<Value = Figures> {
     (25..30_u16, 0..4_u16)
-        .prop_map(|(class, rest)| Figures { axes: 1, raw: [class + 32 * rest; 6] })
+        .prop_map(|(class, rest)| Figures { axes: 1, raw: [class + 32 * rest; LANES] })
 }
 
 fn any_wait() -> impl Strategy<Value = Op> {
@@ -45,7 +52,7 @@ fn any_wait() -> impl Strategy<Value = Op> {
 
 /// Pools of which all is taken, sometimes for some tens of milliseconds, and those who wait for it.
 fn crowd() -> impl Strategy<Value = Vec<Op>> {
-    let amount = Figures { axes: 1, raw: [18 + 32; 6] };
+    let amount = Figures { axes: 1, raw: [18 + 32; LANES] };
     let for_good = any::<u8>().prop_map(move |pool| Op::Reserve { pool, amount });
     let held_for = move |(pool, ttl)| Op::ReserveFor { pool, amount, ttl, many: 0, forget: false };
     let for_now = (any::<u8>(), prop::sample::select(vec![SOON, LATER])).prop_map(held_for);
@@ -54,12 +61,16 @@ fn crowd() -> impl Strategy<Value = Vec<Op>> {
         .prop_map(|(holds, waits)| [holds, waits].concat())
 }
 
-/// Leases of a part of what there is, and perhaps a crowd that waits for the rest: then they are
-/// not refilled.
+/// Leases of a part of what there is, which a first record fills, and perhaps a crowd that waits for
+/// the rest: then they are not refilled.
 fn shares() -> impl Strategy<Value = Vec<Op>> {
-    let lease = (any::<u8>(), part()).prop_map(|(pool, batch)| Op::Lease { pool, batch });
+    let lease = (any::<u8>(), part(), 0..4_u16).prop_map(|(pool, batch, units)| {
+        let first = Op::LeaseRecord { lease: u8::MAX, amount: tokens(units), beyond: false };
+        [Op::Lease { pool, batch }, first]
+    });
     let waits = prop_oneof![2 => Just(Vec::new()), 1 => prop::collection::vec(any_wait(), 1..5)];
-    (prop::collection::vec(lease, 1..5), waits).prop_map(|(leases, waits)| [leases, waits].concat())
+    (prop::collection::vec(lease, 1..5), waits)
+        .prop_map(|(leases, waits)| [leases.concat(), waits].concat())
 }
 
 /// Many little holds that expire at one instant, mostly of a guard that is forgotten.
@@ -78,8 +89,8 @@ fn little_holds() -> impl Strategy<Value = Op> {
 fn branches() -> impl Strategy<Value = Vec<Op>> {
     let capped = |by| {
         move |mut op| {
-            if let Op::Child { caps, .. } = &mut op {
-                caps.axes = caps.axes & !1 | by;
+            if let Op::Child { build, .. } = &mut op {
+                build.caps.axes = build.caps.axes & !1 | by;
             }
             op
         }
@@ -95,7 +106,7 @@ fn branches() -> impl Strategy<Value = Vec<Op>> {
 
 /// One that waits for a pool of which all is taken for good.
 fn busy() -> impl Strategy<Value = Vec<Op>> {
-    let amount = Figures { axes: 1, raw: [18 + 32; 6] };
+    let amount = Figures { axes: 1, raw: [18 + 32; LANES] };
     (any::<u8>(), part()).prop_map(move |(pool, part)| {
         vec![Op::Reserve { pool, amount }, Op::Wait { pool, amount: part, poll: true }]
     })
@@ -113,10 +124,51 @@ fn crowds() -> impl Strategy<Value = Vec<Op>> {
     (elsewhere, holds, waits).prop_map(|(busy, holds, waits)| [busy, holds, waits].concat())
 }
 
+/// A root of some tens of tokens, pages or both, and pools below it of which most are carved.
+fn carved_pools(much: Much) -> impl Strategy<Value = Vec<Op>> {
+    let some = |least: u16, most: u16| {
+        (prop::sample::select(vec![1, 1, 0b1_000_001, 0b100_001]), least..most)
+            .prop_map(|(axes, units)| Figures { axes, raw: [1 + 32 * (units - 8); LANES] })
+    };
+    let with = move |caps: BoxedStrategy<Figures>| {
+        (child(much), caps, prop::bool::weighted(0.7)).prop_map(|(mut op, caps, carved)| {
+            if let Op::Child { pool, build } = &mut op {
+                *pool %= 4;
+                build.caps = caps;
+                // One with a window or with a balance cannot be carved.
+                if carved {
+                    *build = Build { carved, window: 0, used: None, ..*build };
+                }
+            }
+            op
+        })
+    };
+    let root = (child(much), some(50, 64)).prop_map(|(mut op, caps)| {
+        if let Op::Child { build, .. } = &mut op {
+            build.caps = caps;
+        }
+        op
+    });
+    (root, prop::collection::vec(with(some(8, 20).boxed()), 2..5))
+        .prop_map(|(root, below)| [vec![root], below].concat())
+}
+
+/// Pools that may be funded, and those who wait for that.
+fn unfunded() -> impl Strategy<Value = Vec<Op>> {
+    let ceiling = Figures { axes: 1, raw: [18 + 32; LANES] };
+    let fund = (any::<u8>()).prop_map(move |pool| Op::SetCeiling { pool, caps: ceiling });
+    let wait = (any::<u8>(), 12..60_u16).prop_map(|(pool, units)| wait(pool, units));
+    let step = prop_oneof![fund, wait];
+    prop_oneof![1 => Just(Vec::new()), 2 => prop::collection::vec(step, 2..8)]
+}
+
 fn figures_of(much: Much) -> BoxedStrategy<Figures> {
     match much {
         Much::Waiting | Much::Crowds => narrow_figures().boxed(),
         Much::Leases => prop_oneof![2 => narrow_figures(), 1 => any_figures()].boxed(),
+        Much::Caps | Much::Settling => {
+            prop_oneof![3 => narrow_figures(), 1 => any_figures()].boxed()
+        }
         Much::Money | Much::Deadlines | Much::Time => any_figures().boxed(),
     }
 }
@@ -134,6 +186,10 @@ enum Much {
     Leases,
     /// Queues of several, in a few pools, sometimes in time.
     Waiting,
+    /// Caps that move, ceilings, and those who wait for it.
+    Caps,
+    /// What was metered and what is taken back, in carved pools, sometimes in time.
+    Settling,
     /// Holds of which many expire at once, in some pools, and what goes on in others meanwhile.
     Crowds,
 }
@@ -142,7 +198,7 @@ fn deadline(much: Much) -> impl Strategy<Value = u8> {
     let without = match much {
         Much::Deadlines => 1,
         Much::Waiting => 3,
-        Much::Money | Much::Time | Much::Leases | Much::Crowds => 12,
+        _ => 12,
     };
     prop_oneof![without => Just(1), 1 => any::<u8>().prop_map(|raw| raw & !7)]
 }
@@ -150,47 +206,59 @@ fn deadline(much: Much) -> impl Strategy<Value = u8> {
 fn window(much: Much) -> impl Strategy<Value = u32> {
     let without = match much {
         Much::Time => 1,
-        Much::Leases => 2,
+        Much::Leases | Much::Settling => 2,
         Much::Waiting | Much::Crowds => 5,
-        Much::Money | Much::Deadlines => 12,
+        Much::Money | Much::Deadlines | Much::Caps => 12,
     };
     prop_oneof![without => Just(0), 2 => any::<u32>().prop_map(|raw| raw | 1)]
 }
 
 fn child(much: Much) -> impl Strategy<Value = Op> {
-    (any::<(u8, bool, bool, u8)>(), figures_of(much), deadline(much), window(much)).prop_map(
-        move |((pool, carved, also, keys), caps, deadline, window)| {
+    let funded = if much == Much::Caps { 0.5 } else { 0.1 };
+    let more = (
+        prop::option::weighted(0.1, figures_of(much)),
+        prop::option::weighted(funded, figures_of(much)),
+        prop::option::weighted(0.2, any::<bool>()),
+    );
+    let plain = (any::<(u8, bool, bool, u8)>(), figures_of(much), deadline(much), window(much));
+    (plain, more).prop_map(
+        move |(((pool, carved, also, keys), caps, deadline, window), (used, ceiling, on_drop))| {
             // One with a window is refused.
             let carved = carved && (also || much != Much::Time);
-            Op::Child { pool, carved, caps, deadline, window, keys }
+            let build = Build { carved, caps, deadline, window, keys, used, ceiling, on_drop };
+            Op::Child { pool, build }
         },
     )
 }
 
 fn op(much: Much) -> impl Strategy<Value = Op> {
     let passes = match much {
-        Much::Money => 1,
+        Much::Money | Much::Caps => 1,
         Much::Leases => 8,
+        Much::Settling => 14,
         Much::Deadlines | Much::Time => 10,
         Much::Waiting => 14,
         Much::Crowds => 20,
     };
     let waiting = match much {
         Much::Waiting => 8,
+        Much::Caps => 4,
         Much::Leases | Much::Crowds => 2,
-        Much::Money | Much::Deadlines | Much::Time => 1,
+        _ => 1,
     };
+    let moving = if much == Much::Caps { 4 } else { 1 };
+    let settling = if much == Much::Settling { 3 } else { 1 };
     let (amount, caps) = (|| figures_of(much), || figures_of(much));
     let timed = match much {
         Much::Time => 6,
         Much::Waiting => 3,
-        Much::Money | Much::Deadlines | Much::Leases | Much::Crowds => 1,
+        _ => 1,
     };
     let crowded = if much == Much::Crowds { 20 } else { 1 };
     let leased = match much {
         Much::Leases => 6,
         Much::Waiting => 2,
-        Much::Money | Much::Deadlines | Much::Time | Much::Crowds => 1,
+        _ => 1,
     };
     let at = any::<u8>;
     let of_leases = prop_oneof![
@@ -215,12 +283,38 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         3 => holds_in_time.prop_map(|(pool, amount, ttl, many, forget)| {
             // Mostly one that is kept, or so many little ones that they are not all reclaimed at once.
             let (many, forget) = (many.saturating_sub(160), forget && many % 4 == 0);
-            let raw = if many % 12 > 4 { [3; 6] } else { amount.raw };
+            let raw = if many % 12 > 4 { [3; LANES] } else { amount.raw };
             Op::ReserveFor { pool, amount: Figures { raw, ..amount }, ttl, many, forget }
         }),
-        4 => (at(), at(), amount(), any::<bool>())
+        3 => (at(), at(), amount(), any::<bool>())
             .prop_map(|(pool, key, amount, retry)| Op::RecordOnce { pool, key, amount, retry }),
+        1 => (at(), at(), amount(), any::<bool>())
+            .prop_map(|(pool, key, amount, retry)| Op::DebitOnce { pool, key, amount, retry }),
         1 => (at(), at()).prop_map(|(hold, ttl)| Op::Renew { hold, ttl }),
+    ];
+    let of_caps = prop_oneof![
+        5 => (at(), caps()).prop_map(|(pool, caps)| Op::RaiseCaps { pool, caps }),
+        2 + waiting => (at(), caps()).prop_map(|(pool, caps)| Op::LowerCaps { pool, caps }),
+        2 => (at(), caps()).prop_map(|(pool, caps)| Op::LowerCapsUpTo { pool, caps }),
+        6 => (at(), caps()).prop_map(|(pool, caps)| Op::SetCaps { pool, caps }),
+        5 => (at(), at(), caps()).prop_map(|(pool, to, caps)| Op::Transfer { pool, to, caps }),
+        2 => (at(), caps()).prop_map(|(pool, caps)| Op::SetCeiling { pool, caps }),
+    ];
+    let of_settling = prop_oneof![
+        8 => (at(), amount()).prop_map(|(hold, total)| Op::Commit { hold, total }),
+        1 => at().prop_map(|hold| Op::CommitAll { hold }),
+        4 => (at(), amount(), any::<bool>())
+            .prop_map(|(hold, total, take_back)| Op::TryCommit { hold, total, take_back }),
+        5 => (at(), amount()).prop_map(|(hold, part)| Op::RecordPart { hold, part }),
+        5 => (at(), amount()).prop_map(|(hold, part)| Op::DebitPart { hold, part }),
+        4 => (at(), at(), any::<bool>())
+            .prop_map(|(hold, other, take_back)| Op::Merge { hold, other, take_back }),
+        6 => (at(), amount()).prop_map(|(pool, amount)| Op::Credit { pool, amount }),
+        1 => (at(), amount()).prop_map(|(pool, figures)| Op::SetUsed { pool, figures }),
+        2 => (at(), at(), amount(), prop::bool::weighted(0.7))
+            .prop_map(|(pool, key, amount, retry)| Op::DebitOnce { pool, key, amount, retry }),
+        1 => (at(), any::<bool>()).prop_map(|(hold, commit)| Op::OnDrop { hold, commit }),
+        1 => at().prop_map(|hold| Op::CommitOnDrop { hold }),
     ];
     prop_oneof![
         10 => child(much),
@@ -228,24 +322,17 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         4 => at().prop_map(|pool| Op::Drop { pool }),
         10 => (at(), amount()).prop_map(|(pool, amount)| Op::Record { pool, amount }),
         2 => (at(), amount()).prop_map(|(pool, amount)| Op::Peek { pool, amount }),
+        2 => (at(), amount()).prop_map(|(pool, amount)| Op::RecordAndSnapshot { pool, amount }),
         7 => (at(), amount()).prop_map(|(pool, amount)| Op::Debit { pool, amount }),
         18 => (at(), amount()).prop_map(|(pool, amount)| Op::Reserve { pool, amount }),
         3 => at().prop_map(|pool| Op::Reset { pool }),
-        5 => (at(), caps()).prop_map(|(pool, caps)| Op::RaiseCaps { pool, caps }),
-        2 + waiting => (at(), caps()).prop_map(|(pool, caps)| Op::LowerCaps { pool, caps }),
+        moving * 12 => of_caps,
         3 => at().prop_map(|pool| Op::Close { pool }),
         2 => (at(), any::<u8>()).prop_map(|(hold, label)| Op::Label { hold, label }),
-        2 => at().prop_map(|hold| Op::CommitOnDrop { hold }),
-        6 => (at(), amount()).prop_map(|(hold, actual)| Op::Commit { hold, actual }),
-        1 => at().prop_map(|hold| Op::CommitAll { hold }),
-        3 => (at(), amount()).prop_map(|(hold, total)| Op::CommitTotal { hold, total }),
-        4 => (at(), amount(), any::<bool>())
-            .prop_map(|(hold, actual, take_back)| Op::TryCommit { hold, actual, take_back }),
+        settling * 28 => of_settling,
         waiting => at().prop_map(|hold| Op::Release { hold }),
         3 => at().prop_map(|hold| Op::DropHold { hold }),
         1 => at().prop_map(|hold| Op::Forget { hold }),
-        5 => (at(), amount()).prop_map(|(hold, part)| Op::RecordPart { hold, part }),
-        5 => (at(), amount()).prop_map(|(hold, part)| Op::DebitPart { hold, part }),
         4 => (at(), amount()).prop_map(|(hold, extra)| Op::Grow { hold, extra }),
         3 => (at(), amount()).prop_map(|(hold, by)| Op::Shrink { hold, by }),
         4 => (at(), amount()).prop_map(|(hold, part)| Op::Split { hold, part }),
@@ -264,6 +351,8 @@ fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
         Much::Waiting => (prop::collection::vec(child(much), 1..5), crowd()).boxed(),
         Much::Leases => (prop::collection::vec(child(much), 1..5), shares()).boxed(),
         Much::Crowds => (branches(), crowds()).boxed(),
+        Much::Caps => (carved_pools(much), unfunded()).boxed(),
+        Much::Settling => (carved_pools(much), Just(Vec::new())).boxed(),
         _ => child(much).prop_map(|root| (vec![root], Vec::new())).boxed(),
     };
     (begin, prop::collection::vec(op(much), 0..30), prop::collection::vec(later, 0..30))
@@ -317,7 +406,13 @@ fn what_time_does_is_what_it_does_to_the_model() {
 
 #[test]
 fn leases_are_those_of_the_model() {
-    compare_many(Much::Leases, &["exceeded until a release", "exceeded for ever", "queued"]);
+    let meets = [
+        "exceeded until a release",
+        "exceeded for ever",
+        "queued",
+        "a lease spends from its share",
+    ];
+    compare_many(Much::Leases, &meets);
 }
 
 #[test]
@@ -335,12 +430,56 @@ fn what_expires_in_crowds_is_what_expires_in_the_model() {
     compare_many(Much::Crowds, &company);
 }
 
+#[test]
+fn caps_that_move_are_those_of_the_model() {
+    let meets = [
+        "exceeded until funding",
+        "a wait is funded",
+        "a cap falls",
+        "a cap has come down",
+        "a transfer between carved siblings",
+        "no cap to move",
+        "of another tree",
+    ];
+    compare_many(Much::Caps, &meets);
+}
+
+#[test]
+fn what_is_settled_and_taken_back_is_what_it_is_in_the_model() {
+    let meets = [
+        "a commit takes back overage",
+        "a commit takes back what was used",
+        "a credit goes through a carve",
+        "a credit ends at a period above",
+        "a hold is committed",
+        "a hold is released",
+        "a hold expires",
+        "a drop settles",
+        "an expiry settles",
+        "two holds become one",
+        "a debit whose key is known",
+    ];
+    compare_many(Much::Settling, &meets);
+}
+
 // Sequences that proptest seldom finds.
 
-const NOTHING: Figures = Figures { axes: 0, raw: [0; 6] };
+const NOTHING: Figures = Figures { axes: 0, raw: [0; LANES] };
+
+/// Without a deadline.
+const PLAIN: Build = Build {
+    carved: false,
+    caps: NOTHING,
+    deadline: 1,
+    window: 0,
+    keys: 0,
+    used: None,
+    ceiling: None,
+    on_drop: None,
+};
 
 fn plain_child(caps: Figures, deadline: u8) -> Op {
-    Op::Child { pool: 0, carved: false, caps, deadline, window: 0, keys: 0 }
+    Op::Child { pool: 0, build: Build { caps, deadline, ..PLAIN } }
 }
 
 #[test]
@@ -357,23 +496,25 @@ fn of_two_deadlines_at_one_instant_the_outermost_is_named() {
 
 #[test]
 fn a_refused_remove_has_the_worst_outlook_of_all_axes() {
-    let on = |axes, raw| Figures { axes, raw };
+    let on = |axes, raw| Figures { axes, raw: [raw; LANES] };
+    let mut tokens_alone = on(0b101, 0);
+    tokens_alone.raw[0] = 1;
     // 8 tokens, all of them held: less of them may come. No output tokens: less of them never does.
     model::run(&[
-        plain_child(on(0b101, [1, 0, 0, 0, 0, 0]), 1),
-        Op::Reserve { pool: 0, amount: on(0b001, [50, 0, 0, 0, 0, 0]) },
-        Op::LowerCaps { pool: 0, caps: on(0b101, [1; 6]) },
+        plain_child(tokens_alone, 1),
+        Op::Reserve { pool: 0, amount: on(0b001, 50) },
+        Op::LowerCaps { pool: 0, caps: on(0b101, 1) },
     ]);
 }
 
 /// So many tokens, less than 64.
 fn tokens(units: u16) -> Figures {
-    Figures { axes: 1, raw: [11 + 32 * units; 6] }
+    Figures { axes: 1, raw: [11 + 32 * units; LANES] }
 }
 
 /// A cap of so many tokens, from 8 to 63.
 fn token_cap(units: u16) -> Figures {
-    Figures { axes: 1, raw: [1 + 32 * (units - 8); 6] }
+    Figures { axes: 1, raw: [1 + 32 * (units - 8); LANES] }
 }
 
 /// A TTL of 10 ms, and one of 20.
@@ -390,7 +531,7 @@ fn hold_for(units: u16, ttl: u8, many: u8) -> Op {
 
 fn owing(caps: Figures, debit: u16) -> [Op; 5] {
     [
-        Op::Child { pool: SELDOM, carved: false, caps, deadline: 1, window: 0, keys: 0 },
+        Op::Child { pool: SELDOM, build: Build { caps, ..PLAIN } },
         hold_for(40, LATER, 1),
         hold_for(1, SOON, 12),
         Op::Debit { pool: 0, amount: tokens(debit) },
@@ -401,7 +542,7 @@ fn owing(caps: Figures, debit: u16) -> [Op; 5] {
 /// The rest of what has expired pays what is owed first, as it would have in its time.
 #[test]
 fn p2_a_late_commit_owes_what_it_would_if_all_had_been_reclaimed_in_time() {
-    let late = Op::Commit { hold: 0, actual: tokens(40) };
+    let late = Op::Commit { hold: 0, total: tokens(40) };
     model::run(&[&owing(token_cap(60), 30)[..], &[late]].concat());
 }
 
@@ -413,8 +554,10 @@ fn p2_a_late_debit_owes_what_it_would_if_all_had_been_reclaimed_in_time() {
 /// A pool with a window that turns every 10 ms, below a root with a hold that makes it read the
 /// clock, and a share carved out of the pool. Then time passes, which only the root sees.
 fn share_of_a_window() -> [Op; 5] {
-    let child =
-        |pool, carved, caps, window| Op::Child { pool, carved, caps, deadline: 1, window, keys: 0 };
+    let child = |pool, carved, caps, window| Op::Child {
+        pool,
+        build: Build { carved, caps, window, ..PLAIN },
+    };
     let every_10_ms = 1 | 10 << 2 | 7 << 6;
     [
         child(SELDOM, false, NOTHING, 0),
@@ -441,8 +584,7 @@ fn p8_what_a_close_returns_it_returns_at_the_latest_instant_seen() {
 /// pool's period had begun.
 #[test]
 fn p8_what_a_wait_gives_back_it_gives_back_at_the_latest_instant_seen() {
-    let child =
-        |pool, caps, window| Op::Child { pool, carved: false, caps, deadline: 1, window, keys: 0 };
+    let child = |pool, caps, window| Op::Child { pool, build: Build { caps, window, ..PLAIN } };
     let every_10_ms = 1 | 10 << 2 | 7 << 6;
     model::run(&[
         child(SELDOM, NOTHING, 0),
@@ -465,11 +607,7 @@ fn p2_what_expired_before_a_turn_is_spent_before_it() {
     model::run(&[
         Op::Child {
             pool: SELDOM,
-            carved: false,
-            caps: token_cap(60),
-            deadline: 1,
-            window: every_30_ms,
-            keys: 0,
+            build: Build { caps: token_cap(60), window: every_30_ms, ..PLAIN },
         },
         hold_for(4, LATER, 1),
         Op::CommitOnDrop { hold: 0 },
@@ -483,14 +621,7 @@ fn p2_what_expired_before_a_turn_is_spent_before_it() {
 #[test]
 fn p4_all_that_expires_at_an_instant_is_free_at_it() {
     model::run(&[
-        Op::Child {
-            pool: SELDOM,
-            carved: false,
-            caps: token_cap(12),
-            deadline: 1,
-            window: 0,
-            keys: 0,
-        },
+        Op::Child { pool: SELDOM, build: Build { caps: token_cap(12), ..PLAIN } },
         hold_for(1, LATER, 12),
         PASS,
         Op::Record { pool: 0, amount: tokens(12) },
@@ -513,13 +644,10 @@ fn what_a_lease_spent_before_a_turn_settles_into_the_new_period() {
         model::run(&[
             Op::Child {
                 pool: 0,
-                carved: false,
-                caps: token_cap(60),
-                deadline: 1,
-                window: every_10_ms,
-                keys: 0,
+                build: Build { caps: token_cap(60), window: every_10_ms, ..PLAIN },
             },
             lease_of(20),
+            record(5),
             record(5),
             PASS,
             tells,
@@ -530,29 +658,16 @@ fn what_a_lease_spent_before_a_turn_settles_into_the_new_period() {
 #[test]
 fn p2_a_debit_beyond_a_lease_owes_what_it_would_if_all_had_been_reclaimed_in_time() {
     let debit = Op::LeaseDebit { lease: 0, amount: tokens(30), beyond: false };
-    let root = Op::Child {
-        pool: SELDOM,
-        carved: false,
-        caps: token_cap(40),
-        deadline: 1,
-        window: 0,
-        keys: 0,
-    };
-    model::run(&[root, lease_of(8), hold_for(2, SOON, 12), PASS, debit]);
+    let root = Op::Child { pool: SELDOM, build: Build { caps: token_cap(40), ..PLAIN } };
+    let first = Op::LeaseRecord { lease: 0, amount: tokens(1), beyond: false };
+    model::run(&[root, lease_of(8), first, hold_for(2, SOON, 12), PASS, debit]);
 }
 
 /// More has expired than the record must reclaim. The pool is looked at before it: else it would be
 /// refilled less.
 #[test]
 fn a_lease_is_refilled_up_to_an_eighth_of_what_is_free() {
-    let root = Op::Child {
-        pool: SELDOM,
-        carved: false,
-        caps: token_cap(60),
-        deadline: 1,
-        window: 0,
-        keys: 0,
-    };
+    let root = Op::Child { pool: SELDOM, build: Build { caps: token_cap(60), ..PLAIN } };
     let record = Op::LeaseRecord { lease: 0, amount: tokens(10), beyond: false };
     model::run(&[root, lease_of(8), hold_for(2, SOON, 12), PASS, record]);
 }
@@ -564,14 +679,8 @@ fn once(key: u8) -> Op {
 
 /// Six keys, each for 20 ms.
 fn with_keys(ops: &[Op]) {
-    let root = Op::Child {
-        pool: SELDOM,
-        carved: false,
-        caps: token_cap(60),
-        deadline: 1,
-        window: 0,
-        keys: 13 + 16,
-    };
+    let root =
+        Op::Child { pool: SELDOM, build: Build { caps: token_cap(60), keys: 13 + 16, ..PLAIN } };
     model::run(&[&[root], ops].concat());
 }
 
@@ -628,8 +737,7 @@ fn p6_of_two_holds_that_expire_at_one_instant_the_older_is_reclaimed_first() {
 /// it.
 #[test]
 fn what_two_are_reminded_of_may_be_over_when_the_second_looks() {
-    let carved =
-        Op::Child { pool: 0, carved: true, caps: token_cap(60), deadline: 1, window: 0, keys: 0 };
+    let carved = Op::Child { pool: 0, build: Build { carved: true, caps: token_cap(60), ..PLAIN } };
     let reserve = Op::Reserve { pool: 1, amount: tokens(60) };
     let at_once = Op::Renew { hold: 0, ttl: 0 };
     model::run(&[
@@ -654,8 +762,8 @@ fn at_a_deadline_it_is_told_before_what_has_expired_is_served() {
 /// for something else.
 #[test]
 fn p6_one_that_waits_for_what_has_no_cap_waits_its_turn() {
-    let carved = |caps| Op::Child { pool: 0, carved: true, caps, deadline: 1, window: 0, keys: 0 };
-    let all_slots = Figures { axes: 1 << 5, raw: [0, 0, 0, 0, 0, 14495] };
+    let carved = |caps| Op::Child { pool: 0, build: Build { carved: true, caps, ..PLAIN } };
+    let all_slots = Figures { axes: 1 << 5, raw: [14495; LANES] };
     let wait = |pool, amount| Op::Wait { pool, amount, poll: true };
     let see = Op::Record { pool: 1, amount: NOTHING };
     let pools = [plain_child(token_cap(60), 1), carved(all_slots), carved(token_cap(20))];
@@ -683,12 +791,13 @@ fn p6_each_fact_tells_those_whom_it_leaves_nothing() {
 
 #[test]
 fn p6_a_lease_that_settles_tells_those_whom_it_leaves_nothing() {
-    let record = Op::LeaseRecord { lease: 0, amount: tokens(10), beyond: false };
+    let record = |units| Op::LeaseRecord { lease: 0, amount: tokens(units), beyond: false };
     model::run(&[
         plain_child(token_cap(60), 1),
         lease_of(20),
-        record,
-        wait(0, 60),
+        record(1),
+        record(5),
+        wait(0, 59),
         Op::LeaseSettle { lease: 0 },
     ]);
 }
@@ -699,4 +808,140 @@ fn a_lease_is_refilled_while_others_wait_for_something_else() {
     let reserve = Op::Reserve { pool: 1, amount: tokens(10) };
     let pools = [plain_child(token_cap(60), 1), plain_child(token_cap(10), 1)];
     model::run(&[&pools[..], &[reserve, wait(1, 5), lease_of(8), record]].concat());
+}
+
+fn carved(pool: u8, units: u16) -> Op {
+    Op::Child { pool, build: Build { carved: true, caps: token_cap(units), ..PLAIN } }
+}
+
+fn credit(pool: u8, units: u16) -> Op {
+    Op::Credit { pool, amount: tokens(units) }
+}
+
+/// Twelve holds of one token that settle when they expire, and have expired.
+fn settled_in_a_crowd() -> Vec<Op> {
+    let build = Build { caps: token_cap(60), on_drop: Some(true), ..PLAIN };
+    vec![Op::Child { pool: SELDOM, build }, hold_for(1, SOON, 12), PASS]
+}
+
+/// An expiry settles at its instant, whenever the pool comes to it.
+#[test]
+fn p2_a_credit_takes_back_what_had_settled_before_it() {
+    let late = Op::Commit { hold: 0, total: tokens(0) };
+    let metered = Op::DebitPart { hold: 0, part: tokens(9) };
+    let reset = Op::Reset { pool: 0 };
+    let crowd = settled_in_a_crowd();
+    let [root, holds, pass] = &crowd[..] else { unreachable!("as it was made") };
+    let reserve = Op::Reserve { pool: 0, amount: tokens(20) };
+    model::run(&[&crowd[..], &[credit(0, 10)]].concat());
+    let ops = [root.clone(), reserve, metered, reset, holds.clone(), pass.clone(), late];
+    model::run(&ops);
+}
+
+#[test]
+fn p2_what_had_settled_before_is_part_of_a_figure_that_is_set() {
+    let set = Op::SetUsed { pool: 0, figures: tokens(30) };
+    model::run(&[settled_in_a_crowd(), vec![set, PASS]].concat());
+}
+
+/// The pool above has begun a new period: the share that it carved cannot grow by what is gone.
+#[test]
+fn a_credit_through_a_carve_ends_at_a_period_above() {
+    let every_10_ms = 1 | 10 << 2 | 7 << 6;
+    let build = Build { caps: token_cap(60), window: every_10_ms, ..PLAIN };
+    let debit = Op::Debit { pool: 1, amount: tokens(15) };
+    let spend = Op::Record { pool: 0, amount: tokens(5) };
+    for between in [vec![], vec![PASS], vec![PASS, spend]] {
+        let pools = [Op::Child { pool: 0, build }, carved(0, 20), debit.clone()];
+        model::run(&[&pools[..], &between, &[credit(1, 10), credit(1, 10)]].concat());
+    }
+}
+
+/// The waiter stands at the root alone, until the pool between has a cap, too.
+#[test]
+fn p6_a_new_cap_on_the_way_of_one_that_waits_keeps_its_turn() {
+    let set = |units| Op::SetCaps { pool: 1, caps: tokens(units) };
+    for cap in [0, 1, 30, 63] {
+        model::run(&[
+            plain_child(token_cap(60), 1),
+            plain_child(NOTHING, 1),
+            Op::Child { pool: 1, build: PLAIN },
+            Op::Reserve { pool: 0, amount: tokens(60) },
+            wait(2, 20),
+            set(cap),
+            Op::Record { pool: 1, amount: tokens(1) },
+            Op::Release { hold: 0 },
+        ]);
+    }
+}
+
+/// What time has brought back until a transfer it brought by the cap until then, though nobody else
+/// has told the pools the time.
+#[test]
+fn a_transfer_to_a_bucket_begins_with_what_time_has_brought() {
+    let bucket = 1 | 2 | 10 << 2 | 7 << 6;
+    let build = Build { caps: token_cap(20), window: bucket, ..PLAIN };
+    model::run(&[
+        Op::Child { pool: SELDOM, build: PLAIN },
+        plain_child(token_cap(40), 1),
+        Op::Child { pool: 0, build },
+        Op::Debit { pool: 2, amount: tokens(60) },
+        PASS,
+        Op::Transfer { pool: 1, to: 95, caps: tokens(40) },
+        Op::Record { pool: 2, amount: tokens(1) },
+    ]);
+}
+
+/// At the ceiling the bucket would bring back what is owed: funds are all that it lacks.
+#[test]
+fn p7_what_a_funded_bucket_would_bring_back_is_not_refused_for_ever() {
+    let bucket = 1 | 2 | 10 << 2 | 7 << 6;
+    let no_tokens = Figures { axes: 1, raw: [0; LANES] };
+    let build = Build { caps: no_tokens, ceiling: Some(tokens(10)), window: bucket, ..PLAIN };
+    model::run(&[
+        Op::Child { pool: 0, build },
+        Op::Debit { pool: 0, amount: tokens(5) },
+        Op::Record { pool: 0, amount: tokens(8) },
+        wait(0, 8),
+        Op::RaiseCaps { pool: 0, caps: token_cap(10) },
+    ]);
+}
+
+/// A cap cannot fall below what is reserved, and the share above falls along.
+#[test]
+fn p1_a_carved_cap_falls_as_its_holds_end() {
+    let hold = Op::Reserve { pool: 1, amount: tokens(10) };
+    let set = |units| Op::SetCaps { pool: 1, caps: tokens(units) };
+    model::run(&[
+        plain_child(token_cap(60), 1),
+        carved(0, 40),
+        Op::Debit { pool: 1, amount: tokens(12) },
+        hold.clone(),
+        hold,
+        set(5),
+        Op::Commit { hold: 0, total: tokens(4) },
+        set(30),
+        set(5),
+        Op::Release { hold: 0 },
+        set(40),
+    ]);
+}
+
+/// What is metered and then ends in a lower total, in each state of its hold.
+#[test]
+fn p2_a_total_below_what_was_metered_gives_back_the_rest() {
+    let root = |commits| {
+        let build = Build { caps: token_cap(30), on_drop: Some(commits), ..PLAIN };
+        Op::Child { pool: 0, build }
+    };
+    let meter = |units| Op::DebitPart { hold: 0, part: tokens(units) };
+    for (commits, passes) in [(false, vec![]), (false, vec![PASS]), (true, vec![PASS])] {
+        for total in [0, 5, 20, 40] {
+            let hold = hold_for(10, SOON, 1);
+            let commit = Op::Commit { hold: 0, total: tokens(total) };
+            let owed = Op::Debit { pool: 0, amount: tokens(25) };
+            let late = [meter(3), commit];
+            model::run(&[&[root(commits), hold, meter(8), owed][..], &passes, &late].concat());
+        }
+    }
 }

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetExceeded, BudgetPool, Caps, ManualClock, Outlook, Snapshot,
-    Usd,
+    Amount, Axis, BudgetError, BudgetExceeded, BudgetPool, Caps, ManualClock, Name, Outlook,
+    Snapshot, Usd,
 };
 
 fn tokens(n: u64) -> Amount {
@@ -104,7 +104,7 @@ mod p1_cap {
     fn the_check_is_exact_at_the_cap() {
         // A pool that adds first and compares after admits this one.
         let pool = pool_of(100);
-        let mut hold = pool.reserve(tokens(60)).unwrap();
+        let hold = pool.reserve(tokens(60)).unwrap();
         assert!(hold.grow(tokens(u64::MAX - 20)).is_err());
         assert!(pool.record(tokens(41)).is_err());
         hold.grow(tokens(40)).unwrap();
@@ -128,7 +128,7 @@ mod p2_nothing_lost {
     #[test]
     fn freed_and_added_capacity_pays_the_overage_first() {
         let pool = pool_of(100);
-        let mut hold = pool.reserve(tokens(60)).unwrap();
+        let hold = pool.reserve(tokens(60)).unwrap();
         assert_eq!(pool.debit(tokens(70)).overage(), tokens(30));
         assert_eq!(balance(&pool), [40, 60, 30]);
         hold.shrink(tokens(10)).unwrap();
@@ -150,13 +150,13 @@ mod p2_nothing_lost {
             [&late, &closed].map(|pool| [(); 2].map(|()| pool.reserve(tokens(10)).unwrap()));
         clock.advance(Duration::from_secs(1));
         closed.close();
-        for ([hold, mut metered], pool) in holds.into_iter().zip([&late, &closed]) {
+        for ([hold, metered], pool) in holds.into_iter().zip([&late, &closed]) {
             assert!(pool.record(tokens(0)).is_err() && metered.record(tokens(0)).is_err());
             assert!(metered.grow(tokens(0)).is_err() && metered.split(tokens(0)).is_err());
             hold.commit(tokens(20));
             metered.debit(tokens(4));
             metered.shrink(tokens(1)).unwrap();
-            metered.try_commit(tokens(5)).unwrap();
+            metered.try_commit(tokens(4 + 5)).unwrap();
             pool.debit(tokens(3));
             assert_eq!(balance(pool), [32, 0, 0]);
         }
@@ -193,11 +193,11 @@ mod p2_nothing_lost {
             .usd(Usd::from_cents(3))
             .requests(1);
         let receipt = pool.reserve(held).unwrap().commit(tokens(1_200));
-        let settled = Amount::new().input_tokens(0).output_tokens(0).tokens(1_200);
-        assert_eq!(receipt.settled(), settled.usd(Usd::from_cents(3)).requests(1));
+        assert_eq!(receipt.settled().units(Axis::Tokens), 1_200);
+        assert_eq!(receipt.settled().units(Axis::Usd), Usd::from_cents(3).as_nanos());
         let snapshot = pool.snapshot();
         assert_eq!((snapshot.usd.used, snapshot.requests.used), (Usd::from_cents(3), 1));
-        assert_eq!((snapshot.tokens.used, snapshot.input_tokens.used), (1_200, 0));
+        assert_eq!((snapshot.tokens.used, snapshot.input_tokens.used), (1_200, 1_500));
 
         // Naming it with zero settles zero.
         pool.reserve(held).unwrap().commit(Amount::new().usd(Usd::ZERO));
@@ -206,19 +206,20 @@ mod p2_nothing_lost {
     }
 
     #[test]
-    fn a_total_includes_what_was_metered() {
+    fn a_total_includes_what_was_metered_and_is_exact_up_or_down() {
         let pool = pool_of(100);
-        let mut hold = pool.reserve(tokens(50)).unwrap();
+        let hold = pool.reserve(tokens(50)).unwrap();
         hold.record(tokens(20)).unwrap();
         hold.debit(tokens(10));
         assert_eq!(hold.amount(), tokens(20));
-        assert_eq!(hold.commit_total(tokens(45)).settled(), tokens(15));
+        assert_eq!(hold.commit(tokens(45)).settled(), tokens(15));
         assert_eq!(balance(&pool), [45, 0, 0]);
 
-        let mut hold = pool.reserve(tokens(10)).unwrap();
+        let hold = pool.reserve(tokens(10)).unwrap();
         hold.record(tokens(10)).unwrap();
-        assert_eq!(hold.commit_total(tokens(3)).settled(), tokens(0), "what is settled stays");
-        assert_eq!(balance(&pool), [55, 0, 0]);
+        let receipt = hold.commit(tokens(3));
+        assert_eq!((receipt.settled(), receipt.credited()), (tokens(0), tokens(7)));
+        assert_eq!((balance(&pool), pool.snapshot().tokens.spent), ([48, 0, 0], 48));
     }
 
     #[test]
@@ -323,7 +324,7 @@ mod p3_no_leak {
     #[test]
     fn a_guard_settles_on_drop_and_releases_only_aloud() {
         let pool = pool_of(100);
-        let mut hold = pool.reserve(tokens(60)).unwrap().commit_on_drop();
+        let hold = pool.reserve(tokens(60)).unwrap().commit_on_drop();
         drop(hold.split(tokens(10)).unwrap());
         drop(hold);
         assert_eq!(balance(&pool), [60, 0, 0]);
@@ -335,8 +336,8 @@ mod p3_no_leak {
     #[test]
     fn resizing_moves_units_and_loses_none() {
         let pool = BudgetPool::builder().tokens(100).in_flight(2).build();
-        let mut hold = pool.reserve(tokens(60)).unwrap().label("draft");
-        let mut half = hold.split(tokens(25)).unwrap();
+        let hold = pool.reserve(tokens(60)).unwrap().label("draft");
+        let half = hold.split(tokens(25)).unwrap();
         assert_eq!((hold.amount(), half.amount()), (tokens(35), tokens(25)));
         assert_eq!(half.split(tokens(1)).unwrap_err().axis(), Some(Axis::InFlight));
         half.grow(tokens(15)).unwrap();
@@ -386,9 +387,11 @@ mod p3_no_leak {
                 .map(|holder| (holder.pool.to_string(), holder.label, holder.amount))
                 .collect()
         };
-        let large = ("agent".to_owned(), Some("large"), tokens(30));
-        let (unnamed, small) =
-            (("run".to_owned(), None, tokens(20)), ("run".to_owned(), Some("small"), tokens(10)));
+        let holder = |pool: &str, label: Option<&str>, n| {
+            (pool.to_owned(), label.map(Name::from), tokens(n))
+        };
+        let large = holder("agent", Some("large"), 30);
+        let (unnamed, small) = (holder("run", None, 20), holder("run", Some("small"), 10));
         assert_eq!(seen(&root), [large.clone(), unnamed, small]);
         assert_eq!(seen(&child), [large]);
     }
@@ -404,36 +407,34 @@ mod p3_no_leak {
             ("tokens", tokens(6)),
         ];
         let _holds = held.map(|(label, amount)| pool.reserve(amount).unwrap().label(label));
-        let labels: Vec<_> = pool.holders().iter().filter_map(|holder| holder.label).collect();
+        let labels: Vec<_> = pool.holders().into_iter().filter_map(|holder| holder.label).collect();
         assert_eq!(labels, ["tokens", "input", "output", "requests", "money", "least"]);
     }
 
     #[test]
     fn a_half_keeps_the_label_and_the_guard_and_what_was_settled_stays_with_the_whole() {
         let pool = pool_of(100);
-        let mut hold = pool.reserve(tokens(60)).unwrap().label("draft").commit_on_drop();
+        let hold = pool.reserve(tokens(60)).unwrap().label("draft").commit_on_drop();
         hold.record(tokens(10)).unwrap();
         let half = hold.split(tokens(20)).unwrap();
         let labels: Vec<_> =
             pool.holders().into_iter().map(|holder| (holder.label, holder.amount)).collect();
-        assert_eq!(labels, [(Some("draft"), tokens(30)), (Some("draft"), tokens(20))]);
-        assert_eq!(
-            half.commit_total(tokens(20)).settled(),
-            tokens(20),
-            "nothing of it was settled before"
-        );
-        assert_eq!(hold.commit_total(tokens(25)).settled(), tokens(15));
+        let draft = Some(Name::from("draft"));
+        assert_eq!(labels, [(draft.clone(), tokens(30)), (draft, tokens(20))]);
+        let settled = half.commit(tokens(20)).settled();
+        assert_eq!(settled, tokens(20), "nothing of it was settled before");
+        assert_eq!(hold.commit(tokens(25)).settled(), tokens(15));
         assert_eq!(balance(&pool), [45, 0, 0]);
     }
 
     #[test]
     fn what_is_given_back_stands_for_itself_axis_by_axis() {
         let pool = BudgetPool::unlimited();
-        let mut hold = pool.reserve(Amount::new().input_tokens(30).output_tokens(10)).unwrap();
+        let hold = pool.reserve(Amount::new().input_tokens(30).output_tokens(10)).unwrap();
         hold.shrink(tokens(15)).unwrap();
         let held = |hold: &budget_pool::Reservation| {
             [Axis::Tokens, Axis::InputTokens, Axis::OutputTokens]
-                .map(|axis| hold.amount().get(axis).unwrap().units())
+                .map(|axis| hold.amount().units(axis))
         };
         assert_eq!(held(&hold), [25, 30, 10]);
         let half = hold.split(Amount::new().input_tokens(5)).unwrap();
@@ -446,7 +447,7 @@ mod p3_no_leak {
         let keeps: [Keep; 6] = [
             |pool| Box::new(pool.clone()),
             |pool| Box::new(pool.reserve(tokens(1)).unwrap()),
-            |pool| Box::new(pool.lease(tokens(1)).unwrap()),
+            |pool| Box::new(pool.lease(tokens(1))),
             |pool| Box::new(pool.child().build()),
             |pool| Box::new(pool.reserve_wait(tokens(1))),
             |pool| Box::new(pool.closed()),
@@ -689,7 +690,7 @@ mod p7_clear_refusals {
         assert!(matches!(pool.record(tokens(2)), Err(BudgetError::Exceeded(_))));
         clock.advance(Duration::from_millis(1_250));
         let error = pool.record(tokens(2)).unwrap_err();
-        assert_eq!(error.to_string(), "deadline of `run` exceeded: 1.25s of 1s");
+        assert_eq!(error.to_string(), "deadline of `run` exceeded: 1.25s elapsed, budget 1s");
         assert_eq!((error.axis(), error.outlook()), (Some(Axis::Deadline), Outlook::Never));
         pool.close();
         let error = pool.record(tokens(2)).unwrap_err();
@@ -733,11 +734,13 @@ mod p7_clear_refusals {
         let root = BudgetPool::builder().name("root").tokens(1_000).in_flight(3).build();
         let run = root.child().name("run").tokens(100).usd(Usd::from_nanos(10)).build();
         let share = root.child().name("share").tokens(50).carved().build().unwrap();
-        run.record(tokens(30).usd(Usd::from_nanos(4))).unwrap();
-        let mut hold = run.reserve(tokens(20)).unwrap();
+        run.record(tokens(29).usd(Usd::from_nanos(4))).unwrap();
+        let hold = run.reserve(tokens(20)).unwrap();
         let strict = run.reserve(tokens(10)).unwrap();
         let last = run.reserve(Amount::new()).unwrap();
-        let mut lease = run.lease(tokens(5)).unwrap();
+        let mut lease = run.lease(tokens(9));
+        lease.record(tokens(1)).unwrap();
+        assert_eq!(lease.remaining(), tokens(5), "an eighth of 40");
         // 65 of 100 are used or reserved in `run`, 115 of 1000 in `root`, all 3 are in flight.
         let refusals = [
             ("record", exceeded(run.record(tokens(36))), 36),
@@ -747,7 +750,7 @@ mod p7_clear_refusals {
             ("reserve", exceeded(run.reserve(tokens(38))), 38),
             ("a wait", exceeded(run.reserve_blocking(tokens(101))), 101),
             ("in flight", exceeded(run.reserve(Amount::new())), 1),
-            ("lease", exceeded(run.lease(tokens(39)).map(drop)), 39),
+            ("a new lease's record", exceeded(run.lease(tokens(9)).record(tokens(39))), 39),
             ("a lease's record", exceeded(lease.record(tokens(5 + 40))), 40),
             ("grow", exceeded(hold.grow(tokens(41))), 41),
             ("a hold's record", exceeded(hold.record(tokens(20 + 42))), 42),
@@ -779,7 +782,7 @@ mod p7_clear_refusals {
     fn attempted_ends_at_the_last_number() {
         let pool = BudgetPool::builder().name("run").tokens(100).build();
         pool.record(tokens(30).requests(9)).unwrap();
-        let mut hold = pool.reserve(tokens(20)).unwrap();
+        let hold = pool.reserve(tokens(20)).unwrap();
         let above_it = exceeded(pool.record(tokens(u64::MAX)));
         let uncapped = exceeded(pool.record(Amount::new().requests(u64::MAX - 8)));
         let beyond_all = exceeded(pool.raise_caps(Caps::new().tokens(u64::MAX)));
@@ -823,15 +826,18 @@ mod p7_clear_refusals {
     #[test]
     fn what_a_hold_or_a_lease_has_itself_counts_as_reserved_when_it_asks_for_more() {
         let pool = pool_of(100);
-        let mut hold = pool.reserve(tokens(60)).unwrap();
+        let hold = pool.reserve(tokens(60)).unwrap();
         assert_eq!(hold.grow(tokens(41)).unwrap_err().outlook(), Outlook::AfterRelease);
         assert_eq!(hold.grow(tokens(100)).unwrap_err().outlook(), Outlook::AfterRelease);
         assert_eq!(hold.grow(tokens(101)).unwrap_err().outlook(), Outlook::Never);
         drop(hold);
-        let mut lease = pool.lease(tokens(60)).unwrap();
-        // 60 of it are its own share: 50 more are asked of the pool, and 101 more.
-        assert_eq!(lease.record(tokens(110)).unwrap_err().outlook(), Outlook::AfterRelease);
-        assert_eq!(lease.record(tokens(161)).unwrap_err().outlook(), Outlook::Never);
+        let mut lease = pool.lease(tokens(12));
+        lease.record(tokens(1)).unwrap();
+        assert_eq!((lease.remaining(), balance(&pool)), (tokens(12), [1, 12, 0]));
+        // Its own share are 12: the rest is asked of the pool, which has 87 free and has spent 1.
+        assert_eq!(lease.record(tokens(12 + 88)).unwrap_err().outlook(), Outlook::AfterRelease);
+        assert_eq!(lease.record(tokens(12 + 99)).unwrap_err().outlook(), Outlook::AfterRelease);
+        assert_eq!(lease.record(tokens(12 + 100)).unwrap_err().outlook(), Outlook::Never);
     }
 
     /// How many more were admitted and refused.
@@ -856,16 +862,18 @@ mod p7_clear_refusals {
             .tokens(100)
             .idempotency_keys(1, Duration::from_secs(9))
             .build();
-        let (mut hold, too_much) = (pool.reserve(tokens(10)).unwrap(), tokens(1_000));
+        let (hold, too_much) = (pool.reserve(tokens(10)).unwrap(), tokens(1_000));
         let expired = pool.reserve_for(tokens(1), Duration::ZERO).unwrap();
-        let mut lease = pool.lease(tokens(10)).unwrap();
+        let mut lease = pool.lease(tokens(10));
         let [admitted, refused, neither] = [[1, 0], [0, 1], [0, 0]];
+        let first = counted(&pool, || lease.record(tokens(1)).unwrap());
+        assert_eq!((first, lease.remaining()), (admitted, tokens(10)), "its share was empty");
         type Call<'a> = Box<dyn FnOnce() + 'a>;
         let calls: Vec<([u64; 2], Call<'_>)> = vec![
             (admitted, Box::new(|| pool.record(tokens(1)).unwrap())),
             (refused, Box::new(|| _ = pool.record(too_much).unwrap_err())),
-            (admitted, Box::new(|| pool.record_once("key", tokens(1)).unwrap())),
-            (neither, Box::new(|| pool.record_once("key", tokens(1)).unwrap())),
+            (admitted, Box::new(|| _ = pool.record_once("key", tokens(1)).unwrap())),
+            (neither, Box::new(|| _ = pool.record_once("key", tokens(1)).unwrap())),
             (neither, Box::new(|| _ = pool.record_once("key", tokens(2)).unwrap_err())),
             (refused, Box::new(|| _ = pool.record_once("another", tokens(1)).unwrap_err())),
             (admitted, Box::new(|| pool.reserve(tokens(1)).unwrap().release())),
@@ -882,7 +890,9 @@ mod p7_clear_refusals {
             (neither, Box::new(|| pool.lower_caps(Caps::new().tokens(1)).unwrap())),
             (neither, Box::new(|| _ = pool.lower_caps(Caps::new().tokens(500)).unwrap_err())),
             (neither, Box::new(|| drop(expired.try_commit(tokens(1)).unwrap_err()))),
-            (neither, Box::new(|| _ = lease.record(tokens(10)))),
+            (neither, Box::new(|| drop(pool.lease(tokens(10))))),
+            (refused, Box::new(|| _ = pool.lease(tokens(10)).record(too_much).unwrap_err())),
+            (neither, Box::new(|| lease.record(tokens(10)).unwrap())),
             (admitted, Box::new(|| drop(pool.child().tokens(5).carved().build().unwrap()))),
             (refused, Box::new(|| _ = pool.child().tokens(500).carved().build().unwrap_err())),
             (neither, Box::new(|| drop(pool.child().tokens(500).build()))),
@@ -1043,7 +1053,7 @@ mod p8_time_only_when_asked {
     fn use_everything(pool: &BudgetPool) {
         pool.record(tokens(1)).unwrap();
         pool.peek(tokens(1)).unwrap();
-        let mut hold = pool.reserve(tokens(9)).unwrap();
+        let hold = pool.reserve(tokens(9)).unwrap();
         hold.grow(tokens(1)).unwrap();
         hold.record(tokens(1)).unwrap();
         drop(hold.split(tokens(1)).unwrap());
@@ -1117,7 +1127,7 @@ mod p8_time_only_when_asked {
         long.record(tokens(1)).unwrap();
         clock.advance(Duration::from_secs(9));
         let error = long.record(tokens(1)).unwrap_err();
-        assert_eq!(error.to_string(), "deadline of `root` exceeded: 11s of 10s");
+        assert_eq!(error.to_string(), "deadline of `root` exceeded: 11s elapsed, budget 10s");
         assert_eq!(hold.time_left(), Some(Duration::ZERO));
         let BudgetError::DeadlineExceeded(late) = error else { panic!("{error}") };
         assert_eq!(

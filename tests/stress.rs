@@ -134,6 +134,8 @@ struct Known {
     pool: usize,
     /// What it holds, if it has not expired.
     units: Units,
+    /// What `record` and `debit` have settled of it.
+    metered: Units,
     expires: bool,
     /// Its drop or its expiry settles it.
     commits: bool,
@@ -142,8 +144,27 @@ struct Known {
 }
 
 impl Known {
-    fn take(&mut self, part: Units) {
+    fn shrink(&mut self, part: Units) {
         self.units.iter_mut().zip(part).for_each(|(held, part)| *held = held.saturating_sub(part));
+    }
+
+    fn meter(&mut self, part: Units) {
+        self.shrink(part);
+        add(&mut self.metered, part);
+    }
+
+    /// A total that says `more` than what the pool may have settled already. It gives nothing back:
+    /// a receipt does not say what each pool of the path had left to give back in its period.
+    fn total(&self, more: &Amount) -> Amount {
+        let mut least = self.metered;
+        if self.commits && self.expires {
+            add(&mut least, self.units);
+        }
+        let named = [Axis::InputTokens, Axis::Requests, Axis::Usd].into_iter().zip(least);
+        named.fold(Amount::new(), |total, (axis, least)| match more.get(axis) {
+            Some(more) => total.with(axis, least + more.units()),
+            None => total,
+        })
     }
 }
 
@@ -161,10 +182,12 @@ struct Met {
     once: u64,
     conflicts: u64,
     carved: u64,
+    /// Spent from the share of a lease that had something left.
+    leased: u64,
 }
 
 impl Met {
-    fn each(&mut self) -> [&mut u64; 11] {
+    fn each(&mut self) -> [&mut u64; 12] {
         let Met {
             admitted,
             refused,
@@ -177,10 +200,11 @@ impl Met {
             once,
             conflicts,
             carved,
+            leased,
         } = self;
         [
             admitted, refused, late, overdrawn, expired, queued, waited, timed_out, once,
-            conflicts, carved,
+            conflicts, carved, leased,
         ]
     }
 }
@@ -268,8 +292,8 @@ impl<'a> Worker<'a> {
     fn keep(&mut self, pool: usize, hold: Reservation, amount: &Amount, expires: bool) {
         let commits = !expires && self.dice.roll(3) == 0;
         let hold = if commits { hold.commit_on_drop() } else { hold };
-        self.held
-            .push((hold, Known { pool, units: units(amount), expires, commits, counted: false }));
+        let (units, metered) = (units(amount), Units::default());
+        self.held.push((hold, Known { pool, units, metered, expires, commits, counted: false }));
     }
 
     fn any_held(&mut self) -> Option<(Reservation, Known)> {
@@ -365,20 +389,20 @@ impl<'a> Worker<'a> {
     }
 
     fn use_hold(&mut self) {
-        let Some((mut hold, mut known)) = self.any_held() else { return };
+        let Some((hold, mut known)) = self.any_held() else { return };
         let part = self.dice.units(30);
         match self.dice.roll(6) {
             0 => {
                 let outcome = hold.record(amount(part));
                 if self.asked(outcome).is_some() {
                     add(&mut self.spent[known.pool], part);
-                    known.take(part);
+                    known.meter(part);
                 }
             }
             1 => {
                 let receipt = hold.debit(amount(part));
                 self.told_of_hold(&mut known, &receipt);
-                known.take(part);
+                known.meter(part);
             }
             2 => {
                 let outcome = hold.grow(amount(part));
@@ -392,14 +416,15 @@ impl<'a> Worker<'a> {
                 assert!(has || outcome.is_err());
                 assert!(!has || outcome.is_ok() || known.expires, "it has that much");
                 if self.asked(outcome).is_some() {
-                    known.take(part);
+                    known.shrink(part);
                 }
             }
             4 => {
                 let outcome = hold.split(amount(part));
                 if let Some(half) = self.asked(outcome) {
-                    known.take(part);
-                    self.held.push((half, Known { units: part, ..known }));
+                    known.shrink(part);
+                    let metered = Units::default();
+                    self.held.push((half, Known { units: part, metered, ..known }));
                 }
             }
             _ => {
@@ -411,18 +436,14 @@ impl<'a> Worker<'a> {
     }
 
     fn end_one(&mut self) {
-        let Some((mut hold, mut known)) = self.any_held() else { return };
-        let actual = self.dice.amount(110);
+        let Some((hold, mut known)) = self.any_held() else { return };
+        let total = known.total(&self.dice.amount(110));
         match self.dice.roll(8) {
-            0 | 1 => {
-                let receipt = hold.commit(actual);
+            0..=2 => {
+                let receipt = hold.commit(total);
                 self.told_of_hold(&mut known, &receipt);
             }
-            2 => {
-                let receipt = hold.commit_total(actual);
-                self.told_of_hold(&mut known, &receipt);
-            }
-            3 => match hold.try_commit(actual) {
+            3 => match hold.try_commit(total) {
                 Ok(receipt) => self.told_of_hold(&mut known, &receipt),
                 Err(refused) => self.held.push((refused.into_reservation(), known)),
             },
@@ -451,9 +472,7 @@ impl<'a> Worker<'a> {
         if self.leases.len() < 2 {
             let (at, pool) = self.pool();
             let batch = self.dice.amount(60);
-            let outcome = pool.lease(batch);
-            let lease = self.asked(outcome);
-            self.leases.extend(lease.map(|lease| (at, lease)));
+            self.leases.push((at, pool.lease(batch)));
         }
         let Some((at, mut lease)) = self.leases.pop() else { return };
         for _ in 0..self.dice.roll(8) {
@@ -466,8 +485,11 @@ impl<'a> Worker<'a> {
                 }
                 1 => lease.settle(),
                 _ => {
+                    let before = units(&lease.remaining());
                     let outcome = lease.record(amount);
                     if self.asked(outcome).is_some() {
+                        let left = units(&lease.remaining());
+                        self.met.leased += u64::from(left.iter().zip(before).any(|(l, b)| *l < b));
                         add(&mut self.spent[at], units(&amount));
                     }
                 }

@@ -145,7 +145,7 @@ mod ttl {
     /// A hold of 40 tokens and 5 nanos, of which 10 tokens were metered in time: it has expired.
     fn late(is_reclaimed: bool) -> (BudgetPool, Reservation) {
         let (clock, pool) = pool_of(100);
-        let mut hold = pool.reserve_for(tokens(50).usd(Usd::from_nanos(5)), secs(1)).unwrap();
+        let hold = pool.reserve_for(tokens(50).usd(Usd::from_nanos(5)), secs(1)).unwrap();
         hold.record(tokens(10)).unwrap();
         clock.advance(secs(1));
         if is_reclaimed {
@@ -157,18 +157,19 @@ mod ttl {
     #[test]
     fn p2_after_expiry_what_is_told_is_booked_and_marked() {
         type Tell = fn(Reservation) -> Receipt;
-        let cases: [(Tell, Amount, u64); 6] = [
-            (|hold| hold.commit(tokens(30)), tokens(30).usd(Usd::from_nanos(5)), 40),
+        let cases: [(Tell, Amount, u64); 7] = [
+            (|hold| hold.commit(tokens(40)), tokens(30).usd(Usd::from_nanos(5)), 40),
             (
-                |hold| hold.commit(tokens(30).usd(Usd::from_nanos(0))),
+                |hold| hold.commit(tokens(40).usd(Usd::from_nanos(0))),
                 tokens(30).usd(Usd::from_nanos(0)),
                 40,
             ),
+            (|hold| hold.commit(tokens(4)), tokens(0).usd(Usd::from_nanos(5)), 4),
             (Reservation::commit_all, tokens(40).usd(Usd::from_nanos(5)), 50),
-            (|hold| hold.commit_total(tokens(35)), tokens(25).usd(Usd::from_nanos(5)), 35),
-            (|mut hold| hold.debit(tokens(7)), tokens(7), 17),
+            (|hold| hold.commit(tokens(35)), tokens(25).usd(Usd::from_nanos(5)), 35),
+            (|hold| hold.debit(tokens(7)), tokens(7), 17),
             (
-                |mut hold| {
+                |hold| {
                     hold.debit(tokens(7));
                     hold.commit_all()
                 },
@@ -199,13 +200,13 @@ mod ttl {
     fn p2_a_late_commit_that_does_not_fit_any_more_is_overage_and_one_in_time_is_not_marked() {
         let (pool, hold) = late(false);
         pool.record(tokens(80)).unwrap();
-        let receipt = hold.commit(tokens(30));
+        let receipt = hold.commit(tokens(40));
         assert_eq!(
             (receipt.overage(), balance(&pool)),
             (tokens(20).usd(Usd::from_nanos(0)), [100, 0, 20])
         );
         let (clock, pool) = pool_of(100);
-        let [mut hold, whole] = [(); 2].map(|()| pool.reserve_for(tokens(10), secs(1)).unwrap());
+        let [hold, whole] = [(); 2].map(|()| pool.reserve_for(tokens(10), secs(1)).unwrap());
         clock.advance(secs(1) - NANO);
         assert!(!hold.debit(tokens(1)).is_late() && !hold.commit_all().is_late());
         assert!(
@@ -216,7 +217,7 @@ mod ttl {
     #[test]
     fn p7_after_expiry_what_asks_is_refused_and_changes_nothing() {
         for is_reclaimed in [false, true] {
-            let (pool, mut hold) = late(is_reclaimed);
+            let (pool, hold) = late(is_reclaimed);
             let refusals = [
                 hold.record(tokens(1)).unwrap_err(),
                 hold.grow(tokens(1)).unwrap_err(),
@@ -258,16 +259,16 @@ mod ttl {
     fn p2_a_hold_that_commits_on_drop_settles_when_it_expires_and_counts_once() {
         type Tell = fn(Reservation) -> Option<Receipt>;
         let cases: [(Tell, u64, u64); 9] = [
-            (|hold| Some(hold.commit(tokens(30))), 0, 40),
+            (|hold| Some(hold.commit(tokens(30))), 0, 30),
             (|hold| Some(hold.commit(tokens(55))), 15, 55),
             (|hold| Some(hold.commit_all()), 0, 40),
-            (|hold| Some(hold.commit_total(tokens(41))), 1, 41),
-            (|mut hold| Some(hold.debit(tokens(40))), 0, 40),
-            (|mut hold| [hold.debit(tokens(30)), hold.debit(tokens(30))].last().copied(), 20, 60),
+            (|hold| Some(hold.commit(tokens(41))), 1, 41),
+            (|hold| Some(hold.debit(tokens(40))), 0, 40),
+            (|hold| [hold.debit(tokens(30)), hold.debit(tokens(30))].last().copied(), 20, 60),
             (
-                |mut hold| {
+                |hold| {
                     hold.debit(tokens(30));
-                    Some(hold.commit_total(tokens(50)))
+                    Some(hold.commit(tokens(50)))
                 },
                 10,
                 50,
@@ -326,7 +327,7 @@ mod ttl {
     #[test]
     fn p3_both_halves_of_a_split_keep_the_time() {
         let (clock, pool) = pool_of(100);
-        let mut hold = pool.reserve_for(tokens(60), secs(10)).unwrap();
+        let hold = pool.reserve_for(tokens(60), secs(10)).unwrap();
         clock.advance(secs(4));
         let half = hold.split(tokens(20)).unwrap();
         assert_eq!((hold.time_left(), half.time_left()), (Some(secs(6)), Some(secs(6))));
@@ -335,7 +336,7 @@ mod ttl {
             (hold.amount(), half.amount(), balance(&pool)),
             (Amount::new(), Amount::new(), [0, 0, 0])
         );
-        let mut settling = pool.reserve_for(tokens(60), secs(1)).unwrap().commit_on_drop();
+        let settling = pool.reserve_for(tokens(60), secs(1)).unwrap().commit_on_drop();
         forget(settling.split(tokens(20)).unwrap());
         forget(settling);
         clock.advance(secs(1));
@@ -345,9 +346,9 @@ mod ttl {
     #[test]
     fn a_renewed_hold_lives_from_then_on_so_long() {
         let (clock, pool) = pool_of(100);
-        let [mut longer, mut shorter, mut endless] =
+        let [longer, shorter, endless] =
             [(); 3].map(|()| pool.reserve_for(tokens(10), secs(10)).unwrap());
-        let mut given = pool.reserve(tokens(10)).unwrap();
+        let given = pool.reserve(tokens(10)).unwrap();
         assert_eq!(given.time_left(), None);
         clock.advance(secs(1));
         longer.renew(secs(20)).unwrap();
@@ -371,7 +372,7 @@ mod ttl {
     fn a_hold_can_be_renewed_on_a_closed_pool_and_after_the_deadline() {
         let clock = ManualClock::new();
         let pool = BudgetPool::builder().deadline(secs(5)).clock(clock.clone()).build();
-        let mut hold = pool.reserve_for(tokens(1), secs(8)).unwrap();
+        let hold = pool.reserve_for(tokens(1), secs(8)).unwrap();
         assert_eq!(hold.time_left(), Some(secs(5)), "the deadline comes first");
         clock.advance(secs(6));
         pool.close();
@@ -386,7 +387,7 @@ mod ttl {
     #[test]
     fn a_ttl_of_zero_has_expired_from_the_start_and_one_beyond_all_instants_is_none() {
         let (clock, pool) = pool_of(100);
-        let mut zero = pool.reserve_for(tokens(100), Duration::ZERO).unwrap();
+        let zero = pool.reserve_for(tokens(100), Duration::ZERO).unwrap();
         assert_eq!(zero.time_left(), Some(Duration::ZERO));
         assert!(is_expired(&zero.record(tokens(1)).unwrap_err()));
         pool.record(tokens(100)).unwrap();
@@ -423,12 +424,12 @@ mod ttl {
     fn p4_a_hold_that_asks_for_more_finds_what_has_expired() {
         type Ask = fn(Reservation) -> bool;
         let asks: [Ask; 6] = [
-            |mut hold| hold.grow(tokens(990)).is_ok(),
-            |mut hold| hold.record(tokens(1_000)).is_ok(),
+            |hold| hold.grow(tokens(990)).is_ok(),
+            |hold| hold.record(tokens(1_000)).is_ok(),
             |hold| hold.try_commit(tokens(1_000)).is_ok(),
             |hold| hold.commit(tokens(1_000)).overage().is_zero(),
-            |mut hold| hold.debit(tokens(1_000)).overage().is_zero(),
-            |mut hold| (0..99).all(|_| hold.split(tokens(0)).map(forget).is_ok()),
+            |hold| hold.debit(tokens(1_000)).overage().is_zero(),
+            |hold| (0..99).all(|_| hold.split(tokens(0)).map(forget).is_ok()),
         ];
         for (case, ask) in asks.into_iter().enumerate() {
             let clock = ManualClock::new();
@@ -450,7 +451,7 @@ mod ttl {
         ];
         for ask in asks {
             let (clock, pool) = pool_of(100);
-            let mut lease = pool.lease(tokens(10)).unwrap();
+            let mut lease = pool.lease(tokens(10));
             due_before(&pool);
             forget(pool.reserve_for(tokens(90), secs(1)).unwrap());
             clock.advance(secs(1));
@@ -559,7 +560,7 @@ mod ttl {
         assert!(root.record(tokens(41)).is_err());
         share.record(tokens(50)).unwrap();
         assert_eq!((balance(&root), balance(&share)), ([50, 10, 0], [50, 0, 0]));
-        let mut late = share.reserve_for(tokens(10), secs(1)).unwrap();
+        let late = share.reserve_for(tokens(10), secs(1)).unwrap();
         share.close();
         assert_eq!(balance(&root), [50, 10, 0]);
         clock.advance(secs(1));
@@ -840,20 +841,22 @@ mod windows {
     #[test]
     fn p2_what_is_held_across_a_turn_is_neither_lost_nor_counted_twice() {
         type End = fn(Reservation);
-        let ends: [(End, u64); 6] = [
-            (|hold| _ = hold.commit(tokens(50)), 50),
-            (|hold| _ = hold.commit(tokens(20)), 20),
+        let ends: [(End, u64); 7] = [
+            (|hold| _ = hold.commit(tokens(60)), 50),
+            (|hold| _ = hold.commit(tokens(30)), 20),
+            // What was metered belongs to the old period, and stays there.
+            (|hold| _ = hold.commit(tokens(5)), 0),
             (|hold| _ = hold.commit_all(), 30),
-            (|hold| _ = hold.commit_total(tokens(25)), 15),
+            (|hold| _ = hold.commit(tokens(25)), 15),
             (drop, 0),
-            (|mut hold| _ = hold.debit(tokens(5)), 5),
+            (|hold| _ = hold.debit(tokens(5)), 5),
         ];
         for (case, (end, settled)) in ends.into_iter().enumerate() {
             for (window, back) in
                 [(Window::fixed(secs(60)), 100), (Window::token_bucket(secs(60)), 100)]
             {
                 let (clock, pool) = windowed(100, window);
-                let mut hold = pool.reserve(tokens(40)).unwrap();
+                let hold = pool.reserve(tokens(40)).unwrap();
                 hold.record(tokens(10)).unwrap();
                 pool.record(tokens(60)).unwrap();
                 assert_eq!(balance(&pool), [70, 30, 0]);
@@ -1130,7 +1133,7 @@ mod windows {
             assert_eq!(pool.peek(tokens(6)).unwrap_err().outlook(), Outlook::Never);
         }
         assert!(clock.now().checked_add(NANO).is_none());
-        let mut hold = pool.reserve_for(Amount::new(), secs(5)).unwrap();
+        let hold = pool.reserve_for(Amount::new(), secs(5)).unwrap();
         assert_eq!((hold.time_left(), hold.renew(NANO), hold.time_left()), (None, Ok(()), None));
         let refused = pool.record(tokens(1)).unwrap_err();
         assert_eq!((refused.outlook(), refused.retry_after()), (Outlook::Never, None));
@@ -1382,7 +1385,7 @@ mod retry_after {
             let pool = BudgetPool::builder().tokens(10).window(window).clock(told(&second).1);
             let pool = pool.build();
             let hold = pool.reserve(Amount::new()).unwrap();
-            let lease = pool.lease(Amount::new()).unwrap();
+            let lease = pool.lease(Amount::new());
             second.store(HOUR, Ordering::SeqCst);
             pool.record(tokens(10)).unwrap();
             Ahead { second, pool, hold, lease }
@@ -1393,13 +1396,12 @@ mod retry_after {
     #[test]
     fn p7_after_a_reading_an_hour_ahead_each_refusal_says_the_hour() {
         type Ask = fn(Ahead) -> BudgetError;
-        let asks: [Ask; 14] = [
+        let asks: [Ask; 13] = [
             |run| run.pool.record(tokens(1)).unwrap_err(),
             |run| run.pool.peek(tokens(1)).unwrap_err(),
             |run| run.pool.reserve(tokens(1)).unwrap_err(),
             |run| run.pool.reserve_for(tokens(1), secs(5)).unwrap_err(),
             |run| run.pool.record_once("key", tokens(1)).unwrap_err(),
-            |run| run.pool.lease(tokens(1)).unwrap_err(),
             |run| run.pool.child().tokens(1).carved().build().unwrap_err(),
             |run| run.pool.child().build().record(tokens(1)).unwrap_err(),
             |run| run.pool.lower_caps(Caps::new().tokens(1)).unwrap_err(),
@@ -1407,8 +1409,8 @@ mod retry_after {
                 let share = run.pool.child().tokens(0).carved().build().unwrap();
                 share.raise_caps(Caps::new().tokens(1)).unwrap_err()
             },
-            |mut run| run.hold.record(tokens(1)).unwrap_err(),
-            |mut run| run.hold.grow(tokens(1)).unwrap_err(),
+            |run| run.hold.record(tokens(1)).unwrap_err(),
+            |run| run.hold.grow(tokens(1)).unwrap_err(),
             |run| run.hold.try_commit(tokens(1)).unwrap_err().error().clone(),
             |mut run| run.lease.record(tokens(1)).unwrap_err(),
         ];
@@ -1520,7 +1522,7 @@ mod retry_after {
         );
         let run = || BudgetPool::builder().name("run");
         let expired = {
-            let mut hold = run().build().reserve_for(tokens(1), Duration::ZERO).unwrap();
+            let hold = run().build().reserve_for(tokens(1), Duration::ZERO).unwrap();
             hold.grow(tokens(1)).unwrap_err()
         };
         let pool = run().idempotency_keys(2, Duration::MAX).build();
@@ -1719,8 +1721,8 @@ mod waiters {
     #[test]
     fn p6_whoever_waits_for_another_time_is_reminded_of_an_earlier_one() {
         let (clock, pool) = pool_of(100);
-        let mut hold = pool.reserve_for(tokens(50), secs(60)).unwrap();
-        let mut other = pool.reserve(tokens(50)).unwrap();
+        let hold = pool.reserve_for(tokens(50), secs(60)).unwrap();
+        let other = pool.reserve(tokens(50)).unwrap();
         let (mut first, second) =
             (Waiter::queued(&pool, tokens(10)), Waiter::queued(&pool, tokens(10)));
         hold.renew(secs(90)).unwrap();
@@ -1740,7 +1742,7 @@ mod waiters {
     fn p6_whoever_takes_the_first_place_is_reminded_from_then_on() {
         let (_, pool) = pool_of(10);
         let elsewhere = pool.child().build();
-        let mut hold = pool.reserve(tokens(10)).unwrap();
+        let hold = pool.reserve(tokens(10)).unwrap();
         let [mut first, mut second] = [(); 2].map(|()| Waiter::queued(&pool, tokens(5)));
         let expiring = elsewhere.reserve_for(Amount::new(), secs(5)).unwrap();
         assert!(first.poll().is_pending());
@@ -2030,7 +2032,7 @@ mod waiters {
         #[test]
         fn p6_a_thread_is_served_by_a_time_that_was_given_while_it_waits() {
             let pool = BudgetPool::builder().tokens(10).build();
-            let mut hold = pool.reserve_for(tokens(10), secs(600)).unwrap();
+            let hold = pool.reserve_for(tokens(10), secs(600)).unwrap();
             let waiting = pool.clone();
             let thread = std::thread::spawn(move || {
                 waiting.reserve_blocking_for(tokens(5), ENOUGH).map(drop)
@@ -2100,7 +2102,7 @@ mod waiters {
             for ttl in [secs(60), Duration::MAX] {
                 for (renewed, after) in [(2, 3), (100, 101)] {
                     let pool = timed().build();
-                    let mut hold = pool.reserve_for(tokens(10), ttl).unwrap();
+                    let hold = pool.reserve_for(tokens(10), ttl).unwrap();
                     let task = wait(&pool, tokens(6), 0);
                     sleep(secs(1)).await;
                     hold.renew(secs(renewed)).unwrap();
@@ -2112,7 +2114,7 @@ mod waiters {
         #[tokio::test(start_paused = true)]
         async fn p6_a_task_is_served_later_if_the_time_it_waits_for_is_put_off() {
             let pool = timed().build();
-            let mut hold = pool.reserve_for(tokens(10), secs(5)).unwrap();
+            let hold = pool.reserve_for(tokens(10), secs(5)).unwrap();
             let task = wait(&pool, tokens(6), 0);
             sleep(secs(1)).await;
             hold.renew(secs(10)).unwrap();
@@ -2267,11 +2269,13 @@ mod once {
     fn p7_there_is_never_room_where_none_is_forgotten_or_none_may_be_known() {
         for (most, ttl, known) in [(0, secs(10), 0), (2, Duration::MAX, 2)] {
             let (clock, pool) = keys(most, ttl);
-            (0..known).for_each(|key: u8| pool.record_once(key.to_string(), tokens(1)).unwrap());
+            (0..known)
+                .for_each(|key: u8| _ = pool.record_once(key.to_string(), tokens(1)).unwrap());
             clock.advance(secs(1 << 33));
             let refused = pool.record_once("more", tokens(1)).unwrap_err();
             assert_eq!((refused.outlook(), refused.retry_after()), (Outlook::Never, None));
-            (0..known).for_each(|key: u8| pool.record_once(key.to_string(), tokens(1)).unwrap());
+            (0..known)
+                .for_each(|key: u8| _ = pool.record_once(key.to_string(), tokens(1)).unwrap());
             assert_eq!(spent(&pool), u64::from(known));
         }
     }
@@ -2298,7 +2302,7 @@ mod once {
     #[test]
     fn a_key_remembered_for_no_time_counts_each_time() {
         let pool = BudgetPool::builder().idempotency_keys(1, Duration::ZERO).build();
-        (0..3).for_each(|_| pool.record_once("job", tokens(5)).unwrap());
+        (0..3).for_each(|_| _ = pool.record_once("job", tokens(5)).unwrap());
         assert_eq!(spent(&pool), 15);
         let none = BudgetPool::builder().idempotency_keys(0, Duration::ZERO).build();
         let refused = none.record_once("job", tokens(5)).unwrap_err();
@@ -2322,14 +2326,14 @@ mod once {
         pool.record_once("job", tokens(2)).unwrap();
         assert_eq!(spent(&pool), 3, "it is remembered anew");
         let (_, pool) = keys(10, Duration::ZERO);
-        (0..20).for_each(|_| pool.record_once("job", tokens(1)).unwrap());
+        (0..20).for_each(|_| _ = pool.record_once("job", tokens(1)).unwrap());
         assert_eq!(spent(&pool), 20);
     }
 
     #[test]
     fn unless_set_a_key_is_remembered_for_an_hour_as_one_of_262_144() {
         let (clock, pool) = pool_of(u64::MAX);
-        (0..262_144).for_each(|key: u32| pool.record_once(key.to_string(), tokens(1)).unwrap());
+        (0..262_144).for_each(|key: u32| _ = pool.record_once(key.to_string(), tokens(1)).unwrap());
         let full = pool.record_once("more", tokens(1)).unwrap_err();
         assert_eq!(full.to_string(), "keys of `run` full: capacity 262144, will fit in 3600s");
         assert_eq!(full.retry_after(), Some(secs(3_600)));
@@ -2398,8 +2402,9 @@ mod once {
         std::thread::scope(|scope| {
             for _ in 0..2 {
                 scope.spawn(|| {
-                    (0..5_000)
-                        .for_each(|key: u32| pool.record_once(key.to_string(), tokens(3)).unwrap());
+                    (0..5_000).for_each(|key: u32| {
+                        _ = pool.record_once(key.to_string(), tokens(3)).unwrap()
+                    });
                 });
             }
         });
@@ -2441,7 +2446,7 @@ mod p8_time_only_when_asked {
         drop,
         Reservation::release,
         |hold| _ = hold.commit_all(),
-        |hold| _ = hold.commit_total(tokens(1)),
+        |hold| _ = hold.commit(tokens(1)),
         |hold| _ = hold.try_commit(tokens(1)).unwrap(),
         |hold| forget(hold.commit_on_drop()),
     ];
@@ -2548,7 +2553,7 @@ mod p8_time_only_when_asked {
         assert_eq!(counting.reads(), 0);
         pool.record_once("key", tokens(1)).unwrap();
         assert_eq!(counting.reads(), 1);
-        let mut hold = pool.reserve_for(tokens(1), Duration::MAX).unwrap();
+        let hold = pool.reserve_for(tokens(1), Duration::MAX).unwrap();
         assert_eq!(counting.reads(), 1);
         hold.renew(Duration::MAX).unwrap();
         assert_eq!(counting.reads(), 1);
@@ -2659,19 +2664,19 @@ mod a_clock_that_panics {
             (|_, hold| _ = hold.commit(tokens(20)), [30, 0, 0]),
             (|_, hold| _ = hold.commit(tokens(95)), [100, 0, 5]),
             (|_, hold| _ = hold.commit_all(), [40, 0, 0]),
-            (|_, hold| _ = hold.commit_total(tokens(25)), [35, 0, 0]),
+            (|_, hold| _ = hold.commit(tokens(25)), [35, 0, 0]),
             (|_, hold| _ = hold.try_commit(tokens(90)).unwrap(), [100, 0, 0]),
             (|_, hold| drop(hold), [10, 0, 0]),
             (|_, hold| drop(hold.commit_on_drop()), [40, 0, 0]),
             (
-                |_, mut hold| {
+                |_, hold| {
                     hold.debit(tokens(5));
                     forget(hold);
                 },
                 [15, 25, 0],
             ),
             (
-                |_, mut hold| {
+                |_, hold| {
                     hold.shrink(tokens(10)).unwrap();
                     assert_eq!(hold.amount(), tokens(20));
                     forget(hold);

@@ -153,10 +153,11 @@ fn equal_amounts_hash_alike() {
     let followed = Amount::new().input_tokens(3).output_tokens(4);
     assert_eq!(named, followed);
     assert_eq!(HashSet::from([named, followed]).len(), 1);
-    assert_eq!(
-        HashSet::from([Amount::new().tokens(5), Amount::new().tokens(5).input_tokens(0)]).len(),
-        1
-    );
+    let in_flight = Amount::new().in_flight(1);
+    assert_eq!(HashSet::from([Amount::new(), in_flight, Amount::new().in_flight(2)]).len(), 3);
+    // The label of an own axis is for texts alone.
+    let [bytes, jobs] = ["bytes", "jobs"].map(|label| Amount::of(Axis::custom(1, label), 5));
+    assert_eq!(HashSet::from([bytes, jobs, Amount::of(Axis::custom(2, "bytes"), 5)]).len(), 2);
     // Named is not the same as nonzero.
     assert_eq!(
         HashSet::from([Amount::new(), Amount::new().requests(0), Amount::new().tokens(0)]).len(),
@@ -168,10 +169,7 @@ fn equal_amounts_hash_alike() {
 #[test]
 fn equal_amounts_are_the_same_to_a_pool() {
     let parts = Amount::new().input_tokens(3).output_tokens(4);
-    for (one, other) in [
-        (parts, parts.tokens(7)),
-        (Amount::new().tokens(5), Amount::new().tokens(5).input_tokens(0)),
-    ] {
+    for (one, other) in [(parts, parts.tokens(7)), (parts, parts.tokens(3))] {
         assert_eq!(one, other);
         let seen = [one, other].map(|amount| {
             let pool = BudgetPool::builder()
@@ -182,7 +180,7 @@ fn equal_amounts_are_the_same_to_a_pool() {
             let refused = pool.reserve(amount).unwrap_err();
             let receipt = pool.debit(amount);
             pool.reset();
-            let mut hold = pool.reserve(amount).unwrap();
+            let hold = pool.reserve(amount).unwrap();
             let held = hold.amount();
             hold.record(amount).unwrap();
             (refused, receipt, held, hold.commit(amount), pool.snapshot())
@@ -271,8 +269,11 @@ fn a_name_is_text_whichever_way_it_is_compared_or_made() {
 fn the_axes_of_a_snapshot_are_its_fields_in_declared_order() {
     let pool = BudgetPool::unlimited();
     let _hold = pool.reserve(Amount::new()).unwrap();
-    pool.record(Amount::new().input_tokens(1).output_tokens(2).requests(4).usd(Usd::from_nanos(5)))
-        .unwrap();
+    let amount = Amount::new().input_tokens(1).output_tokens(2).requests(4).usd(Usd::from_nanos(5));
+    let custom = (0..4).fold(amount, |amount, index| {
+        amount.with(Axis::custom(index, "own"), 6 + u64::from(index))
+    });
+    pool.record(custom).unwrap();
     let snapshot = pool.snapshot();
     let peaks: Vec<_> =
         snapshot.axes().map(|(axis, of_axis)| (axis, of_axis.peak.units())).collect();
@@ -283,8 +284,13 @@ fn the_axes_of_a_snapshot_are_its_fields_in_declared_order() {
         (Axis::Requests, 4),
         (Axis::Usd, 5),
         (Axis::InFlight, 1),
+        (Axis::custom(0, "0"), 6),
+        (Axis::custom(1, "1"), 7),
+        (Axis::custom(2, "2"), 8),
+        (Axis::custom(3, "3"), 9),
     ];
     assert_eq!(peaks, declared);
+    assert_eq!(snapshot.custom.map(|axis| axis.used), [6, 7, 8, 9]);
     assert_eq!(snapshot.axis(Axis::Deadline), None);
     assert_eq!(snapshot.axis(Axis::Usd).map(|usd| usd.spent.usd()), Some(Some(snapshot.usd.spent)));
 }

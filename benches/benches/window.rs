@@ -139,7 +139,7 @@ fn holds(criterion: &mut Criterion) {
                 pool.reserve_for(one(), black_box(HOUR)).map(|hold| hold.commit(one())).is_ok()
             });
         });
-        let mut hold = pool.reserve_for(one(), HOUR).expect("there is plenty");
+        let hold = pool.reserve_for(one(), HOUR).expect("there is plenty");
         group.bench_function(format!("renew/{others} others"), |bencher| {
             bencher.iter(|| hold.renew(black_box(HOUR)).is_ok());
         });

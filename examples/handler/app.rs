@@ -151,11 +151,9 @@ impl Service {
     }
 
     fn time(&self, headers: &HeaderMap) -> Result<DeadlineBudget, Failure> {
-        let child =
-            |budget: &DeadlineBudget, total| budget.child(total).expect("neither constant is zero");
-        let longest = child(&self.time, LONGEST);
+        let longest = self.time.child(LONGEST);
         match headers.get("grpc-timeout") {
-            None => Ok(child(&longest, USUAL)),
+            None => Ok(longest.child(USUAL)),
             // Whatever is not text becomes text that does not parse.
             Some(value) => {
                 Ok(longest.child_from_grpc_timeout(&String::from_utf8_lossy(value.as_bytes()))?)
@@ -181,9 +179,7 @@ impl Service {
 
         let url = format!("http://{}/{name}", self.downstream);
         // The call's share of the request's time, because after that we no longer listen.
-        let call =
-            time.child(timeout).expect("neither the floor nor a cap is zero, so no timeout is");
-        let left = call.to_grpc_timeout();
+        let left = time.child(timeout).to_grpc_timeout();
         let headers = left
             .iter()
             .map(|left| ("grpc-timeout", left.as_str()))

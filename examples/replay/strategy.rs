@@ -97,7 +97,7 @@ fn admit_then_count(call: Call, pool: &BudgetPool, model: &Model) -> Result<Repl
 
 fn metered(call: Call, step: u64, pool: &BudgetPool, model: &Model) -> Result<Reply, BudgetError> {
     let prompt = model.bill(call.input, 0);
-    let mut hold = pool.reserve((prompt + model.more(0, step)).amount())?;
+    let hold = pool.reserve((prompt + model.more(0, step)).amount())?;
 
     // Facts are booked as they happen: should this thread die in mid-stream, what was streamed
     // stays booked, and what is held beyond it goes back.

@@ -9,43 +9,78 @@
 use std::time::{Duration, Instant};
 
 use super::Engine;
-use super::ledger::Take;
+use super::idempotency::Hashed;
+use super::ledger::{Ledger, Take};
 use super::nodes::{Asking, Deadline, Node, NodeId, Nodes, Way};
 use crate::types::amount::Amount;
-use crate::types::axis::{Axis, AxisSet, NOTHING, Quantities, Units};
+use crate::types::axis::{
+    Axis, AxisSet, Label, Labels, NOTHING, Quantities, Units, all_lanes, each_lane, on_each_lane,
+};
 use crate::types::error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
 use crate::types::name::Name;
+use crate::types::once::Once;
 
 /// A fact that was booked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Booked {
     pub(crate) settled: Quantities,
-    /// The greatest on the way up; none where nothing was settled.
-    pub(crate) overage: Units,
+    /// The greatest overage on the way up, and on the axes of `credits` the greatest credit: no
+    /// axis has both.
+    figures: Units,
+    credits: AxisSet,
     /// The hold had expired.
     pub(crate) late: bool,
 }
 
 impl Booked {
+    pub(crate) const NOTHING: Booked = Booked {
+        settled: Quantities::NONE,
+        figures: NOTHING,
+        credits: AxisSet::EMPTY,
+        late: false,
+    };
+
     #[inline]
     pub(crate) fn new(settled: &Quantities, overage: Units, late: bool) -> Booked {
-        Booked { settled: *settled, overage, late }
+        Booked { settled: *settled, figures: overage, credits: AxisSet::EMPTY, late }
+    }
+
+    /// Settles on a whole way up.
+    #[inline(always)]
+    pub(super) fn settle(
+        &mut self,
+        nodes: &mut Nodes,
+        at: NodeId,
+        held: &Quantities,
+        tally: Tally,
+    ) {
+        nodes.settle(at, held, &self.settled, &mut self.figures, tally);
+    }
+
+    /// What was settled and did not fit.
+    pub(crate) fn overage(&self) -> Quantities {
+        let settled = self.settled.axes().difference(self.credits);
+        Quantities::each(settled, |axis| self.figures[axis])
+    }
+
+    /// What was given back.
+    pub(crate) fn credited(&self) -> Quantities {
+        Quantities::each(self.credits, |axis| self.figures[axis])
     }
 }
 
-/// How a step counts on every pool of its way.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Tally {
-    admitted: u64,
-    begun: u64,
-    ended: u64,
-}
-
-impl Tally {
-    pub(super) const FACT: Tally = Tally { admitted: 0, begun: 0, ended: 0 };
-    pub(super) const ADMITTED: Tally = Tally { admitted: 1, ..Tally::FACT };
-    pub(super) const BEGUN: Tally = Tally { begun: 1, ..Tally::ADMITTED };
-    pub(super) const ENDED: Tally = Tally { ended: 1, ..Tally::FACT };
+/// How a step counts on every pool of its way. One byte, so that a step that passes it on does not
+/// make it in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tally {
+    Fact,
+    Admitted,
+    /// Admitted, and a reservation begins.
+    Begun,
+    Committed,
+    Released,
+    Expired,
+    Merged,
 }
 
 /// Spending without a hold.
@@ -54,8 +89,8 @@ impl Engine {
     /// way. It is all that there is to do where time plays no part and [nobody
     /// waits](Engine::is_quiet).
     #[inline(always)]
-    pub(crate) fn try_record(&mut self, at: NodeId, units: &Units) -> bool {
-        !self.nodes[at].closed && self.nodes.try_take(at, units, Take::Spend, Tally::ADMITTED)
+    pub(crate) fn try_record(&mut self, at: NodeId, asked: &Quantities) -> bool {
+        !self.nodes[at].closed && self.nodes.try_take(at, asked, Take::Spend, Tally::Admitted)
     }
 
     pub(crate) fn record(
@@ -65,18 +100,18 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
         let now = self.advance(at, amount.units(), now);
-        self.record_now(at, amount.units(), now)
+        self.record_now(at, amount, now)
     }
 
     /// [`record`](Engine::record), after time has been brought up.
     fn record_now(
         &mut self,
         at: NodeId,
-        units: &Units,
+        asked: &Quantities,
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
-        if self.is_late(at, now) || !self.try_record(at, units) {
-            return self.refuse(at, units, now);
+        if self.is_late(at, now) || !self.try_record(at, asked) {
+            return self.refuse(at, asked.units(), now);
         }
         self.balances_changed(at);
         Ok(())
@@ -90,25 +125,59 @@ impl Engine {
         key: Name,
         amount: &Amount,
         now: Instant,
-    ) -> Result<(), BudgetError> {
+    ) -> Result<Once, BudgetError> {
         let units = amount.quantities().units();
         let now = self.advance(at, units, Some(now)).expect("it is told the time");
+        let Some(key) = self.new_key(at, key, amount, now)? else { return Ok(Once::Before) };
+        if self.is_open(at, Some(now)) {
+            self.make_room_for_key(at, now)?;
+        }
+        self.record_now(at, amount.quantities(), Some(now))?;
+        self.nodes[at].keys.get_or_insert_default().remember(
+            key,
+            *amount.quantities().units(),
+            now,
+        );
+        Ok(Once::Now)
+    }
+
+    /// Books once for a key what has happened. Where no more keys can be remembered it is booked as
+    /// new: to lose a spend would be worse than to book one twice (P2).
+    pub(crate) fn debit_once(
+        &mut self,
+        at: NodeId,
+        key: Name,
+        amount: &Amount,
+        now: Instant,
+    ) -> Result<Booked, BudgetError> {
+        let charged = amount.quantities();
+        let now = self.advance(at, charged.units(), Some(now)).expect("it is told the time");
+        let Some(key) = self.new_key(at, key, amount, now)? else {
+            return Ok(Booked::NOTHING);
+        };
+        let keys = self.nodes[at].keys.get_or_insert_default();
+        if keys.make_room(now).is_ok() {
+            keys.remember(key, *amount.quantities().units(), now);
+        }
+        Ok(self.debit(at, charged, None))
+    }
+
+    /// A key that stands for nothing yet; `None` if it stands for this amount.
+    fn new_key(
+        &mut self,
+        at: NodeId,
+        key: Name,
+        amount: &Amount,
+        now: Instant,
+    ) -> Result<Option<Hashed>, BudgetError> {
         let node = &mut self.nodes[at];
         let keys = node.keys.get_or_insert_default();
         let key = keys.hashed(key);
         match keys.get(&key, now) {
-            Some(spent) if spent == *amount => return Ok(()),
-            Some(_) => {
-                return Err(BudgetError::KeyConflict { pool: node.name.clone(), key: key.1 });
-            }
-            None => {}
+            Some(known) if known == *amount.quantities().units() => Ok(None),
+            Some(_) => Err(BudgetError::KeyConflict { pool: node.name.clone(), key: key.1 }),
+            None => Ok(Some(key)),
         }
-        if self.is_open(at, Some(now)) {
-            self.make_room_for_key(at, now)?;
-        }
-        self.record_now(at, units, Some(now))?;
-        self.nodes[at].keys.get_or_insert_default().remember(key, *amount, now);
-        Ok(())
     }
 
     fn make_room_for_key(&mut self, at: NodeId, now: Instant) -> Result<(), BudgetError> {
@@ -145,7 +214,41 @@ impl Engine {
         now: Option<Instant>,
     ) -> Booked {
         self.advance(at, amount.units(), now);
-        Booked::new(amount, self.settle(at, &NOTHING, amount.units(), Tally::FACT), false)
+        Booked::new(amount, self.settle(at, &Quantities::NONE, amount, Tally::Fact), false)
+    }
+
+    /// Takes back what was spent, on the whole way up: never more than each pool has booked in its
+    /// period.
+    pub(crate) fn credit(
+        &mut self,
+        at: NodeId,
+        amount: &Quantities,
+        now: Option<Instant>,
+    ) -> Booked {
+        // All that is due: what is given back is at most what has been booked.
+        self.advance_all(at, now);
+        let mut booked = Booked::NOTHING;
+        self.nodes.credit(at, amount, &mut booked);
+        self.balances_changed(at);
+        booked
+    }
+
+    /// What this pool alone has used is the figure given, as is known from elsewhere.
+    pub(crate) fn set_used(
+        &mut self,
+        at: NodeId,
+        amount: &Quantities,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
+        // All that is due: what settled before is part of the figure.
+        self.advance_all(at, now);
+        let node = &mut self.nodes[at];
+        if !node.carved().intersection(amount.axes()).is_empty() {
+            return Err(BudgetError::Carved { pool: node.name.clone() });
+        }
+        amount.axes().for_each(|axis| node.set_spent(axis, amount.units()[axis]));
+        self.balances_changed(at);
+        Ok(())
     }
 }
 
@@ -260,7 +363,7 @@ impl Engine {
         self.nodes
             .lack(at, asked)
             .expect("what is refused is closed, late or does not fit")
-            .refusal(self.reading)
+            .refusal(self.labels(), self.reading)
     }
 
     #[cold]
@@ -308,8 +411,8 @@ impl Engine {
     pub(super) fn settle(
         &mut self,
         at: NodeId,
-        held: &Units,
-        actual: &Units,
+        held: &Quantities,
+        actual: &Quantities,
         tally: Tally,
     ) -> Units {
         let mut overage = NOTHING;
@@ -324,13 +427,24 @@ impl Nodes {
     /// Takes units on the whole way, or on none of it. Returns whether it did. It goes up once, and
     /// puts back where a pool refuses: most calls are admitted.
     #[inline(always)]
-    pub(super) fn try_take(&mut self, at: NodeId, units: &Units, take: Take, tally: Tally) -> bool {
+    pub(super) fn try_take(
+        &mut self,
+        at: NodeId,
+        asked: &Quantities,
+        take: Take,
+        tally: Tally,
+    ) -> bool {
+        let units = asked.units();
         let mut way = Way::from(at);
         while let Some((id, node)) = way.up_mut(self) {
             if node.is_carved() {
                 return self.try_take_share(id, at, *units, take, tally);
             }
-            if !node.ledger.try_take(units, take) {
+            let is_taken = match take {
+                Take::Spend => node.ledger.try_take(units, take),
+                Take::Hold => node.ledger.try_hold(asked),
+            };
+            if !is_taken {
                 if id != at {
                     self.put_back(at, id, *units, take, tally);
                 }
@@ -356,7 +470,10 @@ impl Nodes {
         match take {
             _ if !fits => self.put_back(at, carved, units, take, tally),
             Take::Hold => self.hold(carved, &units, tally),
-            Take::Spend => self.settle(carved, &NOTHING, &units, &mut { NOTHING }, tally),
+            Take::Spend => {
+                let actual = Quantities::new(AxisSet::ALL, units);
+                self.settle(carved, &Quantities::NONE, &actual, &mut { NOTHING }, tally);
+            }
         }
         fits
     }
@@ -386,8 +503,22 @@ impl Nodes {
 
     /// Reserves what [`fits`](Nodes::fits).
     pub(super) fn hold(&mut self, at: NodeId, held: &Units, tally: Tally) {
+        self.hold_before(at, held, None, tally);
+    }
+
+    /// [`hold`](Nodes::hold), on the pools before the end of a part of the way.
+    pub(super) fn hold_before(
+        &mut self,
+        at: NodeId,
+        held: &Units,
+        end: Option<NodeId>,
+        tally: Tally,
+    ) {
         let mut asking = Asking::from(at, held);
-        while let Some((_, node)) = asking.up_mut(self) {
+        while let Some((id, node)) = asking.up_mut(self) {
+            if Some(id) == end {
+                return;
+            }
             node.count(tally);
             node.ledger.hold(asking.units());
         }
@@ -399,8 +530,8 @@ impl Nodes {
     pub(super) fn settle(
         &mut self,
         at: NodeId,
-        held: &Units,
-        actual: &Units,
+        held: &Quantities,
+        actual: &Quantities,
         overage: &mut Units,
         tally: Tally,
     ) {
@@ -420,8 +551,8 @@ impl Nodes {
     fn settle_shares(
         &mut self,
         carved: NodeId,
-        mut held: Units,
-        actual: &Units,
+        mut held: Quantities,
+        actual: &Quantities,
         tally: Tally,
         overage: &mut Units,
     ) {
@@ -429,6 +560,42 @@ impl Nodes {
             node.count(tally);
             node.settle_share(&mut held, actual, overage);
         });
+    }
+
+    /// Takes back a spend on the whole way up. What a carved pool has not used any more belongs to
+    /// its share again: the pools above reserve it, and pay no overage with it.
+    pub(super) fn credit(&mut self, at: NodeId, amount: &Quantities, booked: &mut Booked) {
+        booked.credits = amount.axes();
+        if amount.axes().is_empty() {
+            return;
+        }
+        let mut backings = self.backings(at);
+        let (mut way, mut regained) = (Way::from(at), NOTHING);
+        while let Some((_, node)) = way.up_mut(self) {
+            let backing = backings.pop().unwrap_or([u64::MAX; Axis::COUNTED]);
+            for axis in amount.axes() {
+                let units = amount.units()[axis];
+                let credited = node.credit(axis, units, &mut regained[axis], backing[axis]);
+                booked.figures[axis] = booked.figures[axis].max(credited);
+            }
+            node.drop_parts();
+        }
+    }
+
+    /// How much of its share each pool on a way may regain, the last first: what each pool above it
+    /// has used in its period. Nothing where no share is on the way.
+    fn backings(&self, at: NodeId) -> Vec<Units> {
+        if !self.way(at).any(|(_, node)| node.is_carved()) {
+            return Vec::new();
+        }
+        let mut least = [u64::MAX; Axis::COUNTED];
+        let way: Vec<NodeId> = self.way(at).map(|(id, _)| id).collect();
+        let backing = |&id: &NodeId| {
+            let above = least;
+            each_lane(|axis| least[axis] = least[axis].min(self[id].ledger.used(axis)));
+            above
+        };
+        way.iter().rev().map(backing).collect()
     }
 
     /// Gives back to the parent what a carved pool neither used nor holds.
@@ -439,16 +606,22 @@ impl Nodes {
         for axis in node.carved() {
             share[axis] = node.ledger.surrender(axis);
         }
-        self.give_back(parent, share);
+        self.give_back(parent, None, share);
     }
 
-    /// Returns an unused share to the nearest carved ancestor. Stopping there keeps the closing of
-    /// a deep tree O(n).
-    fn give_back(&mut self, at: NodeId, mut share: Units) {
+    /// Returns an unused share to the nearest carved ancestor, or to those before `end`. Stopping
+    /// there keeps the closing of a deep tree O(n). Returns what arrives at the end.
+    pub(super) fn give_back(&mut self, at: NodeId, end: Option<NodeId>, mut share: Units) -> Units {
         let (mut way, mut overage) = (Way::from(at), NOTHING);
-        while let Some((_, node)) = way.up_mut(self).filter(|_| share != NOTHING) {
-            node.settle_share(&mut share, &NOTHING, &mut overage);
+        while let Some((id, node)) = way.up_mut(self) {
+            if Some(id) == end || share == NOTHING {
+                break;
+            }
+            let mut given = Quantities::new(AxisSet::ALL, share);
+            node.settle_share(&mut given, &Quantities::NONE, &mut overage);
+            share = *given.units();
         }
+        share
     }
 
     /// The least that is free on the way up to the nearest carve, with a cap or without.
@@ -474,8 +647,22 @@ impl Nodes {
     /// The first lack of capacity on the way, with the worst outlook of all.
     #[inline]
     pub(super) fn lack(&self, at: NodeId, asked: &Units) -> Option<Lack<'_>> {
+        self.lack_before(at, asked, None)
+    }
+
+    /// [`lack`](Nodes::lack), on the pools before the end of a part of the way.
+    #[inline(always)]
+    pub(super) fn lack_before(
+        &self,
+        at: NodeId,
+        asked: &Units,
+        end: Option<NodeId>,
+    ) -> Option<Lack<'_>> {
         let (mut way, mut first) = (Way::from(at), None);
         while let Some(id) = way.up(self) {
+            if Some(id) == end {
+                break;
+            }
             let node = &self[id];
             let lacking = node.ledger.lacking(asked).intersection(way.open());
             if !lacking.is_empty() {
@@ -507,12 +694,18 @@ impl<'a> Lack<'a> {
         }
     }
 
+    /// Whether it is this pool that refuses.
+    pub(super) fn is_of(&self, node: &Node) -> bool {
+        std::ptr::eq(self.node, node)
+    }
+
     /// The refusal, told at an instant of the clock. It is made in place: to move it would cost
     /// more than to make it.
     #[inline(always)]
-    pub(super) fn refusal(&self, reading: Option<Instant>) -> BudgetError {
+    pub(super) fn refusal(&self, labels: &Labels, reading: Option<Instant>) -> BudgetError {
         let free = self.node.ledger.free(self.axis);
-        let exceeded = self.node.exceeded(self.axis, self.asked, free, self.outlook, reading);
+        let axis = (self.axis, labels.label(self.axis));
+        let exceeded = self.node.exceeded(axis, self.asked, free, self.outlook, reading);
         BudgetError::Exceeded(exceeded)
     }
 }
@@ -520,25 +713,59 @@ impl<'a> Lack<'a> {
 impl Node {
     #[inline(always)]
     pub(super) fn count(&mut self, tally: Tally) {
-        self.counts.admitted += tally.admitted;
-        self.counts.reservations = self.counts.reservations + tally.begun - tally.ended;
+        let counts = &mut self.counts;
+        match tally {
+            Tally::Fact => return,
+            Tally::Admitted => return counts.admitted += 1,
+            Tally::Begun => {
+                counts.admitted += 1;
+                return counts.reservations += 1;
+            }
+            Tally::Committed => counts.committed += 1,
+            Tally::Released => counts.released += 1,
+            Tally::Expired => counts.expired += 1,
+            Tally::Merged => {}
+        }
+        counts.reservations -= 1;
     }
 
+    /// Takes back what was counted for units that were taken.
     fn uncount(&mut self, tally: Tally) {
-        self.counts.admitted -= tally.admitted;
-        self.counts.reservations -= tally.begun;
+        self.counts.admitted -= 1;
+        self.counts.reservations -= u64::from(tally == Tally::Begun);
     }
 
     /// Settles, and turns `held` into what the pools above can let go. Of a carved pool that is
-    /// what was used of its share, and what a closed one has no use for.
-    fn settle_share(&mut self, held: &mut Units, actual: &Units, overage: &mut Units) {
-        let carved = self.carved();
-        let used: Units = std::array::from_fn(|axis| self.ledger.used(axis));
+    /// what its share lost: what was used of it, what a cap fell by, and what a closed one has no
+    /// use for.
+    fn settle_share(&mut self, held: &mut Quantities, actual: &Quantities, overage: &mut Units) {
+        let shares = on_each_lane(|axis| self.ledger.share(axis));
         self.ledger.settle(held, actual, overage);
-        for axis in carved {
-            let unused = if self.closed { self.ledger.surrender(axis) } else { 0 };
-            held[axis] = self.ledger.used(axis) - used[axis] + unused;
+        for axis in self.carved() {
+            self.surrender_if_closed(axis);
+            *held = held.with(axis, shares[axis] - self.ledger.share(axis));
         }
+    }
+
+    /// A closed pool keeps no share that it does not hold.
+    fn surrender_if_closed(&mut self, axis: usize) {
+        if self.closed {
+            self.ledger.surrender(axis);
+        }
+    }
+
+    /// Takes back a spend. Turns what a share below has `regained` into what the one of this pool
+    /// has: never more than its `backing`. Returns what was taken back here.
+    fn credit(&mut self, axis: usize, units: u64, regained: &mut u64, backing: u64) -> u64 {
+        let is_carved = self.carved().contains(axis);
+        let share = self.ledger.share(axis);
+        let most = if is_carved && !self.closed { backing } else { u64::MAX };
+        let credited = self.ledger.credit(axis, units, *regained, most);
+        if is_carved {
+            self.surrender_if_closed(axis);
+            *regained = self.ledger.share(axis) - share;
+        }
+        credited
     }
 
     /// The lack of this pool alone.
@@ -563,9 +790,9 @@ impl Node {
 
     /// Whether a release, or time before the deadline, may make room on every axis.
     pub(super) fn can_ever_fit(&self, asked: &Units) -> bool {
-        match self.window {
-            None => (0..Axis::COUNTED).all(|axis| self.ledger.fits_at_best(axis, asked[axis])),
-            Some(_) => (0..Axis::COUNTED).all(|axis| self.has_hope(axis, asked[axis])),
+        match (&self.window, &self.ceiling) {
+            (None, None) => all_lanes(|axis| self.ledger.fits_at_best(axis, asked[axis])),
+            _ => all_lanes(|axis| self.has_hope(axis, asked[axis])),
         }
     }
 
@@ -577,20 +804,50 @@ impl Node {
     /// What a call can expect that asks for more than is free.
     #[inline]
     fn outlook(&self, axis: usize, asked: u64, deadline: &Option<Deadline>) -> Outlook {
-        if self.window.is_some() {
-            return self.outlook_in_time(axis, asked, deadline);
+        match self.outlook_of(&self.ledger, axis, asked, deadline) {
+            Outlook::Never if self.growth(axis) > 0 => self.outlook_funded(axis, asked, deadline),
+            outlook => outlook,
         }
-        let fits_at_best = self.ledger.fits_at_best(axis, asked);
-        if fits_at_best { Outlook::AfterRelease } else { Outlook::Never }
+    }
+
+    /// What it could expect at the ceiling, where at the cap there is no hope.
+    #[cold]
+    fn outlook_funded(&self, axis: usize, asked: u64, deadline: &Option<Deadline>) -> Outlook {
+        let mut funded = self.ledger.clone();
+        funded.raise(axis, self.growth(axis));
+        match self.outlook_of(&funded, axis, asked, deadline) {
+            Outlook::Never => Outlook::Never,
+            _ => Outlook::AfterFunding,
+        }
+    }
+
+    #[inline]
+    fn outlook_of(
+        &self,
+        ledger: &Ledger,
+        axis: usize,
+        asked: u64,
+        deadline: &Option<Deadline>,
+    ) -> Outlook {
+        if self.window.is_some() {
+            return self.outlook_in_time(ledger, axis, asked, deadline);
+        }
+        if ledger.fits_at_best(axis, asked) { Outlook::AfterRelease } else { Outlook::Never }
     }
 
     #[cold]
-    fn outlook_in_time(&self, axis: usize, asked: u64, deadline: &Option<Deadline>) -> Outlook {
+    fn outlook_in_time(
+        &self,
+        ledger: &Ledger,
+        axis: usize,
+        asked: u64,
+        deadline: &Option<Deadline>,
+    ) -> Outlook {
         let window = self.window.as_ref().expect("time plays a part");
         let in_time = |at: &Instant| deadline.is_none_or(|deadline| *at < deadline.at);
-        let when = |missing| window.when(&self.ledger, axis, missing).filter(in_time);
-        let at_best = self.ledger.missing_at_best(axis, asked);
-        match when(self.ledger.missing(axis, asked)) {
+        let when = |missing| window.when(ledger, axis, missing).filter(in_time);
+        let at_best = ledger.missing_at_best(axis, asked);
+        match when(ledger.missing(axis, asked)) {
             Some(at) => Outlook::At(at),
             None if at_best == 0 || when(at_best).is_some() => Outlook::AfterRelease,
             None => Outlook::Never,
@@ -600,17 +857,19 @@ impl Node {
     #[inline(always)]
     pub(super) fn exceeded(
         &self,
-        axis: usize,
+        (axis, label): (usize, Label),
         requested: u64,
         available: u64,
         outlook: Outlook,
         reading: Option<Instant>,
     ) -> BudgetExceeded {
         BudgetExceeded {
-            axis: Axis::at(axis),
+            lane: axis as u8,
+            is_capped: self.ledger.capped().contains(axis),
+            label,
             requested,
             available,
-            cap: self.ledger.cap(axis),
+            cap: self.ledger.goal(axis),
             pool: self.name.clone(),
             outlook,
             retry_after: outlook.after(reading),

@@ -1,14 +1,29 @@
 //! How caps move, and how a period begins by hand.
+//!
+//! A move is tried on a copy of the balances of its pool. So it is known what becomes of the share
+//! of a carved pool, which is `cap - used`, before anything has changed: what the share gains is
+//! asked of the pools above, and what it loses goes back to them.
 
 use std::time::Instant;
 
 use super::Engine;
 use super::admission::Tally;
-use super::nodes::NodeId;
+use super::ledger::Ledger;
+use super::nodes::{Node, NodeId};
 use crate::types::amount::Caps;
-use crate::types::axis::{NOTHING, Quantities};
+use crate::types::axis::{NOTHING, Quantities, Units, on_each_lane};
 use crate::types::error::{BudgetError, BudgetExceeded, Outlook};
 use crate::types::snapshot::Snapshot;
+
+/// A pool whose caps are about to move.
+struct Move {
+    /// Its balances afterwards.
+    ledger: Ledger,
+    /// What its share gains of the pools above.
+    gained: Units,
+    /// What its share gives back to them.
+    lost: Units,
+}
 
 impl Engine {
     pub(crate) fn reset(&mut self, at: NodeId, now: Option<Instant>) -> Snapshot {
@@ -22,6 +37,30 @@ impl Engine {
         snapshot
     }
 
+    pub(crate) fn set_caps(
+        &mut self,
+        at: NodeId,
+        caps: &Caps,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
+        self.advance_all(at, now);
+        let goals = caps.quantities();
+        let rises = |axis| goals.units()[axis] > self.nodes[at].ledger.goal(axis);
+        if goals.axes().any(rises) {
+            self.is_not_closed(at)?;
+        }
+        let moved = self.nodes[at].moved(goals, Ledger::set_cap);
+        self.can_gain(at, &moved, now)?;
+        let is_new = !goals.axes().difference(self.nodes[at].ledger.capped()).is_empty();
+        // Whoever asks for what is capped here from now on takes its turn here.
+        let candidates = if is_new { self.unpark_below(at) } else { Vec::new() };
+        self.apply(at, moved);
+        self.park_all(candidates);
+        self.process_waiters();
+        self.learn(caps.labels());
+        Ok(())
+    }
+
     pub(crate) fn raise_caps(
         &mut self,
         at: NodeId,
@@ -31,31 +70,13 @@ impl Engine {
         // All that is due: what is asked above follows from balances that must not change before
         // it is granted.
         self.advance_all(at, now);
-        if let Some(pool) = self.closed_by(at) {
-            return Err(BudgetError::Closed { pool });
-        }
-        let node = &self.nodes[at];
-        let more = caps.quantities().only(node.ledger.capped());
-        let beyond = |&axis: &usize| more.units()[axis] > node.ledger.headroom(axis);
-        if let Some(axis) = more.axes().find(beyond) {
-            let headroom = node.ledger.headroom(axis);
-            let requested = more.units()[axis];
-            let refusal = node.exceeded(axis, requested, headroom, Outlook::Never, None);
-            // Not the present cap, which refuses nothing here: the most that a cap can be.
-            return Err(BudgetExceeded { cap: Some(u64::MAX), ..refusal }.into());
-        }
-        if let Some(parent) = node.share_of() {
-            // What will pay overage here is spent already, and was booked above when it was.
-            let paid = |axis: usize| more.units()[axis].saturating_sub(node.ledger.overage(axis));
-            let share = Quantities::each(more.axes(), paid);
-            self.admit(parent, share.units(), now)?;
-            self.nodes.hold(parent, share.units(), Tally::ADMITTED);
-        }
-        let ledger = &mut self.nodes[at].ledger;
-        for axis in more.axes() {
-            ledger.raise(axis, more.units()[axis]);
-        }
-        self.balances_changed(at);
+        self.is_not_closed(at)?;
+        let more = self.capped(at, caps);
+        self.can_rise(at, &more)?;
+        let moved = self.nodes[at].moved(&more, Ledger::raise);
+        self.can_gain(at, &moved, now)?;
+        self.apply(at, moved);
+        self.process_waiters();
         Ok(())
     }
 
@@ -65,19 +86,220 @@ impl Engine {
         caps: &Caps,
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
-        let less = caps.quantities().only(self.nodes[at].ledger.capped());
+        let less = self.capped(at, caps);
         self.advance(at, less.units(), now);
-        let node = &mut self.nodes[at];
-        if let Some(lack) = node.lack(less.units()) {
-            return Err(lack.refusal(self.reading));
-        }
-        for axis in less.axes() {
-            node.ledger.lower(axis, less.units()[axis]);
-        }
-        if let Some(parent) = node.share_of() {
-            self.nodes.settle(parent, less.units(), &NOTHING, &mut { NOTHING }, Tally::FACT);
-        }
-        self.balances_changed(at);
+        self.is_free(at, &less)?;
+        self.lower(at, &less);
         Ok(())
+    }
+
+    /// Lowers the caps by what is free of it. Returns what that was.
+    pub(crate) fn lower_caps_up_to(
+        &mut self,
+        at: NodeId,
+        caps: &Caps,
+        now: Option<Instant>,
+    ) -> Caps {
+        let most = self.capped(at, caps);
+        self.advance(at, most.units(), now);
+        let ledger = &self.nodes[at].ledger;
+        let less = Quantities::each(most.axes(), |axis| most.units()[axis].min(ledger.free(axis)));
+        self.lower(at, &less);
+        Caps::reported(less, *self.labels())
+    }
+
+    /// Moves caps from one pool to another.
+    pub(crate) fn transfer(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        caps: &Caps,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
+        self.advance_all(from, now);
+        self.refill_to_latest(to);
+        let units = caps.quantities();
+        [from, to].into_iter().try_for_each(|pool| self.has_caps(pool, caps))?;
+        self.is_not_closed(to)?;
+        self.is_free(from, units)?;
+        if from == to {
+            return Ok(());
+        }
+        self.can_rise(to, units)?;
+        self.move_caps(from, to, units)?;
+        for pool in [from, to] {
+            self.call_changed(pool);
+        }
+        self.process_waiters();
+        Ok(())
+    }
+
+    pub(crate) fn set_ceiling(&mut self, at: NodeId, ceiling: &Caps, now: Option<Instant>) {
+        self.advance_all(at, now);
+        self.nodes[at].set_ceiling(ceiling.quantities());
+        self.learn(ceiling.labels());
+        self.balances_changed(at);
+    }
+}
+
+/// What a move needs.
+impl Engine {
+    /// Those of the caps that the pool has.
+    fn capped(&self, at: NodeId, caps: &Caps) -> Quantities {
+        caps.quantities().only(self.nodes[at].ledger.capped())
+    }
+
+    fn has_caps(&self, at: NodeId, caps: &Caps) -> Result<(), BudgetError> {
+        let node = &self.nodes[at];
+        let missing = caps.quantities().axes().difference(node.ledger.capped()).next();
+        let Some(axis) = missing else { return Ok(()) };
+        let labels = self.labels().or(caps.labels());
+        Err(BudgetError::Uncapped { pool: node.name.clone(), axis: labels.axis(axis) })
+    }
+
+    fn is_not_closed(&self, at: NodeId) -> Result<(), BudgetError> {
+        self.closed_by(at).map_or(Ok(()), |pool| Err(BudgetError::Closed { pool }))
+    }
+
+    fn is_free(&self, at: NodeId, units: &Quantities) -> Result<(), BudgetError> {
+        let lack = self.nodes[at].lack(units.units());
+        lack.map_or(Ok(()), |lack| Err(lack.refusal(self.labels(), self.reading)))
+    }
+
+    /// Whether the caps, raised by so much, still fit into a `u64`.
+    fn can_rise(&self, at: NodeId, more: &Quantities) -> Result<(), BudgetError> {
+        let node = &self.nodes[at];
+        let beyond = |&axis: &usize| more.units()[axis] > node.ledger.headroom(axis);
+        let Some(axis) = more.axes().find(beyond) else { return Ok(()) };
+        let (requested, headroom) = (more.units()[axis], node.ledger.headroom(axis));
+        let label = self.labels().label(axis);
+        let exceeded = node.exceeded((axis, label), requested, headroom, Outlook::Never, None);
+        Err(exceeded.with_cap(u64::MAX).into())
+    }
+
+    fn lower(&mut self, at: NodeId, less: &Quantities) {
+        let moved = self.nodes[at].moved(less, Ledger::lower);
+        self.apply(at, moved);
+        self.process_waiters();
+    }
+
+    /// Whether the pools above have what the share of a pool gains.
+    fn can_gain(
+        &mut self,
+        at: NodeId,
+        moved: &Move,
+        now: Option<Instant>,
+    ) -> Result<(), BudgetError> {
+        match self.nodes[at].share_of().filter(|_| moved.gained != NOTHING) {
+            Some(parent) => self.admit(parent, &moved.gained, now),
+            None => Ok(()),
+        }
+    }
+
+    /// Moves the caps of one pool. The caller serves the waiters.
+    fn apply(&mut self, at: NodeId, Move { ledger, gained, lost }: Move) {
+        if let Some(parent) = self.nodes[at].share_of() {
+            if gained != NOTHING {
+                self.nodes.hold(parent, &gained, Tally::Admitted);
+            }
+            self.nodes.give_back(parent, None, lost);
+        }
+        self.nodes[at].ledger = ledger;
+        self.call_changed(at);
+    }
+
+    /// Moves caps that are free. Where the ways of two shares meet, and above, as much stays
+    /// reserved as was: what moves is never free there, nor pays overage.
+    fn move_caps(
+        &mut self,
+        from: NodeId,
+        to: NodeId,
+        units: &Quantities,
+    ) -> Result<(), BudgetError> {
+        let [loser, gainer] = [from, to].map(|pool| self.nodes[pool].share_of());
+        let meeting = loser.zip(gainer).and_then(|(a, b)| self.nodes.meeting(a, b));
+        // Only these change before all is known to fit.
+        let below = |(id, _): &(NodeId, &Node)| Some(*id) != meeting;
+        let way = loser.into_iter().flat_map(|loser| self.nodes.way(loser).take_while(below));
+        let changing = std::iter::once((from, &self.nodes[from])).chain(way);
+        let before: Vec<_> = changing.map(|(id, node)| (id, node.ledger.clone())).collect();
+
+        let share = self.nodes[to].shares();
+        let Move { ledger, lost, .. } = self.nodes[from].moved(units, Ledger::lower);
+        self.nodes[from].ledger = ledger;
+        let returned = loser.map_or(NOTHING, |loser| self.nodes.give_back(loser, meeting, lost));
+        let Move { ledger, gained, .. } = self.nodes[to].moved(units, Ledger::raise);
+        // What the gainer's own share gave back on the way, it does not have to ask for again.
+        let drift = beyond(&share, &self.nodes[to].shares());
+        let kept = beyond(&gained, &beyond(&gained, &drift));
+        let (gained, returned) = (beyond(&gained, &kept), beyond(&returned, &kept));
+        // What moves is what both shares take of the pool where they meet. What comes back beyond
+        // that has paid overage on its way, and is free there.
+        let taken = |way: Option<NodeId>, share: &Units| {
+            way.zip(meeting).map_or(NOTHING, |(way, end)| self.nodes.asked_at(way, share, end))
+        };
+        let (given, asked) = (taken(loser, &lost), taken(gainer, &gained));
+        let missing = beyond(&asked, &given);
+        let unused = beyond(&returned, &beyond(&asked, &missing));
+
+        let lack_below = gainer.and_then(|at| self.nodes.lack_before(at, &gained, meeting));
+        let lack = lack_below.or_else(|| self.nodes.lack(meeting?, &missing));
+        if let Some(lack) = lack {
+            let is_giver = lack.is_of(&self.nodes[from]);
+            let refusal = lack.refusal(self.labels(), self.reading);
+            before.into_iter().for_each(|(id, ledger)| self.nodes[id].ledger = ledger);
+            return Err(if is_giver { self.as_before(from, units, refusal) } else { refusal });
+        }
+        if let Some(gainer) = gainer {
+            self.nodes.hold_before(gainer, &gained, meeting, Tally::Fact);
+        }
+        if let Some(meeting) = meeting {
+            self.nodes.hold(meeting, &missing, Tally::Fact);
+            self.nodes.give_back(meeting, None, unused);
+        }
+        self.nodes[to].ledger = ledger;
+        Ok(())
+    }
+
+    /// A refusal by the pool whose cap was lowered on trial, in the figures of the state that there
+    /// is: it would have to have free what its cap loses, too.
+    fn as_before(&self, from: NodeId, units: &Quantities, refusal: BudgetError) -> BudgetError {
+        let BudgetError::Exceeded(exceeded) = refusal else { return refusal };
+        let (ledger, axis) = (&self.nodes[from].ledger, usize::from(exceeded.lane));
+        let before = BudgetExceeded {
+            requested: exceeded.requested.saturating_add(units.of(axis)),
+            available: ledger.free(axis),
+            cap: ledger.goal(axis),
+            ..exceeded
+        };
+        before.into()
+    }
+}
+
+/// Axis by axis, what is more than the other.
+fn beyond(units: &Units, other: &Units) -> Units {
+    std::array::from_fn(|axis| units[axis].saturating_sub(other[axis]))
+}
+
+impl Node {
+    /// What a carved pool has of its share on each axis.
+    fn shares(&self) -> Units {
+        on_each_lane(|axis| if self.carved().contains(axis) { self.ledger.share(axis) } else { 0 })
+    }
+
+    /// What becomes of the pool when its caps move on each of these axes.
+    fn moved(&self, units: &Quantities, change: impl Fn(&mut Ledger, usize, u64)) -> Move {
+        let mut ledger = self.ledger.clone();
+        units.axes().for_each(|axis| change(&mut ledger, axis, units.units()[axis]));
+        let (mut gained, mut lost) = (NOTHING, NOTHING);
+        for axis in self.carved() {
+            if self.closed {
+                ledger.surrender(axis);
+            }
+            let (before, after) = (self.ledger.share(axis), ledger.share(axis));
+            gained[axis] = after.saturating_sub(before);
+            lost[axis] = before.saturating_sub(after);
+        }
+        Move { ledger, gained, lost }
     }
 }

@@ -443,7 +443,8 @@ impl Engine {
 mod tests {
     use super::*;
     use crate::engine::{End, Place, Refill, Spec};
-    use crate::types::axis::Axis;
+    use crate::types::axis::lane;
+    use crate::types::on_drop::OnDrop;
     use crate::{Amount, Caps, Window};
 
     const TTL: Duration = Duration::from_secs(1);
@@ -470,7 +471,7 @@ mod tests {
     }
 
     fn record(engine: &mut Engine, at: NodeId, tokens: u64, now: Instant) -> bool {
-        engine.record(at, &Quantities::NONE.with(Axis::Tokens, tokens), Some(now)).is_ok()
+        engine.record(at, &Quantities::NONE.with(lane::TOKENS, tokens), Some(now)).is_ok()
     }
 
     fn left(engine: &Engine) -> u32 {
@@ -497,12 +498,12 @@ mod tests {
         let now = Instant::now();
         let mut engine = Engine::new(spec(Caps::new().tokens(1), None, now));
         assert!(engine.is_quiet());
-        let one = Quantities::NONE.with(Axis::Tokens, 1);
+        let one = Quantities::NONE.with(lane::TOKENS, 1);
         let hold = engine.reserve_for(NodeId::ROOT, &one, TTL, now).unwrap();
         assert!(!engine.is_quiet(), "a hold may expire");
         engine.unschedule(hold);
         assert!(engine.is_quiet());
-        let place = engine.wait(NodeId::ROOT, &one, None).unwrap();
+        let place = engine.wait(NodeId::ROOT, one, None).unwrap();
         assert!(matches!(place, Place::InLine(_)) && !engine.is_quiet(), "a waiter is in line");
     }
 
@@ -511,7 +512,7 @@ mod tests {
         let (mut engine, at, expiry) = forgotten();
         let order = engine.expiry.order.as_ref().expect("they may expire");
         let keys: Vec<HoldKey> = order.releasing.0.iter().map(|entry| entry.key).collect();
-        keys.into_iter().for_each(|key| engine.commit_on_drop(key, None));
+        keys.into_iter().for_each(|key| engine.on_drop(key, OnDrop::Commit, None));
         assert!(record(&mut engine, at, 0, expiry));
         assert_eq!(left(&engine), 1_000 - BATCH);
     }
@@ -537,8 +538,8 @@ mod tests {
         engine.snapshot(at, Some(expiry));
         assert_eq!(left(&engine), 0);
         let (mut engine, at, expiry) = forgotten();
-        let half = Quantities::NONE.with(Axis::Tokens, 500);
-        let place = engine.wait(at, &half, Some(expiry - TTL)).unwrap();
+        let half = Quantities::NONE.with(lane::TOKENS, 500);
+        let place = engine.wait(at, half, Some(expiry - TTL)).unwrap();
         assert!(matches!(place, Place::InLine(_)));
         assert!(record(&mut engine, at, 0, expiry));
         assert_eq!((left(&engine), engine.queue.has_waiting()), (500, false));
@@ -558,9 +559,9 @@ mod tests {
     fn what_ends_before_its_time_is_not_due_any_more() {
         let (mut engine, at, expiry) = forgotten();
         engine.snapshot(at, Some(expiry));
-        let held = Quantities::NONE.with(Axis::Tokens, 1);
+        let held = Quantities::NONE.with(lane::TOKENS, 1);
         let keys = [(); 3].map(|()| engine.reserve_for(at, &held, TTL, expiry).unwrap());
-        keys.into_iter().for_each(|key| engine.commit_on_drop(key, Some(expiry)));
+        keys.into_iter().for_each(|key| engine.on_drop(key, OnDrop::Commit, Some(expiry)));
         assert_eq!(left(&engine), 3);
         engine.end(keys[0], End::Release, Some(expiry));
         engine.renew(keys[1], Duration::MAX, expiry).unwrap();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
-use crate::types::amount::Amount;
+use crate::types::axis::Units;
 use crate::types::name::Name;
 
 /// The keys of one pool, each with what was spent under it.
@@ -27,11 +27,13 @@ pub(crate) struct Keys {
     places: u64,
 }
 
-type Hashed = (u64, Name);
+/// A key as it stands in the maps.
+pub(super) type Hashed = (u64, Name);
 
 #[derive(Debug)]
 struct Known {
-    amount: Amount,
+    /// What a call with the key charges.
+    units: Units,
     /// `None` = for ever.
     until: Option<Instant>,
 }
@@ -63,9 +65,9 @@ impl Keys {
     }
 
     /// What was spent under this key.
-    pub(super) fn get(&self, key: &Hashed, now: Instant) -> Option<Amount> {
+    pub(super) fn get(&self, key: &Hashed, now: Instant) -> Option<Units> {
         let known = self.known.get(key)?;
-        known.until.is_none_or(|until| now < until).then_some(known.amount)
+        known.until.is_none_or(|until| now < until).then_some(known.units)
     }
 
     /// Makes room for one more. If there is none: when there will be, if ever.
@@ -93,13 +95,13 @@ impl Keys {
         true
     }
 
-    pub(super) fn remember(&mut self, key: Hashed, amount: Amount, now: Instant) {
+    pub(super) fn remember(&mut self, key: Hashed, units: Units, now: Instant) {
         let until = now.checked_add(self.ttl);
         if let Some(until) = until {
             self.places += 1;
             self.order.insert(self.places, (until, key.clone()));
         }
-        self.known.insert(key, Known { amount, until });
+        self.known.insert(key, Known { units, until });
     }
 
     pub(super) fn capacity(&self) -> usize {
@@ -110,6 +112,7 @@ impl Keys {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Amount;
 
     const TTL: Duration = Duration::from_secs(10);
 
@@ -117,8 +120,8 @@ mod tests {
         Keys::new(capacity, TTL)
     }
 
-    fn one(n: u64) -> Amount {
-        Amount::new().requests(n)
+    fn one(n: u64) -> Units {
+        *Amount::new().requests(n).quantities().units()
     }
 
     fn key(n: u64) -> Hashed {

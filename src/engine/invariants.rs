@@ -20,10 +20,12 @@ impl Engine {
     fn check_reserved(&self) {
         let mut reserved: BTreeMap<_, Units> = BTreeMap::new();
         let mut expiring: BTreeMap<_, u32> = BTreeMap::new();
+        let mut reservations: BTreeMap<_, u64> = BTreeMap::new();
         for hold in self.holds.iter().filter(|hold| hold.is_live()) {
             for (id, _, held) in self.nodes.asking(hold.node(), hold.held().units()) {
                 add(reserved.entry(id).or_insert(NOTHING), &held);
                 *expiring.entry(id).or_default() += u32::from(hold.expiry().is_some());
+                *reservations.entry(id).or_default() += u64::from(hold.is_reservation());
             }
         }
         for id in self.nodes.ids() {
@@ -46,6 +48,8 @@ impl Engine {
             assert_eq!(told, counted, "reserved is what live holds and shares hold");
             let counted = expiring.get(&id).copied().unwrap_or_default();
             assert_eq!(node.expiring, counted, "holds that may expire are counted on their way");
+            let counted = reservations.get(&id).copied().unwrap_or_default();
+            assert_eq!(node.counts.reservations, counted, "reservations are counted on their way");
         }
         let scheduled = self.holds.iter().filter(|hold| hold.expiry().is_some()).count();
         assert_eq!(self.expiry.len() as usize, scheduled, "every time is in the order of time");

@@ -1,8 +1,8 @@
-//! What a lease holds of a pool: a share that its worker spends from by itself, and tells of
-//! afterwards.
+//! Leases: a lease holds a share of a pool, its worker spends from the share by itself, and the pool
+//! is told afterwards.
 //!
-//! The pool knows what it has handed out, the lease what is left of it. What is neither settled nor
-//! left was spent.
+//! The pool knows what the share was when they last met, and the lease what is left of it. The
+//! difference was spent, and is settled before anything else when they meet again.
 
 use std::time::Instant;
 
@@ -12,35 +12,33 @@ use super::hold::HoldKey;
 use super::nodes::NodeId;
 use crate::types::axis::{NOTHING, Quantities, Units};
 use crate::types::error::BudgetError;
+use crate::types::on_drop::OnDrop;
 
-/// No refill beyond what is asked takes more than one in so many of the units that are free: the
-/// lower the pool, the smaller the bites, and the last units go to the calls that ask for them.
+/// A refill takes at most one in so many of the units that are free. The lower the pool, the smaller
+/// the bites: however large the batches, a worker that starts late finds something, and the last
+/// units go to the calls that ask for them.
 const BITE: u64 = 8;
 
 impl Engine {
-    /// A share of the whole batch; not in flight.
-    pub(crate) fn lease(
-        &mut self,
-        at: NodeId,
-        batch: &Quantities,
-        now: Option<Instant>,
-    ) -> Result<HoldKey, BudgetError> {
-        self.admit_in_turn(at, batch.units(), now)?;
-        self.nodes.hold(at, batch.units(), Tally::ADMITTED);
-        Ok(self.holds.insert(at, *batch))
+    /// A share of nothing yet, which asks for nothing and so cannot be refused. It is not in flight.
+    pub(crate) fn lease(&mut self, at: NodeId) -> HoldKey {
+        self.holds.insert(at, Quantities::NONE, OnDrop::Release)
     }
 
-    /// Books what was spent of a share.
+    /// Books what was spent of a share since the pool was last told.
     pub(crate) fn settle_lease(&mut self, key: HoldKey, left: &Units, now: Option<Instant>) {
         let hold = self.holds.get(key);
         let (node, spent) = (hold.node(), hold.held().beyond(left));
         self.advance(node, &NOTHING, now);
         self.holds.get_mut(key).take(&spent);
-        self.settle(node, spent.units(), spent.units(), Tally::FACT);
+        self.settle(node, &spent, &spent, Tally::Fact);
     }
 
-    /// Asks for more than is left: what is beyond comes from the pool, which also refills the
-    /// share.
+    /// Spends more than is left: the pool is asked for what is beyond the share, and refills it.
+    ///
+    /// It settles first, also for a call that it then refuses, so that the refusal and its outlook
+    /// know of all that was spent. It refills last, so that a bite is taken only of what the spend
+    /// has left free.
     pub(crate) fn record_leased(
         &mut self,
         key: HoldKey,
@@ -52,13 +50,13 @@ impl Engine {
         self.settle_lease(key, left, now);
         let node = self.holds.get(key).node();
         self.admit(node, amount.beyond(left).units(), now)?;
-        self.meter(key, amount, Tally::ADMITTED);
+        self.meter(key, amount, Tally::Admitted);
         self.refill_lease(key, batch);
         *left = *self.holds.get(key).held().units();
         Ok(())
     }
 
-    /// The same for what has happened; it does not refill.
+    /// Books more than is left. It does not refill: to tell of a spend asks for nothing.
     pub(crate) fn debit_leased(
         &mut self,
         key: HoldKey,
@@ -69,13 +67,13 @@ impl Engine {
         self.settle_lease(key, left, now);
         let node = self.holds.get(key).node();
         self.advance(node, amount.beyond(left).units(), now);
-        let booked = self.meter(key, amount, Tally::FACT);
+        let booked = self.meter(key, amount, Tally::Fact);
         *left = *self.holds.get(key).held().units();
         booked
     }
 
-    /// Up to the batch, as far as that leaves enough for others; not while others wait for the
-    /// same.
+    /// Fills a share up to the batch, as far as that leaves enough for others. While others wait for
+    /// any of it, it takes nothing: the bite would pass them (P6).
     fn refill_lease(&mut self, key: HoldKey, batch: &Quantities) {
         let hold = self.holds.get(key);
         let node = hold.node();
@@ -84,7 +82,7 @@ impl Engine {
         let bite =
             Quantities::each(wanted.axes(), |axis| wanted.units()[axis].min(free[axis] / BITE));
         if self.queued_at(node, bite.units()).is_none() {
-            self.nodes.hold(node, bite.units(), Tally::FACT);
+            self.nodes.hold(node, bite.units(), Tally::Fact);
             self.holds.get_mut(key).put(&bite);
         }
     }
@@ -95,6 +93,6 @@ impl Engine {
         let hold = self.holds.get(key);
         let (node, held) = (hold.node(), *hold.held());
         self.holds.remove(key);
-        self.settle(node, held.units(), &NOTHING, Tally::FACT);
+        self.settle(node, &held, &Quantities::NONE, Tally::Fact);
     }
 }

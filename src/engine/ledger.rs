@@ -7,6 +7,10 @@
 //! - `overage > 0` implies `free = 0`: what is freed or added pays the overage first;
 //! - `spent = earlier periods + used + overage`.
 //!
+//! A cap that is [set](Ledger::set_cap) below what is reserved *falls*: it is as high as what is
+//! reserved, and so nothing is free or used, until the holds that end have brought it down to its
+//! goal.
+//!
 //! An axis without a cap has one of `u64::MAX`. What a fact adds beyond what a `u64` can count is
 //! not counted: `overage` and `spent` stay at `u64::MAX`.
 //!
@@ -18,7 +22,7 @@
 
 use std::array;
 
-use crate::types::axis::{Axis, AxisSet, Quantities, Units};
+use crate::types::axis::{Axis, AxisSet, Quantities, Units, all_lanes, each_lane};
 
 /// What becomes of units that a call takes from the free ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub(super) struct Ledger {
     peak: Units,
     /// Spent in earlier periods.
     earlier: Units,
+    /// The caps that fall, in a box, as few do.
+    falling: Option<Box<Quantities>>,
     capped: AxisSet,
 }
 
@@ -51,41 +57,61 @@ impl Ledger {
             |axis| if capped.contains(axis) { caps.units()[axis] } else { u64::MAX },
         );
         let none = [0; Axis::COUNTED];
-        Ledger { free: cap, reserved: none, cap, overage: none, peak: none, earlier: none, capped }
+        Ledger {
+            free: cap,
+            reserved: none,
+            cap,
+            overage: none,
+            peak: none,
+            earlier: none,
+            falling: None,
+            capped,
+        }
     }
 
     /// **The cap rule.** Whether what is asked is free, on every axis.
-    #[inline]
+    #[inline(always)]
     pub(super) fn fits(&self, asked: &Units) -> bool {
-        asked.iter().zip(&self.free).all(|(asked, free)| asked <= free)
+        all_lanes(|axis| asked[axis] <= self.free[axis])
     }
 
     /// The axes on which less is free than asked.
     #[inline]
     pub(super) fn lacking(&self, asked: &Units) -> AxisSet {
         let mut lacking = AxisSet::EMPTY;
-        for (axis, (asked, free)) in asked.iter().zip(&self.free).enumerate() {
-            lacking = lacking.with_if(axis, asked > free);
-        }
+        each_lane(|axis| lacking = lacking.with_if(axis, asked[axis] > self.free[axis]));
         lacking
     }
 
     /// Takes what [`fits`](Ledger::fits), on every axis or on none. Returns whether it did.
     #[inline(always)]
     pub(super) fn try_take(&mut self, asked: &Units, take: Take) -> bool {
-        let mut left = self.free;
-        for (left, &asked) in left.iter_mut().zip(asked) {
-            match left.checked_sub(asked) {
-                Some(rest) => *left = rest,
-                None => return false,
-            }
+        if !self.fits(asked) {
+            return false;
         }
-        self.free = left;
+        each_lane(|axis| {
+            self.free[axis] = self.free[axis].checked_sub(asked[axis]).expect("it fits");
+        });
         if take == Take::Hold {
-            for (reserved, &asked) in self.reserved.iter_mut().zip(asked) {
-                *reserved =
-                    reserved.checked_add(asked).expect("what is reserved is within the cap");
-            }
+            each_lane(|axis| {
+                let reserved = self.reserved[axis].checked_add(asked[axis]);
+                self.reserved[axis] = reserved.expect("what is reserved is within the cap");
+            });
+        }
+        true
+    }
+
+    /// [`try_take`](Ledger::try_take) for a hold. It goes by the axes that are named, which are few.
+    #[inline(always)]
+    pub(super) fn try_hold(&mut self, asked: &Quantities) -> bool {
+        let units = asked.units();
+        if asked.axes().any(|axis| units[axis] > self.free[axis]) {
+            return false;
+        }
+        for axis in asked.axes() {
+            self.free[axis] -= units[axis];
+            let reserved = self.reserved[axis].checked_add(units[axis]);
+            self.reserved[axis] = reserved.expect("what is reserved is within the cap");
         }
         true
     }
@@ -111,12 +137,9 @@ impl Ledger {
     /// Replaces what is held by what was really spent, less or more. A fact: always booked (P2).
     /// Raises `overage` to what did not fit.
     #[inline]
-    pub(super) fn settle(&mut self, held: &Units, actual: &Units, overage: &mut Units) {
-        for axis in 0..Axis::COUNTED {
-            let (held, actual) = (held[axis], actual[axis]);
-            if held == 0 && actual == 0 {
-                continue;
-            }
+    pub(super) fn settle(&mut self, held: &Quantities, actual: &Quantities, overage: &mut Units) {
+        for axis in held.axes().union(actual.axes()) {
+            let (held, actual) = (held.units()[axis], actual.units()[axis]);
             self.reserved[axis] =
                 self.reserved[axis].checked_sub(held).expect("what is settled was held");
             if actual < held {
@@ -129,10 +152,109 @@ impl Ledger {
                 overage[axis] = overage[axis].max(beyond - taken);
             }
         }
+        if self.falling.is_some() {
+            self.fall();
+        }
+    }
+
+    /// Takes back a spend that was booked, at most all of this period; the overage goes first.
+    /// `kept` of it, which was used, goes to the owner of a share, who has it reserved again, and
+    /// `most` is what may be unused again, that included. Returns what was taken back.
+    pub(super) fn credit(&mut self, axis: usize, units: u64, kept: u64, most: u64) -> u64 {
+        let used = self.used(axis).min(most);
+        let used = used.checked_sub(kept).expect("a share regains what was used");
+        self.peak[axis] = self.peak(axis);
+        let paid = (units - kept).min(self.overage[axis]);
+        let freed = (units - kept - paid).min(used);
+        self.overage[axis] -= paid;
+        self.free[axis] =
+            self.free[axis].checked_add(freed).expect("what is free is within the cap");
+        self.reserved[axis] =
+            self.reserved[axis].checked_add(kept).expect("what is reserved is within the cap");
+        kept + paid + freed
+    }
+
+    /// What was spent in this period becomes the figure given: used as far as it fits, overage
+    /// beyond.
+    pub(super) fn set_spent(&mut self, axis: usize, spent: u128) {
+        self.peak[axis] = self.peak(axis);
+        let most = self.cap[axis] - self.reserved[axis];
+        let used = u64::try_from(spent).map_or(most, |spent| spent.min(most));
+        self.free[axis] = most - used;
+        self.overage[axis] = u64::try_from(spent - u128::from(used)).unwrap_or(u64::MAX);
+    }
+
+    /// Sets a cap, below what is used or reserved, too. What was used and does not fit under it any
+    /// more is overage. It falls no further than to what is reserved, and on from there as holds
+    /// end.
+    pub(super) fn set_cap(&mut self, axis: usize, goal: u64) {
+        self.capped = self.capped.with_if(axis, true);
+        let falls = self.place_cap(axis, goal);
+        self.set_goal(axis, falls.then_some(goal));
+    }
+
+    /// Brings a cap as near to its goal as what is reserved allows. Returns whether it is not there
+    /// yet.
+    fn place_cap(&mut self, axis: usize, goal: u64) -> bool {
+        let spent = self.owed(axis);
+        self.peak[axis] = self.peak(axis);
+        self.cap[axis] = goal.max(self.reserved[axis]);
+        self.free[axis] = self.cap[axis] - self.reserved[axis];
+        self.set_spent(axis, spent);
+        self.cap[axis] > goal
+    }
+
+    fn set_goal(&mut self, axis: usize, goal: Option<u64>) {
+        let known = self.falling.as_deref().copied().unwrap_or(Quantities::NONE);
+        let others = known.without(axis);
+        let falling = goal.map_or(others, |goal| others.with(axis, goal));
+        self.falling = (!falling.axes().is_empty()).then(|| Box::new(falling));
+    }
+
+    /// Lowers the caps that fall to what is reserved now.
+    #[cold]
+    fn fall(&mut self) {
+        let falling = self.falling.as_deref().copied().unwrap_or(Quantities::NONE);
+        for axis in falling.axes() {
+            if !self.place_cap(axis, falling.units()[axis]) {
+                self.set_goal(axis, None);
+            }
+        }
+    }
+
+    /// How far a cap is above the one that was set.
+    #[inline]
+    fn excess(&self, axis: usize) -> u64 {
+        self.falling_to(axis).map_or(0, |goal| self.cap[axis] - goal)
+    }
+
+    /// The cap that was set, if the present one falls towards it.
+    #[inline]
+    pub(super) fn falling_to(&self, axis: usize) -> Option<u64> {
+        let falling = self.falling.as_deref()?;
+        falling.axes().contains(axis).then(|| falling.units()[axis])
+    }
+
+    /// How much a window brings back in a period: the cap that was set, so that it does not matter
+    /// when the holds end that keep a cap from falling.
+    pub(super) fn rate(&self, axis: usize) -> Option<u64> {
+        self.capped.contains(axis).then(|| self.goal(axis))
+    }
+
+    /// The cap that was set; `u64::MAX` of an axis that has none.
+    #[inline]
+    pub(super) fn goal(&self, axis: usize) -> u64 {
+        self.falling_to(axis).unwrap_or(self.cap[axis])
+    }
+
+    /// What a carved pool has of its share: what it holds and what is free.
+    #[inline]
+    pub(super) fn share(&self, axis: usize) -> u64 {
+        self.cap[axis] - self.used(axis)
     }
 
     /// Takes back units that are no longer reserved, or new ones; they pay the overage first.
-    #[inline]
+    #[inline(always)]
     fn give(&mut self, axis: usize, units: u64) {
         self.peak[axis] = self.peak(axis);
         let paid = units.min(self.overage[axis]);
@@ -143,9 +265,8 @@ impl Ledger {
 
     /// Raises the cap, at most by the [`headroom`](Ledger::headroom).
     pub(super) fn raise(&mut self, axis: usize, units: u64) {
-        self.give(axis, units);
-        self.cap[axis] =
-            self.cap[axis].checked_add(units).expect("a cap is raised within its headroom");
+        let goal = self.goal(axis).checked_add(units);
+        self.set_cap(axis, goal.expect("a cap is raised within its headroom"));
     }
 
     /// Lowers the cap by what is free.
@@ -189,7 +310,7 @@ impl Ledger {
 
     /// How far a cap can rise before it no longer fits into a `u64`.
     pub(super) fn headroom(&self, axis: usize) -> u64 {
-        u64::MAX - self.cap[axis]
+        u64::MAX - self.goal(axis)
     }
 
     #[inline]
@@ -217,6 +338,7 @@ impl Ledger {
 
     /// The most that was used plus reserved in this period. It only falls when `free` rises, and is
     /// marked just before, so that what is spent or held need not look at it.
+    #[inline(always)]
     pub(super) fn peak(&self, axis: usize) -> u64 {
         self.peak[axis].max(self.taken(axis))
     }
@@ -225,7 +347,7 @@ impl Ledger {
         self.earlier[axis].saturating_add(self.used(axis)).saturating_add(self.overage[axis])
     }
 
-    /// What time can bring back: all that was spent in this period and has not come back yet.
+    /// What was spent in this period and has not come back yet: time can bring that back.
     pub(super) fn owed(&self, axis: usize) -> u128 {
         u128::from(self.used(axis)) + u128::from(self.overage[axis])
     }
@@ -261,11 +383,14 @@ impl Ledger {
         self.earlier[axis] = self.earlier[axis].saturating_add(paid).saturating_add(freed);
     }
 
-    /// What must come free before what is asked fits. What comes free pays the overage first.
+    /// What must come free before what is asked fits. What comes free lowers a cap that falls, and
+    /// pays the overage first.
     pub(super) fn missing(&self, axis: usize, asked: u64) -> u128 {
         match asked.checked_sub(self.free[axis]) {
             None | Some(0) => 0,
-            Some(beyond) => u128::from(beyond) + u128::from(self.overage[axis]),
+            Some(beyond) => {
+                u128::from(beyond) + u128::from(self.overage[axis]) + u128::from(self.excess(axis))
+            }
         }
     }
 
@@ -276,7 +401,7 @@ impl Ledger {
             None | Some(0) => true,
             Some(beyond) => beyond
                 .checked_add(self.overage[axis])
-                .is_some_and(|missing| missing <= self.reserved[axis]),
+                .is_some_and(|missing| missing <= self.reserved[axis] - self.excess(axis)),
         }
     }
 
@@ -299,6 +424,9 @@ impl Ledger {
             assert!(overage == 0 || free == 0, "P2: {overage} owed while {free} are free");
             assert!(self.capped.contains(axis) || cap == u64::MAX, "no cap is the largest");
             assert!(peak <= self.peak(axis), "the peak never falls");
+            if let Some(goal) = self.falling_to(axis) {
+                assert!(goal < cap && cap == reserved, "a cap falls as far as it can");
+            }
         }
     }
 }
@@ -306,22 +434,24 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::types::axis::lane;
 
-    const TOKENS: usize = Axis::Tokens as usize;
-    const USD: usize = Axis::Usd as usize;
+    const TOKENS: usize = lane::TOKENS;
+    const USD: usize = lane::USD;
 
     fn ledger(tokens: u64) -> Ledger {
-        Ledger::new(&Quantities::NONE.with(Axis::Tokens, tokens))
+        Ledger::new(&Quantities::NONE.with(lane::TOKENS, tokens))
     }
 
     fn tokens(units: u64) -> Units {
-        *Quantities::NONE.with(Axis::Tokens, units).units()
+        *Quantities::NONE.with(lane::TOKENS, units).units()
     }
 
     /// Settles tokens; returns what did not fit.
     fn settle(ledger: &mut Ledger, held: u64, actual: u64) -> u64 {
         let mut overage = [0; Axis::COUNTED];
-        ledger.settle(&tokens(held), &tokens(actual), &mut overage);
+        let [held, actual] = [held, actual].map(|n| Quantities::NONE.with(TOKENS, n));
+        ledger.settle(&held, &actual, &mut overage);
         overage[TOKENS]
     }
 
@@ -470,7 +600,7 @@ mod tests {
         let mut ledger = ledger(100);
         ledger.hold(&tokens(30));
         assert!(ledger.try_take(&tokens(50), Take::Spend));
-        ledger.reset(AxisSet::of(Axis::Tokens));
+        ledger.reset(AxisSet::of(TOKENS));
         assert_eq!(ledger.cap(TOKENS), Some(50));
         assert_eq!(balance(&ledger), [0, 30, 20, 0]);
     }

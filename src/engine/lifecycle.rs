@@ -11,6 +11,7 @@ use crate::types::error::BudgetError;
 
 impl Engine {
     pub(crate) fn add_child(&mut self, parent: NodeId, spec: Spec) -> NodeId {
+        self.learn(spec.labels());
         self.nodes.insert(parent, spec, AxisSet::EMPTY)
     }
 
@@ -23,7 +24,8 @@ impl Engine {
     ) -> Result<NodeId, BudgetError> {
         let share = *spec.caps.quantities();
         self.admit_in_turn(parent, share.units(), now)?;
-        self.nodes.hold(parent, share.units(), Tally::ADMITTED);
+        self.nodes.hold(parent, share.units(), Tally::Admitted);
+        self.learn(spec.labels());
         Ok(self.nodes.insert(parent, spec, share.axes()))
     }
 

@@ -31,6 +31,8 @@ use nodes::Nodes;
 use queue::Queue;
 use watch::Watch;
 
+use crate::types::axis::Labels;
+
 mod admission;
 mod caps;
 mod expiry;
@@ -63,6 +65,8 @@ pub(crate) struct Engine {
     expiry: Expiry,
     holds: Holds,
     watch: Watch,
+    /// What the user's own axes are called. In a box, as few trees have any.
+    labels: Option<Box<Labels>>,
     /// The latest instant seen: time never runs back (P8).
     latest: Option<Instant>,
     /// The last reading of the clock, which may be earlier: a refusal counts from it.
@@ -72,14 +76,30 @@ pub(crate) struct Engine {
 impl Engine {
     /// A tree of one pool, [`NodeId::ROOT`].
     pub(crate) fn new(root: Spec) -> Engine {
-        Engine {
+        let labels = root.labels();
+        let mut engine = Engine {
             nodes: Nodes::new(root),
             queue: Queue::default(),
             expiry: Expiry::default(),
             holds: Holds::default(),
             watch: Watch::default(),
+            labels: None,
             latest: None,
             reading: None,
+        };
+        engine.learn(labels);
+        engine
+    }
+
+    /// Learns what the user's own axes are called. The first label of each stays.
+    fn learn(&mut self, labels: Labels) {
+        if labels != Labels::NONE {
+            let known = self.labels.get_or_insert_default();
+            **known = known.or(labels);
         }
+    }
+
+    fn labels(&self) -> &Labels {
+        self.labels.as_deref().unwrap_or(&Labels::NONE)
     }
 }

@@ -7,6 +7,7 @@
 //! A *carved* pool keeps a share of its parent's caps for itself. A call is not admitted again on
 //! those axes above the carve; the one place for that rule is [`Way`].
 
+use std::collections::BTreeSet;
 use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 use std::time::{Duration, Instant};
@@ -17,9 +18,11 @@ use super::idempotency::Keys;
 use super::ledger::Ledger;
 use super::queue::Line;
 use super::refill::Refill;
-use crate::types::amount::Caps;
-use crate::types::axis::{AxisSet, Units};
+use crate::types::amount::{Amount, Caps};
+use crate::types::axis::{AxisSet, Labels, Quantities, Units};
 use crate::types::name::Name;
+use crate::types::on_drop::OnDrop;
+use crate::types::snapshot::Counts;
 
 /// Names one pool of a tree while the pool exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,6 +64,8 @@ pub(super) struct Node {
     carved: AxisSet,
     /// Closed, or below a closed pool.
     pub(super) closed: bool,
+    /// What becomes of a hold on this pool whose owner goes away without a word.
+    pub(super) on_drop: OnDrop,
     /// Whether anything outside can still reach this pool.
     handle: bool,
     children: Option<NodeId>,
@@ -72,17 +77,10 @@ pub(super) struct Node {
     pub(super) deadline: Option<Deadline>,
     pub(super) window: Option<Box<Refill>>,
     pub(super) keys: Option<Box<Keys>>,
+    /// How far the caps may still be raised. In a box, as few pools say so.
+    pub(super) ceiling: Option<Box<Quantities>>,
     pub(super) name: Name,
     pub(super) line: Line,
-}
-
-/// How often what happened, on a pool and on those below it.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Counts {
-    pub(super) admitted: u64,
-    pub(super) refused: u64,
-    /// Live reservations.
-    pub(super) reservations: u64,
 }
 
 /// What a new pool is.
@@ -93,13 +91,38 @@ pub(crate) struct Spec {
     pub(crate) deadline: Option<Deadline>,
     pub(crate) window: Option<Refill>,
     pub(crate) keys: Option<Keys>,
+    /// What was used before the pool was built, as is known from elsewhere.
+    pub(crate) used: Option<Box<Amount>>,
+    pub(crate) ceiling: Option<Box<Caps>>,
+    /// As the pool above, if not set.
+    pub(crate) on_drop: Option<OnDrop>,
+}
+
+impl Spec {
+    /// All labels that it brings to its tree.
+    pub(super) fn labels(&self) -> Labels {
+        let [used, ceiling] = [
+            self.used.as_ref().map(|used| used.labels()),
+            self.ceiling.as_ref().map(|of| of.labels()),
+        ];
+        [used, ceiling].into_iter().flatten().fold(self.caps.labels(), Labels::or)
+    }
 }
 
 #[cfg(test)]
 impl Spec {
     /// A pool of these caps alone.
     pub(crate) fn of(caps: Caps) -> Spec {
-        Spec { name: Name::DEFAULT, caps, deadline: None, window: None, keys: None }
+        Spec {
+            name: Name::DEFAULT,
+            caps,
+            deadline: None,
+            window: None,
+            keys: None,
+            used: None,
+            ceiling: None,
+            on_drop: None,
+        }
     }
 }
 
@@ -272,6 +295,18 @@ impl Nodes {
         })
     }
 
+    /// What a pool further up is asked by a call.
+    pub(super) fn asked_at(&self, at: NodeId, units: &Units, pool: NodeId) -> Units {
+        let asked = self.asking(at, units).find(|(id, ..)| *id == pool);
+        asked.map(|(.., units)| units).expect("the pool is on the way")
+    }
+
+    /// The first pool that two ways share.
+    pub(super) fn meeting(&self, a: NodeId, b: NodeId) -> Option<NodeId> {
+        let other: BTreeSet<NodeId> = self.way(b).map(|(id, _)| id).collect();
+        self.way(a).map(|(id, _)| id).find(|id| other.contains(id))
+    }
+
     /// Changes every pool on the way up.
     #[inline]
     pub(super) fn change_way(&mut self, at: NodeId, mut change: impl FnMut(&mut Node)) {
@@ -328,12 +363,18 @@ impl Node {
     fn new(spec: Spec, parent: Option<(NodeId, &Node)>, carved: AxisSet) -> Node {
         let above = parent.map(|(_, above)| above);
         let deadlines = above.and_then(|above| above.deadline).into_iter().chain(spec.deadline);
+        let mut ledger = Ledger::new(spec.caps.quantities());
+        if let Some(used) = spec.used.map(|used| *used.quantities()) {
+            used.axes().for_each(|axis| ledger.set_spent(axis, used.units()[axis].into()));
+        }
+        let on_drop = spec.on_drop.or(above.map(|above| above.on_drop));
         Node {
-            ledger: Ledger::new(spec.caps.quantities()),
+            ledger,
             counts: Counts::default(),
             parent: parent.map(|(id, _)| id),
             carved,
             closed: above.is_some_and(|above| above.closed),
+            on_drop: on_drop.unwrap_or_default(),
             handle: true,
             children: None,
             next: above.and_then(|above| above.children),
@@ -342,6 +383,7 @@ impl Node {
             deadline: deadlines.min_by_key(|deadline| deadline.at),
             window: spec.window.map(Box::new),
             keys: spec.keys.map(Box::new),
+            ceiling: spec.ceiling.and_then(|ceiling| boxed(*ceiling.quantities())),
             name: spec.name,
             line: Line::default(),
         }
@@ -390,6 +432,31 @@ impl Node {
         self.expiring > 0 && self.line.has_parked()
     }
 
+    /// Caps may be raised so far.
+    pub(super) fn set_ceiling(&mut self, ceiling: &Quantities) {
+        let known = self.ceiling.as_deref().copied().unwrap_or(Quantities::NONE);
+        self.ceiling = boxed(known.overlaid(ceiling));
+    }
+
+    /// How much further the cap of an axis may be raised.
+    pub(super) fn growth(&self, axis: usize) -> u64 {
+        let Some(ceiling) = self.ceiling.as_deref() else { return 0 };
+        ceiling.units()[axis].saturating_sub(self.ledger.goal(axis))
+    }
+
+    /// What was spent in this period becomes the figure given.
+    pub(super) fn set_spent(&mut self, axis: usize, spent: u64) {
+        self.ledger.set_spent(axis, spent.into());
+        self.drop_parts();
+    }
+
+    /// A bucket that is full has no part of a unit.
+    pub(super) fn drop_parts(&mut self) {
+        if let Some(window) = &mut self.window {
+            window.drop_parts(&self.ledger);
+        }
+    }
+
     /// Brings the balances up to an instant. Returns whether anything came free.
     pub(super) fn refill(&mut self, now: Instant) -> bool {
         self.window.as_mut().is_some_and(|window| window.advance(&mut self.ledger, now))
@@ -406,6 +473,10 @@ impl Node {
         let now = now.expect("a way with a deadline reads the clock");
         (now >= deadline.at).then_some((deadline, now))
     }
+}
+
+fn boxed(quantities: Quantities) -> Option<Box<Quantities>> {
+    (!quantities.axes().is_empty()).then(|| Box::new(quantities))
 }
 
 impl Index<NodeId> for Nodes {
@@ -463,10 +534,10 @@ mod tests {
     use super::*;
     use crate::Window;
 
-    /// Many pools are cheap: one is ten cache lines at most.
+    /// Many pools are cheap: one is twelve cache lines at most.
     #[test]
     fn a_pools_place_is_small() {
-        assert!(size_of::<Node>() <= 640, "{}", size_of::<Node>());
+        assert!(size_of::<Node>() <= 768, "{}", size_of::<Node>());
     }
 
     #[test]

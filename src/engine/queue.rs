@@ -38,7 +38,7 @@ use slab::Slab;
 use super::Engine;
 use super::hold::HoldKey;
 use super::nodes::{Asking, Node, NodeId, Way};
-use crate::types::axis::{AxisSet, Quantities, Units};
+use crate::types::axis::{AxisSet, Quantities, Units, each_lane};
 use crate::types::error::{BudgetError, Outlook};
 
 /// The order of arrival; never given out twice.
@@ -141,16 +141,19 @@ pub(super) struct Line {
     parked: Parked,
     /// How many wait, in this pool and in those below.
     waiting: u64,
+    /// What they ask, from the first waiter on. In a box, as few pools have ever had one.
+    demand: Option<Box<Demand>>,
+}
+
+/// What the waiters of a pool, and of those below, ask of it.
+#[derive(Debug, Default)]
+struct Demand {
     /// At least what any of them asks here. It falls only when it is looked at or nobody waits.
-    most_asked: Units,
+    most: Units,
     /// What each of them asks here, axis by axis, once some had to be refused as unsatisfiable:
     /// then the next of those is found without a look at the others. As long as nobody is, it need
     /// not be known.
-    #[allow(
-        clippy::box_collection,
-        reason = "a word instead of four in each pool, for few that use it"
-    )]
-    asked: Option<Box<BTreeSet<Asked>>>,
+    each: Option<BTreeSet<Asked>>,
 }
 
 /// Candidates by ticket. The first, which is often the only one, lies in place.
@@ -201,21 +204,21 @@ impl Line {
 
     fn enter(&mut self, key: WaitKey, units: &Units) {
         self.waiting += 1;
-        for (most, &units) in self.most_asked.iter_mut().zip(units) {
-            *most = units.max(*most);
-        }
-        if let Some(asked) = &mut self.asked {
-            asked.extend(each_asked(key, *units));
+        let demand = self.demand.get_or_insert_default();
+        each_lane(|axis| demand.most[axis] = demand.most[axis].max(units[axis]));
+        if let Some(each) = &mut demand.each {
+            each.extend(each_asked(key, *units));
         }
     }
 
     fn leave(&mut self, key: WaitKey, units: &Units) {
         self.waiting -= 1;
+        let demand = self.demand.as_mut().expect("it is known from the first waiter on");
         if self.waiting == 0 {
-            (self.most_asked, self.asked) = (Units::default(), None);
+            **demand = Demand::default();
         }
-        if let Some(asked) = &mut self.asked {
-            each_asked(key, *units).for_each(|each| _ = asked.remove(&each));
+        if let Some(each) = &mut demand.each {
+            each_asked(key, *units).for_each(|asked| _ = each.remove(&asked));
         }
     }
 }
@@ -310,10 +313,9 @@ impl Engine {
     pub(crate) fn wait(
         &mut self,
         at: NodeId,
-        amount: &Quantities,
+        asked: Quantities,
         now: Option<Instant>,
     ) -> Result<Place, BudgetError> {
-        let asked = Engine::held_by(amount);
         let now = self.advance(at, asked.units(), now);
         if !self.is_open(at, now) || self.is_unsatisfiable(at, asked.units()) {
             return self.refuse(at, asked.units(), now);
@@ -570,6 +572,30 @@ impl Engine {
         self.queue.get_mut(key).blocked = None;
     }
 
+    /// Takes the candidates of a pool and of those below out of all places where they are parked.
+    /// The caller [parks](Engine::park_all) them again, once it has changed who takes turns there.
+    pub(super) fn unpark_below(&mut self, pool: NodeId) -> Vec<(WaitKey, NodeId)> {
+        let (mut candidates, mut pools) = (Vec::new(), vec![pool]);
+        while let Some(id) = pools.pop() {
+            let head = self.nodes[id].line.first;
+            candidates.extend(head.and_then(|key| Some((key, self.queue.get(key).blocked?))));
+            let children = self.nodes.children(id);
+            pools.extend(children.filter(|&child| self.nodes[child].line.waiting > 0));
+        }
+        candidates.iter().for_each(|&(key, _)| self.unpark(key));
+        candidates
+    }
+
+    /// Parks candidates where they were blocked, those that still wait, and calls them.
+    pub(super) fn park_all(&mut self, candidates: Vec<(WaitKey, NodeId)>) {
+        for (key, blocked) in candidates {
+            if self.queue.get(key).is_waiting() {
+                self.park(key, blocked);
+                self.queue.call(key);
+            }
+        }
+    }
+
     /// Visits the pools at which a candidate is parked: from its own up to where it is blocked, as
     /// far as it takes its turn there.
     fn visit_parked(&mut self, key: WaitKey, visit: impl Fn(&mut Engine, NodeId)) {
@@ -617,15 +643,16 @@ impl Engine {
         let mut way = Way::from(at);
         while let Some(id) = way.up(&self.nodes) {
             let node = &self.nodes[id];
-            if node.line.waiting > 0 && !node.can_ever_fit(&node.line.most_asked) {
+            let demand = node.line.demand.as_ref().filter(|_| node.line.waiting > 0);
+            if demand.is_some_and(|demand| !node.can_ever_fit(&demand.most)) {
                 self.reject_unsatisfiable_at(id);
             }
         }
     }
 
     fn reject_unsatisfiable_at(&mut self, pool: NodeId) {
-        let known = self.nodes[pool].line.asked.take();
-        let asked = known.unwrap_or_else(|| Box::new(self.all_asked(pool)));
+        let known = self.nodes[pool].line.demand.as_mut().and_then(|demand| demand.each.take());
+        let asked = known.unwrap_or_else(|| self.all_asked(pool));
         let (mut most_asked, mut hopeless) = (Units::default(), BTreeSet::new());
         for (axis, most) in most_asked.iter_mut().enumerate() {
             // A waiter that asks for more has no more hope than one that asks for less.
@@ -638,12 +665,16 @@ impl Engine {
                 hopeless.insert((self.queue.get(key).ticket, key));
             }
         }
-        let line = &mut self.nodes[pool].line;
-        (line.most_asked, line.asked) = (most_asked, Some(asked));
+        let demand = self.nodes[pool].line.demand.get_or_insert_default();
+        **demand = Demand { most: most_asked, each: Some(asked) };
         let refusal = |(_, key): (Ticket, WaitKey)| {
             let Waiter { home, asked, .. } = self.queue.get(key);
             let lack = self.nodes.lack(*home, asked.units());
-            (key, lack.expect("what can never fit does not fit now").refusal(self.reading))
+            (
+                key,
+                lack.expect("what can never fit does not fit now")
+                    .refusal(self.labels(), self.reading),
+            )
         };
         let refusals = hopeless.into_iter().map(refusal).collect();
         self.turn_away(refusals);
@@ -802,8 +833,9 @@ impl Engine {
         let asking = self.nodes.asking(waiter.home, waiter.asked.units());
         for ((id, node, open), (.., asked)) in self.nodes.open_way(waiter.home).zip(asking) {
             assert!(node.line.waiting > 0);
-            assert!(node.line.most_asked.iter().zip(&asked).all(|(most, asked)| asked <= most));
-            let known = node.line.asked.as_ref();
+            let demand = node.line.demand.as_ref().expect("it is known from the first waiter on");
+            assert!(demand.most.iter().zip(&asked).all(|(most, asked)| asked <= most));
+            let known = demand.each.as_ref();
             assert!(known.is_none_or(|known| each_asked(key, asked).all(|e| known.contains(&e))));
             let is_parked = node.line.parked.first == Some((waiter.ticket, key))
                 || node.line.parked.others.get(&waiter.ticket) == Some(&key);

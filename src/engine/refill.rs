@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ledger::Ledger;
 use crate::time::window::{Kind, Window};
-use crate::types::axis::{Axis, AxisSet, Units};
+use crate::types::axis::{AxisSet, Units, lane};
 
 /// A [`Window`] that runs.
 #[derive(Debug, Clone)]
@@ -69,6 +69,15 @@ impl Refill {
         }
     }
 
+    /// Something was given back by hand: where nothing is owed any more, no part of a unit is.
+    pub(super) fn drop_parts(&mut self, ledger: &Ledger) {
+        if let Refill::TokenBucket { parts, .. } = self {
+            for (axis, parts) in parts.iter_mut().enumerate() {
+                *parts = if ledger.is_owed(axis) { *parts } else { 0 };
+            }
+        }
+    }
+
     /// When time alone will have brought back so many units; `None` = never.
     pub(super) fn when(&self, ledger: &Ledger, axis: usize, missing: u128) -> Option<Instant> {
         if missing > ledger.owed(axis) || !is_windowed(axis) {
@@ -77,7 +86,7 @@ impl Refill {
         match self {
             Refill::Fixed { next, .. } => *next,
             Refill::TokenBucket { period, since, parts } => {
-                let rate = u128::from(ledger.cap(axis).filter(|&cap| cap > 0)?);
+                let rate = u128::from(ledger.rate(axis).filter(|&rate| rate > 0)?);
                 let parts = missing
                     .checked_mul(u128::from(*period))?
                     .saturating_sub(u128::from(parts[axis]));
@@ -88,7 +97,7 @@ impl Refill {
 }
 
 fn is_windowed(axis: usize) -> bool {
-    axis != Axis::InFlight as usize
+    axis != lane::IN_FLIGHT
 }
 
 /// The first turn after `now`, when `turned` is one that is not.
@@ -118,7 +127,7 @@ fn refill(ledger: &mut Ledger, period: Nanos, elapsed: u128, parts: &mut Units) 
         if !ledger.is_owed(axis) {
             continue;
         }
-        let rate = ledger.cap(axis).expect("it is capped");
+        let rate = ledger.rate(axis).expect("it is capped");
         // In 64 bits where they are enough.
         let short = part.checked_mul(rate).and_then(|units| units.checked_add(parts[axis]));
         let left = match short.filter(|_| periods == 0) {
@@ -156,7 +165,7 @@ mod tests {
     use super::*;
     use crate::types::axis::Quantities;
 
-    const TOKENS: usize = Axis::Tokens as usize;
+    const TOKENS: usize = lane::TOKENS;
     /// Primes beside the extremes.
     const RATES: [(u64, u64); 8] = [
         (1_000_003, 60_000_000_029),
@@ -169,13 +178,13 @@ mod tests {
         (3, 1),
     ];
 
-    fn tokens(units: u64) -> Units {
-        *Quantities::NONE.with(Axis::Tokens, units).units()
+    fn tokens(units: u64) -> Quantities {
+        Quantities::NONE.with(lane::TOKENS, units)
     }
 
     fn ledger(cap: u64, spent: u64) -> Ledger {
-        let mut ledger = Ledger::new(&Quantities::NONE.with(Axis::Tokens, cap));
-        ledger.settle(&tokens(0), &tokens(spent), &mut Units::default());
+        let mut ledger = Ledger::new(&Quantities::NONE.with(lane::TOKENS, cap));
+        ledger.settle(&Quantities::NONE, &tokens(spent), &mut Units::default());
         ledger
     }
 
@@ -251,8 +260,8 @@ mod tests {
         assert_eq!(window.when(&ledger, TOKENS, 10), Some(now + Duration::from_nanos(1_000)));
         assert_eq!(window.when(&ledger, TOKENS, 11), None);
         let fixed = Refill::start(Window::fixed(Duration::from_nanos(9)), now);
-        assert_eq!(fixed.when(&ledger, Axis::InFlight as usize, 0), None);
-        assert_eq!(window.when(&ledger, Axis::Usd as usize, 0), None, "no cap, no rate");
+        assert_eq!(fixed.when(&ledger, lane::IN_FLIGHT, 0), None);
+        assert_eq!(window.when(&ledger, lane::USD, 0), None, "no cap, no rate");
         assert_eq!(
             window.when(&self::ledger(0, 5), TOKENS, 5),
             None,
@@ -271,7 +280,7 @@ mod tests {
         assert_eq!(ledger.owed(TOKENS), 9);
         assert!(window.advance(&mut ledger, at(1_050)));
         assert!(!window.advance(&mut ledger, at(9_999)), "there is nothing left to bring");
-        ledger.settle(&tokens(0), &tokens(1), &mut Units::default());
+        ledger.settle(&Quantities::NONE, &tokens(1), &mut Units::default());
         assert_eq!(window.when(&ledger, TOKENS, 1), Some(at(9_999 + 100)));
     }
 
@@ -279,8 +288,8 @@ mod tests {
     fn p2_what_is_owed_comes_back_though_all_of_the_cap_is_held() {
         let now = Instant::now();
         let (mut ledger, mut window) = (ledger(10, 0), bucket(1_000, now));
-        ledger.hold(&tokens(10));
-        ledger.settle(&tokens(0), &tokens(5), &mut Units::default());
+        ledger.hold(tokens(10).units());
+        ledger.settle(&Quantities::NONE, &tokens(5), &mut Units::default());
         assert_eq!((ledger.used(TOKENS), ledger.overage(TOKENS)), (0, 5));
         window.advance(&mut ledger, now + Duration::from_nanos(300));
         assert_eq!((ledger.used(TOKENS), ledger.overage(TOKENS)), (0, 2));

@@ -5,7 +5,8 @@ use std::time::Instant;
 use super::Engine;
 use super::nodes::{Below, Node, NodeId, Nodes};
 use crate::types::amount::Amount;
-use crate::types::axis::Axis;
+use crate::types::axis::{Axis, Labels, Quantities};
+use crate::types::error::BudgetError;
 use crate::types::snapshot::{AxisSnapshot, Holder, Snapshot};
 
 /// How many times as many places are made for a part of a tree, until they are enough.
@@ -18,7 +19,18 @@ impl Engine {
     pub(crate) fn snapshot(&mut self, at: NodeId, now: Option<Instant>) -> Snapshot {
         self.advance_all(at, now);
         let available = self.nodes.available(at);
-        self.nodes[at].snapshot(0, &available)
+        self.nodes[at].snapshot(0, &available, *self.labels())
+    }
+
+    /// Spends, and looks at the balance in the same instant.
+    pub(crate) fn record_and_snapshot(
+        &mut self,
+        at: NodeId,
+        amount: &Quantities,
+        now: Option<Instant>,
+    ) -> Result<Snapshot, BudgetError> {
+        self.record(at, amount, now)?;
+        Ok(self.snapshot(at, now))
     }
 
     /// This pool and all below it, parents before their children, over the first places of a list.
@@ -34,7 +46,8 @@ impl Engine {
         // What is available in each pool on the way down to the present one.
         let mut way = vec![self.nodes.available(at)];
         let mut taken = 1;
-        places[0] = self.nodes[at].snapshot(0, &way[0]);
+        let labels = *self.labels();
+        places[0] = self.nodes[at].snapshot(0, &way[0], labels);
         let mut walk = Below::from(at);
         while let Some((id, depth)) = walk.next(&self.nodes) {
             let Some(place) = places.get_mut(taken) else {
@@ -49,7 +62,7 @@ impl Engine {
                 let above = if node.carved().contains(axis) { None } else { above[axis] };
                 node.available_below(axis, above)
             }));
-            *place = node.snapshot(depth, &way[depth]);
+            *place = node.snapshot(depth, &way[depth], labels);
             taken += 1;
         }
         Ok(taken)
@@ -60,10 +73,15 @@ impl Engine {
         self.advance_all(at, now);
         let holds = self.holds.iter().filter(|hold| hold.is_live());
         let below = holds.filter(|hold| self.nodes.way(hold.node()).any(|(id, _)| id == at));
+        let present = self.latest;
+        let expires_in =
+            |expiry: Instant| present.map(|present| expiry.saturating_duration_since(present));
         let holder = |hold: &super::hold::Hold| Holder {
             pool: self.nodes[hold.node()].name.clone(),
-            label: hold.label(),
-            amount: Amount::from(*hold.held()),
+            label: hold.label().cloned(),
+            amount: Amount::reported(hold.reported(), *self.labels()),
+            since: hold.since(),
+            expires_in: hold.expiry().and_then(expires_in),
         };
         below.map(holder).collect()
     }
@@ -87,25 +105,19 @@ impl Node {
         own.into_iter().chain(above).min()
     }
 
-    fn snapshot(&self, depth: usize, available: &Available) -> Snapshot {
-        let counts = [
-            self.counts.admitted,
-            self.counts.refused,
-            self.counts.reservations,
-            self.line.waiting(),
-        ];
-        Snapshot::new(self.name.clone(), depth, self.closed, counts, |axis| {
-            let axis = axis as usize;
-            AxisSnapshot {
-                cap: self.ledger.cap(axis),
-                used: self.ledger.used(axis),
-                reserved: self.ledger.reserved(axis),
-                overage: self.ledger.overage(axis),
-                available: available[axis],
-                spent: self.ledger.spent(axis),
-                peak: self.ledger.peak(axis),
-            }
-        })
+    fn snapshot(&self, depth: usize, available: &Available, labels: Labels) -> Snapshot {
+        let axes = std::array::from_fn(|axis| AxisSnapshot {
+            cap: self.ledger.cap(axis),
+            used: self.ledger.used(axis),
+            reserved: self.ledger.reserved(axis),
+            overage: self.ledger.overage(axis),
+            available: available[axis],
+            spent: self.ledger.spent(axis),
+            peak: self.ledger.peak(axis),
+            falling_to: self.ledger.falling_to(axis),
+        });
+        let (counts, waiting) = (self.counts, self.line.waiting());
+        Snapshot::new(self.name.clone(), depth, self.closed, counts, waiting, labels, axes)
     }
 }
 

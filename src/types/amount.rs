@@ -2,22 +2,20 @@
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
-use std::iter::Sum;
+use std::iter::{FusedIterator, Sum};
 use std::ops::{Add, AddAssign};
 
-use crate::types::axis::{Axis, AxisSet, Quantities, Quantity};
+use crate::types::axis::{Axis, AxisSet, Labels, NOTHING, Quantities, Quantity, lane, list};
 use crate::types::usd::Usd;
 
 /// How much of each counted axis one call names.
 ///
 /// Which axes are *named* matters, not which are nonzero: a commit settles a named axis at its
-/// figure, zero included, and an axis that is not named at what is held of it. Naming one token
-/// axis names all three.
+/// figure, zero included, and an axis that is not named at what is held of it.
 ///
-/// [`Tokens`](Axis::Tokens) is the larger of what was named and input plus output, so that every
-/// provider's usage block, with or without a total, can be written down as it comes. Cached input
-/// tokens are input tokens; their price is yours to reckon. [`InFlight`](Axis::InFlight) is not an
-/// amount: every live reservation counts one.
+/// What is charged on [`Tokens`](Axis::Tokens) is the larger of what was named and input plus
+/// output, so that every provider's usage block, with or without a total, can be written down as it
+/// comes. Cached input tokens are input tokens; their price is yours to reckon.
 ///
 /// The setters set; `+` adds, saturating: a sum that overflows on an axis is `u64::MAX` there,
 /// which fits under no smaller cap, nor on an axis that has been used at all.
@@ -26,116 +24,254 @@ use crate::types::usd::Usd;
 /// use budget_pool::{Amount, Axis, Usd};
 ///
 /// let call = Amount::new().input_tokens(1_500).output_tokens(500).usd(Usd::from_micros(6_000));
-/// assert_eq!(call.get(Axis::Tokens).unwrap().units(), 2_000);
+/// assert_eq!(call.units(Axis::Tokens), 2_000);
 /// assert_eq!(call.get(Axis::Requests), None);
 /// assert_eq!((call + call).to_string(), "4000 tokens, 3000 input tokens, 1000 output tokens, 0.012 USD");
 /// ```
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy)]
 pub struct Amount {
+    /// What is charged: what was set, and the token total that follows from its parts. Without in
+    /// flight, which only a hold takes.
     quantities: Quantities,
-    // What `tokens` was set to. Kept apart from the larger of it and input plus output, so that
-    // setters can be called in any order and again.
+    /// What `tokens` was set to. Kept apart from what is charged, so that setters can be called in
+    /// any order and again.
     total: u64,
+    in_flight: u64,
+    named: AxisSet,
+    labels: Labels,
 }
 
 impl Amount {
     /// Names nothing.
     #[must_use]
     pub const fn new() -> Amount {
-        Amount { quantities: Quantities::NONE, total: 0 }
+        Amount {
+            quantities: Quantities::NONE,
+            total: 0,
+            in_flight: 1,
+            named: AxisSet::EMPTY,
+            labels: Labels::NONE,
+        }
+    }
+
+    /// Names one axis: `Amount::of(TOOL_CALLS, 2)`. Money is in nano-USD.
+    #[must_use]
+    pub const fn of(axis: Axis, units: u64) -> Amount {
+        Amount::new().with(axis, units)
     }
 
     /// Sets the tokens as a total. Where input plus output is more, that counts.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub const fn tokens(mut self, tokens: u64) -> Amount {
         self.total = tokens;
-        self.with_total()
+        self.name(lane::TOKENS).with_total()
     }
 
     /// Sets the input tokens, cached ones included.
-    #[inline]
+    #[inline(always)]
     #[must_use]
-    pub const fn input_tokens(mut self, tokens: u64) -> Amount {
-        self.quantities = self.quantities.with(Axis::InputTokens, tokens);
-        self.with_total()
+    pub const fn input_tokens(self, tokens: u64) -> Amount {
+        self.set(lane::INPUT_TOKENS, tokens).with_total()
     }
 
     /// Sets the output tokens.
-    #[inline]
+    #[inline(always)]
     #[must_use]
-    pub const fn output_tokens(mut self, tokens: u64) -> Amount {
-        self.quantities = self.quantities.with(Axis::OutputTokens, tokens);
-        self.with_total()
+    pub const fn output_tokens(self, tokens: u64) -> Amount {
+        self.set(lane::OUTPUT_TOKENS, tokens).with_total()
     }
 
     /// Sets the requests.
-    #[inline]
+    #[inline(always)]
     #[must_use]
-    pub const fn requests(mut self, requests: u64) -> Amount {
-        self.quantities = self.quantities.with(Axis::Requests, requests);
-        self
+    pub const fn requests(self, requests: u64) -> Amount {
+        self.set(lane::REQUESTS, requests)
     }
 
     /// Sets the money.
-    #[inline]
+    #[inline(always)]
     #[must_use]
-    pub const fn usd(mut self, usd: Usd) -> Amount {
-        self.quantities = self.quantities.with(Axis::Usd, usd.as_nanos());
+    pub const fn usd(self, usd: Usd) -> Amount {
+        self.set(lane::USD, usd.as_nanos())
+    }
+
+    /// Sets how much a reservation takes of the cap on what is [in flight](Axis::InFlight). A
+    /// reservation whose amount does not say so takes one; zero is a hold that takes no slot, as
+    /// one inside another; more is a weighted one.
+    ///
+    /// Only a hold is in flight: [`record`](crate::BudgetPool::record),
+    /// [`debit`](crate::BudgetPool::debit), a lease and a commit ignore it.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let pool = BudgetPool::builder().in_flight(2).build();
+    /// let request = pool.reserve(Amount::new())?;
+    /// let its_call = pool.reserve(Amount::new().in_flight(0))?; // inside the request
+    /// assert_eq!(pool.snapshot().in_flight.reserved, 1);
+    /// # drop((request, its_call));
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    #[inline(always)]
+    #[must_use]
+    pub const fn in_flight(mut self, slots: u64) -> Amount {
+        self.in_flight = slots;
+        self.name(lane::IN_FLIGHT)
+    }
+
+    /// Sets an axis, as the setter of its name does. Money is in nano-USD. A
+    /// [`Deadline`](Axis::Deadline) is not counted: it changes nothing.
+    #[inline(always)]
+    #[must_use]
+    pub const fn with(self, axis: Axis, units: u64) -> Amount {
+        match axis {
+            Axis::Tokens => self.tokens(units),
+            Axis::InputTokens => self.input_tokens(units),
+            Axis::OutputTokens => self.output_tokens(units),
+            Axis::InFlight => self.in_flight(units),
+            Axis::Requests => self.requests(units),
+            Axis::Usd => self.usd(Usd::from_nanos(units)),
+            Axis::Custom(_) => {
+                let mut amount = self.set(axis.lane(), units);
+                amount.labels = amount.labels.with(axis);
+                amount
+            }
+            Axis::Deadline => self,
+        }
+    }
+
+    #[inline(always)]
+    const fn set(mut self, lane: usize, units: u64) -> Amount {
+        self.quantities = self.quantities.with(lane, units);
+        self.name(lane)
+    }
+
+    #[inline(always)]
+    const fn name(mut self, lane: usize) -> Amount {
+        self.named = self.named.with(lane);
         self
     }
 
-    #[inline]
+    #[inline(always)]
     const fn with_total(mut self) -> Amount {
         let parts = self
             .quantities
-            .of(Axis::InputTokens)
-            .saturating_add(self.quantities.of(Axis::OutputTokens));
+            .of(lane::INPUT_TOKENS)
+            .saturating_add(self.quantities.of(lane::OUTPUT_TOKENS));
         let tokens = if self.total > parts { self.total } else { parts };
-        self.quantities = self.quantities.with(Axis::Tokens, tokens);
+        self.quantities = self.quantities.with(lane::TOKENS, tokens);
         self
     }
 
-    /// How much is named of an axis; `None` if it is not named.
+    /// How much of an axis is charged, zero if it is not named; of [`Tokens`](Axis::Tokens) the
+    /// larger of what was named and input plus output. Of [`InFlight`](Axis::InFlight) it is what
+    /// was named.
     #[must_use]
-    pub fn get(&self, axis: Axis) -> Option<Quantity> {
-        let named = axis.is_counted() && self.named().contains(axis as usize);
-        named.then(|| Quantity::new(axis, self.quantities.of(axis)))
+    pub const fn units(&self, axis: Axis) -> u64 {
+        match axis {
+            Axis::InFlight if self.named.contains(lane::IN_FLIGHT) => self.in_flight,
+            Axis::InFlight | Axis::Deadline => 0,
+            _ => self.quantities.of(axis.lane()),
+        }
     }
 
-    /// What is named and not zero, axis by axis in declared order.
-    pub fn iter(&self) -> impl Iterator<Item = Quantity> + use<> {
-        self.quantities.iter().filter(|quantity| quantity.units() > 0)
+    /// How much is named of an axis; `None` if it is not named. A total of tokens that follows from
+    /// its parts counts as named.
+    #[must_use]
+    pub fn get(&self, axis: Axis) -> Option<Quantity> {
+        self.all().names(axis).then(|| Quantity::new(axis, self.units(axis)))
+    }
+
+    /// What is named, zero or not, axis by axis in declared order.
+    #[must_use]
+    pub fn iter(&self) -> QuantityIter {
+        QuantityIter { quantities: self.all(), labels: self.labels }
     }
 
     /// Whether every axis is zero or not named.
     #[must_use]
     pub fn is_zero(&self) -> bool {
-        self.iter().next().is_none()
+        self.all().units() == &NOTHING
     }
 
-    /// What is charged: what was set, and the token total that follows from it.
+    /// What is left, axis by axis; `None` if `other` is more on any axis. The result names the axes
+    /// that either names.
+    #[must_use]
+    pub fn checked_sub(self, other: Amount) -> Option<Amount> {
+        let is_covered = other.all().beyond(self.all().units()).units() == &NOTHING;
+        is_covered.then(|| self.saturating_sub(other))
+    }
+
+    /// What is left, axis by axis, and zero where `other` is more. The result names the axes that
+    /// either names.
+    #[must_use]
+    pub fn saturating_sub(self, other: Amount) -> Amount {
+        self.combined(other, u64::saturating_sub)
+    }
+
+    /// Each axis by itself; the token total is not made from its parts again.
+    fn combined(self, other: Amount, combine: impl Fn(u64, u64) -> u64) -> Amount {
+        let (a, b) = (self.all(), other.all());
+        let both = Quantities::each(a.axes().union(b.axes()), |axis| {
+            combine(a.units()[axis], b.units()[axis])
+        });
+        Amount::reported(both, self.labels.or(other.labels))
+    }
+
+    /// What the pool reports: each axis stands for itself.
+    pub(crate) fn reported(quantities: Quantities, labels: Labels) -> Amount {
+        let named = quantities.axes();
+        let is_weighted = named.contains(lane::IN_FLIGHT);
+        let in_flight = if is_weighted { quantities.of(lane::IN_FLIGHT) } else { 1 };
+        let quantities = quantities.without(lane::IN_FLIGHT);
+        Amount { quantities, total: quantities.of(lane::TOKENS), in_flight, named, labels }
+    }
+
+    /// What a spend charges. Only a hold is in flight.
     #[inline]
     pub(crate) const fn quantities(&self) -> &Quantities {
         &self.quantities
     }
 
-    /// What a commit settles at the figure given: what was set, and all token axes if one of them
-    /// was.
-    pub(crate) fn named(&self) -> AxisSet {
-        let axes = self.quantities.axes();
-        match axes.intersection(AxisSet::TOKEN_FAMILY).is_empty() {
-            true => axes,
-            false => axes.union(AxisSet::TOKEN_FAMILY),
+    /// What a reservation holds: the slots that it takes, too.
+    #[inline(always)]
+    pub(crate) const fn held(&self) -> Quantities {
+        self.quantities.with(lane::IN_FLIGHT, self.in_flight)
+    }
+
+    /// All that is named, in flight included, with the token total that follows.
+    pub(crate) const fn all(&self) -> Quantities {
+        match self.named.contains(lane::IN_FLIGHT) {
+            true => self.held(),
+            false => self.quantities,
         }
+    }
+
+    /// The axes that were named, and not what follows from them.
+    #[inline]
+    pub(crate) const fn named(&self) -> AxisSet {
+        self.named
+    }
+
+    /// What the axes of the user's own are called.
+    #[inline]
+    pub(crate) const fn labels(&self) -> Labels {
+        self.labels
     }
 }
 
-/// The same axes are named, with the same figures: the same to a pool. (Setters called afterwards
-/// may still tell a total that was named from one that followed from its parts.)
+impl Default for Amount {
+    fn default() -> Amount {
+        Amount::new()
+    }
+}
+
+/// The same axes are named, with the same figures. A total of tokens counts as named where it
+/// follows from its parts, too, so that an amount is equal to the one that a pool reports of it.
 impl PartialEq for Amount {
     fn eq(&self, other: &Amount) -> bool {
-        self.named() == other.named() && self.quantities.units() == other.quantities.units()
+        self.all() == other.all()
     }
 }
 
@@ -144,8 +280,7 @@ impl Eq for Amount {}
 /// Of what is compared: equal amounts hash alike.
 impl Hash for Amount {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        self.named().hash(state);
-        self.quantities.units().hash(state);
+        self.all().hash(state);
     }
 }
 
@@ -154,25 +289,13 @@ impl Add for Amount {
     type Output = Amount;
 
     fn add(self, other: Amount) -> Amount {
-        let (a, b) = (self.quantities, other.quantities);
-        Amount::from(Quantities::each(a.axes().union(b.axes()), |axis| {
-            a.units()[axis].saturating_add(b.units()[axis])
-        }))
+        self.combined(other, u64::saturating_add)
     }
 }
 
 impl AddAssign for Amount {
     fn add_assign(&mut self, other: Amount) {
         *self = *self + other;
-    }
-}
-
-/// What the pool reports: each axis stands for itself, the token total is not made from its parts
-/// again.
-impl From<Quantities> for Amount {
-    fn from(quantities: Quantities) -> Amount {
-        let quantities = quantities.only(AxisSet::ALL.difference(AxisSet::of(Axis::InFlight)));
-        Amount { quantities, total: quantities.of(Axis::Tokens) }
     }
 }
 
@@ -189,19 +312,35 @@ impl<'a> Sum<&'a Amount> for Amount {
     }
 }
 
-/// What is not zero, as a person reads it: `1200 tokens, 0.0036 USD`, or `nothing`.
-impl fmt::Display for Amount {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let nonzero = self
-            .iter()
-            .fold(Quantities::NONE, |all, quantity| all.with(quantity.axis(), quantity.units()));
-        nonzero.fmt(f)
+/// As [`iter`](Amount::iter).
+impl IntoIterator for Amount {
+    type Item = Quantity;
+    type IntoIter = QuantityIter;
+
+    fn into_iter(self) -> QuantityIter {
+        self.iter()
     }
 }
 
+/// Sets each in turn: of two on one axis the later counts.
+impl FromIterator<Quantity> for Amount {
+    fn from_iter<I: IntoIterator<Item = Quantity>>(quantities: I) -> Amount {
+        let set = |amount: Amount, next: Quantity| amount.with(next.axis(), next.units());
+        quantities.into_iter().fold(Amount::new(), set)
+    }
+}
+
+/// What is not zero, as a person reads it: `1200 tokens, 0.0036 USD`, or `nothing`.
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        list(self.iter().filter(|quantity| quantity.units() > 0), f)
+    }
+}
+
+/// What is named, zero or not.
 impl fmt::Debug for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Amount").field(&format_args!("{self}")).finish()
+        f.debug_tuple("Amount").field(&self.iter()).finish()
     }
 }
 
@@ -215,19 +354,26 @@ impl fmt::Debug for Amount {
 /// use budget_pool::{Axis, Caps, Usd};
 ///
 /// let caps = Caps::new().tokens(1_000_000).usd(Usd::from_dollars(10)).in_flight(8);
-/// assert_eq!(caps.get(Axis::InFlight).unwrap().units(), 8);
+/// assert_eq!(caps.units(Axis::InFlight), Some(8));
 /// assert_eq!(caps.get(Axis::InputTokens), None);
 /// ```
-#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default)]
 pub struct Caps {
     quantities: Quantities,
+    labels: Labels,
 }
 
 impl Caps {
     /// No cap on any axis.
     #[must_use]
     pub const fn new() -> Caps {
-        Caps { quantities: Quantities::NONE }
+        Caps { quantities: Quantities::NONE, labels: Labels::NONE }
+    }
+
+    /// Caps one axis: `Caps::of(TOOL_CALLS, 50)`. Money is in nano-USD.
+    #[must_use]
+    pub const fn of(axis: Axis, cap: u64) -> Caps {
+        Caps::new().with(axis, cap)
     }
 
     /// Caps all tokens.
@@ -260,44 +406,131 @@ impl Caps {
         self.with(Axis::Usd, usd.as_nanos())
     }
 
-    /// Caps the reservations that live at the same time.
+    /// Caps the reservations that live at the same time, each by the slots that it takes.
     #[must_use]
-    pub const fn in_flight(self, reservations: u64) -> Caps {
-        self.with(Axis::InFlight, reservations)
+    pub const fn in_flight(self, slots: u64) -> Caps {
+        self.with(Axis::InFlight, slots)
     }
 
-    const fn with(self, axis: Axis, cap: u64) -> Caps {
-        Caps { quantities: self.quantities.with(axis, cap) }
+    /// Caps an axis, as the setter of its name does. Money is in nano-USD. A
+    /// [`Deadline`](Axis::Deadline) is not counted: it changes nothing.
+    #[must_use]
+    pub const fn with(self, axis: Axis, cap: u64) -> Caps {
+        match axis {
+            Axis::Deadline => self,
+            _ => Caps {
+                quantities: self.quantities.with(axis.lane(), cap),
+                labels: self.labels.with(axis),
+            },
+        }
+    }
+
+    /// These caps, and what an axis without one is called.
+    #[must_use]
+    pub(crate) const fn declaring(self, axis: Axis) -> Caps {
+        Caps { labels: self.labels.with(axis), ..self }
     }
 
     /// These caps, and `other`'s where it names an axis.
     #[must_use]
     pub(crate) fn overlaid(self, other: Caps) -> Caps {
-        let quantities =
-            other.iter().fold(self.quantities, |all, cap| all.with(cap.axis(), cap.units()));
-        Caps { quantities }
+        Caps {
+            quantities: self.quantities.overlaid(&other.quantities),
+            labels: self.labels.or(other.labels),
+        }
+    }
+
+    /// What the pool reports.
+    pub(crate) fn reported(quantities: Quantities, labels: Labels) -> Caps {
+        Caps { quantities, labels }
     }
 
     /// The cap of an axis; `None` if it has none.
     #[must_use]
     pub fn get(&self, axis: Axis) -> Option<Quantity> {
-        self.quantities.get(axis)
+        self.units(axis).map(|units| Quantity::new(axis, units))
+    }
+
+    /// The bare number of a cap: nano-USD on [`Axis::Usd`], a count on the others; `None` if the
+    /// axis has none.
+    #[must_use]
+    pub const fn units(&self, axis: Axis) -> Option<u64> {
+        if self.quantities.names(axis) { Some(self.quantities.of(axis.lane())) } else { None }
     }
 
     /// The caps, axis by axis in declared order.
-    pub fn iter(&self) -> impl Iterator<Item = Quantity> + use<> {
-        self.quantities.iter()
+    #[must_use]
+    pub fn iter(&self) -> QuantityIter {
+        QuantityIter { quantities: self.quantities, labels: self.labels }
     }
 
     pub(crate) const fn quantities(&self) -> &Quantities {
         &self.quantities
+    }
+
+    /// What the axes of the user's own are called.
+    pub(crate) const fn labels(&self) -> Labels {
+        self.labels
+    }
+}
+
+/// The same axes have the same caps.
+impl PartialEq for Caps {
+    fn eq(&self, other: &Caps) -> bool {
+        self.quantities == other.quantities
+    }
+}
+
+impl Eq for Caps {}
+
+/// Of what is compared.
+impl Hash for Caps {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.quantities.hash(state);
+    }
+}
+
+/// As [`iter`](Caps::iter).
+impl IntoIterator for Caps {
+    type Item = Quantity;
+    type IntoIter = QuantityIter;
+
+    fn into_iter(self) -> QuantityIter {
+        self.iter()
+    }
+}
+
+/// Sets each in turn: of two on one axis the later counts.
+impl FromIterator<Quantity> for Caps {
+    fn from_iter<I: IntoIterator<Item = Quantity>>(caps: I) -> Caps {
+        caps.into_iter().fold(Caps::new(), |all, cap| all.with(cap.axis(), cap.units()))
     }
 }
 
 /// As a person reads them: `1000000 tokens, 10 USD`, or `nothing`.
 impl fmt::Display for Caps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.quantities.fmt(f)
+        list(self.iter(), f)
+    }
+}
+
+/// As [`iter`](Amount::iter).
+impl IntoIterator for &Amount {
+    type Item = Quantity;
+    type IntoIter = QuantityIter;
+
+    fn into_iter(self) -> QuantityIter {
+        self.iter()
+    }
+}
+
+/// As [`iter`](Caps::iter).
+impl IntoIterator for &Caps {
+    type Item = Quantity;
+    type IntoIter = QuantityIter;
+
+    fn into_iter(self) -> QuantityIter {
+        self.iter()
     }
 }
 
@@ -306,6 +539,42 @@ impl fmt::Debug for Caps {
         f.debug_tuple("Caps").field(&format_args!("{self}")).finish()
     }
 }
+
+/// The quantities of an [`Amount`] or of [`Caps`], axis by axis in declared order.
+#[derive(Clone)]
+pub struct QuantityIter {
+    /// What is left to come.
+    quantities: Quantities,
+    labels: Labels,
+}
+
+impl Iterator for QuantityIter {
+    type Item = Quantity;
+
+    fn next(&mut self) -> Option<Quantity> {
+        let mut left = self.quantities.axes();
+        let lane = left.next()?;
+        let next = Quantity::new(self.labels.axis(lane), self.quantities.units()[lane]);
+        self.quantities = self.quantities.only(left);
+        Some(next)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = self.quantities.axes().count();
+        (left, Some(left))
+    }
+}
+
+/// What is left to come.
+impl fmt::Debug for QuantityIter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        list(self.clone(), f)
+    }
+}
+
+impl ExactSizeIterator for QuantityIter {}
+
+impl FusedIterator for QuantityIter {}
 
 #[cfg(test)]
 mod tests {
@@ -344,20 +613,72 @@ mod tests {
     }
 
     #[test]
-    fn naming_one_token_axis_names_all_three_and_nothing_else() {
-        for amount in
-            [Amount::new().tokens(0), Amount::new().input_tokens(0), Amount::new().output_tokens(0)]
-        {
-            for axis in [Axis::Tokens, Axis::InputTokens, Axis::OutputTokens] {
-                assert_eq!(units(amount, axis), Some(0));
-            }
-            for axis in [Axis::Requests, Axis::Usd, Axis::InFlight, Axis::Deadline] {
-                assert_eq!(amount.get(axis), None);
-            }
-            assert_eq!(amount, Amount::new().tokens(0));
-            assert_ne!(amount, Amount::new());
+    fn an_axis_is_named_by_its_setter_and_a_total_by_its_parts() {
+        let named = |amount: Amount| {
+            let axes = [Axis::Tokens, Axis::InputTokens, Axis::OutputTokens];
+            axes.map(|axis| amount.get(axis).is_some())
+        };
+        assert_eq!(named(Amount::new().tokens(0)), [true, false, false]);
+        assert_eq!(named(Amount::new().input_tokens(0)), [true, true, false]);
+        assert_eq!(named(Amount::new().output_tokens(0)), [true, false, true]);
+        assert_eq!(named(Amount::new().usd(Usd::ZERO)), [false; 3]);
+        assert_ne!(Amount::new().tokens(0), Amount::new());
+        for axis in [Axis::Requests, Axis::Usd, Axis::InFlight, Axis::Deadline] {
+            assert_eq!(Amount::new().tokens(0).get(axis), None);
         }
-        assert_eq!(units(Amount::new().usd(Usd::ZERO), Axis::Tokens), None);
+    }
+
+    #[test]
+    fn in_flight_is_named_and_never_charged() {
+        let weighted = Amount::new().tokens(5).in_flight(3);
+        assert_eq!((weighted.units(Axis::InFlight), Amount::new().units(Axis::InFlight)), (3, 0));
+        assert_eq!(weighted.quantities(), Amount::new().tokens(5).quantities());
+        assert_eq!(weighted.held().of(lane::IN_FLIGHT), 3);
+        assert_eq!(Amount::new().held().of(lane::IN_FLIGHT), 1);
+        assert_eq!(weighted.to_string(), "5 tokens, 3 in flight");
+        assert_eq!((weighted + weighted).get(Axis::InFlight), weighted.in_flight(6).iter().last());
+        assert_eq!((weighted + Amount::new()).units(Axis::InFlight), 3);
+    }
+
+    #[test]
+    fn every_axis_is_set_as_by_its_setter() {
+        let by_setters = Amount::new()
+            .tokens(9)
+            .input_tokens(1)
+            .output_tokens(2)
+            .requests(3)
+            .usd(Usd::from_nanos(4))
+            .in_flight(5);
+        let figures = [9, 1, 2, 3, 4, 5, 99];
+        let pairs = Axis::ALL.iter().zip(figures);
+        assert_eq!(pairs.fold(Amount::new(), |all, (&axis, n)| all.with(axis, n)), by_setters);
+        assert_eq!(Amount::of(Axis::Deadline, 7), Amount::new());
+        assert_eq!(Caps::of(Axis::Deadline, 7), Caps::new());
+        for (&axis, n) in Axis::ALL.iter().zip(figures).take(6) {
+            assert_eq!((by_setters.units(axis), Caps::of(axis, n).units(axis)), (n, Some(n)));
+        }
+        assert_eq!(by_setters.into_iter().collect::<Amount>(), by_setters);
+        assert_eq!((by_setters.iter().len(), Amount::new().iter().len()), (6, 0));
+    }
+
+    #[test]
+    fn a_difference_names_what_either_names() {
+        let (all, part) = (Amount::new().tokens(5).requests(2), Amount::new().tokens(3));
+        assert_eq!(all.checked_sub(part), Some(Amount::new().tokens(2).requests(2)));
+        assert_eq!(all.saturating_sub(part), Amount::new().tokens(2).requests(2));
+        assert_eq!((part.checked_sub(all), part.checked_sub(part)), (None, Some(part.tokens(0))));
+        assert_eq!(part.saturating_sub(all), Amount::new().tokens(0).requests(0));
+        assert_eq!(part.checked_sub(Amount::new().usd(Usd::from_nanos(1))), None);
+        assert_eq!(part.checked_sub(Amount::new().in_flight(1)), None);
+    }
+
+    #[test]
+    fn an_own_axis_keeps_its_label() {
+        const JOBS: Axis = Axis::custom(2, "jobs");
+        assert_eq!(Amount::of(JOBS, 7).to_string(), "7 jobs");
+        assert_eq!((Amount::new().tokens(1) + Amount::of(JOBS, 7)).to_string(), "1 tokens, 7 jobs");
+        assert_eq!(Amount::of(JOBS, 7).into_iter().collect::<Caps>().to_string(), "7 jobs");
+        assert_eq!(Amount::of(JOBS, 7).get(JOBS).map(|jobs| jobs.to_string()).unwrap(), "7 jobs");
     }
 
     #[test]
@@ -383,6 +704,7 @@ mod tests {
             hash(Amount::new().tokens(5).input_tokens(5)),
             hash(Amount::new().input_tokens(5))
         );
+        assert_ne!(hash(Amount::new().in_flight(0)), hash(Amount::new()));
     }
 
     #[test]
@@ -394,12 +716,25 @@ mod tests {
     }
 
     #[test]
-    fn axes_come_in_declared_order_an_amount_without_zeros_and_caps_with_them() {
+    fn axes_come_in_declared_order_and_zeros_that_are_named_do_too() {
         let amount =
             Amount::new().usd(Usd::from_nanos(5)).requests(0).output_tokens(3).input_tokens(0);
         let axes: Vec<_> =
             amount.iter().map(|quantity| (quantity.axis(), quantity.units())).collect();
-        assert_eq!(axes, [(Axis::Tokens, 3), (Axis::OutputTokens, 3), (Axis::Usd, 5)]);
+        let named = [
+            (Axis::Tokens, 3),
+            (Axis::InputTokens, 0),
+            (Axis::OutputTokens, 3),
+            (Axis::Requests, 0),
+            (Axis::Usd, 5),
+        ];
+        assert_eq!(axes, named);
+        assert_eq!(amount.iter().collect::<Amount>(), amount);
+        assert_eq!(amount.to_string(), "3 tokens, 3 output tokens, 0.000000005 USD");
+        let debug =
+            "Amount(3 tokens, 0 input tokens, 3 output tokens, 0 requests, 0.000000005 USD)";
+        assert_eq!(format!("{amount:?}"), debug);
+        assert!((&amount).into_iter().eq(amount));
         let caps = Caps::new().in_flight(1).usd(Usd::ZERO).tokens(0);
         let axes: Vec<_> = caps.iter().map(|cap| (cap.axis(), cap.units())).collect();
         assert_eq!(axes, [(Axis::Tokens, 0), (Axis::Usd, 0), (Axis::InFlight, 1)]);

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::types::axis::{Axis, Quantity};
+use crate::types::axis::{Axis, Label, Quantity};
 use crate::types::name::Name;
 
 /// Why a call was refused. Nothing has changed (P7) but the [count](crate::Snapshot::refused) of
@@ -110,12 +110,14 @@ pub enum BudgetError {
         /// The name of the carved pool.
         pool: Name,
     },
-    /// The call names a second pool, and that pool belongs to another tree. No call changes two
-    /// trees in one step.
-    #[error("`{}` is not a pool of this tree", .pool.in_line())]
+    /// The call names a second pool that cannot go with the first. A
+    /// [`transfer`](crate::BudgetPool::transfer) goes to a pool of the same tree, as no call changes
+    /// two trees in one step. A [`merge`](crate::Reservation::merge) joins two holds of the very same
+    /// pool, as a hold is reserved on one way up.
+    #[error("`{}` is foreign: a transfer stays in its tree, a merge in its pool", .pool.in_line())]
     #[non_exhaustive]
     ForeignPool {
-        /// The name of the pool of the other tree.
+        /// The name of the second pool.
         pool: Name,
     },
     /// The call moves the cap of an axis, and the pool has no cap on that axis.
@@ -306,31 +308,54 @@ impl fmt::Display for Outlook {
 /// Axis and pool are those of the first refusal, from the called pool upward, axes in declared
 /// order. The outlook is the worst over all that refuse. The figures are exact, of one instant
 /// (P5).
-#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
-#[error("{axis} of `{}` exceeded: {} requested, {} available{}, {}",
-    .pool.in_line(), self.requested().number(), self.available().number(), self.and_cap(),
+#[derive(Clone, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("{} of `{}` exceeded: {} requested, {} available{}, {}",
+    self.axis(), .pool.in_line(), self.requested().number(), self.available().number(), self.and_cap(),
     hope(self.outlook, self.retry_after))]
 pub struct BudgetExceeded {
-    pub(crate) axis: Axis,
+    // An axis and an optional cap in two words less than they take by themselves: so large a
+    // refusal weighs on every result that may be one.
+    pub(crate) lane: u8,
+    pub(crate) is_capped: bool,
+    pub(crate) label: Label,
     pub(crate) requested: u64,
     pub(crate) available: u64,
-    pub(crate) cap: Option<u64>,
+    pub(crate) cap: u64,
     pub(crate) pool: Name,
     pub(crate) outlook: Outlook,
     pub(crate) retry_after: Option<Duration>,
 }
 
+impl fmt::Debug for BudgetExceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BudgetExceeded")
+            .field("axis", &self.axis())
+            .field("requested", &self.requested)
+            .field("available", &self.available)
+            .field("cap", &self.is_capped.then_some(self.cap))
+            .field("pool", &self.pool)
+            .field("outlook", &self.outlook)
+            .field("retry_after", &self.retry_after)
+            .finish()
+    }
+}
+
 impl BudgetExceeded {
+    /// The same, with what stands in for the cap.
+    pub(crate) fn with_cap(self, cap: u64) -> BudgetExceeded {
+        BudgetExceeded { is_capped: true, cap, ..self }
+    }
+
     /// The axis that refused.
     #[must_use]
     pub fn axis(&self) -> Axis {
-        self.axis
+        Axis::at(usize::from(self.lane), self.label)
     }
 
     /// What the call requested of that axis.
     #[must_use]
     pub fn requested(&self) -> Quantity {
-        Quantity::new(self.axis, self.requested)
+        Quantity::new(self.axis(), self.requested)
     }
 
     /// What was available in the pool that refused, with two exceptions. Where a call names more of
@@ -339,7 +364,7 @@ impl BudgetExceeded {
     /// far the cap can rise.
     #[must_use]
     pub fn available(&self) -> Quantity {
-        Quantity::new(self.axis, self.available)
+        Quantity::new(self.axis(), self.available)
     }
 
     /// The cap of the pool that refused, with two exceptions. Where a call names more of a
@@ -351,7 +376,7 @@ impl BudgetExceeded {
     /// beside what it has counted.
     #[must_use]
     pub fn cap(&self) -> Option<Quantity> {
-        self.cap.map(|cap| Quantity::new(self.axis, cap))
+        self.is_capped.then(|| Quantity::new(self.axis(), self.cap))
     }
 
     /// What `used + reserved` of the pool would have been after the call: the cap, less what was
@@ -374,8 +399,8 @@ impl BudgetExceeded {
     /// ```
     #[must_use]
     pub fn attempted(&self) -> Quantity {
-        let taken = self.cap.unwrap_or(u64::MAX).saturating_sub(self.available);
-        Quantity::new(self.axis, taken.saturating_add(self.requested))
+        let taken = self.cap.saturating_sub(self.available);
+        Quantity::new(self.axis(), taken.saturating_add(self.requested))
     }
 
     /// The name of the pool that refused.
@@ -404,11 +429,62 @@ impl BudgetExceeded {
 }
 
 fn hope(outlook: Outlook, retry_after: Option<Duration>) -> String {
-    retry_after.map_or_else(|| outlook.to_string(), |after| format!("will fit in {after:?}"))
+    // Up: a caller that waits as long as the text says does not come too early.
+    let in_time = |after| format!("will fit in {:?}", rounded_up(after));
+    retry_after.map_or_else(|| outlook.to_string(), in_time)
 }
 
-/// A refusal for lack of time: the deadline has passed, or what was asked for cannot be done before
-/// it.
+/// Three significant digits of a measured time, rounded up, so that no text says of a late call
+/// that it was in time. What cannot be rounded up is rounded down: the longest times.
+fn rounded_up(time: Duration) -> Duration {
+    let down = rounded_down(time);
+    if down == time { time } else { down.checked_add(grain(time)).unwrap_or(down) }
+}
+
+/// Three significant digits of a measured time, rounded down, so that no text promises time that
+/// is not there.
+fn rounded_down(time: Duration) -> Duration {
+    let grain = grain(time).as_nanos();
+    from_nanos(time.as_nanos() / grain * grain)
+}
+
+/// One in the third significant digit.
+fn grain(time: Duration) -> Duration {
+    let digits = time.as_nanos().checked_ilog10().unwrap_or(0);
+    from_nanos(10_u128.pow(digits.saturating_sub(2)))
+}
+
+fn from_nanos(nanos: u128) -> Duration {
+    const SECOND: u128 = 1_000_000_000;
+    let seconds = u64::try_from(nanos / SECOND).expect("no longer than the time it came from");
+    let rest = u32::try_from(nanos % SECOND).expect("less than a second");
+    Duration::new(seconds, rest)
+}
+
+/// A refusal for lack of time: the deadline has passed, or the work needs more time than there is
+/// until then.
+///
+/// Its text gives [`budget`](DeadlineExceeded::budget) and [`needed`](DeadlineExceeded::needed) as
+/// they were set, and three digits of [`elapsed`](DeadlineExceeded::elapsed) and
+/// [`remaining`](DeadlineExceeded::remaining), which were measured. The methods are exact.
+///
+/// ```
+/// use std::time::Duration;
+/// use budget_pool::{DeadlineBudget, ManualClock};
+///
+/// let clock = ManualClock::new();
+/// let budget = DeadlineBudget::builder().total(Duration::from_secs(10)).clock(clock.clone()).build()?;
+///
+/// clock.advance(Duration::from_micros(9_500_250));
+/// let late = budget.fits(Duration::from_secs(2)).unwrap_err();
+/// assert_eq!(late.to_string(), "deadline exceeded: 2s needed, 499ms remaining, budget 10s");
+/// assert_eq!(late.remaining(), Duration::from_micros(499_750));
+///
+/// clock.advance(Duration::from_micros(666_666));
+/// let late = budget.check().unwrap_err();
+/// assert_eq!(late.to_string(), "deadline exceeded: 10.2s elapsed, budget 10s");
+/// # Ok::<(), budget_pool::InvalidDeadline>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DeadlineExceeded {
     pub(crate) pool: Option<Name>,
@@ -436,7 +512,14 @@ impl DeadlineExceeded {
         self.elapsed
     }
 
-    /// The time that was asked for; zero where the question was only whether the deadline has
+    /// What was left of the budget: the [`budget`](DeadlineExceeded::budget) less what had
+    /// [`elapsed`](DeadlineExceeded::elapsed); zero once the deadline has passed.
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.budget.saturating_sub(self.elapsed)
+    }
+
+    /// The time that the work needs; zero where the question was only whether the deadline has
     /// passed.
     #[must_use]
     pub fn needed(&self) -> Duration {
@@ -450,11 +533,19 @@ impl fmt::Display for DeadlineExceeded {
         if let Some(pool) = &self.pool {
             write!(f, " of `{}`", pool.in_line())?;
         }
-        write!(f, " exceeded: ")?;
+        f.write_str(" exceeded: ")?;
         if self.needed > Duration::ZERO {
-            write!(f, "{:?} needed after ", self.needed)?;
+            write!(f, "{:?} needed, ", self.needed)?;
         }
-        write!(f, "{:?} of {:?}", self.elapsed, self.budget)
+        if self.budget.is_zero() {
+            // How long ago that was helps nobody.
+            return f.write_str("no time from the start");
+        }
+        match self.remaining() {
+            Duration::ZERO => write!(f, "{:?} elapsed", rounded_up(self.elapsed))?,
+            remaining => write!(f, "{:?} remaining", rounded_down(remaining))?,
+        }
+        write!(f, ", budget {:?}", self.budget)
     }
 }
 
@@ -464,6 +555,8 @@ impl std::error::Error for DeadlineExceeded {}
 mod tests {
     use std::collections::HashSet;
 
+    use proptest::prelude::*;
+
     use super::*;
 
     fn pool() -> Name {
@@ -472,10 +565,12 @@ mod tests {
 
     fn exceeded(outlook: Outlook, retry_after: Option<Duration>) -> BudgetExceeded {
         BudgetExceeded {
-            axis: Axis::Tokens,
+            lane: Axis::Tokens.lane() as u8,
+            is_capped: true,
+            label: Label::NONE,
             requested: 11,
             available: 10,
-            cap: Some(100),
+            cap: 100,
             pool: pool(),
             outlook,
             retry_after,
@@ -536,7 +631,7 @@ mod tests {
                 "deadline_exceeded",
                 Some(Axis::Deadline),
                 "never",
-                "deadline of `run\\n17` exceeded: 1s of 1s",
+                "deadline of `run\\n17` exceeded: 1s elapsed, budget 1s",
             ),
             ("queued", None, "after_release", "others wait in `run\\n17`"),
             ("timeout", None, "after_release", "waited in vain in `run\\n17` for 20ms"),
@@ -556,7 +651,12 @@ mod tests {
                 "never",
                 "`run\\n17` is carved: to set its used would falsify its share above",
             ),
-            ("foreign_pool", None, "never", "`run\\n17` is not a pool of this tree"),
+            (
+                "foreign_pool",
+                None,
+                "never",
+                "`run\\n17` is foreign: a transfer stays in its tree, a merge in its pool",
+            ),
             ("uncapped", Some(Axis::InputTokens), "never", "`run\\n17` has no cap on input tokens"),
         ];
         let all = std::iter::successors(Some(exceeded(Outlook::Never, None).into()), next);
@@ -590,8 +690,69 @@ mod tests {
             let refusal = exceeded(outlook, None).to_string();
             assert!(refusal.ends_with(&format!(", cap 100, {phrase}")), "{refusal}");
         }
-        let after = Some(Duration::from_millis(500));
-        let refusal = exceeded(Outlook::At(now), after).to_string();
-        assert!(refusal.ends_with(", cap 100, will fit in 500ms"), "{refusal}");
+        for (after, told) in
+            [(500_000_000, "500ms"), (59_999_871_234, "60s"), (1_501, "1.51µs"), (0, "0ns")]
+        {
+            let after = Some(Duration::from_nanos(after));
+            let refusal = exceeded(Outlook::At(now), after).to_string();
+            assert!(refusal.ends_with(&format!(", cap 100, will fit in {told}")), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn p7_a_late_request_is_told_what_it_can_use() {
+        let (ms, secs) = (Duration::from_millis, Duration::from_secs);
+        let (zero, nano) = (Duration::ZERO, Duration::from_nanos(1));
+        for (budget, elapsed, needed, text) in [
+            (secs(10), ms(10_166), zero, "10.2s elapsed, budget 10s"),
+            (secs(10), secs(10), zero, "10s elapsed, budget 10s"),
+            (secs(10), secs(10) + nano, zero, "10.1s elapsed, budget 10s"),
+            (secs(10), ms(9_500), secs(2), "2s needed, 500ms remaining, budget 10s"),
+            (secs(10), ms(9_500) + nano, secs(2), "2s needed, 499ms remaining, budget 10s"),
+            (secs(10), ms(10_200), secs(2), "2s needed, 10.2s elapsed, budget 10s"),
+            (secs(10), zero, ms(10_001), "10.001s needed, 10s remaining, budget 10s"),
+            (nano, Duration::from_nanos(100_660), zero, "101µs elapsed, budget 1ns"),
+            (zero, Duration::from_nanos(100_660), zero, "no time from the start"),
+            (zero, zero, secs(2), "2s needed, no time from the start"),
+            // As set, to the last digit.
+            (ms(9_500) + nano, ms(9_501), zero, "9.51s elapsed, budget 9.500000001s"),
+            (
+                Duration::MAX,
+                Duration::MAX,
+                Duration::MAX,
+                "18446744073709551615.999999999s needed, 18400000000000000000s elapsed, \
+                 budget 18446744073709551615.999999999s",
+            ),
+            (
+                Duration::MAX,
+                zero,
+                Duration::MAX,
+                "18446744073709551615.999999999s needed, 18400000000000000000s remaining, \
+                 budget 18446744073709551615.999999999s",
+            ),
+        ] {
+            let late = DeadlineExceeded { pool: None, budget, elapsed, needed };
+            assert_eq!(late.to_string(), format!("deadline exceeded: {text}"));
+            assert_eq!(late.remaining(), budget.saturating_sub(elapsed));
+            let of_pool = DeadlineExceeded { pool: Some(pool()), ..late };
+            assert_eq!(of_pool.to_string(), format!("deadline of `run\\n17` exceeded: {text}"));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn p7_a_measured_time_has_three_digits_and_errs_on_one_side(secs: u64, nanos in 0..1_000_000_000_u32, shift in 0..64) {
+            let time = Duration::new(secs >> shift, nanos);
+            let (down, up) = (rounded_down(time), rounded_up(time));
+            prop_assert!(down <= time);
+            prop_assert!(up >= time || up == down && down.checked_add(grain(time)).is_none());
+            prop_assert!(time - down < grain(time));
+            prop_assert!(up.saturating_sub(time) < grain(time));
+            for rounded in [down, up] {
+                let digits = rounded.as_nanos().to_string();
+                let digits = digits.trim_end_matches('0');
+                prop_assert!(digits.len() <= 3, "{time:?} is {rounded:?}");
+            }
+        }
     }
 }

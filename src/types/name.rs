@@ -38,7 +38,7 @@ impl Name {
     }
 }
 
-pub(crate) struct InLine<'a>(&'a str);
+pub(crate) struct InLine<'a>(pub(crate) &'a str);
 
 impl fmt::Display for InLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -2,9 +2,10 @@
 
 use std::fmt;
 use std::ops::Deref;
+use std::time::{Duration, Instant};
 
 use crate::types::amount::Amount;
-use crate::types::axis::{Axis, Quantity};
+use crate::types::axis::{Axis, Labels, Quantity};
 use crate::types::name::Name;
 use crate::types::usd::Usd;
 
@@ -25,11 +26,15 @@ pub struct AxisSnapshot<T> {
     /// to the nearest carve. `None` = unlimited. It is a matter of balances alone: a closed or
     /// late pool refuses all the same.
     pub available: Option<T>,
-    /// All true spend since the pool was built. Never falls.
+    /// All true spend since the pool was built, less what was credited.
     pub spent: T,
     /// The most that `used + reserved` has been in this period. A hold that has expired may count
     /// until it is reclaimed.
     pub peak: T,
+    /// The cap that was [set](crate::BudgetPool::set_caps), where more than that is reserved still:
+    /// `cap` falls towards it as holds end, and nothing is available until it has. `None` where
+    /// the cap is the one that was set.
+    pub falling_to: Option<T>,
 }
 
 impl<T: Copy> AxisSnapshot<T> {
@@ -42,6 +47,7 @@ impl<T: Copy> AxisSnapshot<T> {
             available: self.available.map(&f),
             spent: f(self.spent),
             peak: f(self.peak),
+            falling_to: self.falling_to.map(&f),
         }
     }
 }
@@ -86,48 +92,83 @@ pub struct Snapshot {
     pub requests: AxisSnapshot<u64>,
     /// Money.
     pub usd: AxisSnapshot<Usd>,
-    /// Live reservations, and the in-flight caps that are carved out for children.
+    /// The slots of live reservations, and the in-flight caps that are carved out for children.
     pub in_flight: AxisSnapshot<u64>,
+    /// The user's own axes, by their index. [`axis`](Snapshot::axis) finds one by its constant.
+    pub custom: [AxisSnapshot<u64>; 4],
     /// What asked for capacity and was admitted, on this pool and on those below it: `record`,
-    /// `record_once` (once for a key), `reserve`, a wait that was granted, a reservation's
-    /// `record`, `grow` and `split`, `lease` and a lease's `record` that its share does not
-    /// cover, and what a carved child asks when it is built or added to.
+    /// `record_once` once for a key, `reserve`, a wait that was granted, a reservation's `record`,
+    /// `grow` and `split`, a lease's `record` that its share does not cover, and what a carved child
+    /// asks when it is built or its caps rise.
     pub admitted: u64,
-    /// What of that was refused. (Not counted: a wait that was given up, a strict commit, a key
-    /// that stands for another amount, what is asked of an expired hold, what is refused for
-    /// being more than a reservation holds, a cap can rise by, or is free to be removed, and
-    /// an `add` to a closed pool.)
+    /// What of that was refused. These are not counted: a wait that was given up, a strict commit, a
+    /// key that stands for another amount, what is asked of an expired hold, more than a reservation
+    /// holds, more than a cap can rise by or is free to be taken from it, a cap of a closed pool, and
+    /// a transfer.
     pub refused: u64,
     /// Live reservations, on this pool and on those below it.
     pub reservations: u64,
+    /// Reservations that ended in a commit, on this pool and on those below it: by their owner, or
+    /// by a drop that [commits](crate::OnDrop::Commit). Each reservation that ends is counted in
+    /// exactly one of `committed`, `released` and `expired`; one that was
+    /// [merged](crate::Reservation::merge) into another goes on in that.
+    pub committed: u64,
+    /// Reservations that ended without one, on this pool and on those below it: released by their
+    /// owner, or by a drop. Many of them may be commits that were forgotten.
+    pub released: u64,
+    /// Reservations whose time ran out, on this pool and on those below it, whether that
+    /// [released or committed](crate::OnDrop) what they held.
+    pub expired: u64,
     /// Those that wait for a reservation, on this pool and on those below it.
     pub waiting: u64,
     /// Whether this pool, or one above it, was closed.
     pub closed: bool,
+    labels: Labels,
+}
+
+/// How often what happened, on a pool and on those below it. [`Snapshot`] says what each counts.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Counts {
+    pub(crate) admitted: u64,
+    pub(crate) refused: u64,
+    pub(crate) reservations: u64,
+    pub(crate) committed: u64,
+    pub(crate) released: u64,
+    pub(crate) expired: u64,
 }
 
 impl Snapshot {
+    #[inline]
     pub(crate) fn new(
         name: Name,
         depth: usize,
         closed: bool,
-        [admitted, refused, reservations, waiting]: [u64; 4],
-        axis: impl Fn(Axis) -> AxisSnapshot<u64>,
+        counts: Counts,
+        waiting: u64,
+        labels: Labels,
+        axes: [AxisSnapshot<u64>; Axis::COUNTED],
     ) -> Snapshot {
+        let Counts { admitted, refused, reservations, committed, released, expired } = counts;
+        let [tokens, input_tokens, output_tokens, requests, usd, in_flight, custom @ ..] = axes;
         Snapshot {
             name,
             depth,
-            tokens: axis(Axis::Tokens),
-            input_tokens: axis(Axis::InputTokens),
-            output_tokens: axis(Axis::OutputTokens),
-            requests: axis(Axis::Requests),
-            usd: axis(Axis::Usd).map(Usd::from_nanos),
-            in_flight: axis(Axis::InFlight),
+            tokens,
+            input_tokens,
+            output_tokens,
+            requests,
+            usd: usd.map(Usd::from_nanos),
+            in_flight,
+            custom,
             admitted,
             refused,
             reservations,
+            committed,
+            released,
+            expired,
             waiting,
             closed,
+            labels,
         }
     }
 
@@ -141,8 +182,11 @@ impl Snapshot {
             available: None,
             spent: 0,
             peak: 0,
+            falling_to: None,
         };
-        Snapshot::new(Name::DEFAULT, 0, false, [0; 4], |_| nothing)
+        let counts = Counts::default();
+        let axes = [nothing; Axis::COUNTED];
+        Snapshot::new(Name::DEFAULT, 0, false, counts, 0, Labels::NONE, axes)
     }
 
     /// One axis, for code that loops over them; `None` for [`Axis::Deadline`], which is not
@@ -158,13 +202,14 @@ impl Snapshot {
             Axis::Requests => count(self.requests),
             Axis::Usd => count(self.usd.map(Usd::as_nanos)),
             Axis::InFlight => count(self.in_flight),
+            Axis::Custom(custom) => count(self.custom[usize::from(custom.index())]),
             Axis::Deadline => None,
         }
     }
 
     /// All counted axes, in declared order.
     pub fn axes(&self) -> impl Iterator<Item = (Axis, AxisSnapshot<Quantity>)> {
-        Axis::ALL_COUNTED.into_iter().filter_map(|axis| Some((axis, self.axis(axis)?)))
+        self.labels.counted().filter_map(|axis| Some((axis, self.axis(axis)?)))
     }
 }
 
@@ -179,11 +224,16 @@ fn row(axis: Axis, snapshot: AxisSnapshot<Quantity>) -> [String; COLUMNS.len()] 
         snapshot.used.number(),
         snapshot.reserved.number(),
         optional(snapshot.available),
-        optional(snapshot.cap),
+        falling(optional(snapshot.cap), snapshot.falling_to),
         snapshot.peak.number(),
         snapshot.overage.number(),
         snapshot.spent.number(),
     ]
+}
+
+/// A cap that is on its way to another: `8 to 4`.
+fn falling(cap: String, falling_to: Option<Quantity>) -> String {
+    falling_to.map_or(cap.clone(), |goal| format!("{cap} to {}", goal.number()))
 }
 
 fn is_in_play(snapshot: &AxisSnapshot<Quantity>) -> bool {
@@ -194,15 +244,23 @@ impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let closed = if self.closed { " (closed)" } else { "" };
         let plural = if self.reservations == 1 { "" } else { "s" };
-        let waiting =
-            if self.waiting > 0 { format!(", {} waiting", self.waiting) } else { String::new() };
         let Snapshot { admitted, refused, reservations, .. } = self;
         let name = self.name.in_line();
         let indent = "  ".repeat(self.depth.min(20));
-        writeln!(
+        write!(
             f,
-            "{indent}{name}{closed}: {admitted} admitted, {refused} refused, {reservations} reservation{plural}{waiting}"
+            "{indent}{name}{closed}: {admitted} admitted, {refused} refused, {reservations} reservation{plural}"
         )?;
+        let others = [
+            (self.waiting, "waiting"),
+            (self.committed, "committed"),
+            (self.released, "released"),
+            (self.expired, "expired"),
+        ];
+        for (count, what) in others.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, ", {count} {what}")?;
+        }
+        writeln!(f)?;
 
         let header = COLUMNS.map(str::to_owned);
         let rows = self
@@ -270,14 +328,19 @@ impl fmt::Display for TreeSnapshot {
     }
 }
 
-/// Who holds what: one live reservation or lease.
+/// Who holds what, and since when: one live reservation or lease.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Holder {
     /// The name of the pool that it was made on.
     pub pool: Name,
-    /// What it was labelled, if it was.
-    pub label: Option<&'static str>,
+    /// What it was [labelled](crate::Reservation::label), if it was.
+    pub label: Option<Name>,
     /// What it still holds.
     pub amount: Amount,
+    /// When it was made, by the pool's clock; `None` where the call that made it had no reason to
+    /// read the clock (P8).
+    pub since: Option<Instant>,
+    /// The time until it [expires](crate::BudgetPool::reserve_for); `None` if it does not.
+    pub expires_in: Option<Duration>,
 }

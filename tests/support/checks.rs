@@ -3,9 +3,9 @@
 
 use budget_pool::BudgetPool;
 
-use super::language::{IN_FLIGHT, MAX, ZERO, each, plus};
+use super::language::{IN_FLIGHT, LANES, MAX, ZERO, each, plus};
 use super::oracle::{Pool, PoolId, Reads};
-use super::seen::{AxisView, HolderView, View, holder, units_of};
+use super::seen::{AxisView, HolderView, View, held, holder, units_of};
 use super::{Both, Closing, Waiter, heard, name};
 
 /// If those who wait are reminded so often after one step, they wake themselves.
@@ -14,6 +14,14 @@ const MANY_REMINDERS: usize = 1_000;
 impl Both {
     /// All that can be seen is as in the model, and the promises hold in what is seen.
     pub(super) fn check(&mut self, at: usize) -> Result<(), String> {
+        self.is_looking = true;
+        let checked = self.look_at_all(at);
+        self.is_looking = false;
+        self.check_invariants();
+        checked
+    }
+
+    fn look_at_all(&mut self, at: usize) -> Result<(), String> {
         let reached = self.reached();
         let Some((id, pool)) = reached.get(at.checked_rem(reached.len()).unwrap_or(0)) else {
             return Ok(());
@@ -50,8 +58,14 @@ impl Both {
         let (id, hold) = &holds[index];
         let expected = self.model.hold_time_left(*id, self.now());
         same!("time_left", self.glance(expected.is_some(), || hold.time_left())?, expected);
-        let amount = self.call(Reads::Tells(self.model.holds[id].pool), || hold.amount())?;
-        same!("amount", units_of(amount), self.model.amount(*id));
+        let tells = Reads::Tells(self.model.holds[id].pool);
+        let amount = self.call(tells, || hold.amount())?;
+        match self.model.amount(*id) {
+            Some(expected) => same!("amount", held(amount), expected),
+            None => ensure!(amount.is_zero(), "an expired hold has {amount}"),
+        }
+        let is_expired = self.call(tells, || hold.is_expired())?;
+        same!("is_expired", is_expired, !self.model.holds[id].is_live());
         let expected = self.model.hold_time_left(*id, self.now());
         same!("time_left", self.glance(expected.is_some(), || hold.time_left())?, expected);
         self.holds = holds;
@@ -156,6 +170,12 @@ impl Both {
                 );
                 ensure!(before[axis] <= *spent, "P2: what was spent is less than it was: {view:?}");
             }
+            let [committed, released, expired] = view.ended;
+            same!(
+                format!("P3: the reservations of {} that live or have ended", view.name),
+                view.counts[2] + committed + released + expired,
+                self.model.begun(&view.name)
+            );
         }
         let whole = tree.first().is_some_and(|view| view.name == name(0));
         if let Some((home, asked)) = self.model.first_of_all().filter(|_| whole) {
@@ -167,7 +187,10 @@ impl Both {
                 let has_room = home.axes[axis].available.is_none_or(|room| asked[axis] <= room);
                 has_room && tree.iter().all(|view| counts(&view.axes[axis], asked[axis]))
             };
-            ensure!(!(0..6).all(fits), "P6: the first of all waits for what there is: {home:?}");
+            ensure!(
+                !(0..LANES).all(fits),
+                "P6: the first of all waits for what there is: {home:?}"
+            );
         }
         Ok(())
     }
@@ -180,17 +203,15 @@ impl Both {
             let below = tree[at + 1..].iter().take_while(|below| below.depth > view.depth);
             let children: Vec<&View> =
                 below.filter(|below| below.depth == view.depth + 1).collect();
-            let held = |axis| {
-                holders
-                    .iter()
-                    .filter(|holder| holder.1 == view.name)
-                    .map(move |holder| holder.0[axis])
-                    .sum()
-            };
-            let mut owned = each(held);
+            let held =
+                || holders.iter().filter(|holder| holder.1 == view.name).map(|(held, ..)| held);
+            let mut owned = each(|axis| held().map(|(units, _)| units[axis]).sum());
+            // A reservation that does not name what it has in flight has one.
             let reservations = |view: &View| u128::from(view.counts[2]);
+            let below: u128 = children.iter().map(|child| reservations(child)).sum();
+            let named = || held().filter_map(|(_, slots)| *slots);
             owned[IN_FLIGHT] =
-                reservations(view) - children.iter().map(|child| reservations(child)).sum::<u128>();
+                reservations(view) - below - named().count() as u128 + named().sum::<u128>();
             for child in children {
                 let carved = self.model.carved(&child.name);
                 let share =
@@ -217,7 +238,7 @@ impl Both {
         let holders = self.call(Reads::Tells(id), || pool.holders())?;
         let mut real: Vec<HolderView> = holders.iter().map(holder).collect();
         ensure!(
-            real.is_sorted_by(|a, b| a.0 >= b.0),
+            real.is_sorted_by(|a, b| a.0.0 >= b.0.0),
             "holders are not the largest first: {real:?}"
         );
         let mut model = self.model.holders(id);

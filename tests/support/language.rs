@@ -4,21 +4,27 @@
 
 use std::time::Duration;
 
-use budget_pool::{Amount, Axis, Caps, Usd};
+use budget_pool::{Amount, Axis, Caps, OnDrop, Usd};
 
 use super::oracle::{Kind, Nanos};
 
-pub(super) const AXES: [Axis; 6] = [
+/// How many axes are counted.
+pub(super) const LANES: usize = 10;
+pub(super) const AXES: [Axis; LANES] = [
     Axis::Tokens,
     Axis::InputTokens,
     Axis::OutputTokens,
     Axis::Requests,
     Axis::Usd,
     Axis::InFlight,
+    Axis::custom(0, "tool calls"),
+    Axis::custom(1, "pages"),
+    Axis::custom(2, "bytes"),
+    Axis::custom(3, "GPU seconds"),
 ];
-const TOKENS: usize = 0;
-const INPUT: usize = 1;
-const OUTPUT: usize = 2;
+pub(super) const TOKENS: usize = 0;
+pub(super) const INPUT: usize = 1;
+pub(super) const OUTPUT: usize = 2;
 const REQUESTS: usize = 3;
 const USD: usize = 4;
 pub(super) const IN_FLIGHT: usize = 5;
@@ -30,9 +36,12 @@ pub(super) const FACT: u128 = 1 << 40;
 pub(super) const UNIT_OF_TIME: Duration = Duration::from_millis(10);
 pub(super) const YEAR: Duration = Duration::from_secs(365 * 86_400);
 
-pub(super) type Units = [u128; 6];
+pub(super) type Units = [u128; LANES];
 
-pub(super) const ZERO: Units = [0; 6];
+pub(super) const ZERO: Units = [0; LANES];
+
+/// Caps or ceilings: an axis without one is unlimited.
+pub(super) type Limits = [Option<u64>; LANES];
 
 pub(super) fn each(units: impl FnMut(usize) -> u128) -> Units {
     std::array::from_fn(units)
@@ -42,14 +51,17 @@ pub(super) fn plus(a: &Units, b: &Units) -> Units {
     each(|axis| a[axis] + b[axis])
 }
 
-pub(super) fn with_one_in_flight(mut units: Units) -> Units {
-    units[IN_FLIGHT] = 1;
+pub(super) fn minus(a: &Units, b: &Units) -> Units {
+    each(|axis| a[axis].saturating_sub(b[axis]))
+}
+
+pub(super) fn with_in_flight(mut units: Units, slots: u128) -> Units {
+    units[IN_FLIGHT] = slots;
     units
 }
 
-pub(super) fn without_in_flight(mut units: Units) -> Units {
-    units[IN_FLIGHT] = 0;
-    units
+pub(super) fn without_in_flight(units: Units) -> Units {
+    with_in_flight(units, 0)
 }
 
 /// One step. `pool`, `hold`, `lease` and `wait` are taken modulo what is alive; a step that finds
@@ -62,11 +74,7 @@ pub(super) fn without_in_flight(mut units: Units) -> Units {
 pub enum Op {
     Child {
         pool: u8,
-        carved: bool,
-        caps: Figures,
-        deadline: u8,
-        window: u32,
-        keys: u8,
+        build: Build,
     },
     Clone {
         pool: u8,
@@ -87,6 +95,19 @@ pub enum Op {
         pool: u8,
         amount: Figures,
     },
+    /// Around the overage of the pool, or around what it has used.
+    Credit {
+        pool: u8,
+        amount: Figures,
+    },
+    RecordAndSnapshot {
+        pool: u8,
+        amount: Figures,
+    },
+    SetUsed {
+        pool: u8,
+        figures: Figures,
+    },
     Reserve {
         pool: u8,
         amount: Figures,
@@ -106,6 +127,13 @@ pub enum Op {
         amount: Figures,
         retry: bool,
     },
+    /// The keys are those of `RecordOnce`.
+    DebitOnce {
+        pool: u8,
+        key: u8,
+        amount: Figures,
+        retry: bool,
+    },
     Reset {
         pool: u8,
     },
@@ -114,6 +142,25 @@ pub enum Op {
         caps: Figures,
     },
     LowerCaps {
+        pool: u8,
+        caps: Figures,
+    },
+    LowerCapsUpTo {
+        pool: u8,
+        caps: Figures,
+    },
+    /// Around what the pool has used and reserved.
+    SetCaps {
+        pool: u8,
+        caps: Figures,
+    },
+    /// `to` picks the pool that gets the caps: any, a sibling, or one of another tree.
+    Transfer {
+        pool: u8,
+        to: u8,
+        caps: Figures,
+    },
+    SetCeiling {
         pool: u8,
         caps: Figures,
     },
@@ -127,20 +174,27 @@ pub enum Op {
     CommitOnDrop {
         hold: u8,
     },
+    OnDrop {
+        hold: u8,
+        commit: bool,
+    },
+    /// Around what it held and metered.
     Commit {
         hold: u8,
-        actual: Figures,
+        total: Figures,
     },
     CommitAll {
         hold: u8,
     },
-    CommitTotal {
-        hold: u8,
-        total: Figures,
-    },
     TryCommit {
         hold: u8,
-        actual: Figures,
+        total: Figures,
+        take_back: bool,
+    },
+    /// `other` picks the hold that ends: mostly one of the same pool.
+    Merge {
+        hold: u8,
+        other: u8,
         take_back: bool,
     },
     Release {
@@ -223,13 +277,28 @@ pub enum Op {
     },
 }
 
+/// What a new pool is like.
+#[derive(Debug, Clone, Copy, Default)]
+#[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
+pub struct Build {
+    pub carved: bool,
+    pub caps: Figures,
+    pub deadline: u8,
+    pub window: u32,
+    pub keys: u8,
+    pub used: Option<Figures>,
+    pub ceiling: Option<Figures>,
+    /// Whether the pool commits what its holds are dropped with, if it says so.
+    pub on_drop: Option<bool>,
+}
+
 /// Figures on some of the axes: bit `n` of `axes` names axis `n`, and `raw[n]` picks its figure,
 /// mostly around a figure that matters there (what is available, what is held).
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
 pub struct Figures {
-    pub axes: u8,
-    pub raw: [u16; 6],
+    pub axes: u16,
+    pub raw: [u16; LANES],
 }
 
 impl Figures {
@@ -266,42 +335,64 @@ fn clip(units: u128) -> u64 {
 /// What a call names, as the contract reads it.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Want {
-    set: [Option<u64>; 6],
+    set: [Option<u64>; LANES],
 }
 
 impl Want {
     pub(super) fn asked(figures: &Figures, near: &Units) -> Want {
-        let set = |axis| {
-            (axis != IN_FLIGHT && figures.names(axis))
-                .then(|| figure(figures.raw[axis], near[axis]))
-        };
+        let set = |axis| figures.names(axis).then(|| figure(figures.raw[axis], near[axis]));
         Want { set: std::array::from_fn(set) }
     }
 
     /// As `asked`, but at most `FACT` beyond `near` on every axis, the token total included.
     pub(super) fn fact(figures: &Figures, near: &Units) -> Want {
         let want = Want::asked(figures, near);
-        match (0..6).all(|axis| want.units()[axis] <= near[axis] + FACT) {
+        match (0..LANES).all(|axis| want.units()[axis] <= near[axis] + FACT) {
             true => want,
             false => Want { set: want.set.map(|units| units.map(|units| units % (1 << 39))) },
         }
     }
 
-    /// The token total is the larger of what was named and input plus output.
+    /// What it charges, in flight apart. The token total is the larger of what was named and input
+    /// plus output.
     pub(super) fn units(&self) -> Units {
         let mut units = self.set.map(|units| u128::from(units.unwrap_or(0)));
         units[TOKENS] = units[TOKENS].max(units[INPUT] + units[OUTPUT]).min(MAX);
-        units
+        without_in_flight(units)
     }
 
-    /// Naming one token axis names all three.
+    /// How many it names to be in flight.
+    pub(super) fn slots(&self) -> Option<u128> {
+        self.set[IN_FLIGHT].map(u128::from)
+    }
+
+    /// What it charges, and what it names to be in flight.
+    pub(super) fn with_slots(&self) -> Units {
+        with_in_flight(self.units(), self.slots().unwrap_or(0))
+    }
+
+    /// What a hold of it holds: one in flight, unless another figure is named.
+    pub(super) fn held(&self) -> Units {
+        with_in_flight(self.units(), self.slots().unwrap_or(1))
+    }
+
+    /// Whether an axis is named, or is the token total of a part that is.
     pub(super) fn names(&self, axis: usize) -> bool {
-        match axis {
-            TOKENS | INPUT | OUTPUT => {
-                [TOKENS, INPUT, OUTPUT].iter().any(|&axis| self.set[axis].is_some())
-            }
-            _ => self.set[axis].is_some(),
-        }
+        self.set[axis].is_some() || (axis == TOKENS && self.names_a_part())
+    }
+
+    pub(super) fn names_a_part(&self) -> bool {
+        self.set[INPUT].is_some() || self.set[OUTPUT].is_some()
+    }
+
+    /// The axes that are named, in flight apart.
+    pub(super) fn named(&self) -> [bool; LANES] {
+        std::array::from_fn(|axis| axis != IN_FLIGHT && self.names(axis))
+    }
+
+    /// By which two amounts are the same: what is named, and the figures.
+    pub(super) fn whole(&self) -> ([bool; LANES], Units) {
+        (std::array::from_fn(|axis| self.names(axis)), self.with_slots())
     }
 
     /// So much and no more, if that can be named: a token total is not less than its parts.
@@ -311,7 +402,7 @@ impl Want {
     }
 
     /// What a pool remembers of it.
-    pub(super) fn again((named, units): ([bool; 6], Units)) -> Want {
+    pub(super) fn again((named, units): ([bool; LANES], Units)) -> Want {
         Want { set: std::array::from_fn(|axis| named[axis].then(|| clip(units[axis]))) }
     }
 
@@ -325,14 +416,15 @@ impl Want {
                 OUTPUT => amount.output_tokens(units),
                 REQUESTS => amount.requests(units),
                 USD => amount.usd(Usd::from_nanos(units)),
-                _ => unreachable!("in flight is not set by hand"),
+                IN_FLIGHT => amount.in_flight(units),
+                _ => amount.with(AXES[axis], units),
             };
         }
         amount
     }
 }
 
-pub(super) fn caps_of(set: &[Option<u64>; 6]) -> Caps {
+pub(super) fn caps_of(set: &Limits) -> Caps {
     let mut caps = Caps::new();
     for (axis, units) in set.iter().enumerate() {
         let Some(units) = *units else { continue };
@@ -342,14 +434,15 @@ pub(super) fn caps_of(set: &[Option<u64>; 6]) -> Caps {
             OUTPUT => caps.output_tokens(units),
             REQUESTS => caps.requests(units),
             USD => caps.usd(Usd::from_nanos(units)),
-            _ => caps.in_flight(units),
+            IN_FLIGHT => caps.in_flight(units),
+            _ => caps.with(AXES[axis], units),
         };
     }
     caps
 }
 
 /// Caps are seldom tiny, so that there is something to hold. In flight goes by ones.
-pub(super) fn caps_near(figures: &Figures, near: &Units) -> [Option<u64>; 6] {
+pub(super) fn caps_near(figures: &Figures, near: &Units) -> Limits {
     std::array::from_fn(|axis| {
         let (class, rest) = (figures.raw[axis] % 32, u64::from(figures.raw[axis] / 32));
         let cap = || match (axis, class) {
@@ -360,6 +453,15 @@ pub(super) fn caps_near(figures: &Figures, near: &Units) -> [Option<u64>; 6] {
         };
         figures.names(axis).then(cap)
     })
+}
+
+/// Limits around a figure that matters, for a cap that moves: it may be tiny.
+pub(super) fn limits_at(figures: &Figures, near: &Units) -> Limits {
+    std::array::from_fn(|axis| figures.names(axis).then(|| figure(figures.raw[axis], near[axis])))
+}
+
+pub(super) fn on_drop_of(commits: bool) -> OnDrop {
+    if commits { OnDrop::Commit } else { OnDrop::Release }
 }
 
 /// Few different ones, so that some of them are at one instant.

@@ -5,20 +5,24 @@
 //! the instant at which a hold expires turns first. Who waits is of `queue.rs`, which says where
 //! the model is as lazy as the library.
 //!
+//! A pool stores what it owes and the caps that were set. Its balances are reckoned anew from these
+//! and from its live owners, each time that anybody looks (`Model::balances`).
+//!
 //! It knows of time only what the real pools were told (P8). A call that reads no clock happens at
 //! the latest instant seen.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use budget_pool::{Axis, Outlook};
+use budget_pool::{Axis, OnDrop, Outlook};
 
 use super::language::{
-    AXES, IN_FLIGHT, MAX, Units, Want, ZERO, each, plus, with_one_in_flight, without_in_flight,
+    AXES, IN_FLIGHT, INPUT, LANES, Limits, MAX, OUTPUT, TOKENS, Units, Want, ZERO, each, minus,
+    plus, with_in_flight, without_in_flight,
 };
 use super::name;
 use super::queue::Waits;
-use super::seen::{AxisView, HolderView, View};
+use super::seen::{AxisView, HeldView, HolderView, View};
 
 pub(super) type PoolId = usize;
 pub(super) type HoldId = usize;
@@ -40,10 +44,16 @@ const BITE: u128 = 8;
 #[derive(Debug, Default)]
 pub(super) struct Pool {
     pub(super) parent: Option<PoolId>,
-    caps: [Option<u128>; 6],
-    carved: bool,
-    used: Units,
-    overage: Units,
+    /// The caps as they were set. A cap in force is higher while more than that is reserved.
+    caps: [Option<u128>; LANES],
+    /// The axes on which more was reserved than the cap that was set, and still is.
+    falling: [bool; LANES],
+    ceilings: [Option<u128>; LANES],
+    /// The axes that were capped when it was carved out of the pool above.
+    carved: [bool; LANES],
+    /// All that was spent in this period, and has not come back. The part that fits under the cap
+    /// is used, the rest is overage.
+    owed: Units,
     spent: Units,
     peak: Units,
     /// Whether the real peak may be higher: it also counts what had expired and was not reclaimed
@@ -52,6 +62,12 @@ pub(super) struct Pool {
     closed: bool,
     admitted: u64,
     refused: u64,
+    /// How many reservations have begun, of this pool and of those below it.
+    begun: u64,
+    /// How many of them have become part of another.
+    merged: u64,
+    ended: Ended,
+    on_drop: Option<OnDrop>,
     deadline: Option<Deadline>,
     pub(super) window: Option<Window>,
     /// How many are remembered at most, and for how long.
@@ -60,7 +76,44 @@ pub(super) struct Pool {
     pub(super) handles: usize,
 }
 
+/// How many reservations have ended in each way.
+#[derive(Debug, Default, Clone, Copy)]
+struct Ended {
+    committed: u64,
+    released: u64,
+    expired: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Committed,
+    Released,
+    Expired,
+}
+
+/// The balances of a pool.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Balance {
+    /// In force.
+    cap: Units,
+    used: Units,
+    overage: Units,
+    reserved: Units,
+}
+
+pub(super) type Balances = BTreeMap<PoolId, Balance>;
+
+impl Balance {
+    pub(super) fn free(&self) -> Units {
+        each(|axis| {
+            let taken = self.used[axis] + self.reserved[axis];
+            self.cap[axis].checked_sub(taken).expect("the model keeps its own caps")
+        })
+    }
+}
+
 impl Pool {
+    /// As it was set.
     fn cap(&self, axis: usize) -> u128 {
         self.caps[axis].unwrap_or(MAX)
     }
@@ -70,30 +123,37 @@ impl Pool {
     }
 
     pub(super) fn is_carved(&self, axis: usize) -> bool {
-        self.carved && self.is_capped(axis)
+        self.carved[axis]
     }
 
-    /// All that was spent in this period, and has not come back.
-    fn owed(&self, axis: usize) -> u128 {
-        self.used[axis] + self.overage[axis]
+    fn balance(&self, reserved: Units) -> Balance {
+        let cap = each(|axis| self.cap(axis).max(reserved[axis]));
+        let used = each(|axis| self.owed[axis].min(cap[axis] - reserved[axis]));
+        Balance { cap, used, overage: minus(&self.owed, &used), reserved }
     }
 
-    /// What a token bucket has brought back on an axis that much later: whole units, and what is
-    /// beyond them in parts.
-    fn back(&self, window: &Window, axis: usize, later: Nanos) -> (u128, u128) {
-        let rate = self.caps[axis].filter(|_| axis != IN_FLIGHT).unwrap_or(0);
-        let parts = later * rate + window.parts[axis];
-        (parts / window.period, parts % window.period)
+    /// What the pool takes of the one above.
+    fn share(&self, reserved: Units) -> Units {
+        let Balance { cap, used, .. } = self.balance(reserved);
+        each(|axis| if self.is_carved(axis) { cap[axis] - used[axis] } else { reserved[axis] })
     }
 
-    /// The first instant at which no more than `most` is owed, if time alone brings it.
-    fn paid_off(&self, axis: usize, most: u128) -> Option<Nanos> {
+    /// What is late may add up to more overage than can be counted.
+    fn forget_beyond_count(&mut self, reserved: Units) {
+        let Balance { overage, .. } = self.balance(reserved);
+        let beyond = overage.map(|overage| overage.saturating_sub(MAX));
+        self.owed = minus(&self.owed, &beyond);
+        self.spent = minus(&self.spent, &beyond);
+    }
+
+    /// The first instant at which no more than `most` is owed under a cap, if time alone brings it.
+    fn paid_off(&self, axis: usize, most: u128, cap: Option<u128>) -> Option<Nanos> {
         let window = self.window.as_ref().filter(|_| axis != IN_FLIGHT)?;
         if window.kind == Kind::Fixed {
             return Some(window.next());
         }
-        let is_paid =
-            |later| self.owed(axis).saturating_sub(self.back(window, axis, later).0) <= most;
+        let back = |later| window.back(axis, cap, later).0;
+        let is_paid = |later| self.owed[axis].saturating_sub(back(later)) <= most;
         let (mut early, mut late) = (0, LONGEST);
         while early < late {
             let middle = (early + late) / 2;
@@ -129,6 +189,14 @@ impl Window {
         Window { kind, period: period.as_nanos().clamp(1, LONGEST), start, at: now, parts: ZERO }
     }
 
+    /// What a token bucket has brought back on an axis that much later, under a cap as it was set:
+    /// whole units, and what is beyond them in parts.
+    fn back(&self, axis: usize, cap: Option<u128>, later: Nanos) -> (u128, u128) {
+        let rate = cap.filter(|_| axis != IN_FLIGHT).unwrap_or(0);
+        let parts = later * rate + self.parts[axis];
+        (parts / self.period, parts % self.period)
+    }
+
     /// Of a fixed one: the first turn after all that it has seen.
     fn next(&self) -> Nanos {
         match self.at.checked_sub(self.start) {
@@ -141,7 +209,7 @@ impl Window {
 /// What was spent under a key, and until when that is known.
 #[derive(Debug)]
 struct Known {
-    amount: ([bool; 6], Units),
+    amount: ([bool; LANES], Units),
     until: Option<Nanos>,
 }
 
@@ -160,32 +228,37 @@ impl Deadline {
 #[derive(Debug)]
 pub(super) struct Hold {
     pub(super) pool: PoolId,
-    /// One in flight is among it. Of one that has expired: what was held then.
+    /// With what it has in flight. Of one that has expired, and was given back: what was held then.
     pub(super) held: Units,
-    pub(super) settled: Units,
+    /// What was recorded or debited of it, or settled by its expiry.
+    pub(super) metered: Units,
     pub(super) label: Option<&'static str>,
-    pub(super) commit_on_drop: bool,
+    pub(super) on_drop: OnDrop,
     pub(super) expiry: Option<Nanos>,
-    state: State,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    Live,
-    /// Expired, and what was held was given back.
-    Released,
-    /// Expired, and what was held was spent.
-    Settled,
+    is_live: bool,
+    /// What its expiry settled. The debits that come late are the first part of it.
+    foreseen: Units,
 }
 
 impl Hold {
-    pub(super) fn new(pool: PoolId, held: Units) -> Hold {
-        let (settled, label, expiry, state) = (ZERO, None, None, State::Live);
-        Hold { pool, held, settled, label, commit_on_drop: false, expiry, state }
+    fn new(pool: PoolId, held: Units, on_drop: OnDrop) -> Hold {
+        let (metered, foreseen, label, expiry) = (ZERO, ZERO, None, None);
+        Hold { pool, held, metered, label, on_drop, expiry, is_live: true, foreseen }
     }
 
     pub(super) fn is_live(&self) -> bool {
-        self.state == State::Live
+        self.is_live
+    }
+
+    /// A hold does not name one in flight: whoever reserves its amount again gets one anyway.
+    fn seen(&self) -> HeldView {
+        let slots = Some(self.held[IN_FLIGHT]).filter(|slots| *slots != 1);
+        (without_in_flight(self.held), slots)
+    }
+
+    /// The totals at which a commit settles the axes that it does not name.
+    pub(super) fn so_far(&self) -> Units {
+        without_in_flight(plus(&self.metered, &self.held))
     }
 }
 
@@ -211,6 +284,7 @@ impl Lease {
 pub(super) enum When {
     At(Nanos),
     AfterRelease,
+    AfterFunding,
     Never,
 }
 
@@ -220,6 +294,7 @@ impl When {
         match outlook {
             Outlook::At(at) => When::At(nanos(at)),
             Outlook::AfterRelease => When::AfterRelease,
+            Outlook::AfterFunding => When::AfterFunding,
             Outlook::Never => When::Never,
             _ => panic!("an outlook that the model does not know: {outlook:?}"),
         }
@@ -236,6 +311,9 @@ pub(super) enum Refusal {
     KeyConflict { pool: String, key: String },
     KeysFull { pool: String, most: usize, outlook: When, retry_after: Option<Nanos> },
     CarvedWindow { pool: String },
+    Carved { pool: String },
+    ForeignPool { pool: String },
+    Uncapped { pool: String, axis: Axis },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -254,6 +332,7 @@ impl Refusal {
         match (self, self.summary().2) {
             (Refusal::Exceeded(_), When::At(_)) => "exceeded until an instant",
             (Refusal::Exceeded(_), When::AfterRelease) => "exceeded until a release",
+            (Refusal::Exceeded(_), When::AfterFunding) => "exceeded until funding",
             (Refusal::Exceeded(_), When::Never) => "exceeded for ever",
             (Refusal::Closed { .. }, _) => "closed",
             (Refusal::Late { .. }, _) => "late",
@@ -262,6 +341,9 @@ impl Refusal {
             (Refusal::KeyConflict { .. }, _) => "another amount for a key",
             (Refusal::KeysFull { .. }, _) => "too many keys",
             (Refusal::CarvedWindow { .. }, _) => "carved with a window",
+            (Refusal::Carved { .. }, _) => "carved",
+            (Refusal::ForeignPool { .. }, _) => "of another tree",
+            (Refusal::Uncapped { .. }, _) => "no cap to move",
         }
     }
 
@@ -275,10 +357,13 @@ impl Refusal {
                 (None, pool, *outlook, *retry_after)
             }
             Refusal::Queued { pool } => (None, pool, When::AfterRelease, None),
+            Refusal::Uncapped { pool, axis } => (Some(*axis), pool, When::Never, None),
             Refusal::Closed { pool }
             | Refusal::Expired { pool }
             | Refusal::KeyConflict { pool, .. }
-            | Refusal::CarvedWindow { pool } => (None, pool, When::Never, None),
+            | Refusal::CarvedWindow { pool }
+            | Refusal::Carved { pool }
+            | Refusal::ForeignPool { pool } => (None, pool, When::Never, None),
         }
     }
 }
@@ -287,19 +372,38 @@ impl Refusal {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Booked {
     pub(super) settled: Units,
+    pub(super) credited: Units,
     pub(super) overage: Units,
     pub(super) late: bool,
+}
+
+/// Whether a key was known.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Keyed {
+    Now,
+    Before,
 }
 
 /// What the call of a new pool takes.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Spec {
     pub(super) carved: bool,
-    pub(super) caps: [Option<u64>; 6],
+    pub(super) caps: Limits,
+    pub(super) ceilings: Limits,
+    pub(super) used: Option<Want>,
+    pub(super) on_drop: Option<OnDrop>,
     pub(super) deadline: Option<Duration>,
     /// With the start of a period, if it is given.
     pub(super) window: Option<(Kind, Duration, Option<Nanos>)>,
     pub(super) memory: Option<(usize, Duration)>,
+}
+
+impl Spec {
+    /// Whether a carved pool is to have used some of its share already.
+    pub(super) fn tells_of_its_share(&self) -> bool {
+        let named = self.used.map_or([false; LANES], |used| used.named());
+        (0..LANES).any(|axis| named[axis] && self.caps[axis].is_some())
+    }
 }
 
 /// When a call reads the clock (P8).
@@ -314,6 +418,8 @@ pub(super) enum Reads {
     Surveys(PoolId),
     /// It takes a time or a key.
     Always(PoolId),
+    /// It moves something from one of two pools to the other.
+    Moves(PoolId, PoolId),
 }
 
 #[derive(Debug, Default)]
@@ -330,11 +436,17 @@ pub(super) struct Model {
     pub(super) now: Nanos,
     /// At most so many expired holds are not reclaimed by the real pools yet.
     unreclaimed: usize,
+    /// What has come of the calls, in a few words each.
+    pub(super) met: BTreeSet<&'static str>,
 }
 
 impl Model {
     pub(super) fn new(now: Nanos) -> Model {
         Model { now, ..Model::default() }
+    }
+
+    pub(super) fn meet(&mut self, what: &'static str) {
+        self.met.insert(what);
     }
 
     /// The pool and those above it.
@@ -350,39 +462,51 @@ impl Model {
         self.pools.iter().filter(move |(_, pool)| pool.parent == Some(of)).map(|(id, _)| *id)
     }
 
+    /// The balances of all pools. A child is always behind its parent, so what it takes of its
+    /// parent is known when the parent's turn comes.
+    pub(super) fn balances(&self) -> Balances {
+        let mut reserved: BTreeMap<PoolId, Units> =
+            self.pools.keys().map(|id| (*id, ZERO)).collect();
+        let mut add = |id: PoolId, units: &Units| {
+            let sum = reserved.get_mut(&id).expect("a pool outlives what it gave");
+            *sum = plus(sum, units);
+            *sum
+        };
+        for hold in self.holds.values().filter(|hold| hold.is_live()) {
+            add(hold.pool, &hold.held);
+        }
+        for lease in self.leases.values() {
+            add(lease.pool, &lease.reserved());
+        }
+        let balance = |(id, pool): (&PoolId, &Pool)| {
+            let reserved = add(*id, &ZERO);
+            if let Some(parent) = pool.parent {
+                add(parent, &pool.share(reserved));
+            }
+            (*id, pool.balance(reserved))
+        };
+        self.pools.iter().rev().map(balance).collect()
+    }
+
+    fn balance(&self, id: PoolId) -> Balance {
+        self.balances()[&id]
+    }
+
     fn reserved(&self, id: PoolId) -> Units {
-        let mut sum = ZERO;
-        for hold in self.holds.values().filter(|hold| hold.pool == id && hold.is_live()) {
-            sum = plus(&sum, &hold.held);
-        }
-        for lease in self.leases.values().filter(|lease| lease.pool == id) {
-            sum = plus(&sum, &lease.reserved());
-        }
-        for child in self.children(id) {
-            let (pool, below) = (&self.pools[&child], self.reserved(child));
-            let share = |axis| {
-                if pool.is_carved(axis) { pool.cap(axis) - pool.used[axis] } else { below[axis] }
-            };
-            sum = plus(&sum, &each(share));
-        }
-        sum
+        self.balance(id).reserved
     }
 
     fn free(&self, id: PoolId) -> Units {
-        let (pool, reserved) = (&self.pools[&id], self.reserved(id));
-        each(|axis| {
-            let taken = pool.used[axis] + reserved[axis];
-            pool.cap(axis).checked_sub(taken).expect("the model keeps its own caps")
-        })
+        self.balance(id).free()
     }
 
     /// The least that is free up to the nearest carve, of the pools with a cap.
-    fn available(&self, id: PoolId) -> [Option<u128>; 6] {
-        let mut least = [None; 6];
-        let mut beyond_carve = [false; 6];
+    fn available(&self, balances: &Balances, id: PoolId) -> [Option<u128>; LANES] {
+        let mut least = [None; LANES];
+        let mut beyond_carve = [false; LANES];
         for id in self.path(id) {
-            let (pool, free) = (&self.pools[&id], self.free(id));
-            for axis in 0..6 {
+            let (pool, free) = (&self.pools[&id], balances[&id].free());
+            for axis in 0..LANES {
                 if pool.caps[axis].is_some() && !beyond_carve[axis] {
                     least[axis] = Some(least[axis].unwrap_or(MAX).min(free[axis]));
                 }
@@ -394,11 +518,12 @@ impl Model {
 
     /// The same of all pools: without a cap, as far as can be counted.
     fn least_free(&self, id: PoolId) -> Units {
-        let mut least = [MAX; 6];
-        let mut beyond_carve = [false; 6];
+        let balances = self.balances();
+        let mut least = [MAX; LANES];
+        let mut beyond_carve = [false; LANES];
         for id in self.path(id) {
-            let (pool, free) = (&self.pools[&id], self.free(id));
-            for axis in 0..6 {
+            let (pool, free) = (&self.pools[&id], balances[&id].free());
+            for axis in 0..LANES {
                 if !beyond_carve[axis] {
                     least[axis] = least[axis].min(free[axis]);
                 }
@@ -425,7 +550,7 @@ impl Model {
     }
 
     /// The axes on which the pool of this name has its caps from the one above.
-    pub(super) fn carved(&self, named: &str) -> [bool; 6] {
+    pub(super) fn carved(&self, named: &str) -> [bool; LANES] {
         let pool =
             self.pools.iter().find(|(id, _)| name(**id) == named).expect("a pool that is seen").1;
         std::array::from_fn(|axis| pool.is_carved(axis))
@@ -466,22 +591,22 @@ impl Model {
 
     pub(super) fn fits(&self, at: PoolId, units: &Units) -> Result<(), Refusal> {
         let deadline = self.deadline(at);
-        let ways = self.asked_on_path(at, units).into_iter();
-        self.first_and_worst(
-            ways.flat_map(|(id, asked)| self.short(id, &asked, deadline)).collect(),
-        )
+        let (balances, ways) = (self.balances(), self.asked_on_path(at, units).into_iter());
+        let short = |(id, asked): (PoolId, Units)| self.short(&balances[&id], id, &asked, deadline);
+        self.first_and_worst(ways.flat_map(short).collect())
     }
 
     /// The axes on which a pool has less than is asked of it.
     pub(super) fn short(
         &self,
+        balance: &Balance,
         id: PoolId,
         asked: &Units,
         deadline: Option<(PoolId, Deadline)>,
     ) -> Vec<Exceeded> {
-        let free = self.free(id);
-        let short = (0..6).filter(|&axis| asked[axis] > free[axis]);
-        short.map(|axis| self.refusal(id, axis, asked[axis], deadline)).collect()
+        let free = balance.free();
+        let short = (0..LANES).filter(|&axis| asked[axis] > free[axis]);
+        short.map(|axis| self.refusal(balance, id, axis, asked[axis], deadline)).collect()
     }
 
     /// A refusal, and what to expect. Time alone is enough if it is before the deadline: `at` that
@@ -489,25 +614,35 @@ impl Model {
     /// held, which may come now, or in time.
     fn refusal(
         &self,
+        balance: &Balance,
         id: PoolId,
         axis: usize,
         requested: u128,
         deadline: Option<(PoolId, Deadline)>,
     ) -> Exceeded {
-        let (pool, reserved) = (&self.pools[&id], self.reserved(id)[axis]);
-        let most_owed = |reserved: u128| pool.cap(axis).checked_sub(requested + reserved);
+        let (pool, reserved) = (&self.pools[&id], balance.reserved[axis]);
         let in_time = |at: &Nanos| deadline.is_none_or(|(_, deadline)| *at < deadline.at());
-        let when = |reserved| pool.paid_off(axis, most_owed(reserved)?).filter(in_time);
-        let fits_at_best = most_owed(0).is_some_and(|most| pool.owed(axis) <= most);
-        let outlook = match when(reserved) {
-            Some(at) => When::At(at),
-            None if fits_at_best || when(0).is_some() => When::AfterRelease,
-            None => When::Never,
+        let outlook = |cap: Option<u128>| {
+            let most_owed = |reserved: u128| cap.unwrap_or(MAX).checked_sub(requested + reserved);
+            let when = |reserved| pool.paid_off(axis, most_owed(reserved)?, cap).filter(in_time);
+            let fits_at_best = most_owed(0).is_some_and(|most| pool.owed[axis] <= most);
+            match when(reserved) {
+                Some(at) => When::At(at),
+                None if fits_at_best || when(0).is_some() => When::AfterRelease,
+                None => When::Never,
+            }
+        };
+        // A cap that there is not cannot be raised.
+        let ceiling = pool.ceilings[axis].filter(|_| pool.caps[axis].is_some());
+        let under_ceiling = || ceiling.map_or(When::Never, |cap| outlook(Some(cap)));
+        let outlook = match outlook(pool.caps[axis]) {
+            When::Never if under_ceiling() != When::Never => When::AfterFunding,
+            outlook => outlook,
         };
         Exceeded {
             axis: AXES[axis],
             requested,
-            available: self.free(id)[axis],
+            available: balance.free()[axis],
             cap: pool.caps[axis],
             pool: name(id),
             outlook,
@@ -579,6 +714,7 @@ impl Model {
             Reads::Always(_) => return Some(true),
             Reads::Asks(at) => windowed(at) || self.deadline(at).is_some(),
             Reads::Tells(at) => windowed(at),
+            Reads::Moves(from, to) => windowed(from) || windowed(to),
             Reads::Surveys(at) => {
                 windowed(at)
                     || self
@@ -605,6 +741,9 @@ impl Model {
         }
         if let Reads::Surveys(at) = call {
             self.turn(self.now, &self.below(at));
+        }
+        if let Reads::Moves(from, to) = call {
+            self.turn(self.now, &[self.path(from), self.path(to)].concat());
         }
         self.unreclaimed = self.unreclaimed.saturating_sub(BATCH);
         for pool in self.pools.values_mut() {
@@ -663,14 +802,12 @@ impl Model {
                 Kind::Fixed => {}
                 Kind::TokenBucket => {
                     let later = to.saturating_sub(window.at.max(window.start));
-                    for axis in 0..6 {
-                        let (back, parts) = pool.back(&window, axis, later);
+                    for axis in 0..LANES {
+                        let (back, parts) = window.back(axis, pool.caps[axis], later);
                         // A bucket that is full stays so: nothing is owed, and no part of a unit is
                         // ahead of that.
-                        window.parts[axis] = if back < pool.owed(axis) { parts } else { 0 };
-                        let paid = back.min(pool.overage[axis]);
-                        pool.overage[axis] -= paid;
-                        pool.used[axis] -= (back - paid).min(pool.used[axis]);
+                        window.parts[axis] = if back < pool.owed[axis] { parts } else { 0 };
+                        pool.owed[axis] = pool.owed[axis].saturating_sub(back);
                     }
                 }
             }
@@ -683,12 +820,22 @@ impl Model {
 
     /// The time of a hold is over.
     fn expire(&mut self, id: HoldId) {
+        let Hold { pool, on_drop, .. } = self.holds[&id];
+        self.count_end(pool, End::Expired);
         let hold = self.hold(id);
-        let (pool, held, commit) = (hold.pool, without_in_flight(hold.held), hold.commit_on_drop);
-        hold.state = if commit { State::Settled } else { State::Released };
-        if commit {
-            assert_eq!(self.tell(pool, &held), ZERO, "what was held fits");
+        hold.held = without_in_flight(hold.held);
+        let held = hold.held;
+        if on_drop == OnDrop::Commit {
+            let overage = self.book(pool, &held, &held, |model| {
+                let hold = model.hold(id);
+                hold.foreseen = hold.held;
+                (hold.held, hold.metered) = (ZERO, hold.so_far());
+                hold.is_live = false;
+            });
+            assert_eq!(overage, ZERO, "what was held fits");
+            self.meet("an expiry settles");
         }
+        self.hold(id).is_live = false;
         self.settle();
     }
 
@@ -709,50 +856,120 @@ impl Model {
 
     // Telling.
 
-    /// Books a fact from `at` upward; the greatest overage on the path.
-    fn tell(&mut self, at: PoolId, units: &Units) -> Units {
-        let mut greatest = ZERO;
+    /// Books a fact from `at` upward, and returns the greatest overage on the path. The fact takes
+    /// the place of `held`, which is reserved there until `let_go`.
+    fn book(
+        &mut self,
+        at: PoolId,
+        held: &Units,
+        units: &Units,
+        let_go: impl FnOnce(&mut Model),
+    ) -> Units {
+        let (mut greatest, mut place) = (ZERO, *held);
+        let balances = self.balances();
         for id in self.path(at) {
-            let room = self.free(id);
+            let free = balances[&id].free();
+            let fits = each(|axis| units[axis].min(free[axis] + place[axis]));
+            greatest = each(|axis| greatest[axis].max(units[axis] - fits[axis]));
+            // Above a carve the fact takes the place of that part of the share which it used.
+            let pool = &self.pools[&id];
+            place = each(|axis| if pool.is_carved(axis) { fits[axis] } else { place[axis] });
+        }
+        let_go(self);
+        for id in self.path(at) {
             let pool = self.pool(id);
-            for axis in 0..6 {
-                let fits = units[axis].min(room[axis]);
-                let rest = units[axis] - fits;
-                pool.used[axis] += fits;
-                // What is late may add up to more than can be counted.
-                pool.overage[axis] = (pool.overage[axis] + rest).min(MAX);
-                pool.spent[axis] += units[axis];
-                greatest[axis] = greatest[axis].max(rest);
+            pool.owed = plus(&pool.owed, units);
+            pool.spent = plus(&pool.spent, units);
+        }
+        let balances = self.balances();
+        for id in self.path(at) {
+            self.pool(id).forget_beyond_count(balances[&id].reserved);
+        }
+        greatest
+    }
+
+    /// Takes back what was booked from `at` upward, and returns the greatest credit on the path.
+    fn take_back(&mut self, at: PoolId, units: &Units) -> Units {
+        each(|axis| if units[axis] > 0 { self.take_back_on(axis, at, units[axis]) } else { 0 })
+    }
+
+    fn take_back_on(&mut self, axis: usize, at: PoolId, units: u128) -> u128 {
+        let path = self.path(at);
+        let balances = self.balances();
+        let before: Vec<Balance> = path.iter().map(|id| balances[id]).collect();
+        // By so much the share of a carved pool has grown again, out of what the pools above had
+        // used.
+        let (mut greatest, mut grown) = (0, 0);
+        for (way, &id) in path.iter().enumerate() {
+            let (used, overage) = (before[way].used[axis], before[way].overage[axis]);
+            let is_carved = self.pools[&id].is_carved(axis);
+            // A share cannot grow by more than each pool above has used in its own period. A closed
+            // pool keeps no share that could grow.
+            let above = before[way + 1..].iter().map(|above| above.used[axis]);
+            let keeps_share = is_carved && !self.is_closed(id);
+            let most = if keeps_share { above.min().unwrap_or(MAX) } else { MAX };
+            let of_overage = (units - grown).min(overage);
+            let of_used = (units - grown - of_overage).min(used - grown);
+            let falls = grown + of_used.min(most - grown);
+            for (what, happens) in [
+                ("overage is taken back", of_overage > 0),
+                ("what was used is taken back", falls > 0),
+                ("a credit goes through a carve", grown > 0),
+                ("a credit ends at a period above", grown + of_used > falls),
+            ] {
+                if happens {
+                    self.meet(what);
+                }
             }
+            let credited = of_overage + falls;
+            let pool = self.pool(id);
+            pool.owed[axis] -= credited;
+            pool.spent[axis] -= credited;
+            if let Some(window) = pool.window.as_mut().filter(|_| pool.owed[axis] == 0) {
+                window.parts[axis] = 0;
+            }
+            greatest = greatest.max(credited);
+            grown = match (is_carved, keeps_share) {
+                (false, _) => grown,
+                (true, false) => 0,
+                (true, true) => falls,
+            };
         }
         greatest
     }
 
     /// What follows from a change: balances first, then those who wait.
     fn settle(&mut self) {
-        self.balance();
+        self.balance_all();
         self.serve();
     }
 
-    /// From the bottom up: overage is paid from whatever is free, and a closed carved pool keeps no
-    /// free share.
-    fn balance(&mut self) {
-        let pools: Vec<PoolId> = self.pools.keys().rev().copied().collect();
-        for id in pools {
+    /// From the bottom up: a closed carved pool keeps no free share, and a cap that falls may have
+    /// come to where it was set.
+    fn balance_all(&mut self) {
+        let closed: Vec<PoolId> =
+            self.pools.keys().copied().filter(|id| self.is_closed(*id)).rev().collect();
+        for id in closed {
             let free = self.free(id);
-            let closed = self.is_closed(id);
             let pool = self.pool(id);
-            for (axis, free) in free.into_iter().enumerate() {
-                let pay = pool.overage[axis].min(free);
-                pool.used[axis] += pay;
-                pool.overage[axis] -= pay;
-                if closed && pool.is_carved(axis) {
-                    pool.caps[axis] = Some(pool.cap(axis) - (free - pay));
-                }
+            for axis in (0..LANES).filter(|axis| pool.carved[*axis]) {
+                pool.caps[axis] = Some(pool.cap(axis) - free[axis]);
             }
-            let reserved = self.reserved(id);
+        }
+        for (id, balance) in self.balances() {
             let pool = self.pool(id);
-            pool.peak = each(|axis| pool.peak[axis].max(pool.used[axis] + reserved[axis]));
+            let mut has_come_down = false;
+            for axis in 0..LANES {
+                let is_falling = balance.reserved[axis] > pool.cap(axis);
+                assert!(pool.falling[axis] || !is_falling, "the model keeps its own caps");
+                has_come_down |= pool.falling[axis] && !is_falling;
+                pool.falling[axis] = is_falling;
+            }
+            let Balance { used, reserved, .. } = balance;
+            pool.peak = each(|axis| pool.peak[axis].max(used[axis] + reserved[axis]));
+            if has_come_down {
+                self.meet("a cap has come down");
+            }
         }
     }
 
@@ -787,9 +1004,12 @@ impl Model {
         spec: &Spec,
         now: Nanos,
     ) -> Result<PoolId, Refusal> {
-        let Spec { carved, caps, deadline: total, window, memory } = *spec;
+        let Spec { carved, caps, ceilings, used, on_drop, deadline: total, window, memory } = *spec;
         let id = self.built;
         if let Some(parent) = parent.filter(|_| carved) {
+            if spec.tells_of_its_share() {
+                return Err(Refusal::Carved { pool: name(id) });
+            }
             if window.is_some() {
                 return Err(Refusal::CarvedWindow { pool: name(id) });
             }
@@ -801,15 +1021,28 @@ impl Model {
             .filter(|total| *total < Duration::MAX)
             .map(|total| Deadline { built: now, total });
         let caps = caps.map(|cap| cap.map(u128::from));
+        let ceilings = ceilings.map(|cap| cap.map(u128::from));
+        let used = used.unwrap_or_default().units();
         // Without a cap there is nothing to carve: it was asked for, and is a child like another.
-        let carved = carved && caps.iter().any(Option::is_some);
+        let carved = caps.map(|cap| carved && cap.is_some());
         let window = window
             .map(|(kind, period, start)| Window::new(kind, period, start.unwrap_or(now), now));
         let memory = memory.unwrap_or((262_144, Duration::from_secs(3_600)));
-        self.pools.insert(
-            id,
-            Pool { parent, carved, caps, deadline, window, memory, handles: 1, ..Pool::default() },
-        );
+        let pool = Pool {
+            parent,
+            caps,
+            ceilings,
+            carved,
+            owed: used,
+            spent: used,
+            on_drop,
+            deadline,
+            window,
+            memory,
+            handles: 1,
+            ..Pool::default()
+        };
+        self.pools.insert(id, pool);
         self.settle();
         Ok(id)
     }
@@ -822,25 +1055,23 @@ impl Model {
     pub(super) fn record(&mut self, at: PoolId, units: &Units) -> Result<(), Refusal> {
         let answer = self.ask(at, units);
         self.counted(at, answer)?;
-        assert_eq!(self.tell(at, units), ZERO, "what was admitted fits");
-        self.settle();
+        assert_eq!(self.debit(at, units).overage, ZERO, "what was admitted fits");
         Ok(())
     }
 
-    pub(super) fn reserve(&mut self, at: PoolId, units: &Units) -> Result<HoldId, Refusal> {
-        let held = with_one_in_flight(*units);
-        let answer = self.ask_in_turn(at, &held);
+    pub(super) fn reserve(&mut self, at: PoolId, held: &Units) -> Result<HoldId, Refusal> {
+        let answer = self.ask_in_turn(at, held);
         self.counted(at, answer)?;
-        Ok(self.insert(Hold::new(at, held)))
+        Ok(self.begin(at, *held))
     }
 
     pub(super) fn reserve_for(
         &mut self,
         at: PoolId,
-        units: &Units,
+        held: &Units,
         ttl: Duration,
     ) -> Result<HoldId, Refusal> {
-        let id = self.reserve(at, units)?;
+        let id = self.reserve(at, held)?;
         self.hold(id).expiry = self.later(ttl);
         self.serve();
         Ok(id)
@@ -851,27 +1082,42 @@ impl Model {
         (ttl < Duration::MAX).then(|| self.now + ttl.as_nanos())
     }
 
+    /// Whether a key is known, with an amount that charges the same.
+    fn knows(&mut self, at: PoolId, key: u8, amount: &Want) -> Result<bool, Refusal> {
+        let now = self.now;
+        let pool = self.pool(at);
+        pool.keys.retain(|_, known| known.until.is_none_or(|until| now < until));
+        match pool.keys.get(&key) {
+            Some(known) if without_in_flight(known.amount.1) == amount.units() => Ok(true),
+            Some(_) => Err(Refusal::KeyConflict { pool: name(at), key: key_name(key) }),
+            None => Ok(false),
+        }
+    }
+
+    fn has_room_for_a_key(&self, at: PoolId) -> bool {
+        self.pools[&at].keys.len() < self.pools[&at].memory.0
+    }
+
+    fn learn(&mut self, at: PoolId, key: u8, amount: &Want) {
+        let until = self.later(self.pools[&at].memory.1);
+        let amount = amount.whole();
+        self.pool(at).keys.insert(key, Known { amount, until });
+    }
+
     pub(super) fn record_once(
         &mut self,
         at: PoolId,
         key: u8,
         amount: &Want,
-    ) -> Result<(), Refusal> {
-        let now = self.now;
-        let pool = self.pool(at);
-        pool.keys.retain(|_, known| known.until.is_none_or(|until| now < until));
-        let named = (std::array::from_fn(|axis| amount.names(axis)), amount.units());
-        match pool.keys.get(&key) {
-            Some(known) if known.amount == named => return Ok(()),
-            Some(_) => return Err(Refusal::KeyConflict { pool: name(at), key: key_name(key) }),
-            None => {}
+    ) -> Result<Keyed, Refusal> {
+        if self.knows(at, key, amount)? {
+            return Ok(Keyed::Before);
         }
         self.open(at)
             .and_then(|()| self.in_time(at))
             .or_else(|refusal| self.counted(at, Err(refusal)))?;
-        let (pool, deadline) = (&self.pools[&at], self.deadline(at));
-        let (most, ttl) = pool.memory;
-        if pool.keys.len() >= most {
+        if !self.has_room_for_a_key(at) {
+            let (pool, deadline) = (&self.pools[&at], self.deadline(at));
             let next = pool.keys.values().filter_map(|known| known.until).min();
             let in_time = |at: &Nanos| deadline.is_none_or(|(_, deadline)| *at < deadline.at());
             let outlook = next.filter(in_time).map_or(When::Never, When::At);
@@ -879,20 +1125,38 @@ impl Model {
                 at,
                 Err(Refusal::KeysFull {
                     pool: name(at),
-                    most,
+                    most: pool.memory.0,
                     outlook,
                     retry_after: self.after(outlook),
                 }),
             );
         }
         self.record(at, &amount.units())?;
-        let until = self.later(ttl);
-        self.pool(at).keys.insert(key, Known { amount: named, until });
-        Ok(())
+        self.learn(at, key, amount);
+        Ok(Keyed::Now)
+    }
+
+    /// Where there is no room for the key it is booked all the same.
+    pub(super) fn debit_once(
+        &mut self,
+        at: PoolId,
+        key: u8,
+        amount: &Want,
+    ) -> Result<Booked, Refusal> {
+        if self.knows(at, key, amount)? {
+            self.meet("a debit whose key is known");
+            return Ok(Booked { settled: ZERO, credited: ZERO, overage: ZERO, late: false });
+        }
+        if self.has_room_for_a_key(at) {
+            self.learn(at, key, amount);
+        } else {
+            self.meet("a debit whose key is one too many");
+        }
+        Ok(self.debit(at, &amount.units()))
     }
 
     /// What was spent under a key, as far as it is known at the latest instant seen.
-    pub(super) fn known(&self, at: PoolId, key: u8) -> Option<([bool; 6], Units)> {
+    pub(super) fn known(&self, at: PoolId, key: u8) -> Option<([bool; LANES], Units)> {
         self.pools[&at].keys.get(&key).map(|known| known.amount)
     }
 
@@ -900,19 +1164,69 @@ impl Model {
         self.pools[&at].keys.keys().copied().collect()
     }
 
-    /// It frees nothing.
-    pub(super) fn insert(&mut self, hold: Hold) -> HoldId {
+    /// A hold of what was admitted: it frees nothing.
+    pub(super) fn begin(&mut self, at: PoolId, held: Units) -> HoldId {
+        let set = |id: &PoolId| self.pools[id].on_drop;
+        let on_drop = self.path(at).iter().find_map(set).unwrap_or(OnDrop::Release);
+        self.insert(Hold::new(at, held, on_drop))
+    }
+
+    fn insert(&mut self, hold: Hold) -> HoldId {
         let id = self.made;
         self.made += 1;
+        for pool in self.path(hold.pool) {
+            self.pool(pool).begun += 1;
+        }
         self.holds.insert(id, hold);
-        self.balance();
+        self.balance_all();
         id
     }
 
+    fn count_end(&mut self, at: PoolId, end: End) {
+        self.meet(match end {
+            End::Committed => "a hold is committed",
+            End::Released => "a hold is released",
+            End::Expired => "a hold expires",
+        });
+        for id in self.path(at) {
+            let ended = &mut self.pool(id).ended;
+            match end {
+                End::Committed => ended.committed += 1,
+                End::Released => ended.released += 1,
+                End::Expired => ended.expired += 1,
+            }
+        }
+    }
+
     pub(super) fn debit(&mut self, at: PoolId, units: &Units) -> Booked {
-        let overage = self.tell(at, units);
+        let overage = self.book(at, &ZERO, units, |_| ());
         self.settle();
-        Booked { settled: *units, overage, late: false }
+        Booked { settled: *units, credited: ZERO, overage, late: false }
+    }
+
+    pub(super) fn credit(&mut self, at: PoolId, units: &Units) -> Booked {
+        let credited = self.take_back(at, units);
+        self.settle();
+        Booked { settled: ZERO, credited, overage: ZERO, late: false }
+    }
+
+    pub(super) fn set_used(&mut self, id: PoolId, figures: &Want) -> Result<(), Refusal> {
+        let named = figures.named();
+        if (0..LANES).any(|axis| named[axis] && self.pools[&id].is_carved(axis)) {
+            return Err(Refusal::Carved { pool: name(id) });
+        }
+        let (units, reserved) = (figures.units(), self.reserved(id));
+        let pool = self.pool(id);
+        for axis in (0..LANES).filter(|axis| named[*axis]) {
+            pool.spent[axis] = pool.spent[axis] + units[axis] - pool.owed[axis];
+            pool.owed[axis] = units[axis];
+            if let Some(window) = pool.window.as_mut().filter(|_| units[axis] == 0) {
+                window.parts[axis] = 0;
+            }
+        }
+        pool.forget_beyond_count(reserved);
+        self.settle();
+        Ok(())
     }
 
     pub(super) fn reset(&mut self, id: PoolId) {
@@ -921,14 +1235,14 @@ impl Model {
     }
 
     fn begin_period(&mut self, id: PoolId) {
-        let reserved = self.reserved(id);
+        let Balance { used, reserved, .. } = self.balance(id);
         let pool = self.pool(id);
-        for axis in 0..6 {
+        for (axis, used) in used.into_iter().enumerate() {
             if pool.is_carved(axis) {
-                pool.caps[axis] = Some(pool.cap(axis) - pool.used[axis]);
+                pool.caps[axis] = Some(pool.cap(axis) - used);
             }
         }
-        (pool.used, pool.overage, pool.peak) = (ZERO, ZERO, reserved);
+        (pool.owed, pool.peak) = (ZERO, reserved);
         if let Some(window) = &mut pool.window {
             window.parts = ZERO;
         }
@@ -942,87 +1256,270 @@ impl Model {
         self.settle();
     }
 
-    pub(super) fn add(&mut self, id: PoolId, caps: &[Option<u64>; 6]) -> Result<(), Refusal> {
-        let pool = &self.pools[&id];
-        let raised =
-            each(|axis| pool.caps[axis].map_or(0, |_| u128::from(caps[axis].unwrap_or(0))));
-        let above = pool.parent.filter(|_| pool.carved);
-        self.open(id)?;
-        if let Some(axis) = (0..6).find(|&axis| raised[axis] > MAX - pool.cap(axis)) {
-            return Err(Refusal::Exceeded(Exceeded {
-                axis: AXES[axis],
-                requested: raised[axis],
-                available: MAX - pool.cap(axis),
-                cap: Some(MAX),
-                pool: name(id),
-                outlook: When::Never,
-                retry_after: None,
-            }));
-        }
-        if let Some(parent) = above {
-            // What pays overage here was booked above when it was spent.
-            let answer =
-                self.ask(parent, &each(|axis| raised[axis].saturating_sub(pool.overage[axis])));
-            self.counted(parent, answer)?;
-        }
+    /// What is asked of the pool above a carved one if its caps become these.
+    fn growth(&self, id: PoolId, caps: &[Option<u128>; LANES]) -> Units {
+        let (pool, reserved) = (&self.pools[&id], self.reserved(id));
+        let then = Pool { carved: pool.carved, caps: *caps, owed: pool.owed, ..Pool::default() };
+        minus(&then.share(reserved), &pool.share(reserved))
+    }
+
+    /// The caps of a pool become these.
+    fn move_caps(&mut self, id: PoolId, caps: [Option<u128>; LANES]) {
+        let reserved = self.reserved(id);
         let pool = self.pool(id);
-        for (cap, raised) in pool.caps.iter_mut().zip(raised) {
-            *cap = cap.map(|cap| cap + raised);
+        pool.caps = caps;
+        // Whatever was falling begins to fall anew, or falls no longer.
+        pool.falling = std::array::from_fn(|axis| reserved[axis] > pool.cap(axis));
+        let is_falling = pool.falling.contains(&true);
+        pool.forget_beyond_count(reserved);
+        if is_falling {
+            self.meet("a cap falls");
         }
+    }
+
+    /// What is named of a pool's caps.
+    fn of_caps(&self, id: PoolId, named: &Limits) -> Units {
+        let pool = &self.pools[&id];
+        each(|axis| pool.caps[axis].map_or(0, |_| u128::from(named[axis].unwrap_or(0))))
+    }
+
+    /// A cap can be counted, and no further can it rise.
+    fn can_rise(&self, id: PoolId, by: &Units) -> Result<(), Refusal> {
+        let Some(axis) = (0..LANES).find(|&axis| by[axis] > MAX - self.pools[&id].cap(axis)) else {
+            return Ok(());
+        };
+        Err(Refusal::Exceeded(Exceeded {
+            axis: AXES[axis],
+            requested: by[axis],
+            available: MAX - self.pools[&id].cap(axis),
+            cap: Some(MAX),
+            pool: name(id),
+            outlook: When::Never,
+            retry_after: None,
+        }))
+    }
+
+    fn can_fall(&self, id: PoolId, by: &Units) -> Result<(), Refusal> {
+        self.first_and_worst(self.short(&self.balance(id), id, by, self.deadline(id)))
+    }
+
+    fn raised(&self, id: PoolId, by: &Units) -> [Option<u128>; LANES] {
+        let caps = self.pools[&id].caps;
+        std::array::from_fn(|axis| caps[axis].map(|cap| cap + by[axis]))
+    }
+
+    fn lowered(&self, id: PoolId, by: &Units) -> [Option<u128>; LANES] {
+        let caps = self.pools[&id].caps;
+        std::array::from_fn(|axis| caps[axis].map(|cap| cap - by[axis]))
+    }
+
+    pub(super) fn raise_caps(&mut self, id: PoolId, by: &Limits) -> Result<(), Refusal> {
+        let by = self.of_caps(id, by);
+        self.open(id)?;
+        self.can_rise(id, &by)?;
+        let caps = self.raised(id, &by);
+        if let Some(parent) = self.pools[&id].parent {
+            // What pays overage here was booked above when it was spent.
+            let growth = self.growth(id, &caps);
+            if growth != ZERO {
+                let answer = self.ask(parent, &growth);
+                self.counted(parent, answer)?;
+            }
+        }
+        self.move_caps(id, caps);
         self.settle();
         Ok(())
     }
 
-    pub(super) fn remove(&mut self, id: PoolId, caps: &[Option<u64>; 6]) -> Result<(), Refusal> {
-        let free = self.free(id);
-        let pool = &self.pools[&id];
-        let lowered =
-            each(|axis| pool.caps[axis].map_or(0, |_| u128::from(caps[axis].unwrap_or(0))));
-        let short = (0..6).filter(|&axis| lowered[axis] > free[axis]);
-        let refusals = short.map(|axis| self.refusal(id, axis, lowered[axis], self.deadline(id)));
-        self.first_and_worst(refusals.collect())?;
-        let pool = self.pool(id);
-        for (cap, lowered) in pool.caps.iter_mut().zip(lowered) {
-            *cap = cap.map(|cap| cap - lowered);
-        }
+    pub(super) fn lower_caps(&mut self, id: PoolId, by: &Limits) -> Result<(), Refusal> {
+        let by = self.of_caps(id, by);
+        self.can_fall(id, &by)?;
+        self.move_caps(id, self.lowered(id, &by));
         self.settle();
         Ok(())
+    }
+
+    /// How far each cap was lowered.
+    pub(super) fn lower_caps_up_to(&mut self, id: PoolId, to: &Limits) -> [Option<u128>; LANES] {
+        let (named, free) = (self.of_caps(id, to), self.free(id));
+        let by = each(|axis| named[axis].min(free[axis]));
+        self.move_caps(id, self.lowered(id, &by));
+        self.settle();
+        let pool = &self.pools[&id];
+        std::array::from_fn(|axis| to[axis].and(pool.caps[axis]).map(|_| by[axis]))
+    }
+
+    pub(super) fn set_caps(&mut self, id: PoolId, to: &Limits) -> Result<(), Refusal> {
+        let pool = &self.pools[&id];
+        let rises = |axis: usize| to[axis].map(u128::from) > Some(pool.caps[axis].unwrap_or(MAX));
+        if (0..LANES).any(rises) {
+            self.open(id)?;
+        }
+        let pool = &self.pools[&id];
+        let caps = std::array::from_fn(|axis| to[axis].map(u128::from).or(pool.caps[axis]));
+        let growth = self.growth(id, &caps);
+        if let Some(parent) = pool.parent.filter(|_| growth != ZERO) {
+            let answer = self.ask(parent, &growth);
+            self.counted(parent, answer)?;
+        }
+        self.move_caps(id, caps);
+        self.settle();
+        Ok(())
+    }
+
+    pub(super) fn set_ceiling(&mut self, id: PoolId, to: &Limits) {
+        let pool = self.pool(id);
+        for (ceiling, to) in pool.ceilings.iter_mut().zip(to) {
+            *ceiling = to.map(u128::from).or(*ceiling);
+        }
+        self.settle();
+    }
+
+    /// One step: what the first pool gives up is never free to anybody but the second.
+    pub(super) fn transfer(
+        &mut self,
+        from: PoolId,
+        to: PoolId,
+        caps: &Limits,
+    ) -> Result<(), Refusal> {
+        for id in [from, to] {
+            let pool = &self.pools[&id];
+            if let Some(axis) =
+                (0..LANES).find(|&axis| caps[axis].is_some() && pool.caps[axis].is_none())
+            {
+                return Err(Refusal::Uncapped { pool: name(id), axis: AXES[axis] });
+            }
+        }
+        self.open(to)?;
+        let by = self.of_caps(from, caps);
+        self.can_fall(from, &by)?;
+        if from == to {
+            return Ok(());
+        }
+        self.can_rise(to, &by)?;
+        let (lowered, raised) = (self.lowered(from, &by), self.raised(to, &by));
+        if let Some(parent) = self.pools[&to].parent {
+            let growth = self.growth(to, &raised);
+            let free = self.free_after(from, &by, &self.path(parent));
+            let before = self.pools[&from].caps;
+            self.move_caps(from, lowered);
+            if let Err(refusal) = self.can_grow(parent, &growth, &free) {
+                self.move_caps(from, before);
+                return Err(self.as_before(from, &by, refusal));
+            }
+        }
+        let (giver, taker) = (&self.pools[&from], &self.pools[&to]);
+        let are_carved = |axis| by[axis] > 0 && giver.is_carved(axis) && taker.is_carved(axis);
+        if giver.parent == taker.parent && (0..LANES).any(are_carved) {
+            self.meet("a transfer between carved siblings");
+        }
+        self.move_caps(from, lowered);
+        self.move_caps(to, raised);
+        self.settle();
+        Ok(())
+    }
+
+    /// A refusal by the giver, which would have to have free what it gives, too.
+    fn as_before(&self, from: PoolId, by: &Units, refusal: Refusal) -> Refusal {
+        match refusal {
+            Refusal::Exceeded(refusal) if refusal.pool == name(from) => {
+                let axis = AXES.iter().position(|axis| *axis == refusal.axis).expect("an axis");
+                Refusal::Exceeded(Exceeded {
+                    requested: (refusal.requested + by[axis]).min(MAX),
+                    available: self.free(from)[axis],
+                    cap: self.pools[&from].caps[axis],
+                    ..refusal
+                })
+            }
+            other => other,
+        }
+    }
+
+    /// What is free in some pools after another pool has given up so much, and before any of that
+    /// pays overage.
+    fn free_after(&self, from: PoolId, by: &Units, pools: &[PoolId]) -> BTreeMap<PoolId, Units> {
+        let giver = &self.pools[&from];
+        let back = each(|axis| if giver.is_carved(axis) { by[axis] } else { 0 });
+        let given_back: BTreeMap<_, _> = giver
+            .parent
+            .map_or(Vec::new(), |parent| self.asked_on_path(parent, &back))
+            .into_iter()
+            .collect();
+        let free_after = |id: &PoolId| {
+            let free = plus(&self.free(*id), given_back.get(id).unwrap_or(&ZERO));
+            (*id, if *id == from { minus(&free, by) } else { free })
+        };
+        pools.iter().map(free_after).collect()
+    }
+
+    /// Whether a pool and those above have so much for a share below, with so much that is free.
+    fn can_grow(
+        &self,
+        at: PoolId,
+        growth: &Units,
+        free: &BTreeMap<PoolId, Units>,
+    ) -> Result<(), Refusal> {
+        let mut refusals = Vec::new();
+        for (id, asked) in self.asked_on_path(at, growth) {
+            for axis in (0..LANES).filter(|&axis| asked[axis] > free[&id][axis]) {
+                let balance = self.balance(id);
+                let refusal = self.refusal(&balance, id, axis, asked[axis], self.deadline(at));
+                refusals.push(Exceeded { available: free[&id][axis], ..refusal });
+            }
+        }
+        self.first_and_worst(refusals)
     }
 
     // The calls of a reservation.
 
-    /// Ends a hold; `units` become a fact.
-    fn end(&mut self, id: HoldId, units: &Units) -> Booked {
-        let hold = self.holds.remove(&id).expect("a live hold");
-        let booked = self.debit(hold.pool, &unsettled(&hold, units));
-        self.free_unneeded(hold.pool);
-        Booked { late: !hold.is_live(), ..booked }
+    /// Ends a hold: `more` becomes a fact, and `less` of what was metered is taken back.
+    fn end(&mut self, id: HoldId, end: End, more: &Units, less: &Units) -> Booked {
+        let Hold { pool, held, is_live, .. } = self.holds[&id];
+        if is_live {
+            self.count_end(pool, end);
+        }
+        let place = if is_live { held } else { ZERO };
+        let overage = self.book(pool, &place, more, |model| {
+            model.holds.remove(&id);
+        });
+        self.balance_all();
+        let met = std::mem::take(&mut self.met);
+        let credited = self.take_back(pool, less);
+        for (what, by_commit) in [
+            ("overage is taken back", "a commit takes back overage"),
+            ("what was used is taken back", "a commit takes back what was used"),
+        ] {
+            if self.met.contains(what) {
+                self.meet(by_commit);
+            }
+        }
+        self.met.extend(met);
+        self.settle();
+        self.free_unneeded(pool);
+        Booked { settled: *more, credited, overage, late: !is_live }
     }
 
-    /// What a commit settles: the unnamed axes at what is held, none of it in flight.
-    fn settles(&self, id: HoldId, actual: &Want) -> Units {
-        let (held, named) = (self.holds[&id].held, actual.units());
-        let mut units = each(|axis| if actual.names(axis) { named[axis] } else { held[axis] });
-        units[IN_FLIGHT] = 0;
-        units
+    /// What a reservation comes to in all.
+    fn total(&self, id: HoldId, named: &Want) -> Units {
+        let (so_far, units) = (self.holds[&id].so_far(), named.units());
+        let mut total = each(|axis| if named.names(axis) { units[axis] } else { so_far[axis] });
+        if named.names_a_part() {
+            total[TOKENS] = (total[INPUT] + total[OUTPUT]).min(MAX).max(units[TOKENS]);
+        }
+        without_in_flight(total)
     }
 
-    pub(super) fn commit(&mut self, id: HoldId, actual: &Want) -> Booked {
-        self.end(id, &self.settles(id, actual))
+    pub(super) fn commit(&mut self, id: HoldId, named: &Want) -> Booked {
+        let (total, metered) = (self.total(id, named), self.holds[&id].metered);
+        let (more, less) = (minus(&total, &metered), minus(&metered, &total));
+        self.end(id, End::Committed, &more, &less)
     }
 
-    pub(super) fn commit_total(&mut self, id: HoldId, total: &Want) -> Booked {
-        let (settled, units) = (self.holds[&id].settled, self.settles(id, total));
-        let rest = |axis| {
-            if total.names(axis) { units[axis].saturating_sub(settled[axis]) } else { units[axis] }
-        };
-        self.end(id, &each(rest))
-    }
-
-    pub(super) fn try_commit(&mut self, id: HoldId, actual: &Want) -> Result<Booked, Refusal> {
+    pub(super) fn try_commit(&mut self, id: HoldId, named: &Want) -> Result<Booked, Refusal> {
         self.live(id)?;
-        self.fits(self.holds[&id].pool, &self.beyond(id, &self.settles(id, actual)))?;
-        let booked = self.commit(id, actual);
+        let more = minus(&self.total(id, named), &self.holds[&id].metered);
+        self.fits(self.holds[&id].pool, &self.beyond(id, &more))?;
+        let booked = self.commit(id, named);
         assert_eq!(booked.overage, ZERO, "what was admitted fits");
         Ok(booked)
     }
@@ -1041,28 +1538,59 @@ impl Model {
     }
 
     fn beyond(&self, id: HoldId, units: &Units) -> Units {
-        let held = &self.holds[&id].held;
-        each(|axis| units[axis].saturating_sub(held[axis]))
+        minus(units, &self.holds[&id].held)
     }
 
     pub(super) fn release(&mut self, id: HoldId) {
-        self.end(id, &ZERO);
+        self.end(id, End::Released, &ZERO, &ZERO);
     }
 
     pub(super) fn drop_hold(&mut self, id: HoldId) {
         let hold = &self.holds[&id];
-        match hold.commit_on_drop && hold.is_live() {
-            true => drop(self.commit(id, &Want::default())),
+        match hold.on_drop == OnDrop::Commit && hold.is_live() {
+            true => {
+                self.meet("a drop settles");
+                self.commit(id, &Want::default());
+            }
             false => self.release(id),
         }
     }
 
     pub(super) fn debit_part(&mut self, id: HoldId, part: &Units) -> Booked {
-        let hold = self.hold(id);
-        let (pool, late, fact) = (hold.pool, !hold.is_live(), unsettled(hold, part));
-        hold.held = each(|axis| hold.held[axis].saturating_sub(part[axis]));
-        hold.settled = plus(&hold.settled, part);
-        Booked { late, ..self.debit(pool, &fact) }
+        let Hold { pool, held, is_live, foreseen, .. } = self.holds[&id];
+        let place = if is_live { each(|axis| part[axis].min(held[axis])) } else { ZERO };
+        let more = minus(part, &foreseen);
+        let overage = self.book(pool, &place, &more, |model| {
+            let hold = model.hold(id);
+            hold.foreseen = minus(&foreseen, part);
+            hold.held = minus(&hold.held, part);
+            hold.metered = plus(&hold.metered, &more).map(|units| units.min(MAX));
+        });
+        self.settle();
+        Booked { settled: more, credited: ZERO, overage, late: !is_live }
+    }
+
+    /// The second becomes part of the first.
+    pub(super) fn merge(&mut self, first: HoldId, second: HoldId) -> Result<(), Refusal> {
+        let pool = self.holds[&first].pool;
+        if self.holds[&second].pool != pool {
+            return Err(Refusal::ForeignPool { pool: name(self.holds[&second].pool) });
+        }
+        self.live(first)?;
+        self.live(second)?;
+        let Hold { held, metered, on_drop, .. } = self.holds.remove(&second).expect("a live hold");
+        let hold = self.hold(first);
+        if on_drop == OnDrop::Commit {
+            hold.on_drop = OnDrop::Commit;
+        }
+        hold.held = plus(&hold.held, &held);
+        hold.metered = plus(&hold.metered, &metered).map(|units| units.min(MAX));
+        for id in self.path(pool) {
+            self.pool(id).merged += 1;
+        }
+        self.meet("two holds become one");
+        self.settle();
+        Ok(())
     }
 
     pub(super) fn record_part(&mut self, id: HoldId, part: &Units) -> Result<(), Refusal> {
@@ -1087,7 +1615,7 @@ impl Model {
 
     fn is_held(&self, id: HoldId, part: &Units) -> Result<(), Refusal> {
         let Hold { pool, held, .. } = &self.holds[&id];
-        match (0..6).find(|&axis| part[axis] > held[axis]) {
+        match (0..LANES).find(|&axis| part[axis] > held[axis]) {
             Some(axis) => Err(Refusal::Exceeded(Exceeded {
                 axis: AXES[axis],
                 requested: part[axis],
@@ -1110,36 +1638,30 @@ impl Model {
         Ok(())
     }
 
-    pub(super) fn split(&mut self, id: HoldId, part: &Units) -> Result<HoldId, Refusal> {
+    /// One more is in flight, unless so many are to be moved.
+    pub(super) fn split(&mut self, id: HoldId, part: &Want) -> Result<HoldId, Refusal> {
         self.live(id)?;
-        self.is_held(id, part)?;
-        let Hold { pool, label, commit_on_drop, expiry, state, .. } = self.holds[&id];
-        let one = with_one_in_flight(ZERO);
-        let answer = self.ask(pool, &one);
+        let (moved, more) = (part.with_slots(), u128::from(part.slots().is_none()));
+        self.is_held(id, &moved)?;
+        let Hold { pool, label, on_drop, expiry, .. } = self.holds[&id];
+        let more = with_in_flight(ZERO, more);
+        let answer = self.ask(pool, &more);
         self.counted(pool, answer)?;
         let hold = self.hold(id);
-        hold.held = each(|axis| hold.held[axis] - part[axis]);
-        Ok(self.insert(Hold {
-            pool,
-            held: plus(part, &one),
-            settled: ZERO,
-            label,
-            commit_on_drop,
-            expiry,
-            state,
-        }))
+        hold.held = minus(&hold.held, &moved);
+        let split = Hold::new(pool, plus(&moved, &more), on_drop);
+        Ok(self.insert(Hold { label, expiry, ..split }))
     }
 
     // The calls of a lease.
 
-    pub(super) fn lease(&mut self, at: PoolId, batch: &Units) -> Result<LeaseId, Refusal> {
-        let answer = self.ask_in_turn(at, batch);
-        self.counted(at, answer)?;
+    /// It asks for nothing.
+    pub(super) fn lease(&mut self, pool: PoolId, batch: &Units) -> LeaseId {
         let id = self.made;
         self.made += 1;
-        self.leases.insert(id, Lease { pool: at, batch: *batch, left: *batch, unsettled: ZERO });
-        self.settle();
-        Ok(id)
+        let lease = Lease { pool, batch: *batch, left: ZERO, unsettled: ZERO };
+        self.leases.insert(id, lease);
+        id
     }
 
     fn leased(&mut self, id: LeaseId) -> &mut Lease {
@@ -1163,18 +1685,23 @@ impl Model {
     }
 
     pub(super) fn settle_lease(&mut self, id: LeaseId) {
-        let lease = self.leased(id);
-        let (pool, spent) = (lease.pool, std::mem::take(&mut lease.unsettled));
-        assert_eq!(self.tell(pool, &spent), ZERO, "what was reserved fits");
+        let Lease { pool, unsettled, .. } = self.leases[&id];
+        let overage = self.book(pool, &unsettled, &unsettled, |model| {
+            model.leased(id).unsettled = ZERO;
+        });
+        assert_eq!(overage, ZERO, "what was reserved fits");
         self.settle();
     }
 
     /// Books the whole, as far as it goes in place of the share.
     fn spend_beyond(&mut self, id: LeaseId, units: &Units) -> Booked {
-        let lease = self.leased(id);
-        lease.left = each(|axis| lease.left[axis].saturating_sub(units[axis]));
-        let pool = lease.pool;
-        self.debit(pool, units)
+        let Lease { pool, left, .. } = self.leases[&id];
+        let place = each(|axis| units[axis].min(left[axis]));
+        let overage = self.book(pool, &place, units, |model| {
+            model.leased(id).left = minus(&left, units);
+        });
+        self.settle();
+        Booked { settled: *units, credited: ZERO, overage, late: false }
     }
 
     pub(super) fn lease_record(&mut self, id: LeaseId, units: &Units) -> Result<(), Refusal> {
@@ -1194,14 +1721,14 @@ impl Model {
         if self.in_turn(pool, &bite).is_ok() {
             self.leased(id).left = plus(&left, &bite);
         }
-        self.balance();
+        self.balance_all();
         Ok(())
     }
 
     pub(super) fn lease_debit(&mut self, id: LeaseId, units: &Units) -> Booked {
         if self.covers(id, units) {
             self.spend_share(id, units);
-            return Booked { settled: *units, overage: ZERO, late: false };
+            return Booked { settled: *units, credited: ZERO, overage: ZERO, late: false };
         }
         self.settle_lease(id);
         self.spend_beyond(id, units)
@@ -1225,32 +1752,41 @@ impl Model {
     // What is seen.
 
     pub(super) fn view(&self, id: PoolId, top: PoolId) -> View {
-        let (pool, reserved, available) = (&self.pools[&id], self.reserved(id), self.available(id));
+        self.view_of(&self.balances(), id, top)
+    }
+
+    fn view_of(&self, balances: &Balances, id: PoolId, top: PoolId) -> View {
+        let (pool, available) = (&self.pools[&id], self.available(balances, id));
+        let Balance { cap, used, overage, reserved } = balances[&id];
         let below = self
             .holds
             .values()
             .filter(|hold| hold.is_live() && self.is_below(hold.pool, id))
             .count() as u64;
         let axis = |axis: usize| AxisView {
-            cap: pool.caps[axis],
-            used: pool.used[axis],
+            cap: pool.caps[axis].map(|_| cap[axis]),
+            falling_to: pool.caps[axis].filter(|goal| *goal < cap[axis]),
+            used: used[axis],
             reserved: reserved[axis],
-            overage: pool.overage[axis],
+            overage: overage[axis],
             available: available[axis],
             spent: pool.spent[axis].min(MAX),
             peak: pool.peak[axis],
         };
+        let Ended { committed, released, expired } = pool.ended;
         View {
             name: name(id),
             depth: self.path(id).len() - self.path(top).len(),
             closed: self.is_closed(id),
             counts: [pool.admitted, pool.refused, below, self.waiting(id)],
+            ended: [committed, released, expired],
             axes: std::array::from_fn(axis),
         }
     }
 
     pub(super) fn tree(&self, top: PoolId) -> Vec<View> {
-        self.below(top).into_iter().map(|id| self.view(id, top)).collect()
+        let balances = self.balances();
+        self.below(top).into_iter().map(|id| self.view_of(&balances, id, top)).collect()
     }
 
     /// The pool and all below it.
@@ -1261,9 +1797,12 @@ impl Model {
     pub(super) fn holders(&self, top: PoolId) -> Vec<HolderView> {
         let live =
             self.holds.values().filter(|hold| hold.is_live() && self.is_below(hold.pool, top));
-        let holds = live.map(|hold| (without_in_flight(hold.held), name(hold.pool), hold.label));
+        let label = |hold: &Hold| hold.label.map(str::to_owned);
+        let holds = live.map(|hold| (hold.seen(), name(hold.pool), label(hold)));
         let leases = self.leases.values().filter(|lease| self.is_below(lease.pool, top));
-        holds.chain(leases.map(|lease| (lease.reserved(), name(lease.pool), None))).collect()
+        holds
+            .chain(leases.map(|lease| ((lease.reserved(), None), name(lease.pool), None)))
+            .collect()
     }
 
     pub(super) fn time_left(&self, id: PoolId, now: Nanos) -> Option<Duration> {
@@ -1277,9 +1816,8 @@ impl Model {
     }
 
     /// What is held of a live hold.
-    pub(super) fn amount(&self, id: HoldId) -> Units {
-        let hold = &self.holds[&id];
-        if hold.is_live() { without_in_flight(hold.held) } else { ZERO }
+    pub(super) fn amount(&self, id: HoldId) -> Option<HeldView> {
+        Some(&self.holds[&id]).filter(|hold| hold.is_live()).map(Hold::seen)
     }
 
     /// Whether there is anything that only time brings, or takes away.
@@ -1291,24 +1829,40 @@ impl Model {
     /// What a pool could give if all that is reserved came back. Without a cap, something ordinary.
     pub(super) fn at_best(&self, id: PoolId) -> Units {
         let at_best =
-            |id: PoolId, axis| self.pools[&id].cap(axis).saturating_sub(self.pools[&id].owed(axis));
+            |id: PoolId, axis| self.pools[&id].cap(axis).saturating_sub(self.pools[&id].owed[axis]);
         let least = each(|axis| {
             self.path(id).into_iter().map(|id| at_best(id, axis)).min().expect("a path has a pool")
         });
         each(|axis| if least[axis] > MAX / 2 { 16 } else { least[axis] })
     }
 
+    /// What is named of the caps that both pools have, so that they can be moved; now and then all.
+    pub(super) fn both_capped(&self, a: PoolId, b: PoolId, named: &Limits, raw: u16) -> Limits {
+        let both = |axis: usize| self.pools[&a].is_capped(axis) && self.pools[&b].is_capped(axis);
+        std::array::from_fn(|axis| named[axis].filter(|_| raw % 8 == 0 || both(axis)))
+    }
+
     /// Figures that matter to a pool: what is available. Without a cap, something ordinary.
     pub(super) fn near(&self, id: PoolId) -> Units {
-        self.available(id).map(|available| available.unwrap_or(16))
+        self.available(&self.balances(), id).map(|available| available.unwrap_or(16))
     }
-}
 
-/// What a late fact adds: what was settled when the hold expired is not settled again.
-fn unsettled(hold: &Hold, units: &Units) -> Units {
-    match hold.state {
-        State::Settled => each(|axis| units[axis].saturating_sub(hold.held[axis])),
-        State::Live | State::Released => *units,
+    /// Figures that matter to a credit: the overage, or what is used.
+    pub(super) fn near_owed(&self, id: PoolId) -> Units {
+        let Balance { used, overage, .. } = self.balance(id);
+        each(|axis| if overage[axis] > 0 { overage[axis] } else { used[axis] })
+    }
+
+    /// Figures that matter to a cap: what is used and reserved.
+    pub(super) fn near_taken(&self, id: PoolId) -> Units {
+        let Balance { used, reserved, .. } = self.balance(id);
+        plus(&used, &reserved)
+    }
+
+    /// How many reservations have begun, but for those that have become part of another.
+    pub(super) fn begun(&self, named: &str) -> u64 {
+        let (_, pool) = self.pools.iter().find(|(id, _)| name(**id) == named).expect("a pool");
+        pool.begun - pool.merged
     }
 }
 

@@ -23,9 +23,9 @@
 
 use std::collections::BTreeMap;
 
-use super::language::{Units, with_one_in_flight};
+use super::language::{LANES, Units};
 use super::name;
-use super::oracle::{Hold, HoldId, Model, PoolId, Refusal, When};
+use super::oracle::{Balances, HoldId, Model, PoolId, Refusal, When};
 
 pub(super) type WaitId = usize;
 
@@ -43,8 +43,10 @@ pub(super) struct Waits {
 #[derive(Debug)]
 struct Wait {
     home: PoolId,
-    /// One in flight is among it.
+    /// With what it has in flight.
     asked: Units,
+    /// Whether only a higher cap could meet it when it came.
+    needs_funds: bool,
     state: State,
 }
 
@@ -71,12 +73,11 @@ impl Wait {
 /// The calls of a wait.
 impl Model {
     /// It keeps its pool, and asks when it is polled.
-    pub(super) fn wait(&mut self, home: PoolId, units: &Units) -> WaitId {
+    pub(super) fn wait(&mut self, home: PoolId, asked: &Units) -> WaitId {
         let id = self.waits.made;
         self.waits.made += 1;
-        self.waits
-            .all
-            .insert(id, Wait { home, asked: with_one_in_flight(*units), state: State::New });
+        let wait = Wait { home, asked: *asked, needs_funds: false, state: State::New };
+        self.waits.all.insert(id, wait);
         self.pool(home).handles += 1;
         id
     }
@@ -94,14 +95,19 @@ impl Model {
 
     fn enter(&mut self, id: WaitId) {
         let Wait { home, asked, .. } = self.waits.all[&id];
+        let mut needs_funds = false;
         let hopeless = self.fits(home, &asked).or_else(|refusal| match refusal.summary() {
             (_, _, When::Never, _) => Err(refusal),
-            _ => Ok(()),
+            (_, _, outlook, _) => {
+                needs_funds = outlook == When::AfterFunding;
+                Ok(())
+            }
         });
         if let Err(refusal) = self.open(home).and_then(|()| self.in_time(home)).and(hopeless) {
             return self.refuse(id, refusal);
         }
         self.waits.last_ticket += 1;
+        self.waits.all.get_mut(&id).expect("a wait").needs_funds = needs_funds;
         self.set(id, State::Waiting { ticket: self.waits.last_ticket, blocked: None });
         self.serve();
     }
@@ -221,7 +227,8 @@ impl Model {
 
     /// Tells all who can never be met, then serves all who can be.
     fn serve_now(&mut self) {
-        self.refuse_all(|model, home, asked| match model.is_hopeless(home, asked) {
+        let balances = self.balances();
+        self.refuse_all(|model, home, asked| match model.is_hopeless(&balances, home, asked) {
             true => model.fits(home, asked),
             false => Ok(()),
         });
@@ -231,12 +238,17 @@ impl Model {
             // Where it was parked nothing holds it, and it is in nobody's way there while it is
             // tried.
             self.set(id, State::Waiting { ticket, blocked: None });
-            let way = self.asked_on_path(home, &asked);
-            match way.into_iter().find(|(pool, asked)| self.refuses(*pool, asked, id)) {
+            let (balances, way) = (self.balances(), self.asked_on_path(home, &asked));
+            let refuses =
+                |(pool, asked): &(PoolId, Units)| self.refuses(&balances, *pool, asked, id);
+            match way.into_iter().find(refuses) {
                 Some((pool, _)) => self.set(id, State::Waiting { ticket, blocked: Some(pool) }),
                 None => {
                     self.count(home, true);
-                    let hold = self.insert(Hold::new(home, asked));
+                    if self.waits.all[&id].needs_funds {
+                        self.meet("a wait is funded");
+                    }
+                    let hold = self.begin(home, asked);
                     self.set(id, State::Ended(Ok(hold)));
                 }
             }
@@ -245,9 +257,9 @@ impl Model {
 
     /// Whether one of the pools can never give so much: neither by a release nor, before its own
     /// deadline, by time.
-    fn is_hopeless(&self, home: PoolId, asked: &Units) -> bool {
+    fn is_hopeless(&self, balances: &Balances, home: PoolId, asked: &Units) -> bool {
         self.asked_on_path(home, asked).into_iter().any(|(pool, asked)| {
-            let short = self.short(pool, &asked, self.deadline(pool));
+            let short = self.short(&balances[&pool], pool, &asked, self.deadline(pool));
             short.iter().any(|refusal| refusal.outlook == When::Never)
         })
     }
@@ -255,7 +267,7 @@ impl Model {
     /// The earliest of those who are the first of their line, and are not held where they are
     /// blocked.
     fn next_to_try(&self) -> Option<WaitId> {
-        let mut lines = Vec::new();
+        let (mut lines, balances) = (Vec::new(), self.balances());
         for (id, wait) in self.line() {
             if lines.contains(&wait.home) {
                 continue;
@@ -264,7 +276,7 @@ impl Model {
             let State::Waiting { blocked, .. } = wait.state else { unreachable!("it is in line") };
             let way = self.asked_on_path(wait.home, &wait.asked);
             let is_held = |(pool, asked): &(PoolId, Units)| {
-                blocked == Some(*pool) && self.refuses(*pool, asked, id)
+                blocked == Some(*pool) && self.refuses(&balances, *pool, asked, id)
             };
             if !way.iter().any(is_held) {
                 return Some(id);
@@ -274,11 +286,12 @@ impl Model {
     }
 
     /// Whether a pool refuses one that waits: it does not fit, or an earlier one is parked there.
-    fn refuses(&self, pool: PoolId, asked: &Units, id: WaitId) -> bool {
+    fn refuses(&self, balances: &Balances, pool: PoolId, asked: &Units, id: WaitId) -> bool {
         let wait = &self.waits.all[&id];
         let is_earlier =
             |other: &Wait| other.ticket() < wait.ticket() && self.is_parked(other, pool);
-        let is_short = !self.short(pool, asked, None).is_empty();
+        let free = balances[&pool].free();
+        let is_short = (0..LANES).any(|axis| asked[axis] > free[axis]);
         let is_here = matches!(wait.state, State::Waiting { blocked, .. } if blocked == Some(pool));
         let in_line = is_here || self.competes(wait.home, pool, asked);
         is_short || (in_line && self.line().into_iter().any(|(_, other)| is_earlier(other)))
@@ -286,7 +299,7 @@ impl Model {
 
     /// Its own pool, or one with a cap on any of what is asked of it.
     fn competes(&self, home: PoolId, pool: PoolId, asked: &Units) -> bool {
-        home == pool || (0..6).any(|axis| asked[axis] > 0 && self.pools[&pool].is_capped(axis))
+        home == pool || (0..LANES).any(|axis| asked[axis] > 0 && self.pools[&pool].is_capped(axis))
     }
 
     /// Whether one keeps a place at a pool: where it is blocked, and on the way there where it

@@ -3,9 +3,9 @@
 use std::fmt::{self, Debug};
 use std::time::Instant;
 
-use budget_pool::{Amount, BudgetError, Holder, Receipt, Snapshot, Usd};
+use budget_pool::{Amount, Axis, BudgetError, Holder, Quantity, Receipt, Snapshot};
 
-use super::language::{AXES, Units, Want, each};
+use super::language::{AXES, LANES, Units, Want, each, without_in_flight};
 use super::oracle::{Booked, Exceeded, Refusal, When};
 
 #[derive(PartialEq, Eq)]
@@ -15,12 +15,15 @@ pub(super) struct View {
     pub(super) closed: bool,
     /// Admitted, refused, reservations, waiting.
     pub(super) counts: [u64; 4],
-    pub(super) axes: [AxisView; 6],
+    /// Committed, released, expired.
+    pub(super) ended: [u64; 3],
+    pub(super) axes: [AxisView; LANES],
 }
 
 #[derive(PartialEq, Eq)]
 pub(super) struct AxisView {
     pub(super) cap: Option<u128>,
+    pub(super) falling_to: Option<u128>,
     pub(super) used: u128,
     pub(super) reserved: u128,
     pub(super) overage: u128,
@@ -30,37 +33,33 @@ pub(super) struct AxisView {
 }
 
 /// What is held, of which pool, under which label.
-pub(super) type HolderView = (Units, String, Option<&'static str>);
+pub(super) type HolderView = (HeldView, String, Option<String>);
+
+/// In flight apart, if it is named.
+pub(super) type HeldView = (Units, Option<u128>);
 
 impl From<&Snapshot> for View {
     fn from(snapshot: &Snapshot) -> View {
-        macro_rules! axis {
-            ($axis:expr, $units:expr) => {
-                AxisView {
-                    cap: $axis.cap.map(|cap| u128::from($units(cap))),
-                    used: $units($axis.used).into(),
-                    reserved: $units($axis.reserved).into(),
-                    overage: $units($axis.overage).into(),
-                    available: $axis.available.map(|available| u128::from($units(available))),
-                    spent: $units($axis.spent).into(),
-                    peak: $units($axis.peak).into(),
-                }
-            };
-        }
-        let same = |units: u64| units;
-        let axes = [
-            axis!(snapshot.tokens, same),
-            axis!(snapshot.input_tokens, same),
-            axis!(snapshot.output_tokens, same),
-            axis!(snapshot.requests, same),
-            axis!(snapshot.usd, Usd::as_nanos),
-            axis!(snapshot.in_flight, same),
-        ];
+        let axes = AXES.map(|axis| {
+            let axis = snapshot.axis(axis).expect("a counted axis");
+            let units = |quantity: Quantity| u128::from(quantity.units());
+            AxisView {
+                cap: axis.cap.map(units),
+                falling_to: axis.falling_to.map(units),
+                used: units(axis.used),
+                reserved: units(axis.reserved),
+                overage: units(axis.overage),
+                available: axis.available.map(units),
+                spent: units(axis.spent),
+                peak: units(axis.peak),
+            }
+        });
         View {
             name: snapshot.name.to_string(),
             depth: snapshot.depth,
             closed: snapshot.closed,
             counts: [snapshot.admitted, snapshot.refused, snapshot.reservations, snapshot.waiting],
+            ended: [snapshot.committed, snapshot.released, snapshot.expired],
             axes,
         }
     }
@@ -68,18 +67,19 @@ impl From<&Snapshot> for View {
 
 impl Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let View { name, depth, closed, counts: [admitted, refused, reservations, waiting], axes } =
-            self;
+        let View { name, depth, closed, counts, ended, axes } = self;
+        let [admitted, refused, reservations, waiting] = counts;
+        let [committed, released, expired] = ended;
         let closed = if *closed { " closed" } else { "" };
         write!(f, "{name} (depth {depth}{closed}, {admitted} admitted, {refused} refused, ")?;
-        write!(f, "{reservations} held, {waiting} waiting)")?;
+        write!(f, "{reservations} held, {waiting} waiting, {committed} committed, ")?;
+        write!(f, "{released} released, {expired} expired)")?;
         for (view, axis) in axes.iter().zip(AXES) {
-            let AxisView { cap, used, reserved, overage, available, spent, peak } = view;
+            let AxisView { cap, falling_to, used, reserved, overage, available, spent, peak } =
+                view;
             if cap.is_some() || spent + peak > 0 {
-                write!(
-                    f,
-                    "\n      {axis:<13}  used {used}, reserved {reserved}, overage {overage}, cap {cap:?}, "
-                )?;
+                write!(f, "\n      {axis:<13}  used {used}, reserved {reserved}, ")?;
+                write!(f, "overage {overage}, cap {cap:?}, falling to {falling_to:?}, ")?;
                 write!(f, "available {available:?}, spent {spent}, peak {peak}")?;
             }
         }
@@ -88,25 +88,44 @@ impl Debug for View {
 }
 
 pub(super) fn holder(holder: &Holder) -> HolderView {
-    (units_of(holder.amount), holder.pool.to_string(), holder.label)
+    let label = holder.label.as_ref().map(ToString::to_string);
+    (held(holder.amount), holder.pool.to_string(), label)
 }
 
 pub(super) fn units_of(amount: Amount) -> Units {
     each(|axis| amount.get(AXES[axis]).map_or(0, |quantity| quantity.units().into()))
 }
 
-/// What a receipt says; an error if it is silent on an axis that `actual` names.
+/// What is held. In flight is not named by a hold that has one, nor by a lease, which has none.
+pub(super) fn held(amount: Amount) -> HeldView {
+    let slots = amount.get(Axis::InFlight).map(|slots| u128::from(slots.units()));
+    (without_in_flight(units_of(amount)), slots)
+}
+
+/// What a receipt says; an error if it is silent on an axis that `actual` names. An axis is settled
+/// or credited.
 pub(super) fn booked(receipt: Receipt, actual: &Want) -> Result<Booked, String> {
-    let (settled, overage) = (receipt.settled(), receipt.overage());
-    for axis in (0..6).filter(|axis| actual.names(*axis)) {
+    let (settled, overage, credited) = (receipt.settled(), receipt.overage(), receipt.credited());
+    for axis in (0..LANES).filter(|axis| actual.named()[*axis]) {
         let axis = AXES[axis];
-        let named = settled.get(axis).is_some() && overage.get(axis).is_some();
+        let is_settled = settled.get(axis).is_some() && overage.get(axis).is_some();
         ensure!(
-            named,
-            "a receipt does not name {axis}: {settled} settled, {overage} of it overage"
+            is_settled != credited.get(axis).is_some(),
+            "a receipt does not name {axis} once: {settled} settled, {overage} of it overage, \
+             {credited} credited"
         );
     }
-    Ok(Booked { settled: units_of(settled), overage: units_of(overage), late: receipt.is_late() })
+    Ok(unnamed(receipt))
+}
+
+/// What a receipt says, whichever axes it names.
+pub(super) fn unnamed(receipt: Receipt) -> Booked {
+    Booked {
+        settled: units_of(receipt.settled()),
+        credited: units_of(receipt.credited()),
+        overage: units_of(receipt.overage()),
+        late: receipt.is_late(),
+    }
 }
 
 /// A refusal, with instants since `origin`. What an error says of itself by its methods is the
@@ -142,6 +161,11 @@ pub(super) fn refusal(error: &BudgetError, origin: Instant) -> Refusal {
             retry_after: retry_after.map(|after| after.as_nanos()),
         },
         BudgetError::CarvedWindow { pool, .. } => Refusal::CarvedWindow { pool: pool.to_string() },
+        BudgetError::Carved { pool, .. } => Refusal::Carved { pool: pool.to_string() },
+        BudgetError::ForeignPool { pool, .. } => Refusal::ForeignPool { pool: pool.to_string() },
+        BudgetError::Uncapped { pool, axis, .. } => {
+            Refusal::Uncapped { pool: pool.to_string(), axis: *axis }
+        }
         _ => panic!("a refusal that the model does not know: {error}"),
     };
     let retry_after = error.retry_after().map(|after| after.as_nanos());

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 
-use budget_pool::{BudgetError, BudgetPool, Clock, Lease, PoolBuilder, Reservation, Window};
+use budget_pool::{BudgetError, BudgetPool, Clock, Lease, Once, PoolBuilder, Reservation, Window};
 
 use super::language::{
-    FACT, Figures, Op, UNIT_OF_TIME, Want, YEAR, caps_near, caps_of, deadline_of, each, memory_of,
-    plus, ttl_of, window_of, without_in_flight,
+    AXES, Build, FACT, Figures, LANES, Op, UNIT_OF_TIME, Units, Want, YEAR, ZERO, caps_near,
+    caps_of, deadline_of, each, limits_at, memory_of, on_drop_of, plus, ttl_of, window_of,
 };
 use super::oracle::{
-    HoldId, Kind, LeaseId, Model, Nanos, PoolId, Reads, Refusal, Spec, When, key_name,
+    HoldId, Keyed, Kind, LeaseId, Model, Nanos, PoolId, Reads, Refusal, Spec, When, key_name,
 };
-use super::seen::{View, booked};
+use super::seen::{View, booked, unnamed};
 use super::{Bell, Both, Closing, END, PAST, Refused, Waiter, heard, name};
 
 const LABELS: [&str; 3] = ["draft", "review", "answer"];
@@ -47,12 +47,20 @@ impl Both {
             | Op::Record { pool, .. }
             | Op::Peek { pool, .. }
             | Op::Debit { pool, .. }
+            | Op::Credit { pool, .. }
+            | Op::RecordAndSnapshot { pool, .. }
+            | Op::SetUsed { pool, .. }
             | Op::Reserve { pool, .. }
             | Op::ReserveFor { pool, .. }
             | Op::RecordOnce { pool, .. }
+            | Op::DebitOnce { pool, .. }
             | Op::Reset { pool }
             | Op::RaiseCaps { pool, .. }
             | Op::LowerCaps { pool, .. }
+            | Op::LowerCapsUpTo { pool, .. }
+            | Op::SetCaps { pool, .. }
+            | Op::Transfer { pool, .. }
+            | Op::SetCeiling { pool, .. }
             | Op::Close { pool }
             | Op::Lease { pool, .. }
             | Op::Wait { pool, .. }
@@ -63,9 +71,9 @@ impl Both {
             }
             Op::Label { hold, .. }
             | Op::CommitOnDrop { hold }
+            | Op::OnDrop { hold, .. }
             | Op::Commit { hold, .. }
             | Op::CommitAll { hold }
-            | Op::CommitTotal { hold, .. }
             | Op::TryCommit { hold, .. }
             | Op::Release { hold }
             | Op::DropHold { hold }
@@ -75,6 +83,7 @@ impl Both {
             | Op::Grow { hold, .. }
             | Op::Shrink { hold, .. }
             | Op::Split { hold, .. }
+            | Op::Merge { hold, .. }
             | Op::Renew { hold, .. } => {
                 if let Some(index) = usize::from(hold).checked_rem(self.holds.len()) {
                     let (id, hold) = self.holds.swap_remove(index);
@@ -198,18 +207,31 @@ impl Both {
         self.log(format!("p{id}.record_once({}, {})", key_name(key), want.amount()));
         let real =
             self.call(Reads::Always(id), || pool.record_once(key_name(key), want.amount()))?;
-        let real = self.answer(real);
+        let real = self.answer(real.map(|once| match once {
+            Once::Now => Keyed::Now,
+            Once::Before => Keyed::Before,
+        }));
         same!("record_once", real, self.model.record_once(id, key, want));
-        Ok(real)
+        Ok(real.map(drop))
+    }
+
+    /// A key, and for a retry the amount that it stands for. Most keys are known ones, if there are
+    /// any: few are for long.
+    fn keyed(&self, id: PoolId, key: u8, retry: bool) -> (u8, Option<Want>) {
+        let keys = self.model.known_keys(id);
+        let key = match keys.get(usize::from(key) % keys.len().max(1)) {
+            Some(known) if retry || key >= 128 => *known,
+            _ => key % 7,
+        };
+        (key, self.model.known(id, key).filter(|_| retry).map(Want::again))
     }
 
     fn pool_step(&mut self, op: &Op, id: PoolId, pool: BudgetPool) -> Result<(), String> {
         let near = self.model.near(id);
         match *op {
-            Op::Child { carved, ref caps, deadline, window, keys, .. } => {
+            Op::Child { ref build, .. } => {
                 if self.model.pools.len() < MOST_POOLS {
-                    let caps = caps_near(caps, &near);
-                    let spec = self.spec(carved, caps, deadline, window, keys);
+                    let spec = self.spec(build, &near);
                     self.child(id, &pool, spec)?;
                 }
             }
@@ -240,16 +262,20 @@ impl Both {
                 self.remember(id, want, None, &real);
             }
             Op::RecordOnce { key, ref amount, retry, .. } => {
-                // Mostly one that is known, if any is: few are for long.
-                let keys = self.model.known_keys(id);
-                let key = match keys.get(usize::from(key) % keys.len().max(1)) {
-                    Some(known) if retry || key >= 128 => *known,
-                    _ => key % 7,
-                };
-                let known = self.model.known(id, key).filter(|_| retry).map(Want::again);
+                let (key, known) = self.keyed(id, key, retry);
                 let want = known.unwrap_or_else(|| Want::asked(amount, &near));
                 let real = self.record_once(id, &pool, key, &want)?;
                 self.remember(id, want, Some(key), &real);
+            }
+            Op::DebitOnce { key, ref amount, retry, .. } => {
+                let (key, known) = self.keyed(id, key, retry);
+                let fact = || Want::fact(amount, &near.map(|near| near.min(FACT)));
+                let want = known.unwrap_or_else(fact);
+                self.log(format!("p{id}.debit_once({}, {})", key_name(key), want.amount()));
+                let real =
+                    self.call(Reads::Always(id), || pool.debit_once(key_name(key), want.amount()))?;
+                let real = self.answer(real.map(unnamed));
+                same!("debit_once", real, self.model.debit_once(id, key, &want));
             }
             Op::Peek { ref amount, .. } => {
                 let want = Want::asked(amount, &near);
@@ -262,11 +288,39 @@ impl Both {
                 let real = self.call(Reads::Tells(id), || pool.debit(want.amount()))?;
                 same!("debit", booked(real, &want)?, self.model.debit(id, &want.units()));
             }
+            Op::Credit { ref amount, .. } => {
+                let want = Want::fact(amount, &self.model.near_owed(id));
+                self.log(format!("p{id}.credit({})", want.amount()));
+                let real = self.call(Reads::Tells(id), || pool.credit(want.amount()))?;
+                same!("credit", booked(real, &want)?, self.model.credit(id, &want.units()));
+                self.spent.clear();
+            }
+            Op::RecordAndSnapshot { ref amount, .. } => {
+                let want = Want::asked(amount, &near);
+                self.log(format!("p{id}.record_and_snapshot({})", want.amount()));
+                let real =
+                    self.call(Reads::Asks(id), || pool.record_and_snapshot(want.amount()))?;
+                let real = self.answer(real.map(|snapshot| View::from(&snapshot)));
+                let model = self.model.record(id, &want.units());
+                if let Ok(real) = &real {
+                    self.model.learn_peaks(std::slice::from_ref(real));
+                }
+                let model = model.map(|()| self.model.view(id, id));
+                same!("record_and_snapshot", real, model);
+                self.remember(id, want, None, &real.map(drop));
+            }
+            Op::SetUsed { ref figures, .. } => {
+                let want = Want::fact(figures, &self.model.near_owed(id));
+                self.log(format!("p{id}.set_used({})", want.amount()));
+                let real = self.call(Reads::Tells(id), || pool.set_used(want.amount()))?;
+                same!("set_used", self.answer(real), self.model.set_used(id, &want));
+                self.spent.clear();
+            }
             Op::Reserve { ref amount, .. } => {
                 let want = Want::asked(amount, &near);
                 self.log(format!("p{id}.reserve({})", want.amount()));
                 let real = self.call(Reads::Asks(id), || pool.reserve(want.amount()))?;
-                let model = self.model.reserve(id, &want.units());
+                let model = self.model.reserve(id, &want.held());
                 let refused = self.made("reserve", real, model)?;
                 self.remember(id, want, None, &refused);
             }
@@ -279,7 +333,7 @@ impl Both {
                     self.log(format!("p{id}.reserve_for({}, {ttl:?})", want.amount()));
                     let real =
                         self.call(Reads::Always(id), || pool.reserve_for(want.amount(), ttl))?;
-                    let model = self.model.reserve_for(id, &want.units(), ttl);
+                    let model = self.model.reserve_for(id, &want.held(), ttl);
                     if let refused @ Err(_) = self.made("reserve_for", real, model)? {
                         self.remember(id, want, None, &refused);
                         break;
@@ -301,19 +355,39 @@ impl Both {
             }
             Op::RaiseCaps { ref caps, .. } => {
                 // A carved pool's new share is asked of the one above.
-                let above =
-                    self.model.pools[&id].parent.map_or([64; 6], |parent| self.model.near(parent));
+                let parent = self.model.pools[&id].parent;
+                let above = parent.map_or([64; LANES], |parent| self.model.near(parent));
                 let set = caps_near(caps, &above);
-                self.log(format!("p{id}.add({})", caps_of(&set)));
+                self.log(format!("p{id}.raise_caps({})", caps_of(&set)));
                 let real = self.call(Reads::Asks(id), || pool.raise_caps(caps_of(&set)))?;
-                same!("add", self.answer(real), self.model.add(id, &set));
+                same!("raise_caps", self.answer(real), self.model.raise_caps(id, &set));
             }
             Op::LowerCaps { ref caps, .. } => {
                 let set = caps_near(caps, &near);
-                self.log(format!("p{id}.remove({})", caps_of(&set)));
+                self.log(format!("p{id}.lower_caps({})", caps_of(&set)));
                 let real = self.call(Reads::Tells(id), || pool.lower_caps(caps_of(&set)))?;
-                same!("remove", self.answer(real), self.model.remove(id, &set));
+                same!("lower_caps", self.answer(real), self.model.lower_caps(id, &set));
             }
+            Op::LowerCapsUpTo { ref caps, .. } => {
+                let set = caps_near(caps, &near);
+                self.log(format!("p{id}.lower_caps_up_to({})", caps_of(&set)));
+                let real = self.call(Reads::Tells(id), || pool.lower_caps_up_to(caps_of(&set)))?;
+                let real = AXES.map(|axis| real.get(axis).map(|cap| u128::from(cap.units())));
+                same!("lower_caps_up_to", real, self.model.lower_caps_up_to(id, &set));
+            }
+            Op::SetCaps { ref caps, .. } => {
+                let set = limits_at(caps, &self.model.near_taken(id));
+                self.log(format!("p{id}.set_caps({})", caps_of(&set)));
+                let real = self.call(Reads::Asks(id), || pool.set_caps(caps_of(&set)))?;
+                same!("set_caps", self.answer(real), self.model.set_caps(id, &set));
+            }
+            Op::SetCeiling { ref caps, .. } => {
+                let set = limits_at(caps, &self.model.near_taken(id).map(|near| near.max(64)));
+                self.log(format!("p{id}.set_ceiling({})", caps_of(&set)));
+                self.call(Reads::Tells(id), || pool.set_ceiling(caps_of(&set)))?;
+                self.model.set_ceiling(id, &set);
+            }
+            Op::Transfer { to, ref caps, .. } => self.transfer(id, &pool, to, caps)?,
             // The root seldom: whatever asks later is refused.
             Op::Close { pool: raw } if id == 0 && raw < 192 => {}
             Op::Close { .. } => {
@@ -325,18 +399,14 @@ impl Both {
                 if self.leases.len() < MOST_LEASES {
                     let want = Want::asked(batch, &near);
                     self.log(format!("p{id}.lease({})", want.amount()));
-                    let real = self.call(Reads::Asks(id), || pool.lease(want.amount()))?;
-                    let answer = self.answer(real.as_ref().map(drop).map_err(Clone::clone));
-                    let model = self.model.lease(id, &want.units());
-                    same!("lease", answer, model.as_ref().map(|_| ()).map_err(Clone::clone));
-                    self.leases.extend(model.ok().zip(real.ok()));
-                    self.remember(id, want, None, &answer);
+                    let real = self.call(Reads::Never, || pool.lease(want.amount()))?;
+                    self.leases.push((self.model.lease(id, &want.units()), real));
                 }
             }
             Op::Wait { ref amount, poll, .. } => {
                 if self.waiters.len() < MOST_WAITS && !self.model.may_wait_in_vain(id) {
                     let want = Want::asked(amount, &self.model.at_best(id));
-                    let wait = self.model.wait(id, &want.units());
+                    let wait = self.model.wait(id, &want.held());
                     self.log(format!("wait {wait} = p{id}.reserve_wait({})", want.amount()));
                     let waiter = Waiter {
                         id: wait,
@@ -370,16 +440,52 @@ impl Both {
         Ok(())
     }
 
-    pub(super) fn spec(
-        &self,
-        carved: bool,
-        caps: [Option<u64>; 6],
-        deadline: u8,
-        window: u32,
-        keys: u8,
-    ) -> Spec {
-        let (deadline, window) = (deadline_of(deadline), window_of(window, self.now()));
-        Spec { carved, caps, deadline, window, memory: memory_of(keys) }
+    /// A pool gives up what another gets.
+    fn transfer(
+        &mut self,
+        from: PoolId,
+        giver: &BudgetPool,
+        to: u8,
+        caps: &Figures,
+    ) -> Result<(), String> {
+        let near = self.model.near(from);
+        let reached = self.reached();
+        let is_sibling = |(id, _): &&(PoolId, BudgetPool)| {
+            *id != from && self.model.pools[id].parent == self.model.pools[&from].parent
+        };
+        let siblings: Vec<_> = reached.iter().filter(is_sibling).collect();
+        let any: Vec<_> = reached.iter().collect();
+        let among = if siblings.is_empty() || to < 96 { any } else { siblings };
+        if to >= 250 {
+            let set = limits_at(caps, &near);
+            self.log(format!("p{from}.transfer(to a pool of another tree)"));
+            let other = BudgetPool::builder().name("other").build();
+            let real = self.call(Reads::Never, || giver.transfer(&other, caps_of(&set)))?;
+            let refusal = Refusal::ForeignPool { pool: "other".to_owned() };
+            same!("transfer", self.answer(real), Err::<(), _>(refusal));
+            return Ok(());
+        }
+        let (to, taker) = among[usize::from(to) % among.len()].clone();
+        let set = self.model.both_capped(from, to, &limits_at(caps, &near), caps.raw[0]);
+        self.log(format!("p{from}.transfer(p{to}, {})", caps_of(&set)));
+        let reads = Reads::Moves(from, to);
+        let real = self.call(reads, || giver.transfer(&taker, caps_of(&set)))?;
+        same!("transfer", self.answer(real), self.model.transfer(from, to, &set));
+        Ok(())
+    }
+
+    pub(super) fn spec(&self, build: &Build, near: &Units) -> Spec {
+        let Build { carved, caps, deadline, window, keys, used, ceiling, on_drop } = build;
+        Spec {
+            carved: *carved,
+            caps: caps_near(caps, near),
+            ceilings: ceiling.map_or([None; LANES], |caps| limits_at(&caps, &[64; LANES])),
+            used: used.map(|used| Want::fact(&used, &[32; LANES])),
+            on_drop: on_drop.map(on_drop_of),
+            deadline: deadline_of(*deadline),
+            window: window_of(*window, self.now()),
+            memory: memory_of(*keys),
+        }
     }
 
     /// What a builder is told.
@@ -387,6 +493,15 @@ impl Both {
         builder = builder.name(name(id)).caps(caps_of(&spec.caps));
         if let Some(deadline) = spec.deadline {
             builder = builder.deadline(deadline);
+        }
+        if let Some(used) = spec.used {
+            builder = builder.used(used.amount());
+        }
+        if let Some(on_drop) = spec.on_drop {
+            builder = builder.on_drop(on_drop);
+        }
+        if spec.ceilings.iter().any(Option::is_some) {
+            builder = builder.ceiling(caps_of(&spec.ceilings));
         }
         if let Some((kind, period, start)) = spec.window {
             let window = match kind {
@@ -420,6 +535,7 @@ impl Both {
         let builder = self.equip(child, pool.child(), &spec);
         let (reads, starts) = match (spec.carved, &spec.window) {
             (true, Some(_)) => (Reads::Never, 0),
+            (true, None) if spec.tells_of_its_share() => (Reads::Never, 0),
             (true, None) => (Reads::Asks(parent), usize::from(spec.deadline.is_some())),
             (false, window) => {
                 (Reads::Never, usize::from(spec.deadline.is_some()) + usize::from(window.is_some()))
@@ -455,8 +571,8 @@ impl Both {
         }
     }
 
-    fn hold_step(&mut self, op: &Op, id: HoldId, mut hold: Reservation) -> Result<(), String> {
-        let held = without_in_flight(self.model.holds[&id].held);
+    fn hold_step(&mut self, op: &Op, id: HoldId, hold: Reservation) -> Result<(), String> {
+        let held = self.model.holds[&id].held;
         let pool = self.model.holds[&id].pool;
         let (asks, tells) = (Reads::Asks(pool), Reads::Tells(pool));
         let on = format!("hold {id} of p{pool}");
@@ -471,14 +587,22 @@ impl Both {
             Op::CommitOnDrop { .. } => {
                 self.log(format!("{on}: commit_on_drop()"));
                 let hold = self.call(tells, || hold.commit_on_drop())?;
-                self.model.hold(id).commit_on_drop = true;
+                self.model.hold(id).on_drop = on_drop_of(true);
                 self.holds.push((id, hold));
             }
-            Op::Commit { actual, .. } => {
-                let want = Want::fact(actual, &held);
+            Op::OnDrop { commit, .. } => {
+                let on_drop = on_drop_of(*commit);
+                self.log(format!("{on}: on_drop({on_drop:?})"));
+                let hold = self.call(tells, || hold.on_drop(on_drop))?;
+                self.model.hold(id).on_drop = on_drop;
+                self.holds.push((id, hold));
+            }
+            Op::Commit { total, .. } => {
+                let want = Want::fact(total, &self.model.holds[&id].so_far());
                 self.log(format!("{on}: commit({})", want.amount()));
                 let real = self.call(tells, || hold.commit(want.amount()))?;
                 same!("commit", booked(real, &want)?, self.model.commit(id, &want));
+                self.spent.clear();
             }
             Op::CommitAll { .. } => {
                 self.log(format!("{on}: commit_all()"));
@@ -486,15 +610,10 @@ impl Both {
                 let real = self.call(tells, || hold.commit_all())?;
                 same!("commit_all", booked(real, &all)?, self.model.commit(id, &all));
             }
-            Op::CommitTotal { total, .. } => {
-                let want = Want::fact(total, &plus(&held, &self.model.holds[&id].settled));
-                self.log(format!("{on}: commit_total({})", want.amount()));
-                let real = self.call(tells, || hold.commit_total(want.amount()))?;
-                same!("commit_total", booked(real, &want)?, self.model.commit_total(id, &want));
+            Op::TryCommit { total, take_back, .. } => {
+                self.try_commit(id, hold, total, *take_back)?
             }
-            Op::TryCommit { actual, take_back, .. } => {
-                self.try_commit(id, hold, actual, *take_back)?
-            }
+            Op::Merge { other, take_back, .. } => self.merge(id, hold, *other, *take_back)?,
             Op::Release { .. } => {
                 self.log(format!("{on}: release()"));
                 self.call(tells, || hold.release())?;
@@ -536,21 +655,23 @@ impl Both {
                 let real = self.call(asks, || hold.grow(want.amount()))?;
                 self.holds.push((id, hold));
                 let real = self.answer(real);
-                same!("grow", real, self.model.grow(id, &want.units()));
-                self.remember(pool, want, None, &real);
+                same!("grow", real, self.model.grow(id, &want.with_slots()));
+                if want.slots().is_none() {
+                    self.remember(pool, want, None, &real);
+                }
             }
             Op::Shrink { by, .. } => {
                 let want = Want::asked(by, &held);
                 self.log(format!("{on}: shrink({})", want.amount()));
                 let real = self.call(tells, || hold.shrink(want.amount()))?;
                 self.holds.push((id, hold));
-                same!("shrink", self.answer(real), self.model.shrink(id, &want.units()));
+                same!("shrink", self.answer(real), self.model.shrink(id, &want.with_slots()));
             }
             Op::Split { part, .. } => {
                 let want = Want::asked(part, &held);
                 self.log(format!("{on}: split({})", want.amount()));
                 let real = self.call(asks, || hold.split(want.amount()))?;
-                let model = self.model.split(id, &want.units());
+                let model = self.model.split(id, &want);
                 self.holds.push((id, hold));
                 self.made("split", real, model)?.ok();
             }
@@ -585,6 +706,9 @@ impl Both {
                 let want = Want::asked(amount, &near(beyond, &self.model));
                 let units = want.units();
                 let is_local = self.model.covers(id, &units);
+                if is_local && units != ZERO {
+                    self.meet("a lease spends from its share");
+                }
                 if !is_local && self.model.may_leave_some(self.now()) {
                     self.log(format!("p{pool}.snapshot()"));
                     let snapshot = View::from(&self.call(tells, || lease.pool().snapshot())?);
@@ -728,21 +852,64 @@ impl Both {
         Ok(())
     }
 
+    /// A hold takes over another: mostly of its own pool, if that has another.
+    fn merge(
+        &mut self,
+        id: HoldId,
+        hold: Reservation,
+        other: u8,
+        take_back: bool,
+    ) -> Result<(), String> {
+        let pool = self.model.holds[&id].pool;
+        let is_of_pool = |at: &usize| self.model.holds[&self.holds[*at].0].pool == pool;
+        let of_pool: Vec<usize> = (0..self.holds.len()).filter(is_of_pool).collect();
+        let any: Vec<usize> = (0..self.holds.len()).collect();
+        let among = if of_pool.is_empty() || other < 32 { any } else { of_pool };
+        let Some(at) = usize::from(other).checked_rem(among.len()) else {
+            self.holds.push((id, hold));
+            return Ok(());
+        };
+        let (second, ended) = self.holds.swap_remove(among[at]);
+        let then = if take_back { "take it back" } else { "drop the refusal" };
+        self.log(format!("hold {id} of p{pool}: merge(hold {second}), if refused {then}"));
+        let reads = match self.model.holds[&second].pool == pool {
+            true => Reads::Tells(pool),
+            false => Reads::Never,
+        };
+        let real = self.call(reads, || hold.merge(ended))?;
+        self.holds.push((id, hold));
+        let model = self.model.merge(id, second);
+        match real {
+            Ok(()) => same!("merge", Ok(()), model),
+            Err(refused) => {
+                same!("merge", Err(self.refusal(refused.error())), model);
+                match take_back {
+                    true => self.holds.push((second, refused.into_reservation())),
+                    false => self.drop_hold(second, refused.into_reservation())?,
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn try_commit(
         &mut self,
         id: HoldId,
         hold: Reservation,
-        actual: &Figures,
+        total: &Figures,
         take_back: bool,
     ) -> Result<(), String> {
-        let want = Want::asked(actual, &without_in_flight(self.model.holds[&id].held));
+        let want = Want::asked(total, &self.model.holds[&id].so_far());
         let then = if take_back { "take it back" } else { "drop the refusal" };
         let pool = self.model.holds[&id].pool;
         self.log(format!("hold {id} of p{pool}: try_commit({}), if refused {then}", want.amount()));
         let real = self.call(Reads::Tells(pool), || hold.try_commit(want.amount()))?;
         let model = self.model.try_commit(id, &want);
         match real {
-            Ok(receipt) => same!("try_commit", Ok(booked(receipt, &want)?), model),
+            Ok(receipt) => {
+                same!("try_commit", Ok(booked(receipt, &want)?), model);
+                self.spent.clear();
+            }
             Err(refused) => {
                 same!("try_commit", Err(self.refusal(refused.error())), model);
                 match take_back {

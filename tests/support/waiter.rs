@@ -35,6 +35,26 @@ impl Waiter {
         self.wait.as_mut().poll(&mut Context::from_waker(&waker))
     }
 
+    /// What it was granted, and was woken for.
+    #[allow(dead_code, reason = "not every test that waits asks so")]
+    pub fn granted(&mut self) -> Reservation {
+        self.resolved().expect("it is granted")
+    }
+
+    /// Why it was refused, which it was woken for.
+    #[allow(dead_code, reason = "not every test that waits asks so")]
+    pub fn refused(&mut self) -> BudgetError {
+        self.resolved().expect_err("it is refused")
+    }
+
+    fn resolved(&mut self) -> Result<Reservation, BudgetError> {
+        assert_eq!(self.wakes(), 1, "it was woken once");
+        match self.poll() {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => panic!("it still waits"),
+        }
+    }
+
     pub fn wakes(&self) -> usize {
         self.wakes.0.load(Ordering::SeqCst)
     }

@@ -217,13 +217,13 @@ fn reserve_for(others: usize) -> Loop {
 }
 
 fn renew() -> Loop {
-    let mut hold = capped().build().reserve_for(two(), HOUR).expect("there is plenty");
+    let hold = capped().build().reserve_for(two(), HOUR).expect("there is plenty");
     repeat(move || hold.renew(black_box(HOUR)).is_ok())
 }
 
 fn lease() -> Loop {
     let share = Amount::new().tokens(PLENTY).usd(Usd::from_nanos(PLENTY));
-    let mut lease = capped().build().lease(share).expect("all of it is free");
+    let mut lease = capped().build().lease(share);
     repeat(move || lease.record(two()).is_ok())
 }
 

@@ -1,14 +1,17 @@
-//! Leases. What is spent from a share is not seen by other threads; here is what is: that a refill,
-//! a settlement and a drop each *are* one transition, whoever asks, waits or closes meanwhile.
+//! Leases. Other threads do not see a spend from a share. The models are of what they see: that a
+//! first record, a refill, a settlement and a drop each *are* one transition, whoever asks, waits or
+//! closes meanwhile.
 
-use std::task::Poll;
-
-use super::waiting::{Waiter, waiting};
+use super::waiting::{FIRST_POLL, against_first_poll};
 use super::*;
 use crate::Lease;
 
-fn lease(pool: &BudgetPool, batch: u64) -> Lease {
-    pool.lease(tokens(batch)).unwrap()
+/// A lease whose share is its whole batch: its first record, of one token, has filled it.
+fn filled(pool: &BudgetPool, batch: u64) -> Lease {
+    let mut lease = pool.lease(tokens(batch));
+    lease.record(tokens(1)).unwrap();
+    assert_eq!(lease.remaining(), tokens(batch));
+    lease
 }
 
 /// Used, reserved.
@@ -16,17 +19,49 @@ fn balance(pool: &BudgetPool) -> (u64, u64) {
     used_and_reserved(&pool.snapshot())
 }
 
+/// P1, P4, P5: of two workers that start at once with a batch of the whole budget, each finds
+/// something. The first record of each spends and fills its share in one instant: the share of the
+/// later one is an eighth of what the earlier one has left.
+#[test]
+fn first_record_against_first_record() {
+    let [start, between, end] = [(0, 0), (1, 2), (2, 3)];
+    let outcomes = [
+        ((2, 1), start),
+        ((2, 1), between),
+        ((2, 1), end),
+        ((1, 2), start),
+        ((1, 2), between),
+        ((1, 2), end),
+    ];
+    explore(outcomes, move || {
+        let pool = pool(17);
+        let begin = |pool: &BudgetPool| {
+            let mut lease = pool.lease(tokens(17));
+            lease.record(tokens(1)).unwrap();
+            lease
+        };
+        let (first, second, seen) = both_watched(&pool, begin, begin, balance);
+
+        let left = |lease: &Lease| lease.remaining().units(Axis::Tokens);
+        let shares = (left(&first), left(&second));
+        assert_eq!(balance(&pool), end);
+        drop((first, second));
+        assert_eq!(balance(&pool), (2, 0));
+        (shares, seen)
+    });
+}
+
 /// P1, P4, P5: a lease that runs short settles, spends and refills in one instant, before a record
 /// on the pool or after it. The refill leaves for the record what it would have left had it come
 /// first, or the record is refused.
 #[test]
 fn refill_against_record() {
-    let [start, refilled, recorded, end] = [(0, 2), (3, 2), (17, 2), (20, 0)];
+    let [start, refilled, recorded, end] = [(1, 2), (4, 2), (18, 2), (21, 0)];
     let outcomes =
         [("lease", start), ("lease", refilled), ("both", start), ("both", recorded), ("both", end)];
     explore(outcomes, || {
-        let pool = pool(20);
-        let mut lease = lease(&pool, 2);
+        let pool = pool(21);
+        let mut lease = filled(&pool, 2);
         lease.record(tokens(1)).unwrap();
         let refill = move |_: &BudgetPool| {
             lease.record(tokens(2)).unwrap();
@@ -40,8 +75,8 @@ fn refill_against_record() {
         assert_eq!(left, tokens(if recorded.is_ok() { 0 } else { 2 }));
         drop(lease);
         let (used, reserved) = balance(&pool);
-        assert_eq!((used, reserved), (if recorded.is_ok() { 20 } else { 3 }, 0));
-        pool.record(tokens(20 - used)).unwrap();
+        assert_eq!((used, reserved), (if recorded.is_ok() { 21 } else { 4 }, 0));
+        pool.record(tokens(21 - used)).unwrap();
         (admitted, seen)
     });
 }
@@ -51,16 +86,17 @@ fn refill_against_record() {
 #[test]
 fn lease_against_lease() {
     explore([(1, 3), (2, 2), (3, 1)], || {
-        let pool = pool(4);
+        let pool = pool(11);
         let spend_all = |mut lease: Lease| {
             let spent = (0_u64..).take_while(|_| lease.record(tokens(1)).is_ok()).count();
             assert_eq!(lease.remaining(), tokens(0));
             spent
         };
-        let (first, second) = (lease(&pool, 1), lease(&pool, 1));
+        let (first, second) = (filled(&pool, 1), filled(&pool, 1));
+        pool.record(tokens(5)).unwrap();
         let spent = both(&pool, move |_| spend_all(first), |_| spend_all(second));
 
-        assert_eq!(balance(&pool), (4, 0));
+        assert_eq!(balance(&pool), (11, 0));
         spent
     });
 }
@@ -69,80 +105,45 @@ fn lease_against_lease() {
 /// that one asks before, between, or after.
 #[test]
 fn first_poll_against_drop() {
-    explore(
-        [
-            ("not asked", "at once"),
-            ("not asked", "woken"),
-            ("queued", "at once"),
-            ("queued", "woken"),
-        ],
-        || {
-            let pool = pool(10);
-            let mut lease = lease(&pool, 10);
-            lease.record(tokens(3)).unwrap();
-            let mut waiter = Waiter::new(&pool, 7);
-            let end = move |pool: &BudgetPool| {
-                let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
-                drop(lease);
-                before
-            };
-            let (before, first) = both(&pool, end, |_| waiter.poll());
+    explore(FIRST_POLL, || {
+        let pool = pool(17);
+        let mut lease = filled(&pool, 2);
+        lease.record(tokens(1)).unwrap();
+        pool.record(tokens(8)).unwrap();
+        let (seen, (), granted) = against_first_poll(&pool, 7, |_| drop(lease));
 
-            let (outcome, granted) = match first {
-                Poll::Ready(granted) => ("at once", granted),
-                Poll::Pending => ("woken", waiter.outcome()),
-            };
-            let granted = granted.unwrap();
-            assert_eq!((balance(&pool), granted.amount()), ((3, 7), tokens(7)));
-            drop(granted);
-            (before, outcome)
-        },
-    );
+        let granted = granted.unwrap();
+        assert_eq!((balance(&pool), granted.amount()), ((10, 7), tokens(7)));
+        drop(granted);
+        seen
+    });
 }
 
 /// P6: what a lease has spent can be waited for until the pool learns of it: then that is told,
 /// whoever is first.
 #[test]
 fn first_poll_against_settle() {
-    explore(
-        [
-            ("not asked", "at once"),
-            ("not asked", "woken"),
-            ("queued", "at once"),
-            ("queued", "woken"),
-        ],
-        || {
-            let pool = pool(10);
-            let mut lease = lease(&pool, 10);
-            lease.record(tokens(3)).unwrap();
-            let mut waiter = Waiter::new(&pool, 8);
-            let settle = |pool: &BudgetPool| {
-                let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
-                lease.settle();
-                (before, lease)
-            };
-            let ((before, lease), first) = both(&pool, settle, |_| waiter.poll());
+    explore(FIRST_POLL, || {
+        let pool = pool(17);
+        let mut lease = filled(&pool, 2);
+        lease.record(tokens(1)).unwrap();
+        let settle = |_: &BudgetPool| {
+            lease.settle();
+            lease
+        };
+        let (seen, lease, told) = against_first_poll(&pool, 16, settle);
 
-            let (outcome, told) = match first {
-                Poll::Ready(told) => ("at once", told),
-                Poll::Pending => ("woken", waiter.outcome()),
-            };
-            let told = told.unwrap_err();
-            assert!(
-                matches!(&told, BudgetError::Exceeded(refusal) if refusal.outlook() == Outlook::Never),
-                "{told}"
-            );
-            assert_eq!((balance(&pool), waiting(&pool), lease.remaining()), ((3, 7), 0, tokens(7)));
-            (before, outcome)
-        },
-    );
+        assert_eq!(exceeded(told), (14, Outlook::Never));
+        assert_eq!((balance(&pool), lease.remaining()), ((2, 1), tokens(1)));
+        seen
+    });
 }
 
 /// P2, P5: a close above reaches a lease at its refill: before it, the refill is refused as a
 /// whole, and only what was spent is booked. What is left can be spent after it.
 #[test]
 fn refill_against_close() {
-    let [start, refilled, settled] = [(0, 2), (4, 2), (1, 1)];
+    let [start, refilled, settled] = [(1, 2), (5, 2), (2, 1)];
     let outcomes = [
         ("refilled", (false, start)),
         ("refilled", (false, refilled)),
@@ -152,8 +153,8 @@ fn refill_against_close() {
         ("refused", (true, settled)),
     ];
     explore(outcomes, move || {
-        let parent = pool(20);
-        let mut lease = lease(&parent.child().build(), 2);
+        let parent = pool(23);
+        let mut lease = filled(&parent.child().build(), 2);
         lease.record(tokens(1)).unwrap();
         let refill = move |_: &BudgetPool| {
             let refill = lease.record(tokens(3));
@@ -167,10 +168,10 @@ fn refill_against_close() {
             both_watched(&parent, refill, BudgetPool::close, look);
 
         let (outcome, left, used) = match refill {
-            Ok(()) => ("refilled", 2, 4),
+            Ok(()) => ("refilled", 2, 5),
             Err(refusal) => {
                 assert_eq!(refusal, BudgetError::Closed { pool: "run".into() });
-                ("refused", 1, 1)
+                ("refused", 1, 2)
             }
         };
         assert_eq!((balance(&parent), lease.remaining()), ((used, left), tokens(left)));

@@ -14,7 +14,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may")]
 
+mod caps;
+mod handles;
 mod lease;
+mod settling;
 mod time;
 mod waiting;
 
@@ -106,15 +109,23 @@ fn used_and_reserved(snapshot: &Snapshot) -> (u64, u64) {
     (snapshot.tokens.used, snapshot.tokens.reserved)
 }
 
+/// What a refusal for capacity says is free, and what may come.
+fn exceeded<T: Debug>(outcome: Result<T, BudgetError>) -> (u64, Outlook) {
+    match outcome {
+        Err(BudgetError::Exceeded(refusal)) => (refusal.available().units(), refusal.outlook()),
+        other => panic!("{other:?}"),
+    }
+}
+
 /// How many pools there are, from this one down.
 fn pools(pool: &BudgetPool) -> usize {
     pool.snapshot_tree().len()
 }
 
 /// The one that was admitted.
-fn winner<T>(
-    (first, a): (&'static str, Result<T, BudgetError>),
-    (second, b): (&'static str, Result<T, BudgetError>),
+fn winner<A, B>(
+    (first, a): (&'static str, Result<A, BudgetError>),
+    (second, b): (&'static str, Result<B, BudgetError>),
 ) -> &'static str {
     match (a, b) {
         (Ok(_), Err(_)) => first,
@@ -228,10 +239,7 @@ fn record_against_release() {
         };
         let ((), outcome) = both(&pool, release, |pool| match pool.record(tokens(6)) {
             Ok(()) => (None, read.load(Relaxed)),
-            Err(BudgetError::Exceeded(refusal)) => {
-                (Some((refusal.available().units(), refusal.outlook())), read.load(Relaxed))
-            }
-            Err(other) => panic!("{other}"),
+            refused => (Some(exceeded(refused)), read.load(Relaxed)),
         });
 
         assert_eq!(
@@ -247,7 +255,7 @@ fn record_against_release() {
 fn grow_against_record() {
     explore([("grow", (0, 8)), ("record", (5, 4))], || {
         let pool = pool(10);
-        let mut hold = pool.reserve(tokens(4)).unwrap();
+        let hold = pool.reserve(tokens(4)).unwrap();
         let grow = move |_: &BudgetPool| {
             let grown = hold.grow(tokens(4));
             (grown, hold)
@@ -375,7 +383,7 @@ fn carved_add_against_shrink_and_split() {
     explore([("refused", 2), ("refused", 3), ("added", 6)], || {
         let parent = pool(12);
         let share = parent.child().tokens(2).carved().build().unwrap();
-        let mut hold = parent.reserve(tokens(8)).unwrap();
+        let hold = parent.reserve(tokens(8)).unwrap();
         let let_go = move |_: &BudgetPool| {
             hold.shrink(tokens(1)).unwrap();
             drop(hold.split(tokens(3)).unwrap());
@@ -384,80 +392,13 @@ fn carved_add_against_shrink_and_split() {
         let (hold, outcome) =
             both(&parent, let_go, |_| match share.raise_caps(Caps::new().tokens(4)) {
                 Ok(()) => ("added", share.snapshot().tokens.cap.unwrap()),
-                Err(BudgetError::Exceeded(refusal)) => ("refused", refusal.available().units()),
-                Err(other) => panic!("{other}"),
+                refused => ("refused", exceeded(refused).0),
             });
 
         let share_of = share.snapshot().tokens.cap.unwrap();
         assert_eq!(share_of, if outcome.0 == "added" { 6 } else { 2 });
         assert_eq!(hold.amount(), tokens(4));
         assert_eq!(parent.snapshot().tokens.reserved, 4 + share_of);
-        outcome
-    });
-}
-
-/// P3: the last handle of a pool goes while its reservation does: whichever is later frees it, and
-/// the pool above it that only it kept.
-#[test]
-fn last_handle_against_reservation() {
-    explore([(1, 3), (3, 1), (1, 1)], || {
-        let root = pool(10);
-        let leaf = root.child().build().child().build();
-        let hold = leaf.reserve(tokens(4)).unwrap();
-        let release = move |root: &BudgetPool| {
-            drop(hold);
-            pools(root)
-        };
-        let outcome = both(&root, release, move |root| {
-            drop(leaf);
-            pools(root)
-        });
-
-        assert_eq!((pools(&root), used_and_reserved(&root.snapshot())), (1, (0, 0)));
-        outcome
-    });
-}
-
-/// P3: the share of a carved pool comes back with the later of its last handle and its reservation.
-#[test]
-fn last_handle_of_carved_against_reservation() {
-    let (held, committed, end) = ((0, 6), (3, 3), (3, 0));
-    explore([(end, held), (end, committed), (end, end), (committed, end)], move || {
-        let parent = pool(10);
-        let share = parent.child().tokens(6).carved().build().unwrap();
-        let hold = share.reserve(tokens(4)).unwrap();
-        let commit = move |parent: &BudgetPool| {
-            hold.commit(tokens(3));
-            used_and_reserved(&parent.snapshot())
-        };
-        let outcome = both(&parent, commit, move |parent| {
-            drop(share);
-            used_and_reserved(&parent.snapshot())
-        });
-
-        assert_eq!((pools(&parent), used_and_reserved(&parent.snapshot())), (1, end));
-        outcome
-    });
-}
-
-/// P3: handles of a pool and of the one above it go at once: whichever is later frees what is left
-/// of the way up.
-#[test]
-fn last_handle_against_last_handle() {
-    explore([(2, 1), (1, 3), (1, 1)], || {
-        let root = pool(10);
-        let middle = root.child().build();
-        let leaf = middle.child().build();
-        let drop_leaf = move |root: &BudgetPool| {
-            drop(leaf);
-            pools(root)
-        };
-        let outcome = both(&root, drop_leaf, move |root| {
-            drop(middle);
-            pools(root)
-        });
-
-        assert_eq!(pools(&root), 1);
         outcome
     });
 }

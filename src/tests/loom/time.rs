@@ -9,9 +9,11 @@ use std::time::Instant;
 
 use loom::sync::atomic::AtomicU32;
 
-use super::waiting::{Task, Waiter, poll, waiting};
+use super::caps::{Siblings, tree_of};
+use super::handles::may_be_overtaken;
+use super::waiting::{FIRST_POLL, Task, Waiter, against_first_poll, poll, waiting};
 use super::*;
-use crate::{Receipt, Window};
+use crate::{Once, Receipt, Window};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -86,6 +88,10 @@ fn settled(receipt: &Receipt) -> u64 {
     receipt.settled().get(Axis::Tokens).unwrap().units()
 }
 
+fn credited(receipt: &Receipt) -> u64 {
+    receipt.credited().units(Axis::Tokens)
+}
+
 fn overage(receipt: &Receipt) -> u64 {
     receipt.overage().get(Axis::Tokens).unwrap().units()
 }
@@ -147,7 +153,7 @@ fn renew_against_expiry() {
     explore([("renewed", "refused"), ("expired", "admitted")], || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
-        let mut hold = pool.reserve_for(tokens(6), SECOND).unwrap();
+        let hold = pool.reserve_for(tokens(6), SECOND).unwrap();
         let renew = move |_: &BudgetPool| {
             let renewed = hold.renew(2 * SECOND);
             (renewed, hold)
@@ -168,6 +174,110 @@ fn renew_against_expiry() {
             if is_renewed { "renewed" } else { "expired" },
             if recorded.is_ok() { "admitted" } else { "refused" },
         )
+    });
+}
+
+/// P2, P3, P4: a hold whose time is short is merged into one that has none, and does not expire any
+/// more: what it had metered counts in the total of both. Or it is too late, and each is as it was.
+#[test]
+fn merge_against_expiry_of_other() {
+    explore([("merged", "refused"), ("expired", "admitted")], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(12).build();
+        let first = pool.reserve(tokens(4)).unwrap();
+        let other = pool.reserve_for(tokens(5), SECOND).unwrap();
+        other.record(tokens(2)).unwrap();
+        let merge = move |_: &BudgetPool| {
+            let merged = first.merge(other);
+            (merged, first)
+        };
+        let ((merged, first), recorded) = both(&pool, merge, |pool| {
+            clock.move_to(1);
+            pool.record(tokens(6))
+        });
+
+        let merged = match merged {
+            Ok(()) => {
+                assert_eq!((first.amount(), first.is_expired()), (tokens(7).in_flight(2), false));
+                assert_eq!(settled(&first.commit(tokens(5))), 3);
+                "merged"
+            }
+            Err(refused) => {
+                assert_eq!(refused.error(), &BudgetError::Expired { pool: "run".into() });
+                let other = refused.into_reservation();
+                assert_eq!((first.amount(), other.is_expired()), (tokens(4), true));
+                assert_eq!(settled(&first.commit(tokens(3))), 3);
+                drop(other);
+                "expired"
+            }
+        };
+        let recorded = if recorded.is_ok() { "admitted" } else { "refused" };
+        let spent = if recorded == "admitted" { 11 } else { 5 };
+        assert_eq!(balance(&pool), (spent, 0, spent));
+        (merged, recorded)
+    });
+}
+
+/// P3, P4: a hold is merged into one whose time is short, and expires with it: all of it then comes
+/// free at one instant. Or it is too late: it is still there, beside what has come free.
+#[test]
+fn merge_against_expiry_of_first() {
+    explore([("merged", 0), ("expired", 3)], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let first = pool.reserve_for(tokens(4), SECOND).unwrap();
+        let other = pool.reserve(tokens(3)).unwrap();
+        let merge = move |_: &BudgetPool| {
+            let merged = first.merge(other);
+            (merged, first)
+        };
+        let ((merged, first), ()) = both(&pool, merge, |pool| {
+            clock.move_to(1);
+            let (_, reserved, _) = balance(pool);
+            assert!([0, 3].contains(&reserved), "{reserved} of what has expired");
+        });
+
+        let reserved = balance(&pool).1;
+        assert!(first.is_expired());
+        let merged = match merged {
+            Ok(()) => "merged",
+            Err(refused) => {
+                assert_eq!(refused.error(), &BudgetError::Expired { pool: "run".into() });
+                assert_eq!(refused.into_reservation().amount(), tokens(3));
+                "expired"
+            }
+        };
+        let late = first.commit_all();
+        let all = if merged == "merged" { 7 } else { 4 };
+        assert_eq!((late.is_late(), settled(&late), balance(&pool)), (true, all, (all, 0, all)));
+        (merged, reserved)
+    });
+}
+
+/// P3, P4, P8: what a hold keeps from a transfer does so until its time is over.
+#[test]
+fn transfer_against_expiry() {
+    let (expired, moved) = ((8, 2, 0), (4, 6, 0));
+    explore([("refused", expired), ("moved", expired), ("moved", moved)], || {
+        let clock = BareClock::new();
+        let siblings = Siblings::below(clock.pool(10).build(), 8, 2);
+        let hold = siblings.a.reserve_for(tokens(6), SECOND).unwrap();
+        let (transferred, seen) = both(&siblings.parent, siblings.transfer(4), |parent| {
+            clock.move_to(1);
+            let [parent, a, b] = tree_of(parent);
+            assert_eq!(parent.tokens.reserved, 10);
+            (a.tokens.cap.unwrap(), b.tokens.cap.unwrap(), a.tokens.reserved)
+        });
+
+        assert!(hold.is_expired());
+        let outcome = match transferred {
+            Ok(()) => "moved",
+            refused => {
+                assert_eq!(exceeded(refused), (2, Outlook::AfterRelease));
+                "refused"
+            }
+        };
+        (outcome, seen)
     });
 }
 
@@ -234,6 +344,25 @@ fn commit_against_expiry_that_settles() {
 
         assert_eq!(balance(&pool), (8, 0, 8));
         (if receipt.is_late() { "late" } else { "in time" }, settled(&receipt), spent)
+    });
+}
+
+/// P2: the same with a bill of less: what the expiry settled too much is taken back by the commit.
+#[test]
+fn downward_commit_against_expiry_that_settles() {
+    explore([("in time", 4, 0, 4), ("late", 0, 2, 6), ("late", 0, 2, 4)], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let hold = pool.reserve_for(tokens(6), SECOND).unwrap().commit_on_drop();
+        let commit = move |_: &BudgetPool| hold.commit(tokens(4));
+        let (receipt, spent) = both(&pool, commit, |pool| {
+            clock.move_to(1);
+            balance(pool).2
+        });
+
+        assert_eq!(balance(&pool), (4, 0, 4));
+        let when = if receipt.is_late() { "late" } else { "in time" };
+        (when, settled(&receipt), credited(&receipt), spent)
     });
 }
 
@@ -344,18 +473,22 @@ fn look_against_record_in_window_below() {
     });
 }
 
-/// Two calls with one key are one spend, and both are told so.
+/// Two calls with one key are one spend, and each is told whether it was the one that spent.
 #[test]
 fn record_once_against_itself() {
-    explore([0, 4], || {
+    explore([("first", 0), ("first", 4), ("second", 0), ("second", 4)], || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
-        let record = |pool: &BudgetPool| pool.record_once("job", tokens(4));
+        let record = |pool: &BudgetPool| pool.record_once("job", tokens(4)).unwrap();
         let (a, b, seen) = both_watched(&pool, record, record, |pool| balance(pool).2);
 
-        assert_eq!((a, b), (Ok(()), Ok(())));
         assert_eq!((balance(&pool), pool.snapshot().admitted), ((4, 0, 4), 1));
-        seen
+        let spent = match (a, b) {
+            (Once::Now, Once::Before) => "first",
+            (Once::Before, Once::Now) => "second",
+            both => panic!("{both:?}"),
+        };
+        (spent, seen)
     });
 }
 
@@ -367,6 +500,78 @@ fn record_once_against_another_amount() {
         let pool = clock.pool(10).build();
         let first = |pool: &BudgetPool| pool.record_once("job", tokens(4));
         let second = |pool: &BudgetPool| pool.record_once("job", tokens(6));
+        let (a, b, seen) = both_watched(&pool, first, second, |pool| balance(pool).2);
+
+        let conflict = BudgetError::KeyConflict { pool: "run".into(), key: "job".into() };
+        assert_eq!(a.as_ref().err().or(b.as_ref().err()), Some(&conflict));
+        let winner = winner(("first", a), ("second", b));
+        assert_eq!(balance(&pool).2, if winner == "first" { 4 } else { 6 });
+        (winner, seen)
+    });
+}
+
+/// P2: a spend that is asked for and told of under one key is booked once, by whoever is first.
+#[test]
+fn debit_once_against_record_once() {
+    explore([("debit", 0), ("debit", 4), ("record", 0), ("record", 4)], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let debit = |pool: &BudgetPool| pool.debit_once("job", tokens(4)).unwrap();
+        let record = |pool: &BudgetPool| pool.record_once("job", tokens(4)).unwrap();
+        let (receipt, once, seen) = both_watched(&pool, debit, record, |pool| balance(pool).2);
+
+        assert_eq!(balance(&pool), (4, 0, 4));
+        let booked = match once {
+            Once::Now => "record",
+            Once::Before => "debit",
+        };
+        let told = if booked == "debit" { tokens(4) } else { Amount::new() };
+        assert_eq!(receipt.settled(), told);
+        (booked, seen)
+    });
+}
+
+/// P2: where it does not fit, the one that asks is refused, and not remembered; or it is told that
+/// it was booked, with the overage.
+#[test]
+fn debit_once_against_record_once_that_does_not_fit() {
+    let (start, booked) = ((0, 0), (3, 4));
+    let outcomes = [("refused", start), ("refused", booked), ("known", start), ("known", booked)];
+    explore(outcomes, || {
+        let clock = BareClock::new();
+        let pool = clock.pool(3).build();
+        let debit = |pool: &BudgetPool| pool.debit_once("job", tokens(4)).unwrap();
+        let record = |pool: &BudgetPool| pool.record_once("job", tokens(4));
+        let (receipt, asked, seen) = both_watched(&pool, debit, record, |pool| {
+            let (used, _, spent) = balance(pool);
+            (used, spent)
+        });
+
+        assert_eq!((settled(&receipt), overage(&receipt)), (4, 1));
+        assert_eq!(balance(&pool), (3, 0, 4));
+        let outcome = match asked {
+            Ok(once) => {
+                assert_eq!(once, Once::Before);
+                "known"
+            }
+            refused => {
+                assert_eq!(exceeded(refused), (3, Outlook::Never));
+                "refused"
+            }
+        };
+        (outcome, seen)
+    });
+}
+
+/// P2: of two amounts that are told under one key one is booked, and the other is told that it is
+/// not the same.
+#[test]
+fn debit_once_against_another_amount() {
+    explore([("first", 0), ("first", 4), ("second", 0), ("second", 6)], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(3).build();
+        let first = |pool: &BudgetPool| pool.debit_once("job", tokens(4));
+        let second = |pool: &BudgetPool| pool.debit_once("job", tokens(6));
         let (a, b, seen) = both_watched(&pool, first, second, |pool| balance(pool).2);
 
         let conflict = BudgetError::KeyConflict { pool: "run".into(), key: "job".into() };
@@ -481,72 +686,40 @@ fn last_hold_with_a_time_against_expiry() {
 /// pending and then woken.
 #[test]
 fn first_poll_against_expiry() {
-    explore(
-        [
-            ("not asked", "at once"),
-            ("not asked", "woken"),
-            ("queued", "at once"),
-            ("queued", "woken"),
-        ],
-        || {
-            let clock = BareClock::new();
-            let pool = clock.pool(10).build();
-            let hold = pool.reserve_for(tokens(10), SECOND).unwrap();
-            let mut waiter = Waiter::new(&pool, 6);
-            let expire = move |pool: &BudgetPool| {
-                let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
-                clock.move_to(1);
-                balance(pool);
-                before
-            };
-            let (before, first) = both(&pool, expire, |_| waiter.poll());
+    explore(FIRST_POLL, || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let hold = pool.reserve_for(tokens(10), SECOND).unwrap();
+        let expire = move |pool: &BudgetPool| {
+            clock.move_to(1);
+            balance(pool);
+        };
+        let (seen, (), granted) = against_first_poll(&pool, 6, expire);
 
-            let (outcome, granted) = match first {
-                Poll::Ready(granted) => ("at once", granted),
-                Poll::Pending => ("woken", waiter.outcome()),
-            };
-            assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
-            assert_eq!(granted.unwrap().amount(), tokens(6));
-            assert!(hold.commit(tokens(0)).is_late());
-            assert_eq!(balance(&pool), (0, 0, 0));
-            (before, outcome)
-        },
-    );
+        assert_eq!(granted.unwrap().amount(), tokens(6));
+        assert!(hold.commit(tokens(0)).is_late());
+        assert_eq!(balance(&pool), (0, 0, 0));
+        seen
+    });
 }
 
 /// P6: the same at the turn of a window.
 #[test]
 fn first_poll_against_turn() {
-    explore(
-        [
-            ("not asked", "at once"),
-            ("not asked", "woken"),
-            ("queued", "at once"),
-            ("queued", "woken"),
-        ],
-        || {
-            let clock = BareClock::new();
-            let pool = clock.pool(10).window(Window::fixed(SECOND)).build();
-            pool.record(tokens(10)).unwrap();
-            let mut waiter = Waiter::new(&pool, 6);
-            let turn = move |pool: &BudgetPool| {
-                let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
-                clock.move_to(1);
-                balance(pool);
-                before
-            };
-            let (before, first) = both(&pool, turn, |_| waiter.poll());
+    explore(FIRST_POLL, || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).window(Window::fixed(SECOND)).build();
+        pool.record(tokens(10)).unwrap();
+        let turn = move |pool: &BudgetPool| {
+            clock.move_to(1);
+            balance(pool);
+        };
+        let (seen, (), granted) = against_first_poll(&pool, 6, turn);
 
-            let (outcome, granted) = match first {
-                Poll::Ready(granted) => ("at once", granted),
-                Poll::Pending => ("woken", waiter.outcome()),
-            };
-            assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
-            assert_eq!(granted.unwrap().amount(), tokens(6));
-            assert_eq!(balance(&pool), (0, 0, 10));
-            (before, outcome)
-        },
-    );
+        assert_eq!(granted.unwrap().amount(), tokens(6));
+        assert_eq!(balance(&pool), (0, 0, 10));
+        seen
+    });
 }
 
 /// P6: a thread that waits for a hold to expire and for a period to end is woken by those who come
@@ -582,7 +755,7 @@ fn first_poll_against_renew() {
     explore([(vec![3, 3], 1), (vec![3, 1], 0)], || {
         let clock = BareClock::new();
         let (pool, alarms) = clock.pool_with_timer(clock.pool(10));
-        let mut hold = pool.reserve_for(tokens(10), 3 * SECOND).unwrap();
+        let hold = pool.reserve_for(tokens(10), 3 * SECOND).unwrap();
         let before = Waiter::queued(&pool, 6);
         hold.renew(SECOND).unwrap();
         hold.renew(3 * SECOND).unwrap();
@@ -612,7 +785,7 @@ fn poll_against_two_renews() {
     explore([(3, 1), (2, 1), (1, 0)], || {
         let clock = BareClock::new();
         let (pool, alarms) = clock.pool_with_timer(clock.pool(10));
-        let [mut a, mut b] = [5, 5].map(|held| pool.reserve_for(tokens(held), 3 * SECOND).unwrap());
+        let [a, b] = [5, 5].map(|held| pool.reserve_for(tokens(held), 3 * SECOND).unwrap());
         let Waiter { mut wait, task: old } = Waiter::queued(&pool, 6);
         assert_eq!(alarms(), [3]);
         let new = Task::new();
@@ -675,6 +848,7 @@ fn record_once_against_last_handle() {
             pools(parent)
         };
         let outcome = both(&parent, record, move |parent| {
+            may_be_overtaken(parent);
             drop(child);
             pools(parent)
         });

@@ -69,6 +69,34 @@ pub(super) fn waiting(pool: &BudgetPool) -> u64 {
     pool.snapshot().waiting
 }
 
+/// All that may come of a call against the first poll of a wait that it ends: whether the call
+/// finds it in line, and whether the poll tells the end of it. In line before, it may yet be told
+/// at once: between its asking and its leaving a waker.
+pub(super) const FIRST_POLL: [(&str, &str); 4] =
+    [("not asked", "at once"), ("not asked", "woken"), ("queued", "at once"), ("queued", "woken")];
+
+/// Makes a call against the first poll of a wait for so much, which is woken only if it was left
+/// pending. Returns how it came about, and what came of both.
+pub(super) fn against_first_poll<T: 'static>(
+    pool: &BudgetPool,
+    tokens: u64,
+    call: impl FnOnce(&BudgetPool) -> T + Send + 'static,
+) -> ((&'static str, &'static str), T, Result<Reservation, BudgetError>) {
+    let mut waiter = Waiter::new(pool, tokens);
+    let look_and_call = move |pool: &BudgetPool| {
+        let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
+        (before, call(pool))
+    };
+    let ((before, called), first) = both(pool, look_and_call, |_| waiter.poll());
+    let (told, outcome) = match first {
+        Poll::Ready(outcome) => ("at once", outcome),
+        Poll::Pending => ("woken", waiter.outcome()),
+    };
+    assert_eq!(waiter.task.wakes(), if told == "woken" { 1 } else { 0 });
+    assert_eq!(waiting(pool), 0);
+    ((before, told), called, outcome)
+}
+
 /// P3, P6: a wait is dropped while a release grants it. What it was granted, or would have been,
 /// the next one has.
 #[test]
@@ -178,68 +206,30 @@ fn blocking_against_release() {
 /// after it: in all three it has its grant, and is woken only if it was left pending.
 #[test]
 fn first_poll_against_release() {
-    explore(
-        [
-            ("not asked", "at once"),
-            ("not asked", "woken"),
-            ("queued", "at once"),
-            ("queued", "woken"),
-        ],
-        || {
-            let pool = pool(10);
-            let hold = pool.reserve(tokens(10)).unwrap();
-            let mut waiter = Waiter::new(&pool, 6);
-            let release = move |pool: &BudgetPool| {
-                let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
-                drop(hold);
-                before
-            };
-            let (before, first) = both(&pool, release, |_| waiter.poll());
+    explore(FIRST_POLL, || {
+        let pool = pool(10);
+        let hold = pool.reserve(tokens(10)).unwrap();
+        let (seen, (), granted) = against_first_poll(&pool, 6, |_| drop(hold));
 
-            let (outcome, granted) = match first {
-                Poll::Ready(granted) => ("at once", granted),
-                Poll::Pending => ("woken", waiter.outcome()),
-            };
-            assert_eq!(granted.unwrap().amount(), tokens(6));
-            assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
-            assert_eq!(used_and_reserved(&pool.snapshot()), (0, 0));
-            (before, outcome)
-        },
-    );
+        assert_eq!(granted.unwrap().amount(), tokens(6));
+        assert_eq!(used_and_reserved(&pool.snapshot()), (0, 0));
+        seen
+    });
 }
 
 /// P6: nor does a wait take its place in a pool that is being closed without being told.
 #[test]
 fn first_poll_against_close() {
-    explore(
-        [
-            ("not asked", "at once"),
-            ("not asked", "woken"),
-            ("queued", "at once"),
-            ("queued", "woken"),
-        ],
-        || {
-            let pool = pool(10);
-            let hold = pool.reserve(tokens(10)).unwrap();
-            let mut waiter = Waiter::new(&pool, 6);
-            let close = |pool: &BudgetPool| {
-                let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
-                pool.close();
-                before
-            };
-            let (before, first) = both(&pool, close, |_| waiter.poll());
+    explore(FIRST_POLL, || {
+        let pool = pool(10);
+        let hold = pool.reserve(tokens(10)).unwrap();
+        let (seen, (), told) = against_first_poll(&pool, 6, BudgetPool::close);
 
-            let (outcome, told) = match first {
-                Poll::Ready(told) => ("at once", told),
-                Poll::Pending => ("woken", waiter.outcome()),
-            };
-            assert_eq!(waiter.task.wakes(), if outcome == "woken" { 1 } else { 0 });
-            assert_eq!(told.unwrap_err(), BudgetError::Closed { pool: "run".into() });
-            assert_eq!((used_and_reserved(&pool.snapshot()), waiting(&pool)), ((0, 10), 0));
-            drop(hold);
-            (before, outcome)
-        },
-    );
+        assert_eq!(told.unwrap_err(), BudgetError::Closed { pool: "run".into() });
+        assert_eq!(used_and_reserved(&pool.snapshot()), (0, 10));
+        drop(hold);
+        seen
+    });
 }
 
 /// P6: a wait is granted while it is polled by another task: the poll sees it, or the other task is

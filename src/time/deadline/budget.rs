@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::time::clock::SharedClock;
-use crate::time::deadline::builder::{DeadlineBuilder, InvalidDeadline, nonzero};
+use crate::time::deadline::builder::DeadlineBuilder;
 use crate::time::deadline::call::Call;
 use crate::time::deadline::grpc::{self, ParseGrpcTimeoutError};
 use crate::time::deadline::rules::{DEFAULT_RULES, Rules};
@@ -43,7 +43,7 @@ use crate::types::error::DeadlineExceeded;
 /// assert_eq!(budget.timeout_for(Call::named("draft").reserve_for_next(Duration::from_secs(2)))?, Duration::from_millis(3_500));
 ///
 /// clock.advance(Duration::from_secs(6));
-/// assert_eq!(budget.timeout_for("draft").unwrap_err().to_string(), "deadline exceeded: 10s of 9.5s");
+/// assert_eq!(budget.timeout_for("draft").unwrap_err().to_string(), "deadline exceeded: 10s elapsed, budget 9.5s");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Clone)]
@@ -56,23 +56,22 @@ pub struct DeadlineBudget {
 }
 
 impl DeadlineBudget {
-    /// `total` from now on.
-    ///
-    /// # Errors
-    /// If `total` is zero.
+    /// `total` from now on. A total of zero is a budget that has expired: a request that comes too
+    /// late is no mistake of the service.
     ///
     /// ```
     /// use std::time::Duration;
     /// use budget_pool::DeadlineBudget;
     ///
-    /// let budget = DeadlineBudget::new(Duration::from_secs(30))?;
+    /// let budget = DeadlineBudget::new(Duration::from_secs(30));
     /// assert!(budget.remaining() <= Duration::from_secs(30));
-    /// assert!(DeadlineBudget::new(Duration::ZERO).is_err());
-    /// # Ok::<(), budget_pool::InvalidDeadline>(())
+    ///
+    /// let late = DeadlineBudget::new(Duration::ZERO).check().unwrap_err();
+    /// assert_eq!(late.to_string(), "deadline exceeded: no time from the start");
     /// ```
-    pub fn new(total: Duration) -> Result<DeadlineBudget, InvalidDeadline> {
-        nonzero(total)
-            .map(|total| DeadlineBudget::starting(Instant::now(), total, SharedClock::SYSTEM))
+    #[must_use]
+    pub fn new(total: Duration) -> DeadlineBudget {
+        DeadlineBudget::starting(Instant::now(), total, SharedClock::SYSTEM)
     }
 
     /// Until `deadline`: its total is what is left now. A deadline that has passed is a budget that
@@ -189,7 +188,7 @@ impl DeadlineBudget {
     /// clock.advance(Duration::from_millis(980));
     /// assert_eq!(budget.timeout_for("search")?, Duration::from_millis(100)); // the floor
     /// let error = budget.timeout_for(Call::named("search").strict()).unwrap_err();
-    /// assert_eq!(error.to_string(), "deadline exceeded: 100ms needed after 980ms of 1s");
+    /// assert_eq!(error.to_string(), "deadline exceeded: 100ms needed, 20ms remaining, budget 1s");
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn timeout_for<'a>(&self, call: impl Into<Call<'a>>) -> Result<Duration, DeadlineExceeded> {
@@ -235,24 +234,23 @@ impl DeadlineBudget {
 
     /// A budget for a part of the request: `total` from now on, but never longer than this one
     /// lasts. It has this one's clock, floor and named caps, without copying them. A child of
-    /// an expired budget has expired.
+    /// an expired budget has expired, and so has a child with a total of zero.
     ///
     /// Under an unbounded budget that holds a service's caps, each request is a child.
-    ///
-    /// # Errors
-    /// If `total` is zero.
     ///
     /// ```
     /// use std::time::Duration;
     /// use budget_pool::DeadlineBudget;
     ///
-    /// let request = DeadlineBudget::new(Duration::from_secs(10))?;
-    /// let lookup = request.child(Duration::from_secs(60))?;
+    /// let request = DeadlineBudget::new(Duration::from_secs(10));
+    /// let lookup = request.child(Duration::from_secs(60));
     /// assert_eq!(lookup.deadline(), request.deadline());
-    /// # Ok::<(), budget_pool::InvalidDeadline>(())
     /// ```
-    pub fn child(&self, total: Duration) -> Result<DeadlineBudget, InvalidDeadline> {
-        nonzero(total).map(|total| self.narrowed_to(total))
+    #[must_use]
+    pub fn child(&self, total: Duration) -> DeadlineBudget {
+        let now = self.now();
+        let deadline = [now.checked_add(total), self.deadline].into_iter().flatten().min();
+        DeadlineBudget { started: now, deadline, rules: self.rules.clone() }
     }
 
     /// What is left, as the value of a `grpc-timeout` header for the next process; `None`, so no
@@ -282,8 +280,7 @@ impl DeadlineBudget {
     }
 
     /// From the value of a `grpc-timeout` header, counted from now. A timeout of zero is a budget
-    /// that has expired, not an error: peers send it for a call that is already late. No header
-    /// at all is [`unbounded`](DeadlineBudget::unbounded).
+    /// that has expired: peers send it for a call that is already late. No header at all is [`unbounded`](DeadlineBudget::unbounded).
     ///
     /// # Errors
     /// If it is not one to eight ASCII digits and one of the units `H`, `M`, `S`, `m`, `u`, `n`.
@@ -314,7 +311,7 @@ impl DeadlineBudget {
         &self,
         header: &str,
     ) -> Result<DeadlineBudget, ParseGrpcTimeoutError> {
-        grpc::decode(header).map(|total| self.narrowed_to(total))
+        grpc::decode(header).map(|total| self.child(total))
     }
 
     /// `total` from `now` on, by the clock of the one who asks. A total of zero has expired.
@@ -340,13 +337,6 @@ impl DeadlineBudget {
     pub(crate) fn within(self, other: &DeadlineBudget) -> DeadlineBudget {
         let deadline = self.deadline.into_iter().chain(other.deadline).min();
         DeadlineBudget { deadline, ..self }
-    }
-
-    /// As [`child`](DeadlineBudget::child), but a total of zero has expired.
-    pub(crate) fn narrowed_to(&self, total: Duration) -> DeadlineBudget {
-        let now = self.now();
-        let deadline = [now.checked_add(total), self.deadline].into_iter().flatten().min();
-        DeadlineBudget { started: now, deadline, rules: self.rules.clone() }
     }
 
     #[inline]
@@ -459,7 +449,7 @@ mod tests {
         assert_eq!(budget.timeout_for(Call::new().reserve_for_next(ms(1))), Ok(MAX));
         assert_eq!(budget.timeout_for(Call::new().cap(ms(7))), Ok(ms(7)));
         assert_eq!((budget.split(1), budget.split(3), budget.split(0)), (MAX, MAX, ZERO));
-        assert_eq!(budget.child(ms(9)).unwrap().deadline(), Some(clock.now() + ms(9)));
+        assert_eq!(budget.child(ms(9)).deadline(), Some(clock.now() + ms(9)));
     }
 
     #[test]
@@ -474,13 +464,13 @@ mod tests {
             .unwrap();
         clock.advance(MAX);
         assert_eq!(budget.deadline(), None);
-        assert_eq!(budget.child(MAX).unwrap().deadline(), None);
+        assert_eq!(budget.child(MAX).deadline(), None);
         let call = Call::named("x").cap(MAX).min(MAX).reserve_for_next(MAX).strict();
         assert_eq!(budget.timeout_for(call), Ok(MAX));
-        assert_eq!(DeadlineBudget::new(MAX).unwrap().remaining(), MAX);
+        assert_eq!(DeadlineBudget::new(MAX).remaining(), MAX);
 
         let (_, budget) = one_second();
-        assert_eq!(budget.child(MAX).unwrap().remaining(), ms(1_000));
+        assert_eq!(budget.child(MAX).remaining(), ms(1_000));
         assert_eq!(budget.timeout_for(Call::new().min(MAX)), Ok(MAX));
         assert!(budget.timeout_for(Call::new().min(MAX).strict()).is_err());
         assert_eq!(budget.timeout_for(Call::new().cap(MAX).reserve_for_next(MAX)), Ok(ms(100)));
@@ -505,8 +495,8 @@ mod tests {
         let parent =
             builder.total(ms(1_000)).min_timeout(ms(10)).call_cap("a", ms(20)).build().unwrap();
         clock.advance(ms(400));
-        let short = parent.child(ms(100)).unwrap();
-        let long = parent.child(ms(601)).unwrap();
+        let short = parent.child(ms(100));
+        let long = parent.child(ms(601));
         assert_eq!((short.total(), short.elapsed()), (ms(100), ZERO));
         assert_eq!((long.total(), long.deadline()), (ms(600), parent.deadline()));
         assert_eq!(long.timeout_for("a"), Ok(ms(20)));
@@ -514,7 +504,7 @@ mod tests {
         assert_eq!(short.timeout_for("b"), Ok(ms(10)));
         assert!(Arc::ptr_eq(
             parent.rules.as_ref().unwrap(),
-            short.child(ms(1)).unwrap().rules.as_ref().unwrap()
+            short.child(ms(1)).rules.as_ref().unwrap()
         ));
         assert!(Arc::ptr_eq(
             parent.rules.as_ref().unwrap(),
@@ -522,7 +512,7 @@ mod tests {
         ));
 
         clock.advance(ms(600));
-        let late = parent.child(ms(50)).unwrap();
+        let late = parent.child(ms(50));
         assert!(late.is_expired());
         assert_eq!((late.total(), late.overrun()), (ZERO, ms(95)));
     }
@@ -558,7 +548,7 @@ mod tests {
             ("timeout_for", &|| budget.timeout_for("x").is_err()),
             ("strict", &|| budget.timeout_for(Call::new().strict()).is_err()),
             ("split", &|| budget.split(3).is_zero()),
-            ("child", &|| budget.child(ms(1)).unwrap().total().is_zero()),
+            ("child", &|| budget.child(ms(1)).total().is_zero()),
             ("to_grpc_timeout", &|| budget.to_grpc_timeout().unwrap() == "0n"),
         ];
         for seconds in [0, 9] {
@@ -584,8 +574,8 @@ mod tests {
         let budget = DeadlineBudget::builder().total(ms(10_000)).clock(clock).build().unwrap();
         offset.store(0, Ordering::Relaxed);
         assert_eq!((budget.remaining(), budget.elapsed()), (ms(10_000), ZERO));
-        assert_eq!(budget.child(ms(60_000)).unwrap().deadline(), budget.deadline());
-        assert_eq!(budget.child(ms(6_000)).unwrap().remaining(), ms(6_000));
+        assert_eq!(budget.child(ms(60_000)).deadline(), budget.deadline());
+        assert_eq!(budget.child(ms(6_000)).remaining(), ms(6_000));
     }
 
     #[test]
@@ -624,10 +614,8 @@ mod tests {
         fn a_child_never_outlives_its_parent((budget, _) in budget(), totals in prop::collection::vec(duration(), 1..4)) {
             let mut parent = budget;
             for total in totals {
-                let Ok(child) = parent.child(total) else {
-                    prop_assert!(total.is_zero());
-                    return Ok(());
-                };
+                let child = parent.child(total);
+                prop_assert!(!total.is_zero() || child.is_expired());
                 // Too long for an instant is unbounded.
                 prop_assert!(child.total() <= total || child.deadline().is_none());
                 prop_assert!(child.remaining() <= parent.remaining());

@@ -22,7 +22,8 @@ impl DeadlineBuilder {
         DeadlineBuilder { total: None, safety_margin: Duration::ZERO, rules: Rules::DEFAULT }
     }
 
-    /// The time there is, from [`build`](DeadlineBuilder::build) on.
+    /// The time there is, from [`build`](DeadlineBuilder::build) on. A total of zero is a budget
+    /// that has expired, whatever the safety margin.
     pub fn total(mut self, total: Duration) -> DeadlineBuilder {
         self.total = Some(total);
         self
@@ -66,7 +67,21 @@ impl DeadlineBuilder {
     /// Starts the time.
     ///
     /// # Errors
-    /// If the total is zero, or the safety margin leaves nothing of it.
+    /// [`MarginTooLarge`](InvalidDeadline::MarginTooLarge) if the safety margin leaves nothing of a
+    /// total that is not zero. The two settings contradict each other: every request would be late
+    /// from the start.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use budget_pool::DeadlineBudget;
+    ///
+    /// let margin = Duration::from_millis(500);
+    /// let build = |total| DeadlineBudget::builder().total(total).safety_margin(margin).build();
+    /// assert_eq!(build(Duration::from_secs(2))?.total(), Duration::from_millis(1_500));
+    /// assert!(build(Duration::ZERO)?.is_expired());
+    /// assert!(build(Duration::from_millis(500)).is_err());
+    /// # Ok::<(), budget_pool::InvalidDeadline>(())
+    /// ```
     pub fn build(self) -> Result<DeadlineBudget, InvalidDeadline> {
         let usable = self.usable()?;
         let started = self.rules.clock.now();
@@ -78,17 +93,15 @@ impl DeadlineBuilder {
     }
 
     fn usable(&self) -> Result<Option<Duration>, InvalidDeadline> {
-        let Some(total) = self.total.map(nonzero).transpose()? else { return Ok(None) };
-        let margin = self.safety_margin;
-        if margin >= total {
-            return Err(InvalidDeadline::MarginTooLarge { margin, total });
+        match (self.total, self.safety_margin) {
+            // Not a setting but a request that comes too late: there is nothing to take off.
+            (None | Some(Duration::ZERO), _) => Ok(self.total),
+            (Some(total), margin) if margin >= total => {
+                Err(InvalidDeadline::MarginTooLarge { margin, total })
+            }
+            (Some(total), margin) => Ok(Some(total - margin)),
         }
-        Ok(Some(total - margin))
     }
-}
-
-pub(super) fn nonzero(total: Duration) -> Result<Duration, InvalidDeadline> {
-    if total.is_zero() { Err(InvalidDeadline::ZeroTotal) } else { Ok(total) }
 }
 
 impl fmt::Debug for DeadlineBuilder {
@@ -102,13 +115,10 @@ impl fmt::Debug for DeadlineBuilder {
     }
 }
 
-/// Why a budget of time makes no sense.
+/// Why a budget of time makes no sense. No time at all does: a budget of zero has expired.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum InvalidDeadline {
-    /// There is no time at all.
-    #[error("the total of a deadline budget is zero")]
-    ZeroTotal,
     /// The safety margin leaves nothing.
     #[error("a safety margin of {margin:?} leaves nothing of a total of {total:?}")]
     #[non_exhaustive]
@@ -122,7 +132,10 @@ pub enum InvalidDeadline {
 
 #[cfg(all(test, not(any(budget_pool_loom, budget_pool_shuttle))))]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::time::deadline::call::Call;
     use crate::time::deadline::samples::{MAX, ZERO, manual, ms, refusal};
 
     #[test]
@@ -140,24 +153,51 @@ mod tests {
         let build = |total, margin| {
             DeadlineBudget::builder().total(total).safety_margin(margin).build().err()
         };
-        assert_eq!(build(ZERO, ZERO), Some(InvalidDeadline::ZeroTotal));
-        assert_eq!(build(ZERO, ms(1)), Some(InvalidDeadline::ZeroTotal));
-        assert_eq!(build(ms(5), ms(4)), None);
+        assert_eq!([build(ms(5), ms(4)), build(ZERO, ZERO), build(ZERO, MAX)], [None; 3]);
         for margin in [ms(5), ms(6), MAX] {
             assert_eq!(
                 build(ms(5), margin),
                 Some(InvalidDeadline::MarginTooLarge { margin, total: ms(5) })
             );
         }
-        assert_eq!(DeadlineBudget::new(ZERO).err(), Some(InvalidDeadline::ZeroTotal));
-        assert_eq!(DeadlineBudget::unbounded().child(ZERO).err(), Some(InvalidDeadline::ZeroTotal));
-
-        assert_eq!(
-            InvalidDeadline::ZeroTotal.to_string(),
-            "the total of a deadline budget is zero"
-        );
         let error = InvalidDeadline::MarginTooLarge { margin: ms(2_000), total: ms(500) };
         assert_eq!(error.to_string(), "a safety margin of 2s leaves nothing of a total of 500ms");
+    }
+
+    #[test]
+    fn no_time_at_all_is_an_expired_budget_whichever_way_it_is_made() {
+        let (clock, builder) = manual();
+        let of = |margin| builder.clone().total(ZERO).safety_margin(margin).build().unwrap();
+        let service = builder.clone().call_cap("none", ZERO).build().unwrap();
+        let zero_cap = service.timeout_for("none").unwrap();
+        for (made, budget) in [
+            ("new", DeadlineBudget::new(ZERO)),
+            ("at", DeadlineBudget::at(Instant::now())),
+            ("build", of(ZERO)),
+            ("build with a margin", of(MAX)),
+            ("child", service.child(ZERO)),
+            ("child of one that has expired", of(ZERO).child(ms(5))),
+            ("child of a cap of zero", service.child(zero_cap)),
+            ("header", DeadlineBudget::from_grpc_timeout("0n").unwrap()),
+            ("header under a parent", service.child_from_grpc_timeout("0H").unwrap()),
+        ] {
+            assert!(budget.is_expired(), "{made}");
+            assert_eq!((budget.total(), budget.remaining()), (ZERO, ZERO), "{made}");
+            assert_eq!(budget.to_grpc_timeout().as_deref(), Some("0n"), "{made}");
+            assert!(budget.child(MAX).is_expired(), "{made}");
+            let late = [
+                budget.check().unwrap_err(),
+                budget.timeout_for(Call::new().cap(ZERO)).unwrap_err(),
+            ];
+            for late in late {
+                assert_eq!(late.budget(), ZERO, "{made}");
+                assert_eq!(late.to_string(), "deadline exceeded: no time from the start", "{made}");
+            }
+        }
+        assert_eq!(of(ZERO).check(), Err(refusal(0, 0, 0)));
+        let budget = of(MAX);
+        clock.advance(ms(3));
+        assert_eq!((budget.elapsed(), budget.overrun()), (ms(3), ms(3)));
     }
 
     #[test]

@@ -56,8 +56,8 @@ prop_compose! {
         let (clock, builder) = manual();
         let builder = builder.min_timeout(min).call_cap("named", cap);
         let nano = Duration::from_nanos(1);
-        let (builder, fitting) = match total.map(|total| total.max(nano)) {
-            Some(total) => (builder.total(total), margin.min(total - nano)),
+        let (builder, fitting) = match total {
+            Some(total) => (builder.total(total), margin.min(total.saturating_sub(nano))),
             None => (builder, margin),
         };
         let budget = builder.safety_margin(fitting).build().unwrap();
