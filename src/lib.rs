@@ -231,7 +231,7 @@ pub use types::on_drop::OnDrop;
 pub use types::once::Once;
 pub use types::snapshot::{AxisSnapshot, Holder, Snapshot, TreeSnapshot};
 pub use types::usd::{ParseUsdError, TryFromF64Error, Usd};
-pub use wait::{Closed, Wait};
+pub use wait::{Closed, RecordWait, Wait};
 pub use weak::WeakPool;
 
 /// The README's example runs, too.

@@ -16,7 +16,7 @@ use crate::types::error::BudgetError;
 use crate::types::name::Name;
 use crate::types::once::Once;
 use crate::types::snapshot::{Holder, Snapshot, TreeSnapshot};
-use crate::wait::{Closed, Wait};
+use crate::wait::{Closed, RecordWait, Wait};
 use crate::weak::WeakPool;
 
 /// One budget shared by many tasks or threads.
@@ -212,6 +212,49 @@ impl BudgetPool {
     pub fn lease(&self, batch: Amount) -> Lease {
         let key = self.handle.enter(Engine::lease);
         Lease::new(self.clone(), key, batch)
+    }
+
+    /// [`record`](BudgetPool::record), in line: spends as soon as it is this call's turn and the
+    /// amount fits, as for a rate limit. It stands in the lines in which
+    /// [`reserve_wait`](BudgetPool::reserve_wait) does.
+    ///
+    /// Take this, and not a wait for a hold, where what is taken comes back by time: a hold does not
+    /// come back while it is held, so that three tasks that wait for holds at once may wait for
+    /// each other.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use budget_pool::{Amount, BudgetPool, Window};
+    ///
+    /// let rate = BudgetPool::builder()
+    ///     .requests(100)
+    ///     .window(Window::token_bucket(Duration::from_secs(1)))
+    ///     .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+    ///     .build();
+    /// for _call in 0..102 {
+    ///     rate.record_wait(Amount::new().requests(1)).await?; // the last two wait 10 ms each
+    /// }
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// # }).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As [`reserve_wait`](BudgetPool::reserve_wait).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, the future has spent nothing.
+    pub fn record_wait(&self, amount: Amount) -> RecordWait {
+        RecordWait::new(self.clone(), amount)
+    }
+
+    /// [`record_wait`](BudgetPool::record_wait), by parking the thread. Not for async code: it
+    /// blocks the executor.
+    ///
+    /// # Errors
+    /// As [`reserve_wait`](BudgetPool::reserve_wait).
+    pub fn record_blocking(&self, amount: Amount) -> Result<(), BudgetError> {
+        self.record_wait(amount).block()
     }
 
     /// Asks for a hold on the amount, and waits until it is granted: first come, first served among

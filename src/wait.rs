@@ -6,7 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use crate::engine::{ClosingKey, Place, WaitKey};
+use crate::engine::{ClosingKey, Grant, Place, Purpose, WaitKey};
 use crate::handle::Sleep;
 use crate::pool::BudgetPool;
 use crate::reservation::Reservation;
@@ -26,8 +26,20 @@ use crate::types::error::BudgetError;
 /// between. The waker is woken by the call that granted it, without the lock; one that panics is
 /// passed over.
 #[must_use = "a wait does nothing unless it is awaited"]
-pub struct Wait {
+pub struct Wait(Waiting);
+
+/// A spend to come, from [`BudgetPool::record_wait`].
+///
+/// It waits in the lines in which a [`Wait`] does, and is as cancel-safe: dropped before it is
+/// ready, it has spent nothing. From the grant until it is polled, what it is to spend is
+/// reserved; the poll that returns spends it.
+#[must_use = "a wait does nothing unless it is awaited"]
+pub struct RecordWait(Waiting);
+
+/// A place in line, whatever for.
+struct Waiting {
     pool: BudgetPool,
+    purpose: Purpose,
     state: State,
     /// When to look again, if not woken before.
     alarm: Option<Instant>,
@@ -65,19 +77,64 @@ enum State {
 
 impl Wait {
     pub(crate) fn new(pool: BudgetPool, amount: Amount) -> Wait {
-        Wait { pool, state: State::New(amount.held()), alarm: None, sleep: None }
+        Wait(Waiting::new(pool, amount.held(), Purpose::Hold))
+    }
+
+    /// Drives the wait by parking this thread.
+    pub(crate) fn block(self, timeout: Option<Duration>) -> Result<Reservation, BudgetError> {
+        self.0.block(timeout).map(Granted::into_reservation)
+    }
+}
+
+impl RecordWait {
+    pub(crate) fn new(pool: BudgetPool, amount: Amount) -> RecordWait {
+        RecordWait(Waiting::new(pool, *amount.quantities(), Purpose::Spend))
+    }
+
+    /// Drives the wait by parking this thread.
+    pub(crate) fn block(self) -> Result<(), BudgetError> {
+        self.0.block(None).map(drop)
+    }
+}
+
+/// What was granted, with its owner.
+enum Granted {
+    Hold(Reservation),
+    Spent,
+}
+
+impl Granted {
+    fn of(pool: &BudgetPool, grant: Grant) -> Granted {
+        match grant {
+            Grant::Hold(key) => Granted::Hold(Reservation::new(pool.clone(), key)),
+            Grant::Spent => Granted::Spent,
+        }
+    }
+
+    fn into_reservation(self) -> Reservation {
+        match self {
+            Granted::Hold(reservation) => reservation,
+            Granted::Spent => unreachable!("a hold was asked for"),
+        }
+    }
+}
+
+impl Waiting {
+    fn new(pool: BudgetPool, asked: Quantities, purpose: Purpose) -> Waiting {
+        Waiting { pool, purpose, state: State::New(asked), alarm: None, sleep: None }
     }
 
     /// Asks, or looks what became of having asked. If nothing has yet, `waker` is told.
-    fn poll_once(&mut self, waker: &Waker) -> Poll<Result<Reservation, BudgetError>> {
+    fn poll_once(&mut self, waker: &Waker) -> Poll<Result<Granted, BudgetError>> {
         let handle = self.pool.handle();
         if let State::New(asked) = self.state {
             // Ended, should the clock panic.
             self.state = State::Ended;
-            match handle.ask(|engine, at, now| engine.wait(at, asked, now)) {
+            let purpose = self.purpose;
+            match handle.ask(|engine, at, now| engine.wait(at, asked, purpose, now)) {
                 Ok(Place::InLine(place)) => self.state = State::Queued(place),
-                Ok(Place::Granted(hold)) => {
-                    return Poll::Ready(Ok(Reservation::new(self.pool.clone(), hold)));
+                Ok(Place::Granted(grant)) => {
+                    return Poll::Ready(Ok(Granted::of(&self.pool, grant)));
                 }
                 Err(refusal) => return Poll::Ready(Err(refusal)),
             }
@@ -90,7 +147,7 @@ impl Wait {
             self.state = State::Ended;
         }
         let sleep = self.sleep.take_if(|_| poll.is_ready());
-        let poll = poll.map_ok(|hold| Reservation::new(self.pool.clone(), hold));
+        let poll = poll.map_ok(|grant| Granted::of(&self.pool, grant));
         // Last: what is granted has its owner, should these panic. (Should the sleep do so only
         // when the wait is dropped, the compiler would forget what an `await` has in hand.)
         drop((old, sleep));
@@ -111,7 +168,7 @@ impl Wait {
     }
 
     /// Drives the wait by parking this thread.
-    pub(crate) fn block(mut self, timeout: Option<Duration>) -> Result<Reservation, BudgetError> {
+    fn block(mut self, timeout: Option<Duration>) -> Result<Granted, BudgetError> {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let waker = thread::unparker();
         loop {
@@ -132,17 +189,14 @@ impl Wait {
     }
 }
 
-impl Future for Wait {
-    type Output = Result<Reservation, BudgetError>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let poll = this.poll_once(context.waker());
-        if poll.is_ready() || matches!(this.state, State::Ended) || !this.has_overslept(context) {
+impl Waiting {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Granted, BudgetError>> {
+        let poll = self.poll_once(context.waker());
+        if poll.is_ready() || matches!(self.state, State::Ended) || !self.has_overslept(context) {
             return poll;
         }
-        let poll = this.poll_once(context.waker());
-        if poll.is_pending() && this.has_overslept(context) {
+        let poll = self.poll_once(context.waker());
+        if poll.is_pending() && self.has_overslept(context) {
             // The timer is early by the pool's clock, or another alarm is due already: come back.
             context.waker().wake_by_ref();
         }
@@ -150,7 +204,23 @@ impl Future for Wait {
     }
 }
 
-impl Drop for Wait {
+impl Future for Wait {
+    type Output = Result<Reservation, BudgetError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.get_mut().0.poll(context).map_ok(Granted::into_reservation)
+    }
+}
+
+impl Future for RecordWait {
+    type Output = Result<(), BudgetError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        self.get_mut().0.poll(context).map_ok(drop)
+    }
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
         if let State::Queued(place) = self.state {
             drop(self.pool.handle().enter(|engine, _| engine.cancel_wait(place)));
@@ -158,17 +228,29 @@ impl Drop for Wait {
     }
 }
 
-impl fmt::Debug for Wait {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Waiting {
+    fn debug(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
             State::New(_) => "new",
             State::Queued(_) => "queued",
             State::Ended => "ended",
         };
-        f.debug_struct("Wait")
+        f.debug_struct(name)
             .field("pool", &self.pool.name())
             .field("state", &state)
             .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Wait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.debug("Wait", f)
+    }
+}
+
+impl fmt::Debug for RecordWait {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.debug("RecordWait", f)
     }
 }
 

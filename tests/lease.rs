@@ -523,19 +523,20 @@ mod p6_fair_waiting {
     use super::*;
 
     #[test]
-    fn a_lease_takes_only_what_is_asked_while_others_wait() {
+    fn a_lease_takes_its_turn_beyond_its_share() {
         let pool = pool_of(100);
         let mut lease = filled(&pool, tokens(10));
         let hold = pool.reserve(tokens(40)).unwrap();
         let mut wait = queued(&pool, tokens(60));
-        lease.record(tokens(12)).unwrap();
+        let is_queued = |refused| matches!(refused, Err(BudgetError::Queued { .. }));
+        assert!(is_queued(lease.record(tokens(12))));
+        lease.record(tokens(10)).unwrap();
+        lease.settle();
+        assert_eq!((balance(&pool), lease.remaining()), ([11, 40, 0], tokens(0)));
+        assert!(is_queued(lease.record(tokens(1))));
+        assert!(is_queued(pool.lease(tokens(10)).record(tokens(1))));
+        lease.debit(tokens(2));
         assert_eq!((balance(&pool), lease.remaining()), ([13, 40, 0], tokens(0)));
-        lease.debit(tokens(1));
-        lease.record(tokens(1)).unwrap();
-        assert_eq!((balance(&pool), lease.remaining()), ([15, 40, 0], tokens(0)));
-        let mut new = pool.lease(tokens(10));
-        new.record(tokens(1)).unwrap();
-        assert_eq!((balance(&pool), new.remaining()), ([16, 40, 0], tokens(0)));
         drop(hold);
         granted(&mut wait).release();
         lease.record(tokens(1)).unwrap();
@@ -550,11 +551,11 @@ mod p6_fair_waiting {
         let mut apart = child.lease(Amount::new().requests(10));
         let _hold = root.reserve(tokens(50)).unwrap();
         let _wait = queued(&root, tokens(60));
-        contested.record(both(11, 1)).unwrap();
+        assert!(matches!(contested.record(both(11, 1)), Err(BudgetError::Queued { .. })));
+        contested.record(both(10, 1)).unwrap();
         assert_eq!(contested.remaining(), both(0, 9));
         let mut new = child.lease(both(10, 10));
-        new.record(both(1, 1)).unwrap();
-        assert_eq!(new.remaining(), both(0, 0));
+        assert!(matches!(new.record(both(1, 1)), Err(BudgetError::Queued { .. })));
         apart.record(Amount::new().requests(11)).unwrap();
         assert_eq!(apart.remaining(), Amount::new().requests(9), "an eighth of 78");
     }

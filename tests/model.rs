@@ -274,6 +274,8 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
     let of_waits = prop_oneof![
         8 => (at(), prop_oneof![amount(), part()], prop::bool::weighted(0.8))
             .prop_map(|(pool, amount, poll)| Op::Wait { pool, amount, poll }),
+        5 => (at(), prop_oneof![amount(), part()], prop::bool::weighted(0.8))
+            .prop_map(|(pool, amount, poll)| Op::WaitToSpend { pool, amount, poll }),
         7 => (at(), any::<bool>()).prop_map(|(wait, anew)| Op::Poll { wait, anew }),
         2 => at().prop_map(|wait| Op::DropWait { wait }),
         1 => at().prop_map(|pool| Op::Closed { pool }),
@@ -417,7 +419,16 @@ fn leases_are_those_of_the_model() {
 
 #[test]
 fn who_waits_is_who_waits_in_the_model() {
-    compare_many(Much::Waiting, &["queued", "granted after a wait", "refused after a wait"]);
+    compare_many(
+        Much::Waiting,
+        &[
+            "queued",
+            "granted after a wait",
+            "spent at once",
+            "spent after a wait",
+            "refused after a wait",
+        ],
+    );
 }
 
 #[test]

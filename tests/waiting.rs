@@ -47,7 +47,8 @@ fn p6_first_come_first_served_and_a_small_one_does_not_pass_a_large_one() {
     assert_eq!(pool.snapshot().waiting, 2);
     assert!(large.still_waits() && small.still_waits(), "40 are free, but the large one is first");
     assert_eq!(pool.reserve(tokens(1)).unwrap_err().to_string(), "others wait in `run`");
-    pool.record(tokens(1)).unwrap();
+    assert_eq!(pool.record(tokens(1)).unwrap_err().to_string(), "others wait in `run`");
+    pool.debit(tokens(1));
     drop(held);
     let large = large.granted();
     assert_eq!(small.granted().amount(), tokens(10));
@@ -130,9 +131,10 @@ fn p6_in_the_pool_that_is_called_all_stand_in_one_line() {
     assert!(blocked.still_waits() && behind.still_waits());
     // Below it they have a line of their own.
     pool.child().build().reserve(requests).unwrap().release();
-    // What belongs to calls that run does not wait, nor do facts.
-    pool.record(requests).unwrap();
-    pool.peek(requests).unwrap();
+    // A call for new work takes its turn. Accounting does not.
+    for refused in [pool.record(requests), pool.peek(requests)] {
+        assert!(matches!(refused, Err(BudgetError::Queued { .. })));
+    }
     pool.debit(requests);
 }
 
@@ -178,7 +180,7 @@ fn two_that_each_hold_half_wait_for_each_other_until_time_helps() {
     let halves = [(); 2].map(|()| pool.reserve(tokens(5)).unwrap());
     let mut waiters = [(); 2].map(|()| Waiter::queued(&pool, tokens(5)));
     clock.advance(Duration::from_secs(59));
-    pool.peek(tokens(0)).unwrap();
+    _ = pool.peek(tokens(0));
     assert!(waiters.iter_mut().all(Waiter::still_waits));
     clock.advance(Duration::from_secs(1));
     assert!(pool.peek(tokens(0)).is_err());
@@ -243,7 +245,7 @@ fn p6_one_that_waits_for_what_has_no_cap_waits_its_turn() {
     let mut first = Waiter::queued(&root, tokens(1));
     let mut second = Waiter::queued(&below, requests(1));
     drop(all);
-    below.record(Amount::new()).unwrap();
+    assert_eq!(queued_in(below.reserve(Amount::new())), "pool");
     assert!(first.still_waits() && second.still_waits());
     drop(held);
     drop((first.granted(), second.granted()));
@@ -504,7 +506,8 @@ fn p6_what_is_spent_below_tells_those_who_wait_above_and_beside() {
     let held = root.reserve(tokens(5)).unwrap();
     let mut told = [&root, &beside].map(|pool| Waiter::queued(pool, tokens(8)));
     let mut stays = Waiter::queued(&beside, tokens(7));
-    spends.record(tokens(3)).unwrap();
+    assert!(matches!(spends.record(tokens(3)), Err(BudgetError::Queued { .. })));
+    spends.debit(tokens(3));
     assert!(told.iter_mut().all(|waiter| waiter.refused().outlook() == Outlook::Never));
     assert!(stays.still_waits());
     drop(held);
@@ -741,7 +744,7 @@ fn p6_behind_those_who_leave_together_the_earlier_one_is_first() {
     let mut leaving = [Waiter::queued(&a, tokens(100)), Waiter::queued(&b, tokens(100))];
     let mut earlier = Waiter::queued(&b, tokens(5));
     let mut later = Waiter::queued(&a, tokens(5));
-    root.record(tokens(1)).unwrap();
+    root.debit(tokens(1));
     assert!(leaving.iter_mut().all(|waiter| waiter.refused().outlook() == Outlook::Never));
     // 9 are free: enough for one.
     assert_eq!(earlier.granted().amount(), tokens(5));
@@ -844,7 +847,7 @@ fn p6_a_record_below_a_carve_tells_those_whom_it_leaves_nothing() {
     let below = share.child().tokens(10).build();
     let _held = below.reserve(tokens(5)).unwrap();
     let mut waiter = Waiter::queued(&below, tokens(8));
-    below.record(tokens(5)).unwrap();
+    below.debit(tokens(5));
     assert_eq!(waiter.refused().outlook(), Outlook::Never);
 }
 
@@ -888,7 +891,7 @@ fn one_touch_tells_all_whose_deadlines_have_come_and_no_others() {
     let waiters = timed.each_ref().map(|pool| Waiter::queued(pool, tokens(10)));
     let mut behind = Waiter::queued(&timed[4], tokens(5));
     clock.advance(Duration::from_secs(3));
-    root.peek(tokens(0)).unwrap();
+    _ = root.peek(tokens(0));
     assert_eq!(waiters.each_ref().map(Waiter::wakes), [1, 1, 1, 1, 0]);
     assert_eq!(root.snapshot().waiting, 2);
     let [.., last] = waiters;
@@ -912,7 +915,7 @@ fn a_deadline_for_which_nobody_waits_any_more_concerns_nobody() {
     // It may have its place.
     let mut waiter = Waiter::queued(&root.child().build(), tokens(5));
     clock.advance(Duration::from_secs(1));
-    root.peek(tokens(0)).unwrap();
+    _ = root.peek(tokens(0));
     assert!(waiter.still_waits());
     drop(held);
     drop(waiter.granted());
@@ -1132,5 +1135,131 @@ mod runtimes {
             drop(held);
             assert_eq!(waiting.join().unwrap().unwrap(), tokens(10));
         });
+    }
+}
+
+/// Spends that wait their turn.
+mod spends {
+    use std::future::Future;
+    use std::pin::{Pin, pin};
+    use std::task::{Context, Poll, Waker};
+
+    use budget_pool::{RecordWait, Window};
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn poll(wait: Pin<&mut RecordWait>) -> Poll<Result<(), BudgetError>> {
+        wait.poll(&mut Context::from_waker(Waker::noop()))
+    }
+
+    /// A stream of small calls, each of which would fit, does not starve one that waits.
+    #[test]
+    fn p6_a_record_each_second_does_not_keep_a_waiter_from_a_bucket() {
+        let clock = ManualClock::new();
+        let window = Window::token_bucket(SECOND * 2);
+        let pool = BudgetPool::builder().requests(2).window(window).clock(clock.clone()).build();
+        let requests = |n| Amount::new().requests(n);
+        pool.record(requests(2)).unwrap();
+        let mut waiter = Waiter::queued(&pool, requests(2));
+        clock.advance(SECOND);
+        let refused = pool.record(requests(1)).unwrap_err();
+        assert_eq!(refused.to_string(), "others wait in `pool`");
+        assert_eq!(pool.record_once("key", requests(1)).unwrap_err(), refused);
+        assert_eq!(pool.record_and_snapshot(requests(1)).unwrap_err(), refused);
+        assert_eq!(pool.lease(requests(1)).record(requests(1)).unwrap_err(), refused);
+        assert_eq!(pool.peek(requests(1)).unwrap_err(), refused);
+        assert_eq!(pool.snapshot().refused, 4, "a look is not counted");
+        clock.advance(SECOND);
+        assert!(matches!(pool.record(requests(1)), Err(BudgetError::Exceeded(_))));
+        waiter.granted().commit_all();
+    }
+
+    #[test]
+    fn what_belongs_to_a_call_that_runs_passes_those_who_wait() {
+        let pool = pool_of(100);
+        let hold = pool.reserve(tokens(20)).unwrap();
+        let _other = pool.reserve(tokens(40)).unwrap();
+        let _waiter = Waiter::queued(&pool, tokens(60));
+        hold.record(tokens(25)).unwrap();
+        hold.grow(tokens(5)).unwrap();
+        drop(hold.split(tokens(1)).unwrap());
+        pool.debit(tokens(1));
+        assert!(matches!(pool.record(tokens(1)), Err(BudgetError::Queued { .. })));
+    }
+
+    #[test]
+    fn p6_a_spend_waits_in_line_and_is_spent_when_it_is_collected() {
+        let pool = pool_of(10);
+        let hold = pool.reserve(tokens(8)).unwrap();
+        let mut first = Waiter::queued(&pool, tokens(4));
+        let mut spend = pin!(pool.record_wait(tokens(5).in_flight(7)));
+        assert!(poll(spend.as_mut()).is_pending());
+        drop(hold);
+        // Nobody takes it in between, and nothing is spent yet.
+        let snapshot = pool.snapshot();
+        assert_eq!((snapshot.tokens.used, snapshot.tokens.reserved), (0, 9));
+        assert_eq!((snapshot.reservations, snapshot.in_flight.reserved), (1, 1));
+        assert_eq!(poll(spend.as_mut()), Poll::Ready(Ok(())));
+        assert!(poll(spend.as_mut()).is_pending(), "fused");
+        first.granted().release();
+        let snapshot = pool.snapshot();
+        assert_eq!((snapshot.tokens.used, snapshot.tokens.reserved), (5, 0));
+        assert_eq!((snapshot.admitted, snapshot.committed, snapshot.released), (3, 0, 2));
+        pool.check_invariants();
+    }
+
+    #[test]
+    fn p3_a_spend_that_is_given_up_has_spent_nothing() {
+        for is_granted in [false, true] {
+            let pool = pool_of(10);
+            let hold = pool.reserve(tokens(8)).unwrap();
+            let mut spend = Box::pin(pool.record_wait(tokens(5)));
+            assert!(poll(spend.as_mut()).is_pending());
+            let mut behind = Waiter::queued(&pool, tokens(9));
+            if is_granted {
+                drop(hold);
+                assert_eq!(pool.snapshot().tokens.reserved, 5);
+                drop(spend);
+            } else {
+                drop(spend);
+                drop(hold);
+            }
+            behind.granted().release();
+            let snapshot = pool.snapshot();
+            assert_eq!((snapshot.tokens.spent, snapshot.tokens.reserved), (0, 0));
+            assert_eq!((snapshot.waiting, snapshot.reservations), (0, 0));
+            pool.check_invariants();
+        }
+    }
+
+    #[test]
+    fn a_spend_that_fits_does_not_wait_and_one_that_never_will_is_refused() {
+        let pool = pool_of(10);
+        pool.record_blocking(tokens(4)).unwrap();
+        assert_eq!(poll(pin!(pool.record_wait(tokens(6)))), Poll::Ready(Ok(())));
+        let refused = pool.record_blocking(tokens(1)).unwrap_err();
+        assert_eq!(refused.outlook(), Outlook::Never);
+        assert_eq!(pool.snapshot().tokens.used, 10);
+    }
+
+    /// Three holds of 4 from 10 would wait for each other: what is held does not come back.
+    #[tokio::test(start_paused = true)]
+    async fn three_spends_of_four_from_a_bucket_of_ten_are_done_in_time() {
+        let pool = BudgetPool::builder()
+            .requests(10)
+            .window(Window::token_bucket(SECOND * 10))
+            .clock(|| tokio::time::Instant::now().into_std())
+            .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+            .build();
+        let four = || pool.record_wait(Amount::new().requests(4));
+        let start = tokio::time::Instant::now();
+        tokio::try_join!(four(), four(), four()).unwrap();
+        let took = start.elapsed();
+        assert!(took >= SECOND * 2 && took < SECOND * 3, "{took:?}");
+        let held = || pool.reserve_wait(Amount::new().requests(4));
+        let all = async { tokio::try_join!(held(), held(), held()) };
+        assert!(tokio::time::timeout(SECOND * 100, all).await.is_err(), "as the docs say");
     }
 }

@@ -100,10 +100,13 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
         let now = self.advance(at, amount.units(), now);
-        self.record_now(at, amount, now)
+        match self.must_queue(at, amount.units(), now) {
+            Some(refusal) => Err(refusal),
+            None => self.record_now(at, amount, now),
+        }
     }
 
-    /// [`record`](Engine::record), after time has been brought up.
+    /// [`record`](Engine::record), after time has been brought up, where nobody is passed.
     fn record_now(
         &mut self,
         at: NodeId,
@@ -129,6 +132,9 @@ impl Engine {
         let units = amount.quantities().units();
         let now = self.advance(at, units, Some(now)).expect("it is told the time");
         let Some(key) = self.new_key(at, key, amount, now)? else { return Ok(Once::Before) };
+        if let Some(refusal) = self.must_queue(at, units, Some(now)) {
+            return Err(refusal);
+        }
         if self.is_open(at, Some(now)) {
             self.make_room_for_key(at, now)?;
         }
@@ -203,6 +209,9 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
         let now = self.advance(at, amount.units(), now);
+        if let Some(refusal) = self.queued(at, amount.units(), now) {
+            return Err(refusal);
+        }
         let admitted = self.is_open(at, now) && self.nodes.fits(at, amount.units());
         if admitted { Ok(()) } else { Err(self.explain(at, amount.units(), now)) }
     }
@@ -315,8 +324,14 @@ impl Engine {
         asked: &Units,
         now: Option<Instant>,
     ) -> Option<BudgetError> {
-        let pool = self.queued_at(at, asked).filter(|_| self.is_open(at, now))?;
+        let refusal = self.queued(at, asked, now)?;
         self.count_refused(at);
+        Some(refusal)
+    }
+
+    /// That others wait, if the pool is open at all.
+    fn queued(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> Option<BudgetError> {
+        let pool = self.queued_at(at, asked).filter(|_| self.is_open(at, now))?;
         Some(BudgetError::Queued { pool: self.nodes[pool].name.clone() })
     }
 

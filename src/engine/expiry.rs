@@ -442,7 +442,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{End, Place, Refill, Spec};
+    use crate::engine::{End, Place, Purpose, Refill, Spec};
     use crate::types::axis::lane;
     use crate::types::on_drop::OnDrop;
     use crate::{Amount, Caps, Window};
@@ -503,7 +503,7 @@ mod tests {
         assert!(!engine.is_quiet(), "a hold may expire");
         engine.unschedule(hold);
         assert!(engine.is_quiet());
-        let place = engine.wait(NodeId::ROOT, one, None).unwrap();
+        let place = engine.wait(NodeId::ROOT, one, Purpose::Hold, None).unwrap();
         assert!(matches!(place, Place::InLine(_)) && !engine.is_quiet(), "a waiter is in line");
     }
 
@@ -539,7 +539,7 @@ mod tests {
         assert_eq!(left(&engine), 0);
         let (mut engine, at, expiry) = forgotten();
         let half = Quantities::NONE.with(lane::TOKENS, 500);
-        let place = engine.wait(at, half, Some(expiry - TTL)).unwrap();
+        let place = engine.wait(at, half, Purpose::Hold, Some(expiry - TTL)).unwrap();
         assert!(matches!(place, Place::InLine(_)));
         assert!(record(&mut engine, at, 0, expiry));
         assert_eq!((left(&engine), engine.queue.has_waiting()), (500, false));

@@ -21,6 +21,7 @@ use super::Engine;
 use super::admission::{Booked, Tally};
 use super::ledger::Take;
 use super::nodes::NodeId;
+use super::queue::Purpose;
 use crate::types::amount::Amount;
 use crate::types::axis::{AxisSet, NOTHING, Quantities, Units, lane};
 use crate::types::error::{BudgetError, Outlook};
@@ -221,9 +222,22 @@ impl Engine {
     }
 
     /// Makes a hold of what [`fits`](super::nodes::Nodes::fits).
-    pub(super) fn begin(&mut self, at: NodeId, held: Quantities) -> HoldKey {
-        self.nodes.hold(at, held.units(), Tally::Begun);
+    pub(super) fn begin(&mut self, at: NodeId, held: Quantities, purpose: Purpose) -> HoldKey {
+        // A spend is no reservation.
+        let tally = match purpose {
+            Purpose::Hold => Tally::Begun,
+            Purpose::Spend => Tally::Admitted,
+        };
+        self.nodes.hold(at, held.units(), tally);
         self.holds.insert(at, held, self.nodes[at].on_drop)
+    }
+
+    /// Ends what is held of a spend: it is spent, or goes back.
+    pub(super) fn end_spend(&mut self, key: HoldKey, is_spent: bool) {
+        let Hold { node, held, .. } = *self.holds.get(key);
+        self.holds.remove(key);
+        let spent = if is_spent { held } else { Quantities::NONE };
+        self.settle(node, &held, &spent, Tally::Fact);
     }
 
     #[inline(always)]

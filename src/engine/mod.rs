@@ -53,7 +53,7 @@ pub(crate) use admission::Booked;
 pub(crate) use hold::{End, HoldKey};
 pub(crate) use idempotency::Keys;
 pub(crate) use nodes::{Deadline, NodeId, Spec};
-pub(crate) use queue::{Place, WaitKey};
+pub(crate) use queue::{Grant, Place, Purpose, WaitKey};
 pub(crate) use refill::Refill;
 pub(crate) use watch::ClosingKey;
 

@@ -36,7 +36,7 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::Engine;
-use super::hold::HoldKey;
+use super::hold::{End, HoldKey};
 use super::nodes::{Asking, Node, NodeId, Way};
 use crate::types::axis::{AxisSet, Quantities, Units, each_lane};
 use crate::types::error::{BudgetError, Outlook};
@@ -99,6 +99,7 @@ struct Waiter {
     before: Option<WaitKey>,
     behind: Option<WaitKey>,
     outcome: Outcome,
+    purpose: Purpose,
     asked: Quantities,
     waker: Option<Waker>,
     /// When its owner will look again by itself, if ever.
@@ -120,10 +121,27 @@ impl Waiter {
     }
 }
 
+/// What a waiter waits for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A hold.
+    Hold,
+    /// A spend. It is held from the grant until its owner collects it, so that an owner who never
+    /// does has spent nothing.
+    Spend,
+}
+
+/// What a waiter was granted.
+#[derive(Debug)]
+pub(crate) enum Grant {
+    Hold(HoldKey),
+    Spent,
+}
+
 /// What a call finds that is ready to wait.
 #[derive(Debug)]
 pub(crate) enum Place {
-    Granted(HoldKey),
+    Granted(Grant),
     InLine(WaitKey),
 }
 
@@ -253,7 +271,13 @@ impl Queue {
     }
 
     /// Puts a waiter at the end of a line.
-    fn append(&mut self, line: &mut Line, home: NodeId, asked: Quantities) -> WaitKey {
+    fn append(
+        &mut self,
+        line: &mut Line,
+        home: NodeId,
+        asked: Quantities,
+        purpose: Purpose,
+    ) -> WaitKey {
         let waiter = Waiter {
             ticket: self.ticket(),
             home,
@@ -261,6 +285,7 @@ impl Queue {
             before: line.last,
             behind: None,
             outcome: Outcome::Waiting,
+            purpose,
             asked,
             waker: None,
             timeout: None,
@@ -309,11 +334,12 @@ impl Queue {
 
 /// Waiting, as its owner sees it.
 impl Engine {
-    /// Reserves now, or takes a ticket. Refused at once if it can never fit.
+    /// Reserves or spends now, or takes a ticket. Refused at once if it can never fit.
     pub(crate) fn wait(
         &mut self,
         at: NodeId,
         asked: Quantities,
+        purpose: Purpose,
         now: Option<Instant>,
     ) -> Result<Place, BudgetError> {
         let now = self.advance(at, asked.units(), now);
@@ -321,9 +347,10 @@ impl Engine {
             return self.refuse(at, asked.units(), now);
         }
         if self.queued_at(at, asked.units()).is_none() && self.nodes.fits(at, asked.units()) {
-            return Ok(Place::Granted(self.begin(at, asked)));
+            let hold = self.begin(at, asked, purpose);
+            return Ok(Place::Granted(self.collect(hold, purpose)));
         }
-        Ok(Place::InLine(self.enqueue(at, asked)))
+        Ok(Place::InLine(self.enqueue(at, asked, purpose)))
     }
 
     /// The first pool on the way up where others wait for what is asked here, too: the called one,
@@ -340,9 +367,9 @@ impl Engine {
         queued.map(|(id, ..)| id)
     }
 
-    fn enqueue(&mut self, home: NodeId, asked: Quantities) -> WaitKey {
+    fn enqueue(&mut self, home: NodeId, asked: Quantities, purpose: Purpose) -> WaitKey {
         let node = &mut self.nodes[home];
-        let key = self.queue.append(&mut node.line, home, asked);
+        let key = self.queue.append(&mut node.line, home, asked, purpose);
         if let Some(deadline) = node.deadline {
             self.queue.due.insert((deadline.at, home));
         }
@@ -363,7 +390,7 @@ impl Engine {
         key: WaitKey,
         waker: Waker,
         now: Option<Instant>,
-    ) -> (Poll<Result<HoldKey, BudgetError>>, Option<Waker>, Option<Instant>) {
+    ) -> (Poll<Result<Grant, BudgetError>>, Option<Waker>, Option<Instant>) {
         let Waiter { home, asked, .. } = *self.queue.get(key);
         self.advance(home, asked.units(), now);
         if self.queue.get(key).is_waiting() {
@@ -372,8 +399,9 @@ impl Engine {
             waiter.timeout = timeout;
             return (Poll::Pending, waiter.waker.replace(waker), timeout);
         }
-        let outcome = match self.queue.all.remove(key.slot()).outcome {
-            Outcome::Granted(hold) => Ok(hold),
+        let Waiter { outcome, purpose, .. } = self.queue.all.remove(key.slot());
+        let outcome = match outcome {
+            Outcome::Granted(hold) => Ok(self.collect(hold, purpose)),
             Outcome::Refused(refusal) => Err(*refusal),
             Outcome::Waiting => unreachable!("it was asked above"),
         };
@@ -391,9 +419,23 @@ impl Engine {
         if let Outcome::Granted(hold) = waiter.outcome {
             // It reads no clock: this happens at the latest instant seen.
             self.refill_to_latest(waiter.home);
-            self.end(hold, super::hold::End::Release, None);
+            match waiter.purpose {
+                Purpose::Hold => _ = self.end(hold, End::Release, None),
+                Purpose::Spend => self.end_spend(hold, false),
+            }
         }
         waiter.waker
+    }
+
+    /// Hands over what was granted: a spend is spent now.
+    fn collect(&mut self, hold: HoldKey, purpose: Purpose) -> Grant {
+        match purpose {
+            Purpose::Hold => Grant::Hold(hold),
+            Purpose::Spend => {
+                self.end_spend(hold, true);
+                Grant::Spent
+            }
+        }
     }
 
     /// What the transition leaves behind to be woken.
@@ -521,9 +563,9 @@ impl Engine {
 
     /// Hands the units over in the transition that freed them: nobody can take them in between.
     fn grant(&mut self, key: WaitKey) {
-        let Waiter { home, asked, .. } = *self.queue.get(key);
+        let Waiter { home, asked, purpose, .. } = *self.queue.get(key);
         self.unqueue(key);
-        let hold = self.begin(home, asked);
+        let hold = self.begin(home, asked, purpose);
         self.queue.resolve(key, Outcome::Granted(hold));
     }
 

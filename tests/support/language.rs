@@ -260,6 +260,12 @@ pub enum Op {
         amount: Figures,
         poll: bool,
     },
+    /// The same for a spend.
+    WaitToSpend {
+        pool: u8,
+        amount: Figures,
+        poll: bool,
+    },
     /// By the same waker as before, or by another.
     Poll {
         wait: u8,

@@ -39,15 +39,18 @@ use std::any::Any;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::future::Future;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Wake;
+use std::task::{Context, Poll, Wake};
 use std::time::{Duration, Instant};
 
-use budget_pool::{BudgetError, BudgetPool, Clock, Closed, Lease, ManualClock, Reservation, Wait};
+use budget_pool::{
+    BudgetError, BudgetPool, Clock, Closed, Lease, ManualClock, RecordWait, Reservation, Wait,
+};
 
 /// So many holds that expired may be reclaimed by any call.
 const A_FEW: usize = 2;
@@ -175,9 +178,27 @@ struct Refused {
 
 struct Waiter {
     id: WaitId,
-    wait: Pin<Box<Wait>>,
+    wait: AnyWait,
     /// Of its last poll.
     bell: Option<Arc<Bell>>,
+}
+
+/// For a hold, or for a spend.
+enum AnyWait {
+    Hold(Pin<Box<Wait>>),
+    Spend(Pin<Box<RecordWait>>),
+}
+
+impl AnyWait {
+    fn poll(
+        &mut self,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<Option<Reservation>, BudgetError>> {
+        match self {
+            AnyWait::Hold(wait) => wait.as_mut().poll(context).map_ok(Some),
+            AnyWait::Spend(wait) => wait.as_mut().poll(context).map_ok(|()| None),
+        }
+    }
 }
 
 /// One that waits for a pool to be closed.

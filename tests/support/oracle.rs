@@ -236,6 +236,8 @@ pub(super) struct Hold {
     pub(super) on_drop: OnDrop,
     pub(super) expiry: Option<Nanos>,
     is_live: bool,
+    /// Held from the grant of a spend until it is collected: no reservation.
+    is_spend: bool,
     /// What its expiry settled. The debits that come late are the first part of it.
     foreseen: Units,
 }
@@ -243,7 +245,17 @@ pub(super) struct Hold {
 impl Hold {
     fn new(pool: PoolId, held: Units, on_drop: OnDrop) -> Hold {
         let (metered, foreseen, label, expiry) = (ZERO, ZERO, None, None);
-        Hold { pool, held, metered, label, on_drop, expiry, is_live: true, foreseen }
+        Hold {
+            pool,
+            held,
+            metered,
+            label,
+            on_drop,
+            expiry,
+            is_live: true,
+            is_spend: false,
+            foreseen,
+        }
     }
 
     pub(super) fn is_live(&self) -> bool {
@@ -252,7 +264,7 @@ impl Hold {
 
     /// A hold does not name one in flight: whoever reserves its amount again gets one anyway.
     fn seen(&self) -> HeldView {
-        let slots = Some(self.held[IN_FLIGHT]).filter(|slots| *slots != 1);
+        let slots = Some(self.held[IN_FLIGHT]).filter(|slots| *slots != 1 && !self.is_spend);
         (without_in_flight(self.held), slots)
     }
 
@@ -673,7 +685,7 @@ impl Model {
     }
 
     /// The same, for what must not jump the queue (P6).
-    fn ask_in_turn(&self, at: PoolId, units: &Units) -> Result<(), Refusal> {
+    pub(super) fn ask_in_turn(&self, at: PoolId, units: &Units) -> Result<(), Refusal> {
         self.open(at)?;
         self.in_time(at)?;
         self.in_turn(at, units)?;
@@ -1053,7 +1065,7 @@ impl Model {
     }
 
     pub(super) fn record(&mut self, at: PoolId, units: &Units) -> Result<(), Refusal> {
-        let answer = self.ask(at, units);
+        let answer = self.ask_in_turn(at, units);
         self.counted(at, answer)?;
         assert_eq!(self.debit(at, units).overage, ZERO, "what was admitted fits");
         Ok(())
@@ -1115,6 +1127,7 @@ impl Model {
         }
         self.open(at)
             .and_then(|()| self.in_time(at))
+            .and_then(|()| self.in_turn(at, &amount.units()))
             .or_else(|refusal| self.counted(at, Err(refusal)))?;
         if !self.has_room_for_a_key(at) {
             let (pool, deadline) = (&self.pools[&at], self.deadline(at));
@@ -1171,10 +1184,25 @@ impl Model {
         self.insert(Hold::new(at, held, on_drop))
     }
 
+    /// What is to be spent, as soon as its owner collects it.
+    pub(super) fn begin_spend(&mut self, at: PoolId, held: Units) -> HoldId {
+        self.insert(Hold { is_spend: true, ..Hold::new(at, held, OnDrop::Release) })
+    }
+
+    /// It is spent, or given back.
+    pub(super) fn end_spend(&mut self, id: HoldId, is_spent: bool) {
+        let Hold { pool, held, .. } = self.holds[&id];
+        let spent = if is_spent { held } else { ZERO };
+        self.book(pool, &held, &spent, |model| {
+            model.holds.remove(&id);
+        });
+        self.settle();
+    }
+
     fn insert(&mut self, hold: Hold) -> HoldId {
         let id = self.made;
         self.made += 1;
-        for pool in self.path(hold.pool) {
+        for pool in self.path(hold.pool).into_iter().filter(|_| !hold.is_spend) {
             self.pool(pool).begun += 1;
         }
         self.holds.insert(id, hold);
@@ -1711,7 +1739,7 @@ impl Model {
         }
         self.settle_lease(id);
         let pool = self.leases[&id].pool;
-        let answer = self.ask(pool, &self.beyond_lease(id, units));
+        let answer = self.ask_in_turn(pool, &self.beyond_lease(id, units));
         self.counted(pool, answer)?;
         assert_eq!(self.spend_beyond(id, units).overage, ZERO, "what was admitted fits");
         let free = self.least_free(pool);
@@ -1761,7 +1789,7 @@ impl Model {
         let below = self
             .holds
             .values()
-            .filter(|hold| hold.is_live() && self.is_below(hold.pool, id))
+            .filter(|hold| hold.is_live() && !hold.is_spend && self.is_below(hold.pool, id))
             .count() as u64;
         let axis = |axis: usize| AxisView {
             cap: pool.caps[axis].map(|_| cap[axis]),

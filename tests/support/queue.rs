@@ -45,6 +45,8 @@ struct Wait {
     home: PoolId,
     /// With what it has in flight.
     asked: Units,
+    /// Whether it waits to spend, and not for a hold.
+    is_spend: bool,
     /// Whether only a higher cap could meet it when it came.
     needs_funds: bool,
     state: State,
@@ -73,22 +75,29 @@ impl Wait {
 /// The calls of a wait.
 impl Model {
     /// It keeps its pool, and asks when it is polled.
-    pub(super) fn wait(&mut self, home: PoolId, asked: &Units) -> WaitId {
+    pub(super) fn wait(&mut self, home: PoolId, asked: &Units, is_spend: bool) -> WaitId {
         let id = self.waits.made;
         self.waits.made += 1;
-        let wait = Wait { home, asked: *asked, needs_funds: false, state: State::New };
+        let wait = Wait { home, asked: *asked, is_spend, needs_funds: false, state: State::New };
         self.waits.all.insert(id, wait);
         self.pool(home).handles += 1;
         id
     }
 
-    /// What became of it, if it has ended: that is told once.
-    pub(super) fn poll(&mut self, id: WaitId) -> Option<Result<HoldId, Refusal>> {
+    /// What became of it, if it has ended: that is told once. A spend is spent by that.
+    pub(super) fn poll(&mut self, id: WaitId) -> Option<Result<Option<HoldId>, Refusal>> {
         if self.is_new(id) {
             self.enter(id);
         }
         let State::Ended(outcome) = self.waits.all[&id].state.clone() else { return None };
         let wait = self.waits.all.remove(&id).expect("it was just there");
+        let outcome = outcome.map(|hold| match wait.is_spend {
+            true => {
+                self.end_spend(hold, true);
+                None
+            }
+            false => Some(hold),
+        });
         self.drop_handle(wait.home);
         Some(outcome)
     }
@@ -117,7 +126,10 @@ impl Model {
         let wait = self.waits.all.remove(&id).expect("a wait");
         if let State::Ended(Ok(granted)) = wait.state {
             self.turn(self.now, &self.path(wait.home));
-            self.release(granted);
+            match wait.is_spend {
+                true => self.end_spend(granted, false),
+                false => self.release(granted),
+            }
         }
         self.serve();
         self.drop_handle(wait.home);
@@ -248,7 +260,10 @@ impl Model {
                     if self.waits.all[&id].needs_funds {
                         self.meet("a wait is funded");
                     }
-                    let hold = self.begin(home, asked);
+                    let hold = match self.waits.all[&id].is_spend {
+                        true => self.begin_spend(home, asked),
+                        false => self.begin(home, asked),
+                    };
                     self.set(id, State::Ended(Ok(hold)));
                 }
             }

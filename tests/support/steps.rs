@@ -1,5 +1,7 @@
 //! What each operation does: the real call, and the same of the model.
 
+use std::future::{Future, pending};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
@@ -14,7 +16,7 @@ use super::oracle::{
     HoldId, Keyed, Kind, LeaseId, Model, Nanos, PoolId, Reads, Refusal, Spec, When, key_name,
 };
 use super::seen::{View, booked, unnamed};
-use super::{Bell, Both, Closing, END, PAST, Refused, Waiter, heard, name};
+use super::{AnyWait, Bell, Both, Closing, END, PAST, Refused, Waiter, heard, name};
 
 const LABELS: [&str; 3] = ["draft", "review", "answer"];
 const MOST_POOLS: usize = 10;
@@ -64,6 +66,7 @@ impl Both {
             | Op::Close { pool }
             | Op::Lease { pool, .. }
             | Op::Wait { pool, .. }
+            | Op::WaitToSpend { pool, .. }
             | Op::Closed { pool } => {
                 if let Some((id, pool)) = self.pool(pool) {
                     self.pool_step(op, id, pool)?;
@@ -193,7 +196,7 @@ impl Both {
         self.log(format!("p{id}.peek({})", want.amount()));
         let real = self.call(Reads::Asks(id), || pool.peek(want.amount()))?;
         let real = self.answer(real);
-        same!("check", real, self.model.ask(id, &want.units()));
+        same!("check", real, self.model.ask_in_turn(id, &want.units()));
         Ok(real)
     }
 
@@ -403,16 +406,22 @@ impl Both {
                     self.leases.push((self.model.lease(id, &want.units()), real));
                 }
             }
-            Op::Wait { ref amount, poll, .. } => {
+            Op::Wait { ref amount, poll, .. } | Op::WaitToSpend { ref amount, poll, .. } => {
+                let is_spend = matches!(op, Op::WaitToSpend { .. });
                 if self.waiters.len() < MOST_WAITS && !self.model.may_wait_in_vain(id) {
                     let want = Want::asked(amount, &self.model.at_best(id));
-                    let wait = self.model.wait(id, &want.held());
-                    self.log(format!("wait {wait} = p{id}.reserve_wait({})", want.amount()));
-                    let waiter = Waiter {
-                        id: wait,
-                        wait: Box::pin(pool.reserve_wait(want.amount())),
-                        bell: None,
+                    let asked = if is_spend { want.units() } else { want.held() };
+                    let id_of_wait = self.model.wait(id, &asked, is_spend);
+                    let (call, wait) = match is_spend {
+                        true => {
+                            ("record", AnyWait::Spend(Box::pin(pool.record_wait(want.amount()))))
+                        }
+                        false => {
+                            ("reserve", AnyWait::Hold(Box::pin(pool.reserve_wait(want.amount()))))
+                        }
                     };
+                    self.log(format!("wait {id_of_wait} = p{id}.{call}_wait({})", want.amount()));
+                    let waiter = Waiter { id: id_of_wait, wait, bell: None };
                     drop(pool);
                     match poll {
                         true => self.poll(waiter, true)?,
@@ -518,13 +527,15 @@ impl Both {
     }
 
     pub(super) fn root(&mut self, spec: Spec) {
+        // Its waits are polled by hand.
+        let by_hand = |_| -> Pin<Box<dyn Future<Output = ()> + Send>> { Box::pin(pending()) };
         let (time, counter) = (self.clock.clone(), Arc::clone(&self.reads));
         let read = move || {
             counter.fetch_add(1, Ordering::Relaxed);
             time.now()
         };
         self.log(format!("p0 = {spec:?}"));
-        let pool = self.equip(0, BudgetPool::builder().clock(read), &spec).build();
+        let pool = self.equip(0, BudgetPool::builder().clock(read).timer(by_hand), &spec).build();
         let id = self.model.build(None, &spec, self.now()).expect("a root is not refused");
         self.pools.push((id, pool));
     }
@@ -781,8 +792,7 @@ impl Both {
         let looks = usize::from(self.model.is_new(id) && self.model.reads(asks) != Some(false));
         let (was_new, was_timed) = (self.model.is_new(id), self.model.is_timed());
         let waker = Waker::from(Arc::clone(&bell));
-        let real =
-            self.call_of(0..=looks, asks, || wait.as_mut().poll(&mut Context::from_waker(&waker)))?;
+        let real = self.call_of(0..=looks, asks, || wait.poll(&mut Context::from_waker(&waker)))?;
         drop(waker);
 
         // This very poll may have reminded it.
@@ -805,16 +815,21 @@ impl Both {
                 self.waiters.push(Waiter { id, wait, bell: Some(bell) });
                 return Ok(());
             }
-            (Poll::Ready(Ok(reservation)), Some(Ok(hold))) => {
+            (Poll::Ready(Ok(Some(reservation))), Some(Ok(Some(hold)))) => {
                 self.meet(if was_new { "granted at once" } else { "granted after a wait" });
                 self.holds.push((hold, reservation));
+            }
+            (Poll::Ready(Ok(None)), Some(Ok(None))) => {
+                self.meet(if was_new { "spent at once" } else { "spent after a wait" });
             }
             (Poll::Ready(real), model) => {
                 self.meet(if was_new { "refused at once" } else { "refused after a wait" });
                 let real = self.answer(real).map(drop);
                 same!("a wait", Some(real), model.map(|model| model.map(drop)));
             }
-            (Poll::Pending, model) => same!("a wait", None::<Result<HoldId, Refusal>>, model),
+            (Poll::Pending, model) => {
+                same!("a wait", None::<Result<Option<HoldId>, Refusal>>, model)
+            }
         }
         self.call(Reads::Never, || drop(wait))?;
         same!("wakes of one that has ended", heard(&bell), (is_kept.into(), false));
