@@ -288,10 +288,14 @@ impl PoolBuilder<Root> {
     }
 
     /// How async waits of this pool, and of all that will be below it, sleep: an instant of the
-    /// pool's clock in, a sleep of the caller's runtime until then out. Without it a wait that
-    /// only time can end is served or told at the next call on the pool, and so are those
-    /// behind it. Blocking waits need none. It is called by the poll that has to wait, without
-    /// the lock; should it panic there, the wait keeps its place.
+    /// pool's clock in, a sleep of the caller's runtime until then out. Without it an async wait
+    /// that time may have to end is refused with [`NoTimer`](BudgetError::NoTimer), as it could
+    /// sleep for ever. Blocking waits need none. The timer is called by the poll that has to wait,
+    /// without the lock; should it panic there, the wait keeps its place.
+    ///
+    /// A program that moves a [`ManualClock`](crate::ManualClock) and touches the pool by hand says
+    /// so with a timer that stays pending: `.timer(|_| Box::pin(std::future::pending()))`. Its
+    /// waits are served by the next call on the pool.
     ///
     /// ```
     /// use budget_pool::BudgetPool;

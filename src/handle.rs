@@ -420,6 +420,10 @@ impl Handle {
         catch_unwind(AssertUnwindSafe(|| self.now())).map_err(std::mem::forget).ok()
     }
 
+    pub(crate) fn has_timer(&self) -> bool {
+        self.shared.timer.is_some()
+    }
+
     /// The caller's sleep until an instant, if there is a timer.
     pub(crate) fn sleep(&self, until: Instant) -> Option<Sleep> {
         self.shared.timer.as_ref().map(|timer| timer(until))

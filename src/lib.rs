@@ -115,9 +115,11 @@
 //! the same pool above them; one that is blocked in its own child does not hold up the others. (Of
 //! what has no cap there is [`u64::MAX`]. One that finds all of it taken waits its turn in that
 //! pool; whoever asks it for nothing that has a cap, and fits, passes.) While somebody waits with
-//! whom it would compete, [`reserve`](BudgetPool::reserve) says [`Queued`](BudgetError::Queued);
-//! [`record`](BudgetPool::record) and [`grow`](Reservation::grow), which belong to calls that run,
-//! pass, as facts do.
+//! whom it would compete, a call for new work says [`Queued`](BudgetError::Queued):
+//! [`record`](BudgetPool::record), [`reserve`](BudgetPool::reserve), a lease beyond its share, a
+//! carved pool that is built. [`record_wait`](BudgetPool::record_wait) stands in line for a spend.
+//! A reservation's [`record`](Reservation::record) and [`grow`](Reservation::grow) belong to a call
+//! that runs and pass, as accounting does.
 //!
 //! Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any
 //! semaphore. Only time can help them: a deadline, holds that [expire](BudgetPool::reserve_for), or

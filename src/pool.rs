@@ -262,9 +262,10 @@ impl BudgetPool {
     /// Nothing is asked before the first poll. See [`Wait`].
     ///
     /// The future ends with an error as soon as there is nothing to wait for: the amount can never
-    /// fit, the pool is closed, the deadline has passed (told in time by [`PoolBuilder::timer`], or
-    /// else at the next call on the pool that asks). What only time makes hopeless may be told
-    /// later, at the next call on the pool or at the deadline, and those behind it are served
+    /// fit, the pool is closed, the deadline has passed. Where time may have to end the wait, by a
+    /// deadline, a window or a hold that expires, the root pool needs a
+    /// [timer](crate::PoolBuilder::timer): without one the wait is refused at its first need of it
+    /// with [`NoTimer`](BudgetError::NoTimer). What only time makes hopeless may be told later, at the next call on the pool or at the deadline, and those behind it are served
     /// then: a [window](PoolBuilder::window) above brings back enough, but after the deadline; a
     /// hold above is settled by its expiry.
     ///

@@ -125,7 +125,7 @@ impl Waiting {
     }
 
     /// Asks, or looks what became of having asked. If nothing has yet, `waker` is told.
-    fn poll_once(&mut self, waker: &Waker) -> Poll<Result<Granted, BudgetError>> {
+    fn poll_once(&mut self, waker: &Waker, can_sleep: bool) -> Poll<Result<Granted, BudgetError>> {
         let handle = self.pool.handle();
         if let State::New(asked) = self.state {
             // Ended, should the clock panic.
@@ -141,7 +141,8 @@ impl Waiting {
         }
         let State::Queued(place) = self.state else { return Poll::Pending };
         let waker = waker.clone();
-        let (poll, old, alarm) = handle.ask(|engine, _, now| engine.poll_wait(place, waker, now));
+        let (poll, old, alarm) =
+            handle.ask(|engine, _, now| engine.poll_wait(place, waker, can_sleep, now));
         self.alarm = alarm;
         if poll.is_ready() {
             self.state = State::Ended;
@@ -172,7 +173,7 @@ impl Waiting {
         let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
         let waker = thread::unparker();
         loop {
-            if let Poll::Ready(outcome) = self.poll_once(&waker) {
+            if let Poll::Ready(outcome) = self.poll_once(&waker, true) {
                 return outcome;
             }
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
@@ -191,11 +192,12 @@ impl Waiting {
 
 impl Waiting {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Granted, BudgetError>> {
-        let poll = self.poll_once(context.waker());
+        let has_timer = self.pool.handle().has_timer();
+        let poll = self.poll_once(context.waker(), has_timer);
         if poll.is_ready() || matches!(self.state, State::Ended) || !self.has_overslept(context) {
             return poll;
         }
-        let poll = self.poll_once(context.waker());
+        let poll = self.poll_once(context.waker(), has_timer);
         if poll.is_pending() && self.has_overslept(context) {
             // The timer is early by the pool's clock, or another alarm is due already: come back.
             context.waker().wake_by_ref();

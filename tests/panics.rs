@@ -19,7 +19,7 @@ mod waiter;
 #[path = "support/watchdog.rs"]
 mod watchdog;
 
-use waiter::{Waiter, Wakes};
+use waiter::{Waiter, Wakes, by_hand};
 use watchdog::ends;
 
 fn tokens(n: u64) -> Amount {
@@ -163,7 +163,7 @@ mod wakers {
         ];
         for (case, (cause, granted)) in causes.into_iter().enumerate() {
             let clock = ManualClock::new();
-            let pool = BudgetPool::builder().tokens(100).clock(clock.clone());
+            let pool = BudgetPool::builder().tokens(100).clock(clock.clone()).timer(by_hand);
             let pool = pool.window(Window::fixed(secs(60))).deadline(secs(600)).build();
             pool.record(tokens(50)).unwrap();
             let held = pool.reserve_for(tokens(50), secs(10)).unwrap();
@@ -571,7 +571,8 @@ mod clocks {
                 .name("run")
                 .tokens(1_000)
                 .deadline(secs(600))
-                .clock(clock.clone());
+                .clock(clock.clone())
+                .timer(by_hand);
             let root = root.window(Window::fixed(secs(60))).build();
             let pool = root
                 .child()

@@ -112,6 +112,7 @@ impl Run {
             .name("root")
             .caps(caps)
             .clock(clock.clone())
+            .timer(|_| Box::pin(std::future::pending()))
             .window(window)
             .build();
         let child = root.child().name("child").tokens(20_000).in_flight(8).build();

@@ -16,7 +16,7 @@ use budget_pool::{
 #[path = "support/waiter.rs"]
 mod waiter;
 
-use waiter::Waiter;
+use waiter::{Waiter, by_hand};
 
 const NANO: Duration = Duration::from_nanos(1);
 
@@ -40,14 +40,20 @@ fn spent(pool: &BudgetPool) -> u64 {
 
 fn pool_of(cap: u64) -> (ManualClock, BudgetPool) {
     let clock = ManualClock::new();
-    let pool = BudgetPool::builder().name("run").tokens(cap).clock(clock.clone()).build();
+    let pool =
+        BudgetPool::builder().name("run").tokens(cap).clock(clock.clone()).timer(by_hand).build();
     (clock, pool)
 }
 
 fn windowed(cap: u64, window: Window) -> (ManualClock, BudgetPool) {
     let clock = ManualClock::new();
-    let pool =
-        BudgetPool::builder().name("run").tokens(cap).window(window).clock(clock.clone()).build();
+    let pool = BudgetPool::builder()
+        .name("run")
+        .tokens(cap)
+        .window(window)
+        .clock(clock.clone())
+        .timer(by_hand)
+        .build();
     (clock, pool)
 }
 
@@ -114,6 +120,7 @@ mod ttl {
             .usd(Usd::from_nanos(5))
             .in_flight(1)
             .clock(clock.clone())
+            .timer(by_hand)
             .build();
         forget(pool.reserve_for(tokens(100).usd(Usd::from_nanos(5)), secs(1)).unwrap());
         assert_eq!(pool.reserve(Amount::new()).unwrap_err().axis(), Some(Axis::InFlight));
@@ -371,7 +378,8 @@ mod ttl {
     #[test]
     fn a_hold_can_be_renewed_on_a_closed_pool_and_after_the_deadline() {
         let clock = ManualClock::new();
-        let pool = BudgetPool::builder().deadline(secs(5)).clock(clock.clone()).build();
+        let pool =
+            BudgetPool::builder().deadline(secs(5)).clock(clock.clone()).timer(by_hand).build();
         let hold = pool.reserve_for(tokens(1), secs(8)).unwrap();
         assert_eq!(hold.time_left(), Some(secs(5)), "the deadline comes first");
         clock.advance(secs(6));
@@ -433,8 +441,12 @@ mod ttl {
         ];
         for (case, ask) in asks.into_iter().enumerate() {
             let clock = ManualClock::new();
-            let pool =
-                BudgetPool::builder().tokens(1_000).in_flight(100).clock(clock.clone()).build();
+            let pool = BudgetPool::builder()
+                .tokens(1_000)
+                .in_flight(100)
+                .clock(clock.clone())
+                .timer(by_hand)
+                .build();
             (0..99).for_each(|_| forget(pool.reserve_for(tokens(10), secs(1)).unwrap()));
             let hold = pool.reserve(tokens(10)).unwrap();
             clock.advance(secs(1));
@@ -527,8 +539,10 @@ mod ttl {
     fn p8_what_has_expired_has_no_time_left_though_the_clock_runs_back() {
         let (start, offset) = (Instant::now(), Arc::new(AtomicU64::new(10)));
         let read = Arc::clone(&offset);
-        let pool =
-            BudgetPool::builder().clock(move || start + secs(read.load(Ordering::Relaxed))).build();
+        let pool = BudgetPool::builder()
+            .clock(move || start + secs(read.load(Ordering::Relaxed)))
+            .timer(by_hand)
+            .build();
         let hold = pool.reserve_for(tokens(1), secs(5)).unwrap();
         for now in [16, 12] {
             offset.store(now, Ordering::Relaxed);
@@ -631,7 +645,9 @@ mod reclaiming {
     impl Tree {
         fn new(build: impl FnOnce(PoolBuilder<Root>) -> PoolBuilder<Root>) -> Tree {
             let clock = Counting::new();
-            let root = build(BudgetPool::builder().name("root").clock(clock.clock())).build();
+            let root =
+                build(BudgetPool::builder().name("root").clock(clock.clock()).timer(by_hand))
+                    .build();
             let tenant = root.child().build();
             (0..MANY).for_each(|_| forget(tenant.reserve_for(tokens(1), secs(1)).unwrap()));
             let other = root.child().build();
@@ -813,7 +829,12 @@ mod windows {
             let clock = ManualClock::new();
             let window = Window::fixed(secs(60)).aligned_to(clock.now() + secs(start));
             clock.advance(secs(2_000));
-            let pool = BudgetPool::builder().tokens(1).window(window).clock(clock.clone()).build();
+            let pool = BudgetPool::builder()
+                .tokens(1)
+                .window(window)
+                .clock(clock.clone())
+                .timer(by_hand)
+                .build();
             pool.record(tokens(1)).unwrap();
             for period in [first, 60, 60] {
                 clock.advance(secs(period) - NANO);
@@ -830,7 +851,12 @@ mod windows {
             let clock = ManualClock::new();
             let window = Window::token_bucket(secs(60)).aligned_to(clock.now() + secs(start));
             clock.advance(secs(2_000));
-            let pool = BudgetPool::builder().tokens(60).window(window).clock(clock.clone()).build();
+            let pool = BudgetPool::builder()
+                .tokens(60)
+                .window(window)
+                .clock(clock.clone())
+                .timer(by_hand)
+                .build();
             pool.record(tokens(60)).unwrap();
             assert_eq!(pool.record(tokens(1)).unwrap_err().retry_after(), Some(secs(first)));
             clock.advance(secs(first));
@@ -957,8 +983,12 @@ mod windows {
     fn what_is_in_flight_is_a_cap_of_the_present() {
         for window in [Window::fixed(secs(60)), Window::token_bucket(secs(60))] {
             let clock = ManualClock::new();
-            let pool =
-                BudgetPool::builder().in_flight(1).window(window).clock(clock.clone()).build();
+            let pool = BudgetPool::builder()
+                .in_flight(1)
+                .window(window)
+                .clock(clock.clone())
+                .timer(by_hand)
+                .build();
             let hold = pool.reserve(Amount::new()).unwrap();
             clock.advance(secs(600));
             let refused = pool.reserve(Amount::new()).unwrap_err();
@@ -1118,8 +1148,12 @@ mod windows {
     fn p8_at_the_end_of_time_what_would_come_later_never_does() {
         let clock = ManualClock::new();
         let bucket = Window::token_bucket(secs(3));
-        let root =
-            BudgetPool::builder().tokens(u64::MAX).window(bucket).clock(clock.clone()).build();
+        let root = BudgetPool::builder()
+            .tokens(u64::MAX)
+            .window(bucket)
+            .clock(clock.clone())
+            .timer(by_hand)
+            .build();
         let pool = root.child().name("run").tokens(5).window(Window::fixed(secs(7))).build();
         let mut step = secs(i64::MAX as u64);
         while step > Duration::ZERO {
@@ -1150,6 +1184,7 @@ mod windows {
             .name("life")
             .usd(Usd::from_dollars(2))
             .clock(clock.clone())
+            .timer(by_hand)
             .build();
         let day = life
             .child()
@@ -1252,7 +1287,7 @@ mod retry_after {
         let clock = ManualClock::new();
         let bucket = Window::token_bucket(secs(60));
         let root = BudgetPool::builder().name("root").tokens(100).window(Window::fixed(secs(100)));
-        let root = root.clock(clock.clone()).build();
+        let root = root.clock(clock.clone()).timer(by_hand).build();
         let middle = root.child().name("middle").build();
         let leaf = middle.child().name("leaf").tokens(60).requests(6).window(bucket).build();
         root.record(tokens(100)).unwrap();
@@ -1299,8 +1334,12 @@ mod retry_after {
                 (secs(1), Outlook::Never),
             ] {
                 let clock = ManualClock::new();
-                let root =
-                    BudgetPool::builder().tokens(60).window(window).clock(clock.clone()).build();
+                let root = BudgetPool::builder()
+                    .tokens(60)
+                    .window(window)
+                    .clock(clock.clone())
+                    .timer(by_hand)
+                    .build();
                 let pool = root.child().deadline(deadline).build();
                 pool.record(tokens(60)).unwrap();
                 let refused = pool.record(tokens(60)).unwrap_err();
@@ -1328,6 +1367,7 @@ mod retry_after {
             .window(window)
             .deadline(secs(30))
             .clock(clock.clone())
+            .timer(by_hand)
             .build();
         let _hold = pool.reserve(tokens(20)).unwrap();
         pool.record(tokens(30)).unwrap();
@@ -1353,6 +1393,7 @@ mod retry_after {
             .tokens(60)
             .window(Window::token_bucket(secs(60)))
             .clock(clock)
+            .timer(by_hand)
             .build();
         pool.record(tokens(60)).unwrap();
         offset.store(10, Ordering::Relaxed);
@@ -1382,7 +1423,11 @@ mod retry_after {
     impl Ahead {
         fn new(window: Window) -> Ahead {
             let second = Arc::new(AtomicU64::new(0));
-            let pool = BudgetPool::builder().tokens(10).window(window).clock(told(&second).1);
+            let pool = BudgetPool::builder()
+                .tokens(10)
+                .window(window)
+                .clock(told(&second).1)
+                .timer(by_hand);
             let pool = pool.build();
             let hold = pool.reserve(Amount::new()).unwrap();
             let lease = pool.lease(Amount::new());
@@ -1446,8 +1491,11 @@ mod retry_after {
     #[test]
     fn p7_after_a_reading_an_hour_ahead_keys_are_too_many_for_the_hour() {
         let second = Arc::new(AtomicU64::new(HOUR));
-        let pool =
-            BudgetPool::builder().idempotency_keys(1, secs(10)).clock(told(&second).1).build();
+        let pool = BudgetPool::builder()
+            .idempotency_keys(1, secs(10))
+            .clock(told(&second).1)
+            .timer(by_hand)
+            .build();
         pool.record_once("ahead", tokens(1)).unwrap();
         second.store(7, Ordering::SeqCst);
         let refused = pool.record_once("right", tokens(1)).unwrap_err();
@@ -1462,7 +1510,11 @@ mod retry_after {
         let second = Arc::new(AtomicU64::new(0));
         let ((start, clock), alarms) = (told(&second), Arc::new(Mutex::new(Vec::new())));
         let log = Arc::clone(&alarms);
-        let root = BudgetPool::builder().tokens(10).window(Window::fixed(secs(10))).clock(clock);
+        let root = BudgetPool::builder()
+            .tokens(10)
+            .window(Window::fixed(secs(10)))
+            .clock(clock)
+            .timer(by_hand);
         let root = root.timer(move |until| {
             log.lock().unwrap().push(until - start);
             Box::pin(std::future::pending())
@@ -1491,7 +1543,8 @@ mod retry_after {
             clock.now()
         };
         let window = Window::fixed(Duration::from_millis(10));
-        let pool = BudgetPool::builder().tokens(10).window(window).clock(counted).build();
+        let pool =
+            BudgetPool::builder().tokens(10).window(window).clock(counted).timer(by_hand).build();
         pool.record(tokens(10)).unwrap();
         second.store(7, Ordering::SeqCst);
         reads.store(0, Ordering::SeqCst);
@@ -1563,7 +1616,7 @@ mod waiters {
     }
 
     #[test]
-    fn p6_without_a_timer_a_turn_or_an_expiry_serves_at_the_next_touch() {
+    fn p6_where_time_is_moved_by_hand_a_turn_or_an_expiry_serves_at_the_next_touch() {
         type Touch = fn(&BudgetPool);
         let touches: [Touch; 4] = [
             |pool| _ = pool.snapshot(),
@@ -1574,7 +1627,8 @@ mod waiters {
         for touch in touches {
             let (clock, turning) = windowed(100, Window::fixed(secs(10)));
             turning.record(tokens(100)).unwrap();
-            let expiring = BudgetPool::builder().tokens(100).clock(clock.clone()).build();
+            let expiring =
+                BudgetPool::builder().tokens(100).clock(clock.clone()).timer(by_hand).build();
             (0..20).for_each(|_| forget(expiring.reserve_for(tokens(5), secs(10)).unwrap()));
             let mut waiters = [&turning, &expiring].map(|pool| Waiter::queued(pool, tokens(100)));
             clock.advance(secs(10) - NANO);
@@ -1807,6 +1861,7 @@ mod waiters {
                 .tokens(60)
                 .window(window)
                 .clock(clock.clone())
+                .timer(by_hand)
                 .build();
             let child = root.child().deadline(secs(30)).build();
             root.record(tokens(60)).unwrap();
@@ -1835,7 +1890,7 @@ mod waiters {
         let clock = ManualClock::new();
         let pool =
             BudgetPool::builder().tokens(60).window(Window::fixed(secs(60))).deadline(secs(30));
-        let pool = pool.clock(clock.clone()).build();
+        let pool = pool.clock(clock.clone()).timer(by_hand).build();
         told_when_it_becomes_hopeless(&pool, &pool);
     }
 
@@ -1844,7 +1899,7 @@ mod waiters {
      {
         for window in [Window::fixed(secs(60)), Window::token_bucket(secs(60))] {
             let pool = BudgetPool::builder().tokens(60).window(window).deadline(secs(30));
-            let pool = pool.clock(ManualClock::new()).build();
+            let pool = pool.clock(ManualClock::new()).timer(by_hand).build();
             let [spends, lasts] = [(); 2].map(|()| pool.reserve(tokens(30)).unwrap());
             let [mut first, mut second, third] =
                 [30, 60, 1].map(|n| Waiter::queued(&pool, tokens(n)));
@@ -2197,6 +2252,7 @@ mod once {
             .tokens(1_000)
             .idempotency_keys(most, ttl)
             .clock(clock.clone())
+            .timer(by_hand)
             .build();
         (clock, pool)
     }
@@ -2289,6 +2345,7 @@ mod once {
                 .idempotency_keys(1, secs(10))
                 .deadline(deadline)
                 .clock(clock.clone())
+                .timer(by_hand)
                 .build();
             pool.record_once("a", tokens(1)).unwrap();
             let refused = pool.record_once("b", tokens(1)).unwrap_err();
@@ -2381,8 +2438,12 @@ mod once {
     #[test]
     fn p2_what_is_known_is_answered_after_a_reset_the_deadline_and_the_close() {
         let clock = ManualClock::new();
-        let pool =
-            BudgetPool::builder().tokens(100).deadline(secs(10)).clock(clock.clone()).build();
+        let pool = BudgetPool::builder()
+            .tokens(100)
+            .deadline(secs(10))
+            .clock(clock.clone())
+            .timer(by_hand)
+            .build();
         pool.record_once("job", tokens(100)).unwrap();
         pool.reset();
         pool.record_once("job", tokens(100)).unwrap();
@@ -2497,8 +2558,12 @@ mod p8_time_only_when_asked {
     #[test]
     fn without_any_time_the_clock_is_never_read() {
         let counting = Counting::new();
-        let pool =
-            BudgetPool::builder().tokens(10_000).in_flight(1_000).clock(counting.clock()).build();
+        let pool = BudgetPool::builder()
+            .tokens(10_000)
+            .in_flight(1_000)
+            .clock(counting.clock())
+            .timer(by_hand)
+            .build();
         let child = pool.child().tokens(1_000).build();
         let share = child.child().tokens(500).carved().build().unwrap();
         for pool in [&share, &child, &pool] {
@@ -2515,8 +2580,12 @@ mod p8_time_only_when_asked {
     #[test]
     fn with_a_deadline_alone_only_what_asks_reads_it() {
         let counting = Counting::new();
-        let pool =
-            BudgetPool::builder().tokens(10_000).deadline(secs(10)).clock(counting.clock()).build();
+        let pool = BudgetPool::builder()
+            .tokens(10_000)
+            .deadline(secs(10))
+            .clock(counting.clock())
+            .timer(by_hand)
+            .build();
         assert_eq!(counting.reads(), 1);
         assert_eq!(asked_told_ended(&counting, &pool), [1, 0, 0]);
         counting.reads();
@@ -2530,7 +2599,8 @@ mod p8_time_only_when_asked {
     fn a_hold_that_may_expire_makes_the_whole_tree_read_it_while_it_lives() {
         for end in [drop, forget, |hold: Reservation| _ = hold.commit_all()] {
             let counting = Counting::new();
-            let pool = BudgetPool::builder().tokens(10_000).clock(counting.clock()).build();
+            let pool =
+                BudgetPool::builder().tokens(10_000).clock(counting.clock()).timer(by_hand).build();
             let [child, sibling] = [(); 2].map(|()| pool.child().build());
             counting.reads();
             let hold = child.reserve_for(tokens(1), secs(10)).unwrap();
@@ -2550,7 +2620,8 @@ mod p8_time_only_when_asked {
     #[test]
     fn a_call_that_takes_a_time_or_a_key_reads_it_once() {
         let counting = Counting::new();
-        let pool = BudgetPool::builder().tokens(10_000).clock(counting.clock()).build();
+        let pool =
+            BudgetPool::builder().tokens(10_000).clock(counting.clock()).timer(by_hand).build();
         assert_eq!(counting.reads(), 0);
         pool.record_once("key", tokens(1)).unwrap();
         assert_eq!(counting.reads(), 1);
@@ -2567,7 +2638,8 @@ mod p8_time_only_when_asked {
     #[test]
     fn a_window_makes_its_path_read_it() {
         let counting = Counting::new();
-        let root = BudgetPool::builder().tokens(10_000).clock(counting.clock()).build();
+        let root =
+            BudgetPool::builder().tokens(10_000).clock(counting.clock()).timer(by_hand).build();
         let sibling = root.child().build();
         let turning = root.child().tokens(5_000).window(Window::fixed(secs(60))).build();
         assert_eq!(counting.reads(), 1, "it starts now");
@@ -2593,7 +2665,7 @@ mod p8_time_only_when_asked {
     #[test]
     fn a_window_beside_a_pool_is_no_reason_to_read_it_for_the_tree_below() {
         let counting = Counting::new();
-        let root = BudgetPool::builder().clock(counting.clock()).build();
+        let root = BudgetPool::builder().clock(counting.clock()).timer(by_hand).build();
         let _turning = root.child().tokens(1).window(Window::fixed(secs(60))).build();
         let plain = root.child().build();
         let _below = plain.child().build();
@@ -2605,7 +2677,7 @@ mod p8_time_only_when_asked {
     #[test]
     fn a_window_that_is_gone_needs_no_time() {
         let counting = Counting::new();
-        let root = BudgetPool::builder().clock(counting.clock()).build();
+        let root = BudgetPool::builder().clock(counting.clock()).timer(by_hand).build();
         drop(root.child().window(Window::fixed(secs(60))).build());
         assert_eq!(
             (counting.reads(), root.snapshot_tree().iter().count(), counting.reads()),
@@ -2643,7 +2715,8 @@ mod a_clock_that_panics {
                     clock.now()
                 }
             };
-            let pool = BudgetPool::builder().name("run").tokens(100).clock(breakable);
+            let pool =
+                BudgetPool::builder().name("run").tokens(100).clock(breakable).timer(by_hand);
             let pool = if has_window { pool.window(Window::fixed(secs(60))) } else { pool };
             let pool = pool.build();
             pool.record(tokens(10)).unwrap();
@@ -2778,15 +2851,18 @@ mod a_clock_that_panics {
         let clock = ManualClock::new();
         let panics = Arc::new(AtomicUsize::new(0));
         let (time, left) = (clock.clone(), Arc::clone(&panics));
-        let pool = BudgetPool::builder().tokens(100).clock(move || {
-            if left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-                .is_ok()
-            {
-                resume_unwind(Box::new("broken"));
-            }
-            time.now()
-        });
+        let pool = BudgetPool::builder()
+            .tokens(100)
+            .clock(move || {
+                if left
+                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+                    .is_ok()
+                {
+                    resume_unwind(Box::new("broken"));
+                }
+                time.now()
+            })
+            .timer(by_hand);
         let pool = pool.build();
         let turning = pool.child().tokens(10).window(Window::fixed(secs(5))).build();
         turning.record(tokens(10)).unwrap();

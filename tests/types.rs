@@ -10,7 +10,7 @@ use budget_pool::*;
 #[path = "support/waiter.rs"]
 mod waiter;
 
-use waiter::Waiter;
+use waiter::{Waiter, by_hand};
 
 fn shared<T: Send + Sync + Unpin + std::fmt::Debug + 'static>() {}
 fn unwound<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
@@ -108,7 +108,8 @@ fn a_clone_of_a_builder_builds_a_pool_of_its_own() {
         .name("run")
         .tokens(100)
         .deadline(Duration::from_secs(5))
-        .clock(clock.clone());
+        .clock(clock.clone())
+        .timer(by_hand);
     let (other, run) = (one.clone().name("other").tokens(50), one.build());
     clock.advance(Duration::from_secs(3));
     let other = other.build();
@@ -222,7 +223,7 @@ fn the_debug_text_of_a_hold_reads_no_clock_and_wakes_nobody() {
             clock.now()
         }
     };
-    let pool = BudgetPool::builder().tokens(10).clock(counted).build();
+    let pool = BudgetPool::builder().tokens(10).clock(counted).timer(by_hand).build();
     let hold = pool.reserve(Amount::new().tokens(1)).unwrap();
     let stuck = pool.reserve_for(Amount::new().tokens(9), Duration::from_secs(1)).unwrap();
     let mut waiter = Waiter::queued(&pool, Amount::new().tokens(9));

@@ -14,7 +14,7 @@ use budget_pool::{
 #[path = "support/waiter.rs"]
 mod waiter;
 
-use waiter::{Waiter, Wakes};
+use waiter::{Waiter, Wakes, by_hand};
 
 fn tokens(n: u64) -> Amount {
     Amount::new().tokens(n)
@@ -176,6 +176,7 @@ fn two_that_each_hold_half_wait_for_each_other_until_time_helps() {
         .tokens(10)
         .deadline(Duration::from_secs(60))
         .clock(clock.clone())
+        .timer(by_hand)
         .build();
     let halves = [(); 2].map(|()| pool.reserve(tokens(5)).unwrap());
     let mut waiters = [(); 2].map(|()| Waiter::queued(&pool, tokens(5)));
@@ -627,7 +628,8 @@ fn closing_tells_a_whole_line_and_then_serves_those_outside() {
 #[test]
 fn a_deadline_tells_every_waiter_at_the_next_touch() {
     let clock = ManualClock::new();
-    let root = BudgetPool::builder().name("root").tokens(10).clock(clock.clone()).build();
+    let root =
+        BudgetPool::builder().name("root").tokens(10).clock(clock.clone()).timer(by_hand).build();
     let timed = root.child().name("timed").deadline(Duration::from_secs(1)).build();
     let below = timed.child().build();
     let held = root.reserve(tokens(10)).unwrap();
@@ -867,6 +869,7 @@ fn a_deadline_is_kept_when_one_of_those_who_wait_leaves() {
         .tokens(10)
         .deadline(Duration::from_secs(1))
         .clock(clock.clone())
+        .timer(by_hand)
         .build();
     let _held = pool.reserve(tokens(10)).unwrap();
     let leaves = Waiter::queued(&pool, tokens(5));
@@ -884,6 +887,7 @@ fn one_touch_tells_all_whose_deadlines_have_come_and_no_others() {
         .tokens(10)
         .deadline(Duration::from_secs(9))
         .clock(clock.clone())
+        .timer(by_hand)
         .build();
     let _held = root.reserve(tokens(5)).unwrap();
     let timed = [1, 3, 2, 2, 4]
@@ -907,6 +911,7 @@ fn a_deadline_for_which_nobody_waits_any_more_concerns_nobody() {
         .tokens(10)
         .deadline(Duration::from_secs(9))
         .clock(clock.clone())
+        .timer(by_hand)
         .build();
     let held = root.reserve(tokens(10)).unwrap();
     let timed = root.child().deadline(Duration::from_secs(1)).build();
@@ -928,6 +933,7 @@ fn new_caps_grant_nothing_to_those_whose_deadline_has_come() {
         .tokens(10)
         .deadline(Duration::from_secs(1))
         .clock(clock.clone())
+        .timer(by_hand)
         .build();
     let _held = pool.reserve(tokens(10)).unwrap();
     let mut waiter = Waiter::queued(&pool, tokens(5));
@@ -1159,7 +1165,12 @@ mod spends {
     fn p6_a_record_each_second_does_not_keep_a_waiter_from_a_bucket() {
         let clock = ManualClock::new();
         let window = Window::token_bucket(SECOND * 2);
-        let pool = BudgetPool::builder().requests(2).window(window).clock(clock.clone()).build();
+        let pool = BudgetPool::builder()
+            .requests(2)
+            .window(window)
+            .clock(clock.clone())
+            .timer(by_hand)
+            .build();
         let requests = |n| Amount::new().requests(n);
         pool.record(requests(2)).unwrap();
         let mut waiter = Waiter::queued(&pool, requests(2));
@@ -1261,5 +1272,75 @@ mod spends {
         let held = || pool.reserve_wait(Amount::new().requests(4));
         let all = async { tokio::try_join!(held(), held(), held()) };
         assert!(tokio::time::timeout(SECOND * 100, all).await.is_err(), "as the docs say");
+    }
+}
+
+/// A pool whose waits only time may end, and no timer.
+mod without_a_timer {
+    use budget_pool::Window;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn first_poll(pool: &BudgetPool) -> BudgetError {
+        let mut wait = std::pin::pin!(pool.reserve_wait(tokens(5)));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        match std::future::Future::poll(wait.as_mut(), &mut context) {
+            Poll::Ready(outcome) => outcome.unwrap_err(),
+            Poll::Pending => panic!("it would sleep for ever"),
+        }
+    }
+
+    #[test]
+    fn p6_a_wait_is_refused_at_its_first_need_of_one() {
+        let pool = || BudgetPool::builder().name("run").tokens(10);
+        let windowed = pool().window(Window::token_bucket(SECOND)).build();
+        windowed.record(tokens(10)).unwrap();
+        let bounded = pool().deadline(SECOND * 100).build();
+        let below = bounded.child().build();
+        let held = bounded.reserve(tokens(10)).unwrap();
+        let expiring = pool().build();
+        let _brief = expiring.reserve_for(tokens(10), SECOND * 100).unwrap();
+        for (pool, name) in
+            [(&windowed, "run"), (&bounded, "run"), (&below, "pool"), (&expiring, "run")]
+        {
+            let refused = first_poll(pool);
+            assert!(matches!(&refused, BudgetError::NoTimer { pool, .. } if pool == name));
+            let text = refused.to_string();
+            assert!(text.contains("give the root pool one, or wait by blocking"), "{text}");
+            assert_eq!((pool.snapshot().waiting, pool.snapshot().refused), (0, 1));
+            pool.check_invariants();
+        }
+        // What fits needs none.
+        drop(held);
+        assert!(futures_ready(&bounded));
+    }
+
+    fn futures_ready(pool: &BudgetPool) -> bool {
+        let mut wait = std::pin::pin!(pool.record_wait(tokens(5)));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        std::future::Future::poll(wait.as_mut(), &mut context).is_ready()
+    }
+
+    #[test]
+    fn p6_a_waiter_that_comes_to_need_one_is_told_and_those_behind_it_are_served() {
+        let pool = BudgetPool::builder().tokens(10).build();
+        let hold = pool.reserve(tokens(8)).unwrap();
+        let mut waiter = Waiter::queued(&pool, tokens(9));
+        let mut behind = Waiter::queued(&pool, tokens(2));
+        hold.renew(SECOND * 100).unwrap();
+        assert!(matches!(waiter.refused(), BudgetError::NoTimer { .. }));
+        behind.granted().release();
+        pool.check_invariants();
+    }
+
+    #[test]
+    fn p6_a_thread_needs_none() {
+        let window = Window::token_bucket(Duration::from_millis(100));
+        let pool = BudgetPool::builder().tokens(10).window(window).build();
+        pool.record_blocking(tokens(10)).unwrap();
+        pool.record_blocking(tokens(3)).unwrap();
+        pool.reserve_blocking(tokens(3)).unwrap().commit_all();
     }
 }

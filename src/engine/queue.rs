@@ -384,17 +384,21 @@ impl Engine {
 
     /// What became of a waiter: collected once. Until then `waker` is kept; the one kept before is
     /// given back, to be dropped outside the lock. The last is the instant at which its owner must
-    /// look again, should it not be woken before.
+    /// look again, should it not be woken before; an owner that cannot sleep until then is refused.
     pub(crate) fn poll_wait(
         &mut self,
         key: WaitKey,
         waker: Waker,
+        can_sleep: bool,
         now: Option<Instant>,
     ) -> (Poll<Result<Grant, BudgetError>>, Option<Waker>, Option<Instant>) {
         let Waiter { home, asked, .. } = *self.queue.get(key);
         self.advance(home, asked.units(), now);
         if self.queue.get(key).is_waiting() {
             let timeout = self.next_timeout(key);
+            if timeout.is_some() && !can_sleep {
+                return (Poll::Ready(Err(self.refuse_sleep(key))), Some(waker), None);
+            }
             let waiter = self.queue.get_mut(key);
             waiter.timeout = timeout;
             return (Poll::Pending, waiter.waker.replace(waker), timeout);
@@ -406,6 +410,17 @@ impl Engine {
             Outcome::Waiting => unreachable!("it was asked above"),
         };
         (Poll::Ready(outcome), Some(waker), None)
+    }
+
+    /// Only time may end this wait, and its owner has no timer: it would sleep for ever.
+    #[cold]
+    fn refuse_sleep(&mut self, key: WaitKey) -> BudgetError {
+        let home = self.queue.get(key).home;
+        self.unqueue(key);
+        self.process_waiters();
+        self.queue.all.remove(key.slot());
+        self.count_refused(home);
+        BudgetError::NoTimer { pool: self.nodes[home].name.clone() }
     }
 
     /// The owner has gone: its place is given up, or what it was granted is given back. Returns

@@ -212,7 +212,9 @@ impl Run {
             .tokens(120)
             .usd(Usd::from_nanos(100))
             .in_flight(16)
-            .clock(clock.clone());
+            .clock(clock.clone())
+            // Its waits are polled by hand.
+            .timer(|_| Box::pin(std::future::pending()));
         let root = match window {
             Some(window) => root.window(window).build(),
             None => root.build(),

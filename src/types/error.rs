@@ -54,6 +54,17 @@ pub enum BudgetError {
         /// The time that the wait was given.
         waited: Duration,
     },
+    /// An async wait was given up because time may have to end it, by a window, an expiry or a
+    /// deadline, and the pool has no timer: it could sleep for ever. Give the root a
+    /// [`timer`](crate::PoolBuilder::timer), or wait on a thread, by
+    /// [`reserve_blocking`](crate::BudgetPool::reserve_blocking) or
+    /// [`record_blocking`](crate::BudgetPool::record_blocking), which need none.
+    #[error("a wait in `{}` needs a timer: give the root pool one, or wait by blocking", .pool.in_line())]
+    #[non_exhaustive]
+    NoTimer {
+        /// The name of the pool that was called.
+        pool: Name,
+    },
     /// The pool, or one above it, was closed.
     #[error("`{}` is closed", .pool.in_line())]
     #[non_exhaustive]
@@ -167,6 +178,7 @@ impl BudgetError {
             BudgetError::DeadlineExceeded(_) => "deadline_exceeded",
             BudgetError::Queued { .. } => "queued",
             BudgetError::Timeout { .. } => "timeout",
+            BudgetError::NoTimer { .. } => "no_timer",
             BudgetError::Closed { .. } => "closed",
             BudgetError::Expired { .. } => "expired",
             BudgetError::KeyConflict { .. } => "key_conflict",
@@ -198,6 +210,7 @@ impl BudgetError {
             BudgetError::DeadlineExceeded(late) => late.pool().unwrap_or_default(),
             BudgetError::Queued { pool }
             | BudgetError::Timeout { pool, .. }
+            | BudgetError::NoTimer { pool }
             | BudgetError::Closed { pool }
             | BudgetError::Expired { pool }
             | BudgetError::KeyConflict { pool, .. }
@@ -216,7 +229,9 @@ impl BudgetError {
         match self {
             BudgetError::Exceeded(exceeded) => exceeded.outlook(),
             BudgetError::KeysFull { outlook, .. } => *outlook,
-            BudgetError::Queued { .. } | BudgetError::Timeout { .. } => Outlook::AfterRelease,
+            BudgetError::Queued { .. }
+            | BudgetError::Timeout { .. }
+            | BudgetError::NoTimer { .. } => Outlook::AfterRelease,
             BudgetError::DeadlineExceeded(_)
             | BudgetError::Closed { .. }
             | BudgetError::Expired { .. }
@@ -597,7 +612,8 @@ mod tests {
             BudgetError::Queued { .. } => {
                 BudgetError::Timeout { pool, waited: Duration::from_millis(20) }
             }
-            BudgetError::Timeout { .. } => BudgetError::Closed { pool },
+            BudgetError::Timeout { .. } => BudgetError::NoTimer { pool },
+            BudgetError::NoTimer { .. } => BudgetError::Closed { pool },
             BudgetError::Closed { .. } => BudgetError::Expired { pool },
             BudgetError::Expired { .. } => {
                 BudgetError::KeyConflict { pool, key: Name::from("job\u{2028}1") }
@@ -635,6 +651,12 @@ mod tests {
             ),
             ("queued", None, "after_release", "others wait in `run\\n17`"),
             ("timeout", None, "after_release", "waited in vain in `run\\n17` for 20ms"),
+            (
+                "no_timer",
+                None,
+                "after_release",
+                "a wait in `run\\n17` needs a timer: give the root pool one, or wait by blocking",
+            ),
             ("closed", None, "never", "`run\\n17` is closed"),
             ("expired", None, "never", "the hold on `run\\n17` has expired"),
             (

@@ -49,8 +49,9 @@ impl BareClock {
         self.reads.load(std::sync::atomic::Ordering::Relaxed)
     }
 
+    /// Its waits are polled by hand.
     fn pool(&self, tokens: u64) -> PoolBuilder<Root> {
-        capped(tokens).clock(self.clone())
+        capped(tokens).clock(self.clone()).timer(|_| Box::pin(std::future::pending()))
     }
 
     /// The pool, and the seconds towards which waits have slept. No sleep ends by itself.
