@@ -35,6 +35,7 @@ pub struct PoolBuilder<Kind> {
     used: Option<Box<Amount>>,
     ceiling: Option<Box<Caps>>,
     on_drop: Option<OnDrop>,
+    most_waiting: u32,
     kind: Kind,
 }
 
@@ -110,6 +111,7 @@ impl<Kind> PoolBuilder<Kind> {
             used: None,
             ceiling: None,
             on_drop: None,
+            most_waiting: u32::MAX,
             kind,
         }
     }
@@ -213,6 +215,14 @@ impl<Kind> PoolBuilder<Kind> {
         self
     }
 
+    /// How many may wait at the same time, for this pool and for those below it. A wait that finds
+    /// so many before it is refused at once with [`QueueFull`](BudgetError::QueueFull), unless what
+    /// it asks fits. Zero is a pool for which nobody waits; there is no bound if it is not set.
+    pub fn most_waiting(mut self, most: u32) -> Self {
+        self.most_waiting = most;
+        self
+    }
+
     /// Until when the pool may be asked: a [`Duration`] from `build` on, or the instant of a
     /// [`DeadlineBudget`], which [`BudgetPool::deadline`] gives back. The earliest on the way
     /// up counts.
@@ -269,8 +279,9 @@ impl<Kind> PoolBuilder<Kind> {
         let name = self.name.unwrap_or(Name::DEFAULT);
         let window = self.window.map(|window| Refill::start(window, clock.now()));
         let keys = self.keys.map(|(most, ttl)| Keys::new(most, ttl));
-        let Self { caps, used, ceiling, on_drop, .. } = self;
-        let spec = Spec { name, caps, deadline, window, keys, used, ceiling, on_drop };
+        let Self { caps, used, ceiling, on_drop, most_waiting, .. } = self;
+        let spec =
+            Spec { name, caps, deadline, window, keys, used, ceiling, on_drop, most_waiting };
         (spec, budget)
     }
 }
@@ -356,6 +367,7 @@ impl PoolBuilder<Child> {
             used: self.used,
             ceiling: self.ceiling,
             on_drop: self.on_drop,
+            most_waiting: self.most_waiting,
             kind: Carved { parent: self.kind.parent },
         }
     }
@@ -401,6 +413,7 @@ impl<Kind: fmt::Debug> fmt::Debug for PoolBuilder<Kind> {
             .field("used", &self.used)
             .field("ceiling", &self.ceiling)
             .field("on_drop", &self.on_drop)
+            .field("most_waiting", &self.most_waiting)
             .field("kind", &self.kind)
             .finish()
     }

@@ -66,6 +66,8 @@ pub(super) struct Node {
     pub(super) closed: bool,
     /// What becomes of a hold on this pool whose owner goes away without a word.
     pub(super) on_drop: OnDrop,
+    /// How many may wait here and below.
+    pub(super) most_waiting: u32,
     /// Whether anything outside can still reach this pool.
     handle: bool,
     children: Option<NodeId>,
@@ -96,6 +98,8 @@ pub(crate) struct Spec {
     pub(crate) ceiling: Option<Box<Caps>>,
     /// As the pool above, if not set.
     pub(crate) on_drop: Option<OnDrop>,
+    /// How many may wait here and below.
+    pub(crate) most_waiting: u32,
 }
 
 impl Spec {
@@ -122,6 +126,7 @@ impl Spec {
             used: None,
             ceiling: None,
             on_drop: None,
+            most_waiting: u32::MAX,
         }
     }
 }
@@ -375,6 +380,7 @@ impl Node {
             carved,
             closed: above.is_some_and(|above| above.closed),
             on_drop: on_drop.unwrap_or_default(),
+            most_waiting: spec.most_waiting,
             handle: true,
             children: None,
             next: above.and_then(|above| above.children),

@@ -350,6 +350,10 @@ impl Engine {
             let hold = self.begin(at, asked, purpose);
             return Ok(Place::Granted(self.collect(hold, purpose)));
         }
+        if let Some(refusal) = self.queue_full(at) {
+            self.count_refused(at);
+            return Err(refusal);
+        }
         Ok(Place::InLine(self.enqueue(at, asked, purpose)))
     }
 
@@ -365,6 +369,14 @@ impl Engine {
             !node.line.is_empty() && (*id == at || node.caps_any(asked, *open))
         });
         queued.map(|(id, ..)| id)
+    }
+
+    /// The first pool on the way up that has no place for one more waiter.
+    fn queue_full(&self, at: NodeId) -> Option<BudgetError> {
+        let mut way = self.nodes.way(at);
+        let (_, node) =
+            way.find(|(_, node)| node.line.waiting() >= u64::from(node.most_waiting))?;
+        Some(BudgetError::QueueFull { pool: node.name.clone(), most: node.most_waiting })
     }
 
     fn enqueue(&mut self, home: NodeId, asked: Quantities, purpose: Purpose) -> WaitKey {

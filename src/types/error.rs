@@ -54,6 +54,15 @@ pub enum BudgetError {
         /// The time that the wait was given.
         waited: Duration,
     },
+    /// As many wait as [may](crate::PoolBuilder::most_waiting).
+    #[error("the queue of `{}` is full: {most} may wait", .pool.in_line())]
+    #[non_exhaustive]
+    QueueFull {
+        /// The name of the pool that has no place for one more waiter.
+        pool: Name,
+        /// How many may wait.
+        most: u32,
+    },
     /// An async wait was given up because time may have to end it, by a window, an expiry or a
     /// deadline, and the pool has no timer: it could sleep for ever. Give the root a
     /// [`timer`](crate::PoolBuilder::timer), or wait on a thread, by
@@ -178,6 +187,7 @@ impl BudgetError {
             BudgetError::DeadlineExceeded(_) => "deadline_exceeded",
             BudgetError::Queued { .. } => "queued",
             BudgetError::Timeout { .. } => "timeout",
+            BudgetError::QueueFull { .. } => "queue_full",
             BudgetError::NoTimer { .. } => "no_timer",
             BudgetError::Closed { .. } => "closed",
             BudgetError::Expired { .. } => "expired",
@@ -210,6 +220,7 @@ impl BudgetError {
             BudgetError::DeadlineExceeded(late) => late.pool().unwrap_or_default(),
             BudgetError::Queued { pool }
             | BudgetError::Timeout { pool, .. }
+            | BudgetError::QueueFull { pool, .. }
             | BudgetError::NoTimer { pool }
             | BudgetError::Closed { pool }
             | BudgetError::Expired { pool }
@@ -231,6 +242,7 @@ impl BudgetError {
             BudgetError::KeysFull { outlook, .. } => *outlook,
             BudgetError::Queued { .. }
             | BudgetError::Timeout { .. }
+            | BudgetError::QueueFull { .. }
             | BudgetError::NoTimer { .. } => Outlook::AfterRelease,
             BudgetError::DeadlineExceeded(_)
             | BudgetError::Closed { .. }
@@ -612,7 +624,8 @@ mod tests {
             BudgetError::Queued { .. } => {
                 BudgetError::Timeout { pool, waited: Duration::from_millis(20) }
             }
-            BudgetError::Timeout { .. } => BudgetError::NoTimer { pool },
+            BudgetError::Timeout { .. } => BudgetError::QueueFull { pool, most: 3 },
+            BudgetError::QueueFull { .. } => BudgetError::NoTimer { pool },
             BudgetError::NoTimer { .. } => BudgetError::Closed { pool },
             BudgetError::Closed { .. } => BudgetError::Expired { pool },
             BudgetError::Expired { .. } => {
@@ -651,6 +664,7 @@ mod tests {
             ),
             ("queued", None, "after_release", "others wait in `run\\n17`"),
             ("timeout", None, "after_release", "waited in vain in `run\\n17` for 20ms"),
+            ("queue_full", None, "after_release", "the queue of `run\\n17` is full: 3 may wait"),
             (
                 "no_timer",
                 None,
