@@ -208,6 +208,7 @@ mod handle;
 mod lease;
 mod pool;
 mod reservation;
+mod run;
 mod sync;
 #[cfg(all(test, any(budget_pool_loom, budget_pool_shuttle)))]
 mod tests;

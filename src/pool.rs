@@ -10,6 +10,7 @@ use crate::engine::Engine;
 use crate::handle::Handle;
 use crate::lease::Lease;
 use crate::reservation::{Receipt, Reservation};
+use crate::run::run;
 use crate::time::deadline::DeadlineBudget;
 use crate::types::amount::{Amount, Caps};
 use crate::types::error::BudgetError;
@@ -312,6 +313,36 @@ impl BudgetPool {
         timeout: Duration,
     ) -> Result<Reservation, BudgetError> {
         self.reserve_wait(amount).block(Some(timeout))
+    }
+
+    /// Drives a future until it is done, this pool or one above it is closed, or its deadline
+    /// passes; then the future is dropped. What the future holds ends as [`OnDrop`](crate::OnDrop)
+    /// says. On a pool that is closed or late already, the future is never polled.
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use budget_pool::{BudgetError, BudgetPool};
+    ///
+    /// let request = BudgetPool::builder()
+    ///     .deadline(Duration::from_millis(20))
+    ///     .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+    ///     .build();
+    /// assert_eq!(request.run(async { 42 }).await, Ok(42));
+    /// let stuck = request.run(std::future::pending::<()>()).await;
+    /// assert!(matches!(stuck, Err(BudgetError::DeadlineExceeded(_))));
+    /// # });
+    /// ```
+    ///
+    /// # Errors
+    /// [`Closed`](BudgetError::Closed), [`DeadlineExceeded`](BudgetError::DeadlineExceeded);
+    /// [`NoTimer`](BudgetError::NoTimer) if the future has to wait, the pool has a deadline, and the
+    /// root has no [timer](PoolBuilder::timer).
+    pub fn run<F: Future>(
+        &self,
+        future: F,
+    ) -> impl Future<Output = Result<F::Output, BudgetError>> + use<F> {
+        run(self.clone(), future)
     }
 
     /// The answer that [`record`](BudgetPool::record) would give now; nothing is spent or counted.

@@ -335,6 +335,12 @@ impl Engine {
         Some(BudgetError::Queued { pool: self.nodes[pool].name.clone() })
     }
 
+    /// Whether the pool is neither closed nor late; if not, which.
+    pub(crate) fn open(&mut self, at: NodeId, now: Option<Instant>) -> Result<(), BudgetError> {
+        let now = self.advance(at, &NOTHING, now);
+        if self.is_open(at, now) { Ok(()) } else { Err(self.explain_end(at, now)) }
+    }
+
     #[inline]
     pub(super) fn is_open(&self, at: NodeId, now: Option<Instant>) -> bool {
         !self.nodes[at].closed && !self.is_late(at, now)

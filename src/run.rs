@@ -1,0 +1,61 @@
+//! A future that ends with its pool.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use crate::handle::Sleep;
+use crate::pool::BudgetPool;
+use crate::types::error::BudgetError;
+
+/// Drives a future until it is done, its pool is closed, or the deadline of its pool passes.
+pub(crate) async fn run<F: Future>(pool: BudgetPool, future: F) -> Result<F::Output, BudgetError> {
+    let is_open = || pool.handle().ask(|engine, at, now| engine.open(at, now));
+    is_open()?;
+    let (mut future, mut closed) = (pin!(future), pin!(pool.closed()));
+    let mut end = End { pool: &pool, sleep: None };
+    poll_fn(|context| {
+        // The future first, as a timeout does: what is done is done.
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Ok(output));
+        }
+        if closed.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(is_open().expect_err("it was closed")));
+        }
+        end.poll(context).map(Err)
+    })
+    .await
+}
+
+/// The deadline of a pool, and a sleep towards it.
+struct End<'a> {
+    pool: &'a BudgetPool,
+    sleep: Option<Sleep>,
+}
+
+impl End<'_> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<BudgetError> {
+        let handle = self.pool.handle();
+        let Some(deadline) = handle.bounded().and_then(|budget| budget.deadline()) else {
+            return Poll::Pending;
+        };
+        if let Err(late) = handle.ask(|engine, at, now| engine.open(at, now)) {
+            return Poll::Ready(late);
+        }
+        if !handle.has_timer() {
+            return Poll::Ready(BudgetError::NoTimer { pool: handle.name().clone() });
+        }
+        let sleep = self.sleep.get_or_insert_with(|| sleep_until(self.pool, deadline));
+        if sleep.as_mut().poll(context).is_ready() {
+            // It is early by the pool's clock, or the deadline has just come: look again.
+            self.sleep = None;
+            context.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+}
+
+fn sleep_until(pool: &BudgetPool, deadline: Instant) -> Sleep {
+    pool.handle().sleep(deadline).expect("it has a timer")
+}
