@@ -60,7 +60,7 @@
 //! | **P3** | *No leak.* Every reserved unit has exactly one live owner: a reservation, a lease, a carved child, or a wait that was granted and not yet collected. Drop, panic, early return, cancelled future, expiry: it goes back or is booked, once, by a rule that the user chose ([`OnDrop`]), and a counter of the [`Snapshot`] shows it. |
 //! | **P4** | *No false refusal.* A call that fits, by the state at its one instant under the lock, is admitted (except one that would jump a queue, which says so). |
 //! | **P5** | *One instant.* A snapshot, of one pool or of a whole tree, is one state that really existed. |
-//! | **P6** | *Fair waiting.* Waiting reservations are granted first come, first served among those that compete; a small one cannot starve a large one. One that can no longer be met is told at once, instead of sleeping for ever; where time alone makes it so, at the next call or [by its deadline](BudgetPool::reserve_wait). |
+//! | **P6** | *Fair waiting.* First come, first served among those that compete, and no call for new work passes them: a small one cannot starve a large one. One that can no longer be met is refused at once; where time alone makes it so, at the next call or [by its deadline](BudgetPool::reserve_wait). One that only time can end is served in time, or refused with [`NoTimer`](BudgetError::NoTimer): it is never left asleep. |
 //! | **P7** | *Clear refusals.* A refusal changes nothing, and says which axis of which pool refused, how much was requested, how much was available, what the cap is, and whether the call may fit later. |
 //! | **P8** | *Time only when asked.* A call reads the clock only if its path (the pool and those above it) has a deadline or a window, if there is a live hold in the tree that may expire, or if the call itself takes a time or a key; [`snapshot_tree`](BudgetPool::snapshot_tree) also if a pool below has a window. Under the lock time never runs back: it is the later of what was read and what was last seen. |
 //!
@@ -142,8 +142,8 @@
 //!   and its receipt [says so](Receipt::is_late).
 //! - The caps of a pool with a [`Window`] come back, at the turn of a period or continuously. A
 //!   refusal says exactly [when](BudgetError::retry_after) the same call will fit.
-//! - Whoever waits for time alone is served in time: a blocking wait by itself, an async one by its
-//!   [timer](PoolBuilder::timer), or else at the next call on its pool.
+//! - A waiter that only time can end is served in time: a blocking wait by itself, an async one by
+//!   its [timer](PoolBuilder::timer).
 //! - A call that may be retried spends [once for its key](BudgetPool::record_once).
 //!
 //! # Hot loops

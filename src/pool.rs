@@ -99,9 +99,10 @@ impl BudgetPool {
     /// (P1). Never waits.
     ///
     /// # Errors
-    /// [`Closed`](BudgetError::Closed), [`DeadlineExceeded`](BudgetError::DeadlineExceeded) or
-    /// [`Exceeded`](BudgetError::Exceeded), looked for in this order. Nothing has changed then
-    /// (P7). What fits is never refused (P4).
+    /// [`Closed`](BudgetError::Closed), [`DeadlineExceeded`](BudgetError::DeadlineExceeded),
+    /// [`Queued`](BudgetError::Queued) if others wait in this pool, or in one above it that caps what
+    /// is asked (P6), or [`Exceeded`](BudgetError::Exceeded), looked for in this order. Nothing has
+    /// changed then (P7). What fits is never refused unless others wait for it (P4).
     #[inline]
     pub fn record(&self, amount: Amount) -> Result<(), BudgetError> {
         self.handle.record(amount.quantities())
@@ -111,8 +112,7 @@ impl BudgetPool {
     /// [names](Amount::in_flight). Never waits.
     ///
     /// # Errors
-    /// As [`record`](BudgetPool::record), and [`Queued`](BudgetError::Queued) before capacity is
-    /// looked at, if others wait in this pool, or in one above it that caps what is asked (P6).
+    /// As [`record`](BudgetPool::record).
     #[inline]
     pub fn reserve(&self, amount: Amount) -> Result<Reservation, BudgetError> {
         let key = self.handle.reserve(&amount.held())?;
