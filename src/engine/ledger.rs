@@ -16,9 +16,9 @@
 //!
 //! Arithmetic is checked. Where it is not, the line above shows what it cannot exceed.
 //!
-//! What asks goes over all axes without a branch on which are named: an axis that is not named asks
-//! for zero, and to compare with zero is cheaper than to ask whether to. What settles has more to
-//! do on an axis, and passes over the others.
+//! A spend that asks goes over all axes without a branch on which are named: an axis that is not
+//! named asks for zero, and to compare with zero is cheaper than to ask whether to. A hold and a
+//! settlement have more to do on an axis, and pass over those that are not named.
 
 use std::array;
 
@@ -89,14 +89,9 @@ impl Ledger {
         if !self.fits(asked) {
             return false;
         }
-        each_lane(|axis| {
-            self.free[axis] = self.free[axis].checked_sub(asked[axis]).expect("it fits");
-        });
+        each_lane(|axis| self.take(axis, asked[axis]));
         if take == Take::Hold {
-            each_lane(|axis| {
-                let reserved = self.reserved[axis].checked_add(asked[axis]);
-                self.reserved[axis] = reserved.expect("what is reserved is within the cap");
-            });
+            each_lane(|axis| self.promise(axis, asked[axis]));
         }
         true
     }
@@ -109,11 +104,23 @@ impl Ledger {
             return false;
         }
         for axis in asked.axes() {
-            self.free[axis] -= units[axis];
-            let reserved = self.reserved[axis].checked_add(units[axis]);
-            self.reserved[axis] = reserved.expect("what is reserved is within the cap");
+            self.take(axis, units[axis]);
+            self.promise(axis, units[axis]);
         }
         true
+    }
+
+    /// Units that [fit](Ledger::fits) are free no more.
+    #[inline(always)]
+    fn take(&mut self, axis: usize, units: u64) {
+        self.free[axis] = self.free[axis].checked_sub(units).expect("it fits");
+    }
+
+    /// Units that were [taken](Ledger::take) belong to a live owner.
+    #[inline(always)]
+    fn promise(&mut self, axis: usize, units: u64) {
+        let reserved = self.reserved[axis].checked_add(units);
+        self.reserved[axis] = reserved.expect("what is reserved is within the cap");
     }
 
     /// Takes back what was [taken](Ledger::try_take) a moment ago. It was never seen, not even by

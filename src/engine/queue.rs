@@ -644,12 +644,10 @@ impl Engine {
     /// Takes the candidates of a pool and of those below out of all places where they are parked.
     /// The caller [parks](Engine::park_all) them again, once it has changed who takes turns there.
     pub(super) fn unpark_below(&mut self, pool: NodeId) -> Vec<(WaitKey, NodeId)> {
-        let (mut candidates, mut pools) = (Vec::new(), vec![pool]);
-        while let Some(id) = pools.pop() {
+        let mut candidates = Vec::new();
+        for id in self.waiting_below(pool) {
             let head = self.nodes[id].line.first;
             candidates.extend(head.and_then(|key| Some((key, self.queue.get(key).blocked?))));
-            let children = self.nodes.children(id);
-            pools.extend(children.filter(|&child| self.nodes[child].line.waiting > 0));
         }
         candidates.iter().for_each(|&(key, _)| self.unpark(key));
         candidates
@@ -752,16 +750,25 @@ impl Engine {
     /// What is asked of a pool by all that wait in it and below it. It costs what waits there, not
     /// what the tree holds.
     fn all_asked(&self, pool: NodeId) -> BTreeSet<Asked> {
-        let (mut asked, mut pools) = (BTreeSet::new(), vec![pool]);
-        while let Some(id) = pools.pop() {
+        let mut asked = BTreeSet::new();
+        for id in self.waiting_below(pool) {
             for (key, waiter) in self.queue.of_line(&self.nodes[id].line) {
                 let units = self.asked_at(pool, waiter).expect("the pool is on its way");
                 asked.extend(each_asked(key, units));
             }
-            let children = self.nodes.children(id);
-            pools.extend(children.filter(|&child| self.nodes[child].line.waiting > 0));
         }
         asked
+    }
+
+    /// A pool, and those below it that have waiters in them or below.
+    fn waiting_below(&self, pool: NodeId) -> impl Iterator<Item = NodeId> {
+        let mut pools = vec![pool];
+        std::iter::from_fn(move || {
+            let id = pools.pop()?;
+            let children = self.nodes.children(id);
+            pools.extend(children.filter(|&child| self.nodes[child].line.waiting > 0));
+            Some(id)
+        })
     }
 
     /// Refuses the waiters whose deadline has come by the latest instant seen.
