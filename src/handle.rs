@@ -4,11 +4,12 @@
 //! let go.
 //!
 //! Whether a call must know the time depends on its way up, which never changes, and on whether
-//! there is a hold that may expire. A flag tells the second, so that the lock need not be taken for
-//! it. It is only a hint, which is why it needs no memory order: a call that finds such a hold
-//! under the lock, and has not read the clock, lets go of the lock and does.
+//! there is a hold that may expire or a pool that is paused. A flag tells the second, so that the
+//! lock need not be taken for it. It is only a hint, which is why it needs no memory order: a call
+//! that finds such a hold or pause under the lock, and has not read the clock, lets go of the lock
+//! and does.
 //!
-//! While the way of a call is not timed, nothing may expire and nobody waits, a transition has
+//! While the way of a call is not timed, nothing may expire or is paused and nobody waits, a transition has
 //! nothing to do but its own step. The calls of the hot path then take that step alone, inlined into the caller, so
 //! that the axes that an amount does not name cost nothing. It is the same step that the full
 //! transition takes.
@@ -46,8 +47,8 @@ pub(crate) struct Runtime {
 /// its own: who waits for the lock does not disturb who changes the balances.
 struct Shared {
     engine: Mutex<Engine>,
-    /// Whether there is a live hold that may expire, as of the end of the last transition.
-    may_expire: AtomicBool,
+    /// Whether a hold may expire or a pool is paused, as of the end of the last transition.
+    heeds_time: AtomicBool,
     clock: SharedClock,
     timer: Option<Timer>,
 }
@@ -61,7 +62,7 @@ const FEW: usize = 8;
 struct Transition<'a> {
     shared: &'a Shared,
     engine: Option<MutexGuard<'a, Engine>>,
-    could_expire: bool,
+    heeded_time: bool,
 }
 
 impl<'a> Transition<'a> {
@@ -72,8 +73,8 @@ impl<'a> Transition<'a> {
 
     #[inline]
     fn with(shared: &'a Shared, engine: MutexGuard<'a, Engine>) -> Transition<'a> {
-        let could_expire = engine.may_expire();
-        Transition { shared, engine: Some(engine), could_expire }
+        let heeded_time = engine.heeds_time();
+        Transition { shared, engine: Some(engine), heeded_time }
     }
 
     /// Lets go of the lock meanwhile. Nothing has been changed yet.
@@ -95,9 +96,9 @@ impl Drop for Transition<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(mut engine) = self.engine.take() {
-            let may_expire = engine.may_expire();
-            if may_expire != self.could_expire {
-                self.shared.may_expire.store(may_expire, Relaxed);
+            let heeds_time = engine.heeds_time();
+            if heeds_time != self.heeded_time {
+                self.shared.heeds_time.store(heeds_time, Relaxed);
             }
             if !engine.wakers().is_empty() {
                 wake(engine);
@@ -153,7 +154,7 @@ impl Handle {
     ) -> Handle {
         let (name, windowed) = (spec.name.clone(), spec.window.is_some());
         let engine = Mutex::new(Engine::new(spec));
-        let shared = Shared { engine, may_expire: AtomicBool::new(false), clock, timer };
+        let shared = Shared { engine, heeds_time: AtomicBool::new(false), clock, timer };
         Handle::new(Arc::new(shared), NodeId::ROOT, name, deadline, windowed)
     }
 
@@ -277,7 +278,7 @@ impl Handle {
     /// The lock, if nothing but the step itself is to be done. If not, what there is of it.
     #[inline(always)]
     fn quick(&self, timed: bool) -> Result<MutexGuard<'_, Engine>, Begun<'_>> {
-        if timed || self.shared.may_expire.load(Relaxed) {
+        if timed || self.shared.heeds_time.load(Relaxed) {
             return Err(None);
         }
         let engine = self.shared.engine.lock();
@@ -331,7 +332,7 @@ impl Handle {
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
         let read_clock = || self.try_now();
-        self.transition(begun, self.windowed, Engine::may_expire, read_clock, transition)
+        self.transition(begun, self.windowed, Engine::heeds_time, read_clock, transition)
     }
 
     /// A transition that asks: it is told the time if the way has a deadline, too.
@@ -350,7 +351,7 @@ impl Handle {
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
         let read_clock = || Some(self.now());
-        self.transition(begun, self.timed, Engine::may_expire, read_clock, transition)
+        self.transition(begun, self.timed, Engine::heeds_time, read_clock, transition)
     }
 
     /// A transition of two pools of a tree: it is told the time if the way of either has a window.
@@ -361,7 +362,7 @@ impl Handle {
     ) -> R {
         let timed = self.windowed || other.windowed;
         let read_clock = || self.try_now();
-        self.transition(None, timed, Engine::may_expire, read_clock, |engine, at, now| {
+        self.transition(None, timed, Engine::heeds_time, read_clock, |engine, at, now| {
             transition(engine, [at, other.node], now)
         })
     }
@@ -383,7 +384,7 @@ impl Handle {
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
         let needs_time =
-            |engine: &Engine| engine.may_expire() || engine.has_windows_below(self.node);
+            |engine: &Engine| engine.heeds_time() || engine.has_windows_below(self.node);
         let read_clock = || *reading.get_or_init(|| self.try_now());
         self.transition(None, self.windowed, needs_time, read_clock, transition)
     }
@@ -397,7 +398,7 @@ impl Handle {
         read_clock: impl Fn() -> Option<Instant>,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        let reads = begun.is_none() && (timed || self.shared.may_expire.load(Relaxed));
+        let reads = begun.is_none() && (timed || self.shared.heeds_time.load(Relaxed));
         let mut now = if reads { read_clock() } else { None };
         let engine = begun.unwrap_or_else(|| self.shared.engine.lock());
         let mut locked = Transition::with(&self.shared, engine);

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::builder::{Child, PoolBuilder, Root};
 use crate::engine::Engine;
@@ -19,6 +19,9 @@ use crate::types::once::Once;
 use crate::types::snapshot::{Holder, Snapshot, TreeSnapshot};
 use crate::wait::{Closed, RecordWait, Wait};
 use crate::weak::WeakPool;
+
+/// An [`Instant`] that is 30 years away can be told on every platform.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 365 * 86_400);
 
 /// One budget shared by many tasks or threads.
 ///
@@ -100,7 +103,7 @@ impl BudgetPool {
     ///
     /// # Errors
     /// [`Closed`](BudgetError::Closed), [`DeadlineExceeded`](BudgetError::DeadlineExceeded),
-    /// [`Queued`](BudgetError::Queued) if others wait in this pool, or in one above it that caps what
+    /// [`Paused`](BudgetError::Paused), [`Queued`](BudgetError::Queued) if others wait in this pool, or in one above it that caps what
     /// is asked (P6), or [`Exceeded`](BudgetError::Exceeded), looked for in this order. Nothing has
     /// changed then (P7). What fits is never refused unless others wait for it (P4).
     #[inline]
@@ -264,7 +267,7 @@ impl BudgetPool {
     ///
     /// The future ends with an error as soon as there is nothing to wait for: the amount can never
     /// fit, the pool is closed, the deadline has passed. Where time may have to end the wait, by a
-    /// deadline, a window or a hold that expires, the root pool needs a
+    /// deadline, a window, a pause or a hold that expires, the root pool needs a
     /// [timer](crate::PoolBuilder::timer): without one the wait is refused at its first need of it
     /// with [`NoTimer`](BudgetError::NoTimer). What only time makes hopeless may be told later, at the next call on the pool or at the deadline, and those behind it are served
     /// then: a [window](PoolBuilder::window) above brings back enough, but after the deadline; a
@@ -526,6 +529,48 @@ impl BudgetPool {
     /// neither used nor holds.
     pub fn close(&self) {
         self.handle.enter(Engine::close);
+    }
+
+    /// Pauses admission by this pool and all below it for so long: a call is refused with
+    /// [`Paused`](BudgetError::Paused) and the exact instant, and a waiter sleeps until then. For a
+    /// provider that says when to come back.
+    ///
+    /// Accounting goes on: a commit, a debit and a credit are booked, and holds expire. A lease
+    /// spends from the share that it has. A pause moves no window and no deadline: where several
+    /// of them hold a call up, the latest instant counts. Of two pauses of one pool the longer wins.
+    /// A pause of more than 30 years is one of 30 years. A waiter whose deadline comes before the
+    /// end of the pause is refused at once.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use budget_pool::{Amount, BudgetError, BudgetPool, ManualClock};
+    ///
+    /// let clock = ManualClock::new();
+    /// let provider = BudgetPool::builder().name("provider").clock(clock.clone()).build();
+    /// let agent = provider.child().name("agent").build();
+    ///
+    /// provider.pause(Duration::from_secs(20)); // 429, Retry-After: 20
+    /// let refused = agent.record(Amount::new().requests(1)).unwrap_err();
+    /// assert_eq!(refused.to_string(), "`provider` is paused, will fit in 20s");
+    ///
+    /// clock.advance(Duration::from_secs(20));
+    /// agent.record(Amount::new().requests(1))?;
+    /// # Ok::<(), BudgetError>(())
+    /// ```
+    pub fn pause(&self, time: Duration) {
+        self.handle.ask_at(|engine, at, now| engine.pause(at, now + time.min(LONGEST_PAUSE), now));
+    }
+
+    /// A [`pause`](BudgetPool::pause) until an instant of the pool's clock. One that has come
+    /// pauses nothing.
+    pub fn pause_until(&self, until: Instant) {
+        self.handle.ask_at(|engine, at, now| engine.pause(at, until, now));
+    }
+
+    /// Ends the [`pause`](BudgetPool::pause) of this pool, and serves those that wait. A pause of a
+    /// pool above it goes on.
+    pub fn resume(&self) {
+        self.handle.tell(Engine::resume);
     }
 
     /// A future that resolves when this pool, or one above it, is closed: for a fan-out that must

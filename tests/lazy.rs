@@ -70,6 +70,8 @@ enum Call {
     SetUsed,
     Credit,
     Transfer,
+    Pause,
+    Resume,
     RecordOnce,
     DebitOnce,
     Close,
@@ -108,7 +110,7 @@ enum OfLease {
 }
 
 /// And how often each is made.
-const CALLS: [(Call, u64); 40] = [
+const CALLS: [(Call, u64); 42] = [
     (Call::Record, 60),
     (Call::Peek, 20),
     (Call::Debit, 20),
@@ -124,6 +126,8 @@ const CALLS: [(Call, u64); 40] = [
     (Call::SetUsed, 10),
     (Call::Credit, 20),
     (Call::Transfer, 20),
+    (Call::Pause, 5),
+    (Call::Resume, 5),
     (Call::RecordOnce, 10),
     (Call::DebitOnce, 10),
     (Call::Close, 1),
@@ -347,6 +351,14 @@ impl World {
             Call::Transfer => {
                 let to = &self.pools[(step.ticks % self.pools.len() as u64) as usize];
                 said(pool.transfer(to, caps))
+            }
+            Call::Pause => {
+                pool.pause(self.ttl(step));
+                String::new()
+            }
+            Call::Resume => {
+                pool.resume();
+                String::new()
             }
             Call::RecordOnce => said(pool.record_once(step.ticks.to_string(), amount)),
             Call::DebitOnce => said(pool.debit_once(step.ticks.to_string(), amount)),

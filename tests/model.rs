@@ -274,7 +274,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
     let of_waits = prop_oneof![
         8 => (at(), prop_oneof![amount(), part()], prop::bool::weighted(0.8))
             .prop_map(|(pool, amount, poll)| Op::Wait { pool, amount, poll }),
-        5 => (at(), prop_oneof![amount(), part()], prop::bool::weighted(0.8))
+        8 => (at(), prop_oneof![amount(), part()], prop::bool::weighted(0.8))
             .prop_map(|(pool, amount, poll)| Op::WaitToSpend { pool, amount, poll }),
         7 => (at(), any::<bool>()).prop_map(|(wait, anew)| Op::Poll { wait, anew }),
         2 => at().prop_map(|wait| Op::DropWait { wait }),
@@ -301,6 +301,11 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         6 => (at(), caps()).prop_map(|(pool, caps)| Op::SetCaps { pool, caps }),
         5 => (at(), at(), caps()).prop_map(|(pool, to, caps)| Op::Transfer { pool, to, caps }),
         2 => (at(), caps()).prop_map(|(pool, caps)| Op::SetCeiling { pool, caps }),
+    ];
+    let of_pauses = prop_oneof![
+        3 => (at(), at(), any::<bool>())
+            .prop_map(|(pool, time, until)| Op::Pause { pool, time, until }),
+        2 => at().prop_map(|pool| Op::Resume { pool }),
     ];
     let of_settling = prop_oneof![
         8 => (at(), amount()).prop_map(|(hold, total)| Op::Commit { hold, total }),
@@ -339,6 +344,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         3 => (at(), amount()).prop_map(|(hold, by)| Op::Shrink { hold, by }),
         4 => (at(), amount()).prop_map(|(hold, part)| Op::Split { hold, part }),
         timed * 3 => in_time,
+        1 + timed => of_pauses,
         crowded => little_holds(),
         leased * 12 => of_leases,
         waiting * 8 => of_waits,
@@ -396,14 +402,14 @@ fn balances_are_those_of_the_model() {
 
 #[test]
 fn deadlines_are_those_of_the_model() {
-    compare_many(Much::Deadlines, &["late"]);
+    compare_many(Much::Deadlines, &["late", "paused beyond the deadline"]);
 }
 
 #[test]
 fn what_time_does_is_what_it_does_to_the_model() {
     let meets =
         ["exceeded until an instant", "expired", "another amount for a key", "too many keys"];
-    compare_many(Much::Time, &meets);
+    compare_many(Much::Time, &[&meets[..], &["paused until an instant"]].concat());
 }
 
 #[test]
@@ -427,6 +433,8 @@ fn who_waits_is_who_waits_in_the_model() {
             "spent at once",
             "spent after a wait",
             "refused after a wait",
+            "paused until an instant",
+            "paused, and a release is to come",
         ],
     );
 }

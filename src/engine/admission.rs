@@ -113,7 +113,7 @@ impl Engine {
         asked: &Quantities,
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
-        if self.is_late(at, now) || !self.try_record(at, asked) {
+        if !self.may_admit(at, now) || !self.try_record(at, asked) {
             return self.refuse(at, asked.units(), now);
         }
         self.balances_changed(at);
@@ -135,7 +135,7 @@ impl Engine {
         if let Some(refusal) = self.must_queue(at, units, Some(now)) {
             return Err(refusal);
         }
-        if self.is_open(at, Some(now)) {
+        if self.is_open(at, Some(now)) && self.explain_pause(at, units).is_none() {
             self.make_room_for_key(at, now)?;
         }
         self.record_now(at, amount.quantities(), Some(now))?;
@@ -212,7 +212,7 @@ impl Engine {
         if let Some(refusal) = self.queued(at, amount.units(), now) {
             return Err(refusal);
         }
-        let admitted = self.is_open(at, now) && self.nodes.fits(at, amount.units());
+        let admitted = self.may_admit(at, now) && self.nodes.fits(at, amount.units());
         if admitted { Ok(()) } else { Err(self.explain(at, amount.units(), now)) }
     }
 
@@ -263,11 +263,11 @@ impl Engine {
 
 /// Whether, and if not, why not.
 impl Engine {
-    /// Whether nobody waits and no hold may expire: a transition that need not know the time has
-    /// nothing to do before or after its own step.
+    /// Whether nobody waits, no hold may expire and no pool is paused: a transition that need not
+    /// know the time has nothing to do before or after its own step.
     #[inline(always)]
     pub(crate) fn is_quiet(&self) -> bool {
-        !self.queue.has_waiting() && !self.expiry.may_expire()
+        !self.queue.has_waiting() && !self.heeds_time()
     }
 
     /// Refuses and counts that, or lets the caller charge the way.
@@ -302,7 +302,7 @@ impl Engine {
         asked: &Units,
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
-        let admitted = self.is_open(at, now) && self.nodes.fits(at, asked);
+        let admitted = self.may_admit(at, now) && self.nodes.fits(at, asked);
         if admitted { Ok(()) } else { self.refuse(at, asked, now) }
     }
 
@@ -329,9 +329,12 @@ impl Engine {
         Some(refusal)
     }
 
-    /// That others wait, if the pool is open at all.
+    /// That others wait, where neither an end of the pool nor a pause is to be told.
     fn queued(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> Option<BudgetError> {
         let pool = self.queued_at(at, asked).filter(|_| self.is_open(at, now))?;
+        if self.explain_pause(at, asked).is_some() {
+            return None;
+        }
         Some(BudgetError::Queued { pool: self.nodes[pool].name.clone() })
     }
 
@@ -344,6 +347,12 @@ impl Engine {
     #[inline]
     pub(super) fn is_open(&self, at: NodeId, now: Option<Instant>) -> bool {
         !self.nodes[at].closed && !self.is_late(at, now)
+    }
+
+    /// Whether the pool is open, and no pool on the way up is paused.
+    #[inline]
+    pub(super) fn may_admit(&self, at: NodeId, now: Option<Instant>) -> bool {
+        self.is_open(at, now) && self.paused(at).is_none()
     }
 
     #[inline]
@@ -375,15 +384,20 @@ impl Engine {
         self.why(at, asked, now)
     }
 
-    /// The reason: closed, deadline, capacity, in this order.
+    /// The reason: closed, deadline, pause, capacity, in this order.
     #[inline(always)]
     fn why(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
         if !self.is_open(at, now) {
             return self.explain_end(at, now);
         }
+        if !self.pauses.is_empty() {
+            if let Some(paused) = self.explain_pause(at, asked) {
+                return paused;
+            }
+        }
         self.nodes
             .lack(at, asked)
-            .expect("what is refused is closed, late or does not fit")
+            .expect("what is refused is closed, late, paused or does not fit")
             .refusal(self.labels(), self.reading)
     }
 
@@ -416,6 +430,9 @@ impl Engine {
 
     /// Whether neither time nor a release can ever make room.
     pub(super) fn is_unsatisfiable(&self, at: NodeId, asked: &Units) -> bool {
+        if self.is_outlasted(at) {
+            return true;
+        }
         let deadline = &self.nodes[at].deadline;
         let mut way = Way::from(at);
         while let Some(id) = way.up(&self.nodes) {

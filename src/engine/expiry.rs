@@ -209,9 +209,11 @@ const BATCH: u32 = 2;
 
 /// What time does.
 impl Engine {
+    /// Whether time plays a part in the tree whatever the way of a call: a hold may expire, or a
+    /// pool is paused.
     #[inline]
-    pub(crate) fn may_expire(&self) -> bool {
-        self.expiry.may_expire()
+    pub(crate) fn heeds_time(&self) -> bool {
+        self.expiry.may_expire() || !self.pauses.is_empty()
     }
 
     /// Brings a way up to the present, for a call that asks for so much there. Returns the instant
@@ -293,12 +295,14 @@ impl Engine {
         if hold.is_live() { Ok(()) } else { Err(expired()) }
     }
 
-    /// Takes a reading of the clock. The waiters whose deadline has come are told first.
+    /// Takes a reading of the clock. The waiters whose deadline has come are told first, and then
+    /// the pauses end that are over.
     #[inline]
     fn see(&mut self, reading: Instant) -> Instant {
         let now = self.latest.map_or(reading, |latest| latest.max(reading));
         (self.latest, self.reading) = (Some(now), Some(reading));
         self.reject_late();
+        self.end_pauses(now);
         now
     }
 
@@ -374,7 +378,7 @@ impl Engine {
     /// Before a period ends in a pool, what expired in it is reclaimed. The pools are not asked
     /// while no hold may expire.
     pub(super) fn reclaim_before_turns(&mut self, now: Instant, ends: impl FnOnce(&Nodes) -> bool) {
-        if self.may_expire() && ends(&self.nodes) {
+        if self.expiry.may_expire() && ends(&self.nodes) {
             self.reclaim_while(now, |_| true);
         }
     }
@@ -490,7 +494,7 @@ mod tests {
         assert!(record(&mut engine, at, 500, expiry));
         assert_eq!(left(&engine), 1_000 - 501);
         assert!(!record(&mut engine, at, 1_000, expiry), "only after all were reclaimed");
-        assert_eq!((left(&engine), engine.may_expire()), (0, false));
+        assert_eq!((left(&engine), engine.heeds_time()), (0, false));
     }
 
     #[test]

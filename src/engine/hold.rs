@@ -199,7 +199,7 @@ impl Engine {
         if let Some(refusal) = self.must_queue(at, held.units(), now) {
             return Err(refusal);
         }
-        if !self.is_late(at, now) {
+        if self.may_admit(at, now) {
             if let Some(key) = self.try_reserve(at, held) {
                 self.holds.get_mut(key).since = now;
                 return Ok(key);

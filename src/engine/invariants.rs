@@ -12,6 +12,7 @@ impl Engine {
         self.expiry.check_invariants(&self.holds);
         self.check_reserved();
         self.check_queue();
+        self.check_pauses();
         self.count_waiting_below();
     }
 

@@ -41,6 +41,7 @@ impl Engine {
             let keys = self.nodes[candidate].keys.take();
             forgotten.extend(keys.map(|keys| *keys));
             self.nodes.return_share(candidate);
+            self.pauses.remove(candidate);
             self.nodes.remove(candidate);
             let Some(above) = above else { return forgotten };
             candidate = above;

@@ -10,6 +10,7 @@
 //! | [`Holds`] | the live and the expired holds |
 //! | [`Queue`] | the waiters, their order, and where each is blocked |
 //! | [`Expiry`] | the holds that may expire, in the order of time |
+//! | [`Pauses`] | the pools that are paused, and until when |
 //! | [`Refill`] | the window of one pool |
 //! | [`Keys`] | the idempotency keys of one pool |
 //! | [`Watch`] | the futures that wait for a pool to be closed |
@@ -28,6 +29,7 @@ use std::time::Instant;
 use expiry::Expiry;
 use hold::Holds;
 use nodes::Nodes;
+use pause::Pauses;
 use queue::Queue;
 use watch::Watch;
 
@@ -44,6 +46,7 @@ mod lease;
 mod ledger;
 mod lifecycle;
 mod nodes;
+mod pause;
 mod queue;
 mod refill;
 mod view;
@@ -65,6 +68,7 @@ pub(crate) struct Engine {
     expiry: Expiry,
     holds: Holds,
     watch: Watch,
+    pauses: Pauses,
     /// What the user's own axes are called. In a box, as few trees have any.
     labels: Option<Box<Labels>>,
     /// The latest instant seen: time never runs back (P8).
@@ -83,6 +87,7 @@ impl Engine {
             expiry: Expiry::default(),
             holds: Holds::default(),
             watch: Watch::default(),
+            pauses: Pauses::default(),
             labels: None,
             latest: None,
             reading: None,

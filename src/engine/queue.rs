@@ -346,7 +346,8 @@ impl Engine {
         if !self.is_open(at, now) || self.is_unsatisfiable(at, asked.units()) {
             return self.refuse(at, asked.units(), now);
         }
-        if self.queued_at(at, asked.units()).is_none() && self.nodes.fits(at, asked.units()) {
+        let is_first = self.queued_at(at, asked.units()).is_none() && self.paused(at).is_none();
+        if is_first && self.nodes.fits(at, asked.units()) {
             let hold = self.begin(at, asked, purpose);
             return Ok(Place::Granted(self.collect(hold, purpose)));
         }
@@ -508,6 +509,10 @@ impl Engine {
         }
     }
 
+    pub(super) fn call(&mut self, key: WaitKey) {
+        self.queue.call(key);
+    }
+
     /// Calls the head of a pool's line, if it is new there.
     fn call_head(&mut self, home: NodeId) {
         if let Some(head) = self.nodes[home].line.first {
@@ -572,7 +577,7 @@ impl Engine {
         let Some(blocked) = waiter.blocked else { return false };
         let mut way = self.nodes.open_way(waiter.home);
         let blocked = way.find(|(id, ..)| *id == blocked);
-        blocked.is_some_and(|(id, node, open)| refuses(id, node, open, waiter))
+        blocked.is_some_and(|(id, node, open)| self.refuses(id, node, open, waiter))
     }
 
     /// What a waiter asks of a pool, if that is on its way.
@@ -585,7 +590,7 @@ impl Engine {
     fn blocked_at(&self, key: WaitKey) -> Option<NodeId> {
         let waiter = self.queue.get(key);
         let mut way = self.nodes.open_way(waiter.home);
-        way.find(|(id, node, open)| refuses(*id, node, *open, waiter)).map(|(id, ..)| id)
+        way.find(|(id, node, open)| self.refuses(*id, node, *open, waiter)).map(|(id, ..)| id)
     }
 
     /// Hands the units over in the transition that freed them: nobody can take them in between.
@@ -663,6 +668,15 @@ impl Engine {
         }
     }
 
+    /// Whether a pool has no room for a candidate, is paused, or an earlier one waits there for the
+    /// same.
+    fn refuses(&self, pool: NodeId, node: &Node, open: AxisSet, waiter: &Waiter) -> bool {
+        let first = node.line.parked.first;
+        let earlier = first.is_some_and(|(first, _)| first < waiter.ticket);
+        let must_wait = earlier && takes_turn(pool, node, open, waiter);
+        must_wait || !node.fits(waiter.asked.units(), open) || self.pauses.until(pool).is_some()
+    }
+
     /// Visits the pools at which a candidate is parked: from its own up to where it is blocked, as
     /// far as it takes its turn there.
     fn visit_parked(&mut self, key: WaitKey, visit: impl Fn(&mut Engine, NodeId)) {
@@ -693,13 +707,6 @@ impl Engine {
 /// one with a cap on what it asks, and where it is blocked now.
 fn takes_turn(pool: NodeId, node: &Node, open: AxisSet, waiter: &Waiter) -> bool {
     pool == waiter.home || waiter.blocked == Some(pool) || node.caps_any(waiter.asked.units(), open)
-}
-
-/// Whether a pool has no room for a candidate, or an earlier one waits there for the same.
-fn refuses(pool: NodeId, node: &Node, open: AxisSet, waiter: &Waiter) -> bool {
-    let first = node.line.parked.first;
-    let earlier = first.is_some_and(|(first, _)| first < waiter.ticket);
-    !node.fits(waiter.asked.units(), open) || (earlier && takes_turn(pool, node, open, waiter))
 }
 
 /// Waiters that have nothing to wait for any more.
@@ -795,6 +802,14 @@ impl Engine {
         }
     }
 
+    /// Refuses the waiters of a pool, and of those below, whose deadline comes before the end of a
+    /// pause on their way.
+    pub(super) fn reject_outlasted(&mut self, pool: NodeId) {
+        let waiting = self.waiting_below(pool);
+        let pools: Vec<_> = waiting.filter(|&pool| self.is_outlasted(pool)).collect();
+        self.reject_all(&pools, self.latest);
+    }
+
     fn reject_all(&mut self, pools: &[NodeId], now: Option<Instant>) {
         let mut refusals = Vec::new();
         for &pool in pools {
@@ -809,13 +824,16 @@ impl Engine {
 /// Waiters for which time is enough.
 impl Engine {
     /// When time alone may change what becomes of a waiter: its deadline comes; and for the first
-    /// of those that are blocked at a pool, enough has come back there, or a hold expires. The
-    /// others cannot pass it whatever the time.
+    /// of those that are blocked at a pool, the pause of that pool ends, enough has come back there,
+    /// or a hold expires. The others cannot pass it whatever the time.
     fn next_timeout(&self, key: WaitKey) -> Option<Instant> {
         let waiter = self.queue.get(key);
         let deadline = self.nodes[waiter.home].deadline.map(|deadline| deadline.at);
         let first = |pool: &NodeId| self.nodes[*pool].line.first_parked() == Some(key);
         let Some(blocked) = waiter.blocked.filter(first) else { return deadline };
+        if let Some(until) = self.pauses.until(blocked) {
+            return deadline.into_iter().chain([until]).min();
+        }
         let expires = self.nodes[blocked].expiring > 0;
         let expiry = if expires { self.expiry.next() } else { self.next_to_settle(waiter) };
         let room = self.room_in_time(blocked, waiter);
@@ -844,7 +862,7 @@ impl Engine {
 
     /// Wakes the owner of a candidate, to look again, if it must do so earlier than it knows.
     fn remind(&mut self, key: WaitKey) {
-        let idle = !self.nodes.has_windows() && !self.expiry.may_expire();
+        let idle = !self.nodes.has_windows() && !self.heeds_time();
         if idle || self.queue.get(key).waker.is_none() {
             return;
         }
@@ -919,7 +937,7 @@ impl Engine {
             assert_eq!(is_parked, waiter.blocked.is_some() && is_below && takes_turn);
             parked += usize::from(is_parked);
             if waiter.blocked == Some(id) {
-                assert!(refuses(id, node, open, waiter), "a candidate is refused where it is");
+                assert!(self.refuses(id, node, open, waiter), "a candidate is refused where it is");
                 is_below = false;
             }
         }

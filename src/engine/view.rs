@@ -19,7 +19,9 @@ impl Engine {
     pub(crate) fn snapshot(&mut self, at: NodeId, now: Option<Instant>) -> Snapshot {
         self.advance_all(at, now);
         let available = self.nodes.available(at);
-        self.nodes[at].snapshot(0, &available, *self.labels())
+        let mut snapshot = self.nodes[at].snapshot(0, &available, *self.labels());
+        snapshot.paused_until = self.paused_until(at);
+        snapshot
     }
 
     /// Spends, and looks at the balance in the same instant.
@@ -48,6 +50,7 @@ impl Engine {
         let mut taken = 1;
         let labels = *self.labels();
         places[0] = self.nodes[at].snapshot(0, &way[0], labels);
+        places[0].paused_until = self.paused_until(at);
         let mut walk = Below::from(at);
         while let Some((id, depth)) = walk.next(&self.nodes) {
             let Some(place) = places.get_mut(taken) else {
@@ -63,6 +66,7 @@ impl Engine {
                 node.available_below(axis, above)
             }));
             *place = node.snapshot(depth, &way[depth], labels);
+            place.paused_until = self.paused_until(id);
             taken += 1;
         }
         Ok(taken)

@@ -10,7 +10,7 @@ use crate::types::name::Name;
 /// Why a call was refused. Nothing has changed (P7) but the [count](crate::Snapshot::refused) of
 /// refusals.
 ///
-/// The order of refusal is: closed, deadline, queue, capacity.
+/// The order of refusal is: closed, deadline, pause, queue, capacity.
 ///
 /// The text of a refusal uses the words of its methods and fields. It is one line, whatever the
 /// names in it: the text escapes a character that would break the line or command a terminal.
@@ -37,6 +37,22 @@ pub enum BudgetError {
     /// It came after the deadline.
     #[error(transparent)]
     DeadlineExceeded(#[from] DeadlineExceeded),
+    /// The pool, or one above it, is [paused](crate::BudgetPool::pause). What can never fit is
+    /// refused with [`Exceeded`](BudgetError::Exceeded) all the same.
+    #[error("`{}` is paused, {}", .pool.in_line(), hope(*.outlook, *.retry_after))]
+    #[non_exhaustive]
+    Paused {
+        /// The name of the pool that is paused; of several on the way up, the one whose pause ends
+        /// last.
+        pool: Name,
+        /// When the pause ends.
+        until: Instant,
+        /// When the call may fit: the end of the pause, or later where a window or a release has to
+        /// make room first; never where the deadline comes before.
+        outlook: Outlook,
+        /// How long from the refusal until the instant of the outlook.
+        retry_after: Option<Duration>,
+    },
     /// Others wait, and are served first (P6): ask with
     /// [`reserve_wait`](crate::BudgetPool::reserve_wait) to stand behind them.
     #[error("others wait in `{}`", .pool.in_line())]
@@ -159,8 +175,11 @@ impl BudgetError {
     /// | --- | --- |
     /// | [`Exceeded`](BudgetError::Exceeded) | `exceeded` |
     /// | [`DeadlineExceeded`](BudgetError::DeadlineExceeded) | `deadline_exceeded` |
+    /// | [`Paused`](BudgetError::Paused) | `paused` |
     /// | [`Queued`](BudgetError::Queued) | `queued` |
     /// | [`Timeout`](BudgetError::Timeout) | `timeout` |
+    /// | [`QueueFull`](BudgetError::QueueFull) | `queue_full` |
+    /// | [`NoTimer`](BudgetError::NoTimer) | `no_timer` |
     /// | [`Closed`](BudgetError::Closed) | `closed` |
     /// | [`Expired`](BudgetError::Expired) | `expired` |
     /// | [`KeyConflict`](BudgetError::KeyConflict) | `key_conflict` |
@@ -187,6 +206,7 @@ impl BudgetError {
             BudgetError::DeadlineExceeded(_) => "deadline_exceeded",
             BudgetError::Queued { .. } => "queued",
             BudgetError::Timeout { .. } => "timeout",
+            BudgetError::Paused { .. } => "paused",
             BudgetError::QueueFull { .. } => "queue_full",
             BudgetError::NoTimer { .. } => "no_timer",
             BudgetError::Closed { .. } => "closed",
@@ -220,6 +240,7 @@ impl BudgetError {
             BudgetError::DeadlineExceeded(late) => late.pool().unwrap_or_default(),
             BudgetError::Queued { pool }
             | BudgetError::Timeout { pool, .. }
+            | BudgetError::Paused { pool, .. }
             | BudgetError::QueueFull { pool, .. }
             | BudgetError::NoTimer { pool }
             | BudgetError::Closed { pool }
@@ -239,7 +260,7 @@ impl BudgetError {
     pub fn outlook(&self) -> Outlook {
         match self {
             BudgetError::Exceeded(exceeded) => exceeded.outlook(),
-            BudgetError::KeysFull { outlook, .. } => *outlook,
+            BudgetError::KeysFull { outlook, .. } | BudgetError::Paused { outlook, .. } => *outlook,
             BudgetError::Queued { .. }
             | BudgetError::Timeout { .. }
             | BudgetError::QueueFull { .. }
@@ -261,7 +282,9 @@ impl BudgetError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             BudgetError::Exceeded(exceeded) => exceeded.retry_after(),
-            BudgetError::KeysFull { retry_after, .. } => *retry_after,
+            BudgetError::KeysFull { retry_after, .. } | BudgetError::Paused { retry_after, .. } => {
+                *retry_after
+            }
             _ => None,
         }
     }
@@ -274,8 +297,8 @@ impl BudgetError {
 #[non_exhaustive]
 pub enum Outlook {
     /// It fits from this instant of the pool's clock on, and not before: a [window](crate::Window)
-    /// will have brought back enough, or a [key](crate::PoolBuilder::idempotency_keys) will have been
-    /// forgotten. This is exact if nobody else spends, and live holds stay held.
+    /// will have brought back enough, a [pause](crate::BudgetPool::pause) will be over, or a
+    /// [key](crate::PoolBuilder::idempotency_keys) will have been forgotten. This is exact if nobody else spends, and live holds stay held.
     At(Instant),
     /// It fits once enough of what is reserved now has been given back. To a reservation or a lease
     /// that asks for more, what it holds itself counts as reserved, too.
@@ -620,7 +643,13 @@ mod tests {
         let pool = pool();
         Some(match refusal {
             BudgetError::Exceeded(_) => late().into(),
-            BudgetError::DeadlineExceeded(_) => BudgetError::Queued { pool },
+            BudgetError::DeadlineExceeded(_) => BudgetError::Paused {
+                pool,
+                until: Instant::now(),
+                outlook: Outlook::At(Instant::now()),
+                retry_after: Some(Duration::from_secs(6)),
+            },
+            BudgetError::Paused { .. } => BudgetError::Queued { pool },
             BudgetError::Queued { .. } => {
                 BudgetError::Timeout { pool, waited: Duration::from_millis(20) }
             }
@@ -662,6 +691,7 @@ mod tests {
                 "never",
                 "deadline of `run\\n17` exceeded: 1s elapsed, budget 1s",
             ),
+            ("paused", None, "at", "`run\\n17` is paused, will fit in 6s"),
             ("queued", None, "after_release", "others wait in `run\\n17`"),
             ("timeout", None, "after_release", "waited in vain in `run\\n17` for 20ms"),
             ("queue_full", None, "after_release", "the queue of `run\\n17` is full: 3 may wait"),
@@ -702,7 +732,7 @@ mod tests {
             assert_eq!((refusal.kind(), refusal.to_string().as_str()), (kind, text));
             assert_eq!((refusal.pool(), refusal.axis()), ("run\n17", axis), "{kind}");
             assert_eq!(refusal.outlook().as_str(), outlook, "{kind}");
-            let after = (kind == "keys_full").then_some(Duration::from_secs(6));
+            let after = (outlook == "at").then_some(Duration::from_secs(6));
             assert_eq!(refusal.retry_after(), after, "{kind}");
         }
         let words: HashSet<&str> = all.iter().map(BudgetError::kind).collect();

@@ -123,6 +123,9 @@ pub struct Snapshot {
     pub waiting: u64,
     /// Whether this pool, or one above it, was closed.
     pub closed: bool,
+    /// Until when this pool, or one above it, is [paused](crate::BudgetPool::pause); `None` if
+    /// neither is.
+    pub paused_until: Option<Instant>,
     labels: Labels,
 }
 
@@ -168,6 +171,7 @@ impl Snapshot {
             expired,
             waiting,
             closed,
+            paused_until: None,
             labels,
         }
     }
@@ -242,14 +246,18 @@ fn is_in_play(snapshot: &AxisSnapshot<Quantity>) -> bool {
 
 impl fmt::Display for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let closed = if self.closed { " (closed)" } else { "" };
+        let state = match (self.closed, self.paused_until) {
+            (true, _) => " (closed)",
+            (false, Some(_)) => " (paused)",
+            (false, None) => "",
+        };
         let plural = if self.reservations == 1 { "" } else { "s" };
         let Snapshot { admitted, refused, reservations, .. } = self;
         let name = self.name.in_line();
         let indent = "  ".repeat(self.depth.min(20));
         write!(
             f,
-            "{indent}{name}{closed}: {admitted} admitted, {refused} refused, {reservations} reservation{plural}"
+            "{indent}{name}{state}: {admitted} admitted, {refused} refused, {reservations} reservation{plural}"
         )?;
         let others = [
             (self.waiting, "waiting"),

@@ -164,6 +164,15 @@ pub enum Op {
         pool: u8,
         caps: Figures,
     },
+    /// For as long as a TTL; or until an instant, before or after the present.
+    Pause {
+        pool: u8,
+        time: u8,
+        until: bool,
+    },
+    Resume {
+        pool: u8,
+    },
     Close {
         pool: u8,
     },

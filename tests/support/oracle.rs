@@ -60,6 +60,8 @@ pub(super) struct Pool {
     /// yet.
     peak_is_least: bool,
     closed: bool,
+    /// Until when it is paused by itself.
+    pub(super) paused: Option<Nanos>,
     admitted: u64,
     refused: u64,
     /// How many reservations have begun, of this pool and of those below it.
@@ -317,6 +319,7 @@ impl When {
 pub(super) enum Refusal {
     Closed { pool: String },
     Late { pool: String, budget: Duration, elapsed: Duration, needed: Duration },
+    Paused { pool: String, until: Nanos, outlook: When, retry_after: Option<Nanos> },
     Queued { pool: String },
     Exceeded(Exceeded),
     Expired { pool: String },
@@ -348,6 +351,9 @@ impl Refusal {
             (Refusal::Exceeded(_), When::Never) => "exceeded for ever",
             (Refusal::Closed { .. }, _) => "closed",
             (Refusal::Late { .. }, _) => "late",
+            (Refusal::Paused { .. }, When::At(_)) => "paused until an instant",
+            (Refusal::Paused { .. }, When::Never) => "paused beyond the deadline",
+            (Refusal::Paused { .. }, _) => "paused, and a release is to come",
             (Refusal::Queued { .. }, _) => "queued",
             (Refusal::Expired { .. }, _) => "expired",
             (Refusal::KeyConflict { .. }, _) => "another amount for a key",
@@ -365,7 +371,8 @@ impl Refusal {
             Refusal::Exceeded(Exceeded { axis, pool, outlook, retry_after, .. }) => {
                 (Some(*axis), pool, *outlook, *retry_after)
             }
-            Refusal::KeysFull { pool, outlook, retry_after, .. } => {
+            Refusal::KeysFull { pool, outlook, retry_after, .. }
+            | Refusal::Paused { pool, outlook, retry_after, .. } => {
                 (None, pool, *outlook, *retry_after)
             }
             Refusal::Queued { pool } => (None, pool, When::AfterRelease, None),
@@ -681,13 +688,65 @@ impl Model {
     pub(super) fn ask(&self, at: PoolId, units: &Units) -> Result<(), Refusal> {
         self.open(at)?;
         self.in_time(at)?;
+        self.unpaused(at, units)?;
         self.fits(at, units)
+    }
+
+    /// Of the pauses on the way up the last to end counts, the lowest pool of equal ones. What has
+    /// no hope even without it is told so.
+    pub(super) fn unpaused(&self, at: PoolId, units: &Units) -> Result<(), Refusal> {
+        let Some((pool, until)) = self.paused(at) else { return Ok(()) };
+        let end = if self.outlasts(at) { When::Never } else { When::At(until) };
+        let outlook = match self.fits(at, units).map_err(|lack| lack.summary().2) {
+            Err(When::Never) => return Ok(()),
+            Err(lack) => lack.max(end),
+            Ok(()) => end,
+        };
+        Err(Refusal::Paused { pool: name(pool), until, outlook, retry_after: self.after(outlook) })
+    }
+
+    /// The pool whose pause on the way up is the last to end, and when.
+    pub(super) fn paused(&self, at: PoolId) -> Option<(PoolId, Nanos)> {
+        let way = self.path(at).into_iter().rev();
+        way.filter_map(|id| Some((id, self.pools[&id].paused?))).max_by_key(|(_, until)| *until)
+    }
+
+    /// Whether the pause lasts until the deadline.
+    pub(super) fn outlasts(&self, at: PoolId) -> bool {
+        let end = self.paused(at).map(|(_, until)| until);
+        self.deadline(at).is_some_and(|(_, deadline)| end.is_some_and(|end| deadline.at() <= end))
+    }
+
+    /// The longer pause wins.
+    pub(super) fn pause(&mut self, id: PoolId, until: Nanos) {
+        let known = self.pools[&id].paused;
+        if until > self.now && known.is_none_or(|known| known < until) {
+            self.pool(id).paused = Some(until);
+            self.wall_moved(id);
+        }
+    }
+
+    pub(super) fn resume(&mut self, id: PoolId) {
+        if self.pool(id).paused.take().is_some() {
+            self.wall_moved(id);
+        }
+    }
+
+    fn end_pauses(&mut self) {
+        let over = |model: &Model| {
+            let pauses = model.pools.iter().filter_map(|(id, pool)| Some((pool.paused?, *id)));
+            pauses.min().filter(|(until, _)| *until <= model.now)
+        };
+        while let Some((_, id)) = over(self) {
+            self.resume(id);
+        }
     }
 
     /// The same, for what must not jump the queue (P6).
     pub(super) fn ask_in_turn(&self, at: PoolId, units: &Units) -> Result<(), Refusal> {
         self.open(at)?;
         self.in_time(at)?;
+        self.unpaused(at, units)?;
         self.in_turn(at, units)?;
         self.fits(at, units)
     }
@@ -735,6 +794,7 @@ impl Model {
                         .any(|(id, pool)| pool.window.is_some() && self.is_below(*id, at))
             }
         };
+        let is_timed = is_timed || self.pools.values().any(|pool| pool.paused.is_some());
         let may_expire = self.holds.values().any(|hold| hold.is_live() && hold.expiry.is_some());
         if is_timed || may_expire || self.unreclaimed == 0 {
             Some(is_timed || may_expire)
@@ -747,6 +807,7 @@ impl Model {
     pub(super) fn pass(&mut self, now: Nanos, call: Reads) {
         self.now = self.now.max(now);
         self.tell_late();
+        self.end_pauses();
         while self.expire_next(now) {}
         if let Reads::Asks(at) | Reads::Tells(at) | Reads::Surveys(at) | Reads::Always(at) = call {
             self.turn(self.now, &self.path(at));
@@ -856,6 +917,7 @@ impl Model {
         let mut events: Vec<Nanos> = self.holds.values().filter_map(|hold| hold.expiry).collect();
         for pool in self.pools.values() {
             events.extend(pool.deadline.map(Deadline::at));
+            events.extend(pool.paused);
             events.extend(pool.keys.values().filter_map(|known| known.until));
             events.extend(pool.window.iter().map(|window| match window.kind {
                 Kind::Fixed => window.next(),
@@ -1127,6 +1189,7 @@ impl Model {
         }
         self.open(at)
             .and_then(|()| self.in_time(at))
+            .and_then(|()| self.unpaused(at, &amount.units()))
             .and_then(|()| self.in_turn(at, &amount.units()))
             .or_else(|refusal| self.counted(at, Err(refusal)))?;
         if !self.has_room_for_a_key(at) {
@@ -1806,6 +1869,7 @@ impl Model {
             name: name(id),
             depth: self.path(id).len() - self.path(top).len(),
             closed: self.is_closed(id),
+            paused: self.paused(id).is_some(),
             counts: [pool.admitted, pool.refused, below, self.waiting(id)],
             ended: [committed, released, expired],
             axes: std::array::from_fn(axis),
@@ -1851,7 +1915,8 @@ impl Model {
     /// Whether there is anything that only time brings, or takes away.
     pub(super) fn is_timed(&self) -> bool {
         let may_expire = self.holds.values().any(|hold| hold.is_live() && hold.expiry.is_some());
-        may_expire || self.pools.values().any(|pool| pool.window.is_some())
+        let plays_a_part = |pool: &Pool| pool.window.is_some() || pool.paused.is_some();
+        may_expire || self.pools.values().any(plays_a_part)
     }
 
     /// What a pool could give if all that is reserved came back. Without a cap, something ordinary.

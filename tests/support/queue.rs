@@ -40,7 +40,7 @@ pub(super) struct Waits {
     last_ticket: Ticket,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Wait {
     home: PoolId,
     /// With what it has in flight.
@@ -112,7 +112,12 @@ impl Model {
                 Ok(())
             }
         });
-        if let Err(refusal) = self.open(home).and_then(|()| self.in_time(home)).and(hopeless) {
+        let paused = self.unpaused(home, &asked).or_else(|refusal| match refusal.summary() {
+            (_, _, When::Never, _) => Err(refusal),
+            _ => Ok(()),
+        });
+        let in_time = self.open(home).and_then(|()| self.in_time(home));
+        if let Err(refusal) = in_time.and(paused).and(hopeless) {
             return self.refuse(id, refusal);
         }
         self.waits.last_ticket += 1;
@@ -222,6 +227,21 @@ impl Model {
         self.refuse_all(|model, home, _| model.open(home));
     }
 
+    /// A pause began or ended. Those that cannot outlast it are told; of the others, the first of
+    /// each line below is tried again from its own pool upward.
+    pub(super) fn wall_moved(&mut self, top: PoolId) {
+        self.refuse_all(|model, home, asked| match model.outlasts(home) {
+            true => model.unpaused(home, asked).and_then(|()| model.fits(home, asked)),
+            false => Ok(()),
+        });
+        for (id, wait) in self.waits.all.clone() {
+            if let (Some(ticket), true) = (wait.ticket(), self.is_below(wait.home, top)) {
+                self.set(id, State::Waiting { ticket, blocked: None });
+            }
+        }
+        self.serve();
+    }
+
     /// Serves all who can be; then, as long as one waits where a hold may expire, those whom each
     /// hold serves that has expired by the latest instant seen, one after the other.
     pub(super) fn serve(&mut self) {
@@ -309,7 +329,10 @@ impl Model {
         let is_short = (0..LANES).any(|axis| asked[axis] > free[axis]);
         let is_here = matches!(wait.state, State::Waiting { blocked, .. } if blocked == Some(pool));
         let in_line = is_here || self.competes(wait.home, pool, asked);
-        is_short || (in_line && self.line().into_iter().any(|(_, other)| is_earlier(other)))
+        let is_paused = self.pools[&pool].paused.is_some();
+        is_short
+            || is_paused
+            || (in_line && self.line().into_iter().any(|(_, other)| is_earlier(other)))
     }
 
     /// Its own pool, or one with a cap on any of what is asked of it.

@@ -13,6 +13,7 @@ pub(super) struct View {
     pub(super) name: String,
     pub(super) depth: usize,
     pub(super) closed: bool,
+    pub(super) paused: bool,
     /// Admitted, refused, reservations, waiting.
     pub(super) counts: [u64; 4],
     /// Committed, released, expired.
@@ -58,6 +59,7 @@ impl From<&Snapshot> for View {
             name: snapshot.name.to_string(),
             depth: snapshot.depth,
             closed: snapshot.closed,
+            paused: snapshot.paused_until.is_some(),
             counts: [snapshot.admitted, snapshot.refused, snapshot.reservations, snapshot.waiting],
             ended: [snapshot.committed, snapshot.released, snapshot.expired],
             axes,
@@ -67,11 +69,15 @@ impl From<&Snapshot> for View {
 
 impl Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let View { name, depth, closed, counts, ended, axes } = self;
+        let View { name, depth, closed, paused, counts, ended, axes } = self;
         let [admitted, refused, reservations, waiting] = counts;
         let [committed, released, expired] = ended;
         let closed = if *closed { " closed" } else { "" };
-        write!(f, "{name} (depth {depth}{closed}, {admitted} admitted, {refused} refused, ")?;
+        let paused = if *paused { " paused" } else { "" };
+        write!(
+            f,
+            "{name} (depth {depth}{closed}{paused}, {admitted} admitted, {refused} refused, "
+        )?;
         write!(f, "{reservations} held, {waiting} waiting, {committed} committed, ")?;
         write!(f, "{released} released, {expired} expired)")?;
         for (view, axis) in axes.iter().zip(AXES) {
@@ -147,6 +153,12 @@ pub(super) fn refusal(error: &BudgetError, origin: Instant) -> Refusal {
             budget: late.budget(),
             elapsed: late.elapsed(),
             needed: late.needed(),
+        },
+        BudgetError::Paused { pool, until, outlook, retry_after, .. } => Refusal::Paused {
+            pool: pool.to_string(),
+            until: nanos(*until),
+            outlook: When::of(*outlook, nanos),
+            retry_after: retry_after.map(|after| after.as_nanos()),
         },
         BudgetError::Queued { pool, .. } => Refusal::Queued { pool: pool.to_string() },
         BudgetError::Closed { pool, .. } => Refusal::Closed { pool: pool.to_string() },

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use budget_pool::{BudgetError, BudgetPool, Clock, Lease, Once, PoolBuilder, Reservation, Window};
 
@@ -17,6 +18,9 @@ use super::oracle::{
 };
 use super::seen::{View, booked, unnamed};
 use super::{AnyWait, Bell, Both, Closing, END, PAST, Refused, Waiter, heard, name};
+
+/// A pause lasts no longer.
+const THIRTY_YEARS: Duration = YEAR.saturating_mul(30);
 
 const LABELS: [&str; 3] = ["draft", "review", "answer"];
 const MOST_POOLS: usize = 10;
@@ -63,6 +67,8 @@ impl Both {
             | Op::SetCaps { pool, .. }
             | Op::Transfer { pool, .. }
             | Op::SetCeiling { pool, .. }
+            | Op::Pause { pool, .. }
+            | Op::Resume { pool }
             | Op::Close { pool }
             | Op::Lease { pool, .. }
             | Op::Wait { pool, .. }
@@ -389,6 +395,27 @@ impl Both {
                 self.log(format!("p{id}.set_ceiling({})", caps_of(&set)));
                 self.call(Reads::Tells(id), || pool.set_ceiling(caps_of(&set)))?;
                 self.model.set_ceiling(id, &set);
+            }
+            // The root seldom, and not for ever: whatever asks meanwhile is refused.
+            Op::Pause { pool: raw, time, .. } if id == 0 && (raw < 128 || time % 16 < 4) => {}
+            Op::Pause { time, until: true, .. } => {
+                let time = ttl_of(time).min(THIRTY_YEARS);
+                let until = (self.now() + time.as_nanos()).saturating_sub(UNIT_OF_TIME.as_nanos());
+                self.log(format!("p{id}.pause_until({time:?} after a moment ago)"));
+                let at = self.instant(until);
+                self.call(Reads::Always(id), || pool.pause_until(at))?;
+                self.model.pause(id, until);
+            }
+            Op::Pause { time, .. } => {
+                let time = ttl_of(time);
+                self.log(format!("p{id}.pause({time:?})"));
+                self.call(Reads::Always(id), || pool.pause(time))?;
+                self.model.pause(id, self.now() + time.min(THIRTY_YEARS).as_nanos());
+            }
+            Op::Resume { .. } => {
+                self.log(format!("p{id}.resume()"));
+                self.call(Reads::Tells(id), || pool.resume())?;
+                self.model.resume(id);
             }
             Op::Transfer { to, ref caps, .. } => self.transfer(id, &pool, to, caps)?,
             // The root seldom: whatever asks later is refused.

@@ -1,0 +1,159 @@
+//! Pauses: a pool, and all below it, admit nothing until an instant.
+//!
+//! A pause is a wall on the way up, as a lack of room is. A waiter that meets one is blocked there,
+//! and a call is refused with the instant. Accounting knows no pause.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use super::Engine;
+use super::nodes::NodeId;
+use crate::types::axis::{NOTHING, Units};
+use crate::types::error::{BudgetError, Outlook};
+
+/// The pools that are paused. In a box, as few trees ever pause.
+#[derive(Debug, Default)]
+pub(super) struct Pauses(Option<Box<Paused>>);
+
+#[derive(Debug, Default)]
+struct Paused {
+    until: BTreeMap<NodeId, Instant>,
+    /// The same in the order of time.
+    order: BTreeSet<(Instant, NodeId)>,
+}
+
+impl Pauses {
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Until when a pool is paused by itself.
+    #[inline]
+    pub(super) fn until(&self, pool: NodeId) -> Option<Instant> {
+        self.0.as_ref()?.until.get(&pool).copied()
+    }
+
+    fn insert(&mut self, pool: NodeId, until: Instant) {
+        self.remove(pool);
+        let paused = self.0.get_or_insert_default();
+        paused.until.insert(pool, until);
+        paused.order.insert((until, pool));
+    }
+
+    /// Returns whether the pool was paused.
+    pub(super) fn remove(&mut self, pool: NodeId) -> bool {
+        let Some(paused) = &mut self.0 else { return false };
+        let Some(until) = paused.until.remove(&pool) else { return false };
+        paused.order.remove(&(until, pool));
+        if paused.until.is_empty() {
+            self.0 = None;
+        }
+        true
+    }
+
+    /// The pool whose pause ends first, if it is over.
+    fn next_over(&self, now: Instant) -> Option<NodeId> {
+        let (until, pool) = *self.0.as_ref()?.order.first()?;
+        (until <= now).then_some(pool)
+    }
+}
+
+impl Engine {
+    /// Pauses a pool. The longer of two pauses wins.
+    pub(crate) fn pause(&mut self, at: NodeId, until: Instant, now: Instant) {
+        self.advance(at, &NOTHING, Some(now));
+        let is_over = self.latest.is_some_and(|latest| until <= latest);
+        if is_over || self.pauses.until(at).is_some_and(|known| until <= known) {
+            return;
+        }
+        self.pauses.insert(at, until);
+        self.wall_moved(at);
+    }
+
+    /// Ends the pause of a pool. A pause above it goes on.
+    pub(crate) fn resume(&mut self, at: NodeId, now: Option<Instant>) {
+        self.advance(at, &NOTHING, now);
+        if self.pauses.remove(at) {
+            self.wall_moved(at);
+        }
+    }
+
+    /// Ends the pauses that are over by an instant, the earliest first.
+    #[inline]
+    pub(super) fn end_pauses(&mut self, now: Instant) {
+        while let Some(pool) = self.pauses.next_over(now) {
+            self.pauses.remove(pool);
+            self.wall_moved(pool);
+        }
+    }
+
+    /// A pause began or ended: the candidates that meet the pool on their way are tried anew, each
+    /// from its own pool upward. Those that were blocked above a new wall let go of their places
+    /// there, and those that were blocked at an old one may have nobody before them.
+    fn wall_moved(&mut self, pool: NodeId) {
+        if !self.queue.has_waiting() {
+            return;
+        }
+        self.reject_outlasted(pool);
+        for (key, _) in self.unpark_below(pool) {
+            self.call(key);
+        }
+        self.process_waiters();
+    }
+
+    /// Whether a pause on the way up lasts until the deadline of a pool.
+    pub(super) fn is_outlasted(&self, at: NodeId) -> bool {
+        let until = self.paused_until(at);
+        let deadline = self.nodes[at].deadline.map(|deadline| deadline.at);
+        deadline.is_some_and(|deadline| until.is_some_and(|until| deadline <= until))
+    }
+
+    /// The pause on the way up that ends last, and when.
+    #[inline]
+    pub(super) fn paused(&self, at: NodeId) -> Option<(NodeId, Instant)> {
+        if self.pauses.is_empty() {
+            return None;
+        }
+        let paused = self.nodes.way(at).filter_map(|(id, _)| Some((id, self.pauses.until(id)?)));
+        paused.reduce(|longest, other| if other.1 > longest.1 { other } else { longest })
+    }
+
+    #[inline]
+    pub(super) fn paused_until(&self, at: NodeId) -> Option<Instant> {
+        self.paused(at).map(|(_, until)| until)
+    }
+
+    /// The refusal by a pause. What can never fit is for capacity to refuse: no pause is to be
+    /// waited for.
+    #[cold]
+    pub(super) fn explain_pause(&self, at: NodeId, asked: &Units) -> Option<BudgetError> {
+        let (pool, until) = self.paused(at)?;
+        let lack = self.nodes.lack(at, asked).map(|lack| lack.outlook);
+        if lack == Some(Outlook::Never) {
+            return None;
+        }
+        let end = if self.is_outlasted(at) { Outlook::Never } else { Outlook::At(until) };
+        let outlook = lack.map_or(end, |lack| lack.max(end));
+        Some(BudgetError::Paused {
+            pool: self.nodes[pool].name.clone(),
+            until,
+            outlook,
+            retry_after: outlook.after(self.reading),
+        })
+    }
+}
+
+#[cfg(any(test, debug_assertions))]
+impl Engine {
+    /// What is paused exists, once in either order, and is not over.
+    pub(super) fn check_pauses(&self) {
+        let Some(paused) = &self.pauses.0 else { return };
+        assert!(!paused.until.is_empty(), "without a pause nothing is kept");
+        let order: BTreeSet<_> = paused.until.iter().map(|(&pool, &until)| (until, pool)).collect();
+        assert_eq!(order, paused.order, "each pause is in the order of time");
+        assert!(paused.until.keys().all(|&pool| self.nodes.ids().any(|id| id == pool)));
+        let is_over = self.latest.is_some_and(|latest| self.pauses.next_over(latest).is_some());
+        assert!(!is_over, "a pause that is over is gone");
+    }
+}

@@ -1,0 +1,281 @@
+//! Pauses: what is admitted, what waits, and until when.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use budget_pool::{
+    Amount, BudgetError, BudgetPool, ManualClock, OnDrop, Outlook, PoolBuilder, Window,
+};
+
+#[path = "support/waiter.rs"]
+mod waiter;
+
+use waiter::{Waiter, by_hand};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MOMENT: Duration = Duration::from_nanos(1);
+
+fn tokens(n: u64) -> Amount {
+    Amount::new().tokens(n)
+}
+
+fn run(clock: &ManualClock) -> PoolBuilder<budget_pool::Root> {
+    BudgetPool::builder().name("run").clock(clock.clone()).timer(by_hand)
+}
+
+/// How long until it will fit.
+fn paused_for<T: std::fmt::Debug>(asked: Result<T, BudgetError>) -> Option<Duration> {
+    match asked {
+        Err(refused @ BudgetError::Paused { .. }) => refused.retry_after(),
+        other => panic!("it is not paused: {other:?}"),
+    }
+}
+
+/// W8: a provider answers one of 24 tasks with 429 and `Retry-After: 20`.
+#[tokio::test(start_paused = true)]
+async fn w8_all_are_told_the_instant_and_waits_sleep_until_then() {
+    let provider = BudgetPool::builder()
+        .name("provider")
+        .in_flight(8)
+        .clock(TokioClock(tokio::time::Instant::now()))
+        .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+        .build();
+    let start = tokio::time::Instant::now();
+    let seconds = Duration::from_secs;
+    provider.pause(seconds(20));
+    let waits = (0..12).map(|_| {
+        let provider = provider.clone();
+        tokio::spawn(async move {
+            provider.reserve_wait(Amount::new()).await.unwrap().commit_all();
+            start.elapsed()
+        })
+    });
+    let waits: Vec<_> = waits.collect();
+    for _task in 0..11 {
+        assert_eq!(paused_for(provider.reserve(Amount::new())), Some(seconds(20)));
+    }
+    tokio::time::sleep(seconds(5)).await;
+    assert_eq!(paused_for(provider.record(Amount::new())), Some(seconds(15)));
+    for wait in waits {
+        let after = wait.await.unwrap();
+        assert!(after >= seconds(20) && after < seconds(21), "{after:?}");
+    }
+    let snapshot = provider.snapshot();
+    assert_eq!((snapshot.committed, snapshot.waiting, snapshot.paused_until), (12, 0, None));
+}
+
+struct TokioClock(tokio::time::Instant);
+
+impl budget_pool::Clock for TokioClock {
+    fn now(&self) -> std::time::Instant {
+        self.0.into_std() + self.0.elapsed()
+    }
+}
+
+#[test]
+fn a_pause_refuses_all_new_work_here_and_below_and_accounting_goes_on() {
+    let clock = ManualClock::new();
+    let pool = run(&clock).tokens(100).build();
+    let child = pool.child().name("child").build();
+    let above = child.child().name("grandchild").build();
+    let hold = child.reserve(tokens(30)).unwrap();
+    let mut lease = pool.lease(tokens(10));
+    lease.record(tokens(1)).unwrap();
+    let left = lease.remaining().units(budget_pool::Axis::Tokens);
+    assert!(left > 0);
+
+    child.pause(SECOND);
+    assert_eq!(paused_for(child.record(tokens(1))), Some(SECOND));
+    assert_eq!(paused_for(above.reserve(tokens(1))), Some(SECOND));
+    assert_eq!(paused_for(child.peek(tokens(1))), Some(SECOND));
+    assert_eq!(paused_for(child.record_once("key", tokens(1))), Some(SECOND));
+    assert_eq!(paused_for(hold.record(tokens(1))), Some(SECOND));
+    assert_eq!(paused_for(hold.grow(tokens(1))), Some(SECOND));
+    assert_eq!(paused_for(child.child().tokens(1).carved().build()), Some(SECOND));
+    pool.record(tokens(1)).expect("the pause is below");
+    pool.child().build().record(tokens(1)).expect("the pause is beside");
+    lease.record(tokens(left)).expect("a lease spends from its share");
+
+    let refused = child.snapshot().refused;
+    child.debit(tokens(2));
+    child.credit(tokens(1));
+    hold.debit(tokens(3));
+    assert_eq!(hold.commit(tokens(20)).settled(), tokens(17));
+    assert_eq!(child.snapshot().tokens.used, 21);
+    assert_eq!(child.snapshot().refused, refused, "accounting is never refused");
+    assert!(child.snapshot().to_string().starts_with("child (paused): "));
+    assert!(pool.snapshot().paused_until.is_none() && above.snapshot().paused_until.is_some());
+
+    clock.advance(SECOND - MOMENT);
+    assert_eq!(paused_for(child.record(tokens(1))), Some(MOMENT));
+    clock.advance(MOMENT);
+    child.record(tokens(1)).unwrap();
+    assert!(above.snapshot().paused_until.is_none());
+}
+
+#[test]
+fn the_longer_pause_wins_and_resume_ends_that_of_its_pool_alone() {
+    let clock = ManualClock::new();
+    let pool = run(&clock).build();
+    let child = pool.child().name("child").build();
+    child.pause(3 * SECOND);
+    child.pause(SECOND);
+    assert_eq!(paused_for(child.record(tokens(1))), Some(3 * SECOND));
+    pool.pause(2 * SECOND);
+    let refused = child.record(tokens(1)).unwrap_err();
+    assert_eq!(refused.to_string(), "`child` is paused, will fit in 3s");
+    child.resume();
+    let refused = child.record(tokens(1)).unwrap_err();
+    assert_eq!(refused.to_string(), "`run` is paused, will fit in 2s");
+    pool.resume();
+    child.record(tokens(1)).unwrap();
+    child.resume();
+
+    child.pause(Duration::ZERO);
+    child.pause_until(clock_now(&clock));
+    child.record(tokens(1)).expect("a pause that is over pauses nothing");
+    child.pause(Duration::MAX);
+    let years = Duration::from_secs(30 * 365 * 86_400);
+    assert_eq!(paused_for(child.record(tokens(1))), Some(years));
+    child.close();
+    let refused = child.record(tokens(1)).unwrap_err();
+    assert!(matches!(refused, BudgetError::Closed { .. }), "{refused}");
+}
+
+fn clock_now(clock: &ManualClock) -> std::time::Instant {
+    budget_pool::Clock::now(clock)
+}
+
+/// Together with windows, releases, deadlines and caps.
+#[test]
+fn the_latest_instant_counts_exactly() {
+    let clock = ManualClock::new();
+    let bucket = Window::token_bucket(10 * SECOND);
+    let pool = run(&clock).tokens(10).window(bucket).build();
+    pool.record(tokens(10)).unwrap();
+    pool.pause(2 * SECOND);
+    assert_eq!(paused_for(pool.record(tokens(1))), Some(2 * SECOND));
+    assert_eq!(paused_for(pool.record(tokens(5))), Some(5 * SECOND));
+    clock.advance(2 * SECOND);
+    pool.record(tokens(2)).unwrap();
+    assert!(matches!(pool.record(tokens(11)), Err(BudgetError::Exceeded(_))), "never");
+
+    let late = run(&clock).tokens(10).deadline(3 * SECOND).build();
+    late.pause(3 * SECOND - MOMENT);
+    assert_eq!(paused_for(late.record(tokens(1))), Some(3 * SECOND - MOMENT));
+    late.pause(3 * SECOND);
+    let refused = late.record(tokens(1)).unwrap_err();
+    assert_eq!((refused.kind(), refused.outlook()), ("paused", Outlook::Never));
+
+    let full = run(&clock).tokens(10).build();
+    let hold = full.reserve(tokens(10)).unwrap();
+    full.pause(SECOND);
+    let refused = full.record(tokens(1)).unwrap_err();
+    assert_eq!(refused.to_string(), "`run` is paused, may fit after a release");
+    let BudgetError::Paused { until, .. } = refused else { panic!("{refused:?}") };
+    assert_eq!(until, clock_now(&clock) + SECOND);
+    drop(hold);
+}
+
+/// What it was granted, however often it was woken: it may have been reminded of the time.
+fn held(waiter: &mut Waiter) -> Amount {
+    match waiter.poll() {
+        Poll::Ready(Ok(hold)) => hold.amount(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn p6_waits_sleep_through_a_pause_and_are_served_in_turn() {
+    let clock = ManualClock::new();
+    let pool = run(&clock).tokens(10).build();
+    let child = pool.child().name("child").build();
+    let hold = pool.reserve(tokens(9)).unwrap();
+    let mut first = Waiter::queued(&child, tokens(5));
+    let mut beside = Waiter::queued(&pool, tokens(1));
+    child.pause(SECOND);
+    assert_eq!(beside.granted().amount(), tokens(1), "the first one cannot be served before");
+    let mut second = Waiter::queued(&child, tokens(1));
+    drop(hold);
+    assert!(first.poll().is_pending() && second.poll().is_pending());
+    clock.advance(SECOND);
+    pool.record(tokens(1)).expect("nobody competes with it any more");
+    assert_eq!((held(&mut first), held(&mut second)), (tokens(5), tokens(1)));
+
+    child.pause(SECOND);
+    let mut third = Waiter::queued(&child, tokens(1));
+    assert!(matches!(child.record(tokens(1)), Err(BudgetError::Paused { .. })));
+    child.resume();
+    third.granted().release();
+}
+
+#[test]
+fn p6_a_pause_that_outlasts_a_deadline_refuses_those_that_wait_for_less() {
+    let clock = ManualClock::new();
+    let pool = run(&clock).tokens(1).build();
+    let hold = pool.reserve(tokens(1)).unwrap();
+    let late = pool.child().name("late").deadline(SECOND).build();
+    let mut first = Waiter::queued(&late, tokens(1));
+    let mut other = Waiter::queued(&pool, tokens(1));
+    pool.pause(SECOND);
+    let refused = first.refused();
+    assert_eq!((refused.kind(), refused.outlook()), ("paused", Outlook::Never));
+    drop(hold);
+    assert!(other.poll().is_pending());
+    clock.advance(SECOND);
+    assert!(other.poll().is_ready());
+}
+
+#[test]
+fn an_async_wait_through_a_pause_needs_a_timer_and_a_thread_needs_none() {
+    let pool = BudgetPool::builder().name("run").tokens(1).build();
+    let hold = pool.reserve(tokens(1)).unwrap();
+    let mut waiting = Waiter::queued(&pool, tokens(1));
+    pool.pause(Duration::from_millis(20));
+    let refused = waiting.refused();
+    assert!(matches!(refused, BudgetError::NoTimer { .. }), "{refused}");
+    hold.release();
+    pool.reserve_blocking(tokens(1)).unwrap().release();
+    assert!(pool.snapshot().paused_until.is_none());
+}
+
+#[test]
+fn p8_the_clock_is_read_while_a_pool_is_paused_and_not_after() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let (clock, reads) = (ManualClock::new(), Arc::new(AtomicUsize::new(0)));
+    let counted = {
+        let (clock, reads) = (clock.clone(), Arc::clone(&reads));
+        move || {
+            reads.fetch_add(1, Ordering::Relaxed);
+            clock_now(&clock)
+        }
+    };
+    let pool = BudgetPool::builder().clock(counted).build();
+    let read = || reads.swap(0, Ordering::Relaxed);
+    pool.record(tokens(1)).unwrap();
+    assert_eq!(read(), 0);
+    pool.pause(SECOND);
+    let child = pool.child().build();
+    read();
+    child.record(tokens(1)).unwrap_err();
+    assert_eq!(read(), 1);
+    clock.advance(SECOND);
+    child.record(tokens(1)).unwrap();
+    assert_eq!(read(), 1);
+    child.record(tokens(1)).unwrap();
+    assert_eq!(read(), 0, "the pause is over");
+}
+
+#[test]
+fn p3_a_paused_pool_that_goes_leaves_no_pause_behind() {
+    let clock = ManualClock::new();
+    let pool = run(&clock).tokens(10).build();
+    for _ in 0..3 {
+        let child = pool.child().on_drop(OnDrop::Commit).build();
+        child.pause(SECOND);
+        drop(child);
+        pool.child().build().record(tokens(1)).expect("a new pool in its place is not paused");
+    }
+    pool.check_invariants();
+}
