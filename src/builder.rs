@@ -207,7 +207,7 @@ impl<Kind> PoolBuilder<Kind> {
         self
     }
 
-    /// What a drop, or an [expiry](BudgetPool::reserve_for), does with what a reservation on this
+    /// What a drop, or an [expiry](crate::Ask::ttl), does with what a reservation on this
     /// pool still holds, and on the pools below that do not say otherwise.
     /// [`Release`](OnDrop::Release) if no pool on the way up says so.
     pub fn on_drop(mut self, on_drop: OnDrop) -> Self {

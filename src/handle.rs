@@ -22,10 +22,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::engine::{Booked, End, Engine, HoldKey, Keys, NodeId, Spec};
+use crate::engine::{Booked, End, Engine, HoldKey, Keys, NodeId, Spec, Terms};
 use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard};
 use crate::time::clock::SharedClock;
 use crate::time::deadline::DeadlineBudget;
+use crate::types::amount::Amount;
 use crate::types::axis::Quantities;
 use crate::types::error::BudgetError;
 use crate::types::name::Name;
@@ -244,6 +245,14 @@ impl Handle {
         self.ask_on(begun, |engine, at, now| engine.reserve(at, &held, now))
     }
 
+    /// On terms.
+    #[inline(never)]
+    pub(crate) fn reserve_on(&self, amount: &Amount, terms: Terms) -> Result<HoldKey, BudgetError> {
+        self.ask_for(terms.takes_time(false), |engine, at, now| {
+            engine.reserve_on(at, amount, terms, now)
+        })
+    }
+
     #[inline(always)]
     pub(crate) fn end(&self, key: HoldKey, how: End<'_>, booked: &mut Booked) {
         let begun = match self.quick(self.windowed) {
@@ -352,6 +361,18 @@ impl Handle {
     ) -> R {
         let read_clock = || Some(self.now());
         self.transition(begun, self.timed, Engine::heeds_time, read_clock, transition)
+    }
+
+    /// [`ask`](Handle::ask), or [`ask_at`](Handle::ask_at) where the call `takes_time`.
+    pub(crate) fn ask_for<R>(
+        &self,
+        takes_time: bool,
+        transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
+    ) -> R {
+        match takes_time {
+            true => self.ask_at(|engine, at, now| transition(engine, at, Some(now))),
+            false => self.ask(transition),
+        }
     }
 
     /// A transition of two pools of a tree: it is told the time if the way of either has a window.

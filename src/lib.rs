@@ -86,7 +86,7 @@
 //! | [`commit`](Reservation::commit) | replaced by the real total, however large | counted in the total, up or down |
 //! | drop, `?`, panic, cancelled task | as [`OnDrop`] says: released, or settled | stays |
 //! | [`std::mem::forget`] | held for ever, unless it expires | stays |
-//! | it [expires](BudgetPool::reserve_for) | as [`OnDrop`] says: released, or settled | stays |
+//! | it [expires](crate::Ask::ttl) | as [`OnDrop`] says: released, or settled | stays |
 //! | pool [reset](BudgetPool::reset), or its [window](Window) turns | still held, settles into the new period | belongs to the old period |
 //! | pool [closed](BudgetPool::close), deadline passed | can still be committed, debited, shrunk or released | stays |
 //!
@@ -122,8 +122,8 @@
 //! that runs and pass, as accounting does.
 //!
 //! Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any
-//! semaphore. Only time can help them: a deadline, holds that [expire](BudgetPool::reserve_for), or
-//! [`reserve_blocking_for`](BudgetPool::reserve_blocking_for).
+//! semaphore. Only time can help them: a deadline, holds that [expire](Ask::ttl), or waits that
+//! [end](Ask::wait_at_most).
 //!
 //! # Deadlines
 //!
@@ -137,7 +137,7 @@
 //! (But whoever waits for a deadline that has come is told first, whatever else has come before
 //! it.)
 //!
-//! - A hold that was made [for a while](BudgetPool::reserve_for) expires: a stuck task or a
+//! - A hold that was made [for a while](crate::Ask::ttl) expires: a stuck task or a
 //!   forgotten guard cannot keep budget for ever. A commit that comes late is booked all the same,
 //!   and its receipt [says so](Receipt::is_late).
 //! - The caps of a pool with a [`Window`] come back, at the turn of a period or continuously. A
@@ -202,6 +202,7 @@
 // An `expect` states the invariant that makes it impossible.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+mod ask;
 mod builder;
 mod engine;
 mod handle;
@@ -217,6 +218,7 @@ mod types;
 mod wait;
 mod weak;
 
+pub use ask::Ask;
 pub use builder::{Carved, Child, PoolBuilder, PoolDeadline, Root};
 pub use lease::Lease;
 pub use pool::BudgetPool;

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::ask::Ask;
 use crate::builder::{Child, PoolBuilder, Root};
 use crate::engine::Engine;
 use crate::handle::Handle;
@@ -112,49 +113,18 @@ impl BudgetPool {
     }
 
     /// Asks for a hold on the amount, and for one slot in flight, or as many as the amount
-    /// [names](Amount::in_flight). Never waits.
+    /// [names](Amount::in_flight). Never waits. An [`Ask`] says what would do instead of the amount,
+    /// and on which terms it is held.
     ///
     /// # Errors
     /// As [`record`](BudgetPool::record).
     #[inline]
-    pub fn reserve(&self, amount: Amount) -> Result<Reservation, BudgetError> {
-        let key = self.handle.reserve(&amount.held())?;
-        Ok(Reservation::new(self.clone(), key))
-    }
-
-    /// A [`reserve`](BudgetPool::reserve) for so long: a hold that is neither settled nor dropped
-    /// in time, because its task is stuck or its guard forgotten, *expires*. What it holds is
-    /// then free again (or settled: [`commit_on_drop`](Reservation::commit_on_drop)), from the
-    /// instant `ttl` after now on.
-    ///
-    /// Nothing runs in the background: an expired hold is reclaimed by the next call on a pool of
-    /// its tree, in time for that call. Those that it does not need are reclaimed in small
-    /// batches, so that no call pays for all. What the owner of an expired hold can still do is
-    /// told at [`Reservation`]. A `ttl` too long for an [`Instant`](std::time::Instant) is none;
-    /// one of zero has expired from the start.
-    ///
-    /// To wait for such a hold, [`renew`](Reservation::renew) the one that was waited for.
-    ///
-    /// ```
-    /// use std::time::Duration;
-    /// use budget_pool::{Amount, BudgetPool, ManualClock};
-    ///
-    /// let clock = ManualClock::new();
-    /// let pool = BudgetPool::builder().tokens(1_000).clock(clock.clone()).build();
-    ///
-    /// std::mem::forget(pool.reserve_for(Amount::new().tokens(1_000), Duration::from_secs(30))?);
-    /// assert!(pool.record(Amount::new().tokens(1)).is_err());
-    /// clock.advance(Duration::from_secs(30));
-    /// pool.record(Amount::new().tokens(1))?;
-    /// # Ok::<(), budget_pool::BudgetError>(())
-    /// ```
-    ///
-    /// # Errors
-    /// As [`reserve`](BudgetPool::reserve).
-    pub fn reserve_for(&self, amount: Amount, ttl: Duration) -> Result<Reservation, BudgetError> {
-        let key = self
-            .handle
-            .ask_at(|engine, at, now| engine.reserve_for(at, &amount.held(), ttl, now))?;
+    pub fn reserve(&self, ask: impl Into<Ask>) -> Result<Reservation, BudgetError> {
+        let Ask { amount, terms } = ask.into();
+        let key = match terms.is_plain() {
+            true => self.handle.reserve(&amount.held()),
+            false => self.handle.reserve_on(&amount, terms),
+        }?;
         Ok(Reservation::new(self.clone(), key))
     }
 
@@ -274,7 +244,7 @@ impl BudgetPool {
     /// hold above is settled by its expiry.
     ///
     /// What time alone brings (a [window](PoolBuilder::window) that turns, a hold that
-    /// [expires](BudgetPool::reserve_for)) serves it in the same way.
+    /// [expires](crate::Ask::ttl)) serves it in the same way.
     ///
     /// Two tasks that each hold half of a pool and wait for the other half wait for ever, as with
     /// any semaphore.
@@ -291,8 +261,8 @@ impl BudgetPool {
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// # }).unwrap();
     /// ```
-    pub fn reserve_wait(&self, amount: Amount) -> Wait {
-        Wait::new(self.clone(), amount)
+    pub fn reserve_wait(&self, ask: impl Into<Ask>) -> Wait {
+        Wait::new(self.clone(), ask.into())
     }
 
     /// [`reserve_wait`](BudgetPool::reserve_wait), by parking the thread. Not for async code: it
@@ -300,22 +270,8 @@ impl BudgetPool {
     ///
     /// # Errors
     /// As [`reserve_wait`](BudgetPool::reserve_wait).
-    pub fn reserve_blocking(&self, amount: Amount) -> Result<Reservation, BudgetError> {
-        self.reserve_wait(amount).block(None)
-    }
-
-    /// [`reserve_blocking`](BudgetPool::reserve_blocking), for at most so long (by the system's
-    /// clock). A timeout too long for an [`Instant`](std::time::Instant) is none.
-    ///
-    /// # Errors
-    /// As [`reserve_wait`](BudgetPool::reserve_wait), and [`Timeout`](BudgetError::Timeout). What
-    /// is granted in the last moment is not lost: it is returned.
-    pub fn reserve_blocking_for(
-        &self,
-        amount: Amount,
-        timeout: Duration,
-    ) -> Result<Reservation, BudgetError> {
-        self.reserve_wait(amount).block(Some(timeout))
+    pub fn reserve_blocking(&self, ask: impl Into<Ask>) -> Result<Reservation, BudgetError> {
+        self.reserve_wait(ask).block()
     }
 
     /// Drives a future until it is done, this pool or one above it is closed, or its deadline
@@ -757,7 +713,8 @@ mod tests {
         let pool = BudgetPool::builder().name("run").deadline(Duration::from_secs(3_600)).build();
         let mut lease = pool.lease(Amount::new().tokens(10));
         lease.record(Amount::new().tokens(2)).unwrap();
-        let hold = pool.reserve_for(Amount::new().tokens(10), Duration::from_secs(60)).unwrap();
+        let hold =
+            pool.reserve(Ask::new(Amount::new().tokens(10)).ttl(Duration::from_secs(60))).unwrap();
         let (done, is_done) = mpsc::channel();
         std::thread::scope(|scope| {
             pool.handle().enter(|_, _| {

@@ -22,7 +22,7 @@ use crate::types::on_drop::OnDrop;
 /// | [`commit`](Reservation::commit) | replaced by the total, up or down | counted in the total |
 /// | drop, `?`, panic, cancelled task | as [`OnDrop`] says: released, or settled | stays |
 /// | [`std::mem::forget`] | held for ever, unless it expires | stays |
-/// | it [expires](BudgetPool::reserve_for) | as [`OnDrop`] says: released, or settled | stays |
+/// | it [expires](crate::Ask::ttl) | as [`OnDrop`] says: released, or settled | stays |
 /// | [`BudgetPool::reset`], or a [window](crate::Window) turns | still held, settles into the new period | belongs to the old period |
 /// | [`BudgetPool::close`], or the deadline passes | can still be committed, debited, shrunk or released | stays |
 ///
@@ -55,7 +55,7 @@ use crate::types::on_drop::OnDrop;
 ///
 /// # After it has expired
 ///
-/// A hold from [`reserve_for`](BudgetPool::reserve_for) or [`renew`](Reservation::renew) has
+/// A hold with a [TTL](crate::Ask::ttl), be it from [`renew`](Reservation::renew), has
 /// expired from the instant of its expiry on, whether or not a call has reclaimed it yet. What may
 /// still be told:
 ///
@@ -266,7 +266,7 @@ impl Reservation {
         }
     }
 
-    /// From now on the hold lives for so long, whether it could [expire](BudgetPool::reserve_for)
+    /// From now on the hold lives for so long, whether it could [expire](crate::Ask::ttl)
     /// before or not: longer, or shorter. A `ttl` too long for an [`Instant`] is for ever.
     /// Works after the deadline and on a closed pool, too: it asks for nothing more.
     ///
@@ -286,7 +286,7 @@ impl Reservation {
         self
     }
 
-    /// What a drop, or the [expiry](BudgetPool::reserve_for), does from now on with what is still
+    /// What a drop, or the [expiry](crate::Ask::ttl), does from now on with what is still
     /// held. On a hold that has expired already it changes nothing.
     pub fn on_drop(self, on_drop: OnDrop) -> Reservation {
         self.pool.handle().tell(|engine, _, now| engine.on_drop(self.key(), on_drop, now));
@@ -319,14 +319,21 @@ impl Reservation {
         self.pool.handle().tell(|engine, _, now| engine.held(self.key(), now))
     }
 
-    /// Whether it has [expired](BudgetPool::reserve_for). Reads the clock if a hold of the tree may
+    /// Whether it has [expired](crate::Ask::ttl). Reads the clock if a hold of the tree may
     /// (P8).
     #[must_use]
     pub fn is_expired(&self) -> bool {
         self.pool.handle().tell(|engine, _, now| engine.is_expired(self.key(), now))
     }
 
-    /// The time until this hold [expires](BudgetPool::reserve_for) or the earliest deadline on the
+    /// Which amount of the [`Ask`](crate::Ask) was granted: 0 for the first, 1 for that of the first
+    /// [`or`](crate::Ask::or). A hold that was asked for by a plain amount has 0.
+    #[must_use]
+    pub fn choice(&self) -> usize {
+        self.pool.handle().enter(|engine, _| engine.choice(self.key())) as usize
+    }
+
+    /// The time until this hold [expires](crate::Ask::ttl) or the earliest deadline on the
     /// pool's path comes, zero once it has; `None` without either. Reads the clock if there is
     /// one (P8).
     #[must_use]
@@ -403,7 +410,7 @@ impl Receipt {
         Amount::reported(self.booked.credited(), self.labels)
     }
 
-    /// Whether the hold had [expired](BudgetPool::reserve_for) before: what was settled was not
+    /// Whether the hold had [expired](crate::Ask::ttl) before: what was settled was not
     /// held any more.
     #[must_use]
     pub fn is_late(&self) -> bool {

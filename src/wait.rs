@@ -4,9 +4,10 @@ use std::fmt;
 use std::pin::Pin;
 use std::sync::{Mutex, PoisonError};
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crate::engine::{ClosingKey, Grant, Place, Purpose, WaitKey};
+use crate::ask::Ask;
+use crate::engine::{ClosingKey, Grant, Place, Purpose, Terms, WaitKey};
 use crate::handle::Sleep;
 use crate::pool::BudgetPool;
 use crate::reservation::Reservation;
@@ -40,6 +41,8 @@ pub struct RecordWait(Waiting);
 struct Waiting {
     pool: BudgetPool,
     purpose: Purpose,
+    /// Whether its terms take a time: then each look is told the time.
+    takes_time: bool,
     state: State,
     /// When to look again, if not woken before.
     alarm: Option<Instant>,
@@ -69,31 +72,46 @@ impl Sleeping {
 }
 
 enum State {
-    /// Nothing has been asked yet: what is to be held.
-    New(Quantities),
+    /// Nothing has been asked yet: what is to be held, and on which terms.
+    New(Quantities, Option<Box<Terms>>),
     Queued(WaitKey),
     Ended,
 }
 
+impl State {
+    /// What is to be asked, if nothing has been yet: it is asked once.
+    fn take_new(&mut self) -> Option<(Quantities, Option<Box<Terms>>)> {
+        match std::mem::replace(self, State::Ended) {
+            State::New(asked, terms) => Some((asked, terms)),
+            other => {
+                *self = other;
+                None
+            }
+        }
+    }
+}
+
 impl Wait {
-    pub(crate) fn new(pool: BudgetPool, amount: Amount) -> Wait {
-        Wait(Waiting::new(pool, amount.held(), Purpose::Hold))
+    pub(crate) fn new(pool: BudgetPool, Ask { amount, terms }: Ask) -> Wait {
+        let asked = terms.least(&amount);
+        let terms = (!terms.is_plain()).then(|| Box::new(terms));
+        Wait(Waiting::new(pool, asked, Purpose::Hold, terms))
     }
 
     /// Drives the wait by parking this thread.
-    pub(crate) fn block(self, timeout: Option<Duration>) -> Result<Reservation, BudgetError> {
-        self.0.block(timeout).map(Granted::into_reservation)
+    pub(crate) fn block(self) -> Result<Reservation, BudgetError> {
+        self.0.block().map(Granted::into_reservation)
     }
 }
 
 impl RecordWait {
     pub(crate) fn new(pool: BudgetPool, amount: Amount) -> RecordWait {
-        RecordWait(Waiting::new(pool, *amount.quantities(), Purpose::Spend))
+        RecordWait(Waiting::new(pool, *amount.quantities(), Purpose::Spend, None))
     }
 
     /// Drives the wait by parking this thread.
     pub(crate) fn block(self) -> Result<(), BudgetError> {
-        self.0.block(None).map(drop)
+        self.0.block().map(drop)
     }
 }
 
@@ -120,18 +138,28 @@ impl Granted {
 }
 
 impl Waiting {
-    fn new(pool: BudgetPool, asked: Quantities, purpose: Purpose) -> Waiting {
-        Waiting { pool, purpose, state: State::New(asked), alarm: None, sleep: None }
+    fn new(
+        pool: BudgetPool,
+        asked: Quantities,
+        purpose: Purpose,
+        terms: Option<Box<Terms>>,
+    ) -> Waiting {
+        let takes_time = terms.as_ref().is_some_and(|terms| terms.takes_time(true));
+        let state = State::New(asked, terms);
+        Waiting { pool, purpose, takes_time, state, alarm: None, sleep: None }
     }
 
     /// Asks, or looks what became of having asked. If nothing has yet, `waker` is told.
     fn poll_once(&mut self, waker: &Waker, can_sleep: bool) -> Poll<Result<Granted, BudgetError>> {
         let handle = self.pool.handle();
-        if let State::New(asked) = self.state {
-            // Ended, should the clock panic.
-            self.state = State::Ended;
+        // Ended, should the clock panic.
+        if let Some((asked, terms)) = self.state.take_new() {
             let purpose = self.purpose;
-            match handle.ask(|engine, at, now| engine.wait(at, asked, purpose, now)) {
+            let place = handle.ask_for(self.takes_time, |engine, at, now| match terms {
+                None => engine.wait(at, asked, purpose, now),
+                Some(terms) => engine.wait_on(at, asked, *terms, now),
+            });
+            match place {
                 Ok(Place::InLine(place)) => self.state = State::Queued(place),
                 Ok(Place::Granted(grant)) => {
                     return Poll::Ready(Ok(Granted::of(&self.pool, grant)));
@@ -141,8 +169,9 @@ impl Waiting {
         }
         let State::Queued(place) = self.state else { return Poll::Pending };
         let waker = waker.clone();
-        let (poll, old, alarm) =
-            handle.ask(|engine, _, now| engine.poll_wait(place, waker, can_sleep, now));
+        let (poll, old, alarm) = handle.ask_for(self.takes_time, |engine, _, now| {
+            engine.poll_wait(place, waker, can_sleep, now)
+        });
         self.alarm = alarm;
         if poll.is_ready() {
             self.state = State::Ended;
@@ -169,23 +198,14 @@ impl Waiting {
     }
 
     /// Drives the wait by parking this thread.
-    fn block(mut self, timeout: Option<Duration>) -> Result<Granted, BudgetError> {
-        let until = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    fn block(mut self) -> Result<Granted, BudgetError> {
         let waker = thread::unparker();
         loop {
             if let Poll::Ready(outcome) = self.poll_once(&waker, true) {
                 return outcome;
             }
-            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
-            if let (Some(Duration::ZERO), Some(waited)) = (left, timeout) {
-                return Err(BudgetError::Timeout {
-                    pool: self.pool.handle().name().clone(),
-                    waited,
-                });
-            }
-            let sleep =
-                self.alarm.map(|alarm| alarm.saturating_duration_since(self.pool.handle().now()));
-            thread::park(left.into_iter().chain(sleep).min());
+            let now = || self.pool.handle().now();
+            thread::park(self.alarm.map(|alarm| alarm.saturating_duration_since(now())));
         }
     }
 }
@@ -233,7 +253,7 @@ impl Drop for Waiting {
 impl Waiting {
     fn debug(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
-            State::New(_) => "new",
+            State::New(..) => "new",
             State::Queued(_) => "queued",
             State::Ended => "ended",
         };

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
 use budget_pool::{
-    Amount, BudgetPool, Call, DeadlineBudget, ManualClock, Name, Reservation, Usd, Wait, Window,
+    Amount, Ask, BudgetPool, Call, DeadlineBudget, ManualClock, Name, Reservation, Usd, Wait,
+    Window,
 };
 
 const PLENTY: u64 = u64::MAX / 2;
@@ -109,13 +110,15 @@ fn a_hold_that_changes_allocates_nothing() {
 fn what_time_adds_allocates_nothing() {
     const TTL: Duration = Duration::from_secs(3_600);
     is_calm("reserve for a while and commit", |pool| {
-        pool.reserve_for(amount(), TTL).expect("it fits").commit_all();
+        pool.reserve(Ask::new(amount()).ttl(TTL)).expect("it fits").commit_all();
     });
     is_calm("renew", |pool| {
         let hold = pool.reserve(amount()).expect("it fits");
         hold.renew(TTL).expect("it lives");
     });
-    is_calm("expire", |pool| drop(pool.reserve_for(amount(), Duration::ZERO).expect("it fits")));
+    is_calm("expire", |pool| {
+        drop(pool.reserve(Ask::new(amount()).ttl(Duration::ZERO)).expect("it fits"))
+    });
     for window in
         [Window::fixed(Duration::from_secs(1)), Window::token_bucket(Duration::from_secs(1))]
     {
@@ -191,7 +194,7 @@ fn what_a_tree_has_taken_goes_with_its_last_pool() {
             let mut lease = pool.lease(amount());
             lease.record(amount()).unwrap();
             lease.debit(amount());
-            let late = pool.reserve_for(amount(), Duration::ZERO).unwrap();
+            let late = pool.reserve(Ask::new(amount()).ttl(Duration::ZERO)).unwrap();
             late.debit(amount());
         }
         let _share = pools[7].child().tokens(5).carved().build().unwrap();

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Waker};
 use std::time::Duration;
 
-use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, ManualClock, Usd, Window};
+use budget_pool::{Amount, Ask, Axis, BudgetError, BudgetPool, Caps, ManualClock, Usd, Window};
 
 fn all(n: u64) -> Amount {
     let amount = Amount::new().tokens(n).input_tokens(n).output_tokens(n).requests(n);
@@ -254,13 +254,13 @@ fn a_name_or_a_key_that_breaks_lines_stays_on_one() {
         .idempotency_keys(1, Duration::MAX)
         .deadline(Duration::from_secs(60));
     let pool = pool.clock(clock.clone()).timer(|_| Box::pin(std::future::pending())).build();
-    let hold = pool.reserve_for(Amount::new().tokens(1), Duration::from_secs(1)).unwrap();
+    let hold = pool.reserve(Ask::new(Amount::new().tokens(1)).ttl(Duration::from_secs(1))).unwrap();
     let one = || Amount::new().tokens(1);
     let mut texts = vec![pool.record(one()).unwrap_err()];
     let mut wait = pool.reserve_wait(one());
     assert!(Pin::new(&mut wait).poll(&mut Context::from_waker(Waker::noop())).is_pending());
     texts.push(pool.reserve(one()).unwrap_err());
-    texts.push(pool.reserve_blocking_for(one(), Duration::ZERO).unwrap_err());
+    texts.push(pool.reserve_blocking(Ask::new(one()).wait_at_most(Duration::ZERO)).unwrap_err());
     drop(wait);
     clock.advance(Duration::from_secs(1));
     texts.push(hold.grow(one()).unwrap_err());

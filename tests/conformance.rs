@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Reservation, Usd};
+use budget_pool::{Amount, Ask, Axis, BudgetError, BudgetPool, Reservation, Usd};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -580,7 +580,8 @@ mod escrowmint {
         /// needs to or not, and more: what else is due is then reclaimed only if the call
         /// needs it.
         fn distract(&mut self) {
-            let decoy = || self.pool.reserve_for(tokens(0), Duration::from_nanos(1)).unwrap();
+            let decoy =
+                || self.pool.reserve(Ask::new(tokens(0)).ttl(Duration::from_nanos(1))).unwrap();
             self.decoys = std::iter::repeat_with(decoy).take(16).collect();
         }
 
@@ -627,7 +628,7 @@ mod escrowmint {
                     return self.consume_keyed(key, *amount, theirs);
                 }
                 Op::Reserve { id, amount, ttl_ms, result } => {
-                    let hold = self.pool.reserve_for(tokens(*amount), ms(*ttl_ms));
+                    let hold = self.pool.reserve(Ask::new(tokens(*amount)).ttl(ms(*ttl_ms)));
                     assert_eq!(self.answer(&hold, *amount), *result);
                     self.holds.extend(hold.map(|hold| (id.as_str(), (hold, *amount))));
                 }
@@ -641,7 +642,7 @@ mod escrowmint {
                     }
                 },
                 Op::AllocateChunk { id, amount, ttl_ms, result, granted } => {
-                    let hold = self.pool.reserve_for(tokens(*amount), ms(*ttl_ms));
+                    let hold = self.pool.reserve(Ask::new(tokens(*amount)).ttl(ms(*ttl_ms)));
                     assert_eq!(self.answer(&hold, *amount), *result);
                     assert_eq!(hold.as_ref().ok().map(held), *granted);
                     self.chunks

@@ -16,7 +16,7 @@ const LAYERS: [&[&str]; 6] = [
     &["time"],
     &["engine"],
     &["handle"],
-    &["builder", "lease", "pool", "reservation", "run", "wait", "weak"],
+    &["ask", "builder", "lease", "pool", "reservation", "run", "wait", "weak"],
     &["adapters"],
 ];
 

@@ -23,7 +23,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, Lease, OnDrop, Reservation, Snapshot, Wait, Window,
+    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Lease, OnDrop, Reservation, Snapshot, Wait,
+    Window,
 };
 
 #[path = "support/invariants.rs"]
@@ -322,12 +323,13 @@ impl World {
             Call::Peek => said(pool.peek(amount)),
             Call::Debit => said(pool.debit(amount)),
             Call::ReserveFor => {
-                let hold = pool.reserve_for(amount, self.ttl(step));
+                let hold = pool.reserve(Ask::new(amount).ttl(self.ttl(step)));
                 kept(&mut self.holds, hold)
             }
             Call::ReserveForAndCommitOnDrop => {
-                let hold =
-                    pool.reserve_for(amount, self.ttl(step)).map(Reservation::commit_on_drop);
+                let hold = pool
+                    .reserve(Ask::new(amount).ttl(self.ttl(step)))
+                    .map(Reservation::commit_on_drop);
                 kept(&mut self.holds, hold)
             }
             Call::Reserve => {

@@ -11,8 +11,8 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, Lease, ManualClock, Outlook, Reservation, Usd,
-    Wait, Window,
+    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Lease, ManualClock, Outlook, Reservation,
+    Usd, Wait, Window,
 };
 
 #[path = "support/random.rs"]
@@ -788,7 +788,7 @@ mod p8_time {
         let clock = ManualClock::new();
         let pool = BudgetPool::builder().tokens(100).clock(clock.clone()).build();
         let mut lease = filled(&pool, tokens(10));
-        let _hold = pool.reserve_for(tokens(89), Duration::from_secs(1)).unwrap();
+        let _hold = pool.reserve(Ask::new(tokens(89)).ttl(Duration::from_secs(1))).unwrap();
         assert!(lease.record(tokens(11)).is_err());
         clock.advance(Duration::from_secs(1));
         lease.record(tokens(11)).unwrap();
@@ -803,7 +803,7 @@ mod p8_time {
             let mut lease = filled(&pool, tokens(10));
             let ttl = Duration::from_secs(1);
             let _holds: Vec<_> =
-                (0..40).map(|_| pool.reserve_for(tokens(2), ttl).unwrap()).collect();
+                (0..40).map(|_| pool.reserve(Ask::new(tokens(2)).ttl(ttl)).unwrap()).collect();
             clock.advance(ttl);
             match tell {
                 true => assert_eq!(lease.debit(tokens(99)).overage(), tokens(0)),

@@ -6,8 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use budget_pool::{
-    Amount, Axis, AxisSnapshot, BudgetError, BudgetPool, Caps, ManualClock, OnDrop, Once, Outlook,
-    Reservation, Usd, Window,
+    Amount, Ask, Axis, AxisSnapshot, BudgetError, BudgetPool, Caps, ManualClock, OnDrop, Once,
+    Outlook, Reservation, Usd, Window,
 };
 
 #[path = "support/waiter.rs"]
@@ -402,7 +402,7 @@ mod on_drop {
         assert_eq!(ended(&pool), [4, 2, 0, 0]);
 
         let second = Duration::from_secs(1);
-        let late = [(); 3].map(|()| pool.reserve_for(tokens(1), second).unwrap());
+        let late = [(); 3].map(|()| pool.reserve(Ask::new(tokens(1)).ttl(second)).unwrap());
         clock.advance(second);
         assert_eq!(ended(&pool), [4, 2, 3, 0]);
         let [committed, dropped, released] = late;
@@ -831,7 +831,8 @@ mod holds {
         let pool = BudgetPool::builder().tokens(10).clock(clock.clone()).build();
         let ttl = Duration::from_secs(9);
         let first = pool.reserve(tokens(4)).unwrap().label("first").commit_on_drop();
-        let second = pool.reserve_for(tokens(6).requests(1), ttl).unwrap().label("second");
+        let second =
+            pool.reserve(Ask::new(tokens(6).requests(1)).ttl(ttl)).unwrap().label("second");
         first.debit(tokens(1));
         second.debit(tokens(2));
         let before = pool.snapshot();
@@ -856,7 +857,7 @@ mod holds {
         let pool = BudgetPool::unlimited();
         for committing in 0..2 {
             let [first, second] = [0, 1].map(|place| {
-                let hold = pool.reserve_for(tokens(5), Duration::from_secs(60)).unwrap();
+                let hold = pool.reserve(Ask::new(tokens(5)).ttl(Duration::from_secs(60))).unwrap();
                 if place == committing { hold.commit_on_drop() } else { hold }
             });
             first.merge(second).unwrap();
@@ -877,7 +878,7 @@ mod holds {
         );
         assert_eq!(refused.into_reservation().amount(), tokens(2));
         for is_first in [false, true] {
-            let brief = pool.reserve_for(tokens(3), Duration::from_secs(1)).unwrap();
+            let brief = pool.reserve(Ask::new(tokens(3)).ttl(Duration::from_secs(1))).unwrap();
             let long = pool.reserve(tokens(4)).unwrap();
             clock.advance(Duration::from_secs(1));
             let (first, second) = if is_first { (brief, long) } else { (long, brief) };
@@ -937,7 +938,7 @@ mod holds {
         let holds: Vec<_> = (0..3)
             .map(|agent| {
                 clock.advance(second);
-                pool.reserve_for(tokens(3 - agent), second * 10)
+                pool.reserve(Ask::new(tokens(3 - agent)).ttl(second * 10))
                     .unwrap()
                     .label(format!("agent {agent}"))
             })

@@ -7,12 +7,12 @@
 
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
-use budget_pool::{Amount, BudgetPool, Caps, Closed, ManualClock, Reservation, Wait, Window};
+use budget_pool::{Amount, Ask, BudgetPool, Caps, Closed, ManualClock, Reservation, Wait, Window};
 
 #[path = "support/waiter.rs"]
 mod waiter;
@@ -61,7 +61,7 @@ fn is_balanced(pool: &BudgetPool) {
 fn use_all(pool: &BudgetPool) {
     drop(pool.record(tokens(1)));
     drop(pool.record_once("key", tokens(1)));
-    drop(pool.reserve_for(tokens(1), secs(1)).map(|hold| hold.grow(tokens(1))));
+    drop(pool.reserve(Ask::new(tokens(1)).ttl(secs(1))).map(|hold| hold.grow(tokens(1))));
     drop(pool.lease(tokens(1)).record(tokens(2)));
     let (mut wait, mut closed) = (pool.reserve_wait(tokens(50)), pool.closed());
     let mut context = Context::from_waker(Waker::noop());
@@ -166,7 +166,7 @@ mod wakers {
             let pool = BudgetPool::builder().tokens(100).clock(clock.clone()).timer(by_hand);
             let pool = pool.window(Window::fixed(secs(60))).deadline(secs(600)).build();
             pool.record(tokens(50)).unwrap();
-            let held = pool.reserve_for(tokens(50), secs(10)).unwrap();
+            let held = pool.reserve(Ask::new(tokens(50)).ttl(secs(10))).unwrap();
             let (mut broken, mut others) = (Vec::new(), Vec::new());
             for _ in 0..8 {
                 broken.push(queued(&pool, tokens(2), InWake));
@@ -480,7 +480,7 @@ mod timers {
             });
             let pool = pool.build();
             *back.pool.lock().unwrap() = Some(pool.clone());
-            let held = pool.reserve_for(tokens(100), secs(20)).unwrap();
+            let held = pool.reserve(Ask::new(tokens(100)).ttl(secs(20))).unwrap();
             let mut first = Waiter::queued(&pool, tokens(60));
             let mut second = Waiter::queued(&pool, tokens(60));
             // Another alarm: one sleep for another. Then its end, and that of a wait that leaves.
@@ -489,7 +489,7 @@ mod timers {
             clock.advance(secs(10));
             assert!(first.poll().is_ready());
             assert!(second.poll().is_ready());
-            let _held = pool.reserve_for(tokens(60), secs(10)).unwrap();
+            let _held = pool.reserve(Ask::new(tokens(60)).ttl(secs(10))).unwrap();
             drop(Waiter::queued(&pool, tokens(60)));
             let from = back.from.each_ref().map(|from| from.load(Ordering::SeqCst));
             assert!(from.iter().all(|&times| times >= 3), "{from:?}");
@@ -583,7 +583,8 @@ mod clocks {
             let share = root.child().name("share").tokens(100).carved().build().unwrap();
             let line = root.child().name("line").requests(1).build();
             pool.record(tokens(30)).unwrap();
-            let hold = pool.reserve_for(tokens(50).usd(Usd::from_cents(1)), secs(30)).unwrap();
+            let hold =
+                pool.reserve(Ask::new(tokens(50).usd(Usd::from_cents(1))).ttl(secs(30))).unwrap();
             let mut lease = pool.lease(tokens(20));
             lease.record(tokens(1)).unwrap();
             lease.record(tokens(5)).unwrap();
@@ -653,6 +654,27 @@ mod clocks {
         said(answer.map(|one| all.push(one)))
     }
 
+    /// Makes a call while another thread moves the time, until the call returns or panics.
+    fn while_time_passes<T>(time: &ManualClock, call: impl FnOnce() -> T) -> T {
+        struct Stop<'a>(&'a AtomicBool);
+        impl Drop for Stop<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::SeqCst);
+            }
+        }
+        let has_ended = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !has_ended.load(Ordering::SeqCst) {
+                    time.advance(Duration::from_millis(1));
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            });
+            let _stop = Stop(&has_ended);
+            call()
+        })
+    }
+
     /// A call that asks: it panics where it is called, and nothing has changed.
     const ASKS: [(&str, Call); 44] = [
         ("record", |world| said(world.pool.record(tokens(1)))),
@@ -663,7 +685,9 @@ mod clocks {
         ("reserve, queued", |world| {
             kept(&mut world.held, world.line.reserve(Amount::new().requests(1)))
         }),
-        ("reserve_for", |world| kept(&mut world.held, world.pool.reserve_for(tokens(1), secs(1)))),
+        ("reserve, with a TTL", |world| {
+            kept(&mut world.held, world.pool.reserve(Ask::new(tokens(1)).ttl(secs(1))))
+        }),
         ("record_once", |world| said(world.pool.record_once("key", tokens(1)))),
         ("lease.record of a new one", |world| {
             world.leases.push(world.pool.lease(tokens(10)));
@@ -687,15 +711,20 @@ mod clocks {
         }),
         ("polled again", |world| format!("{}", world.waiter.poll().is_pending())),
         ("reserve_blocking", |world| kept(&mut world.held, world.pool.reserve_blocking(tokens(1)))),
-        ("reserve_blocking_for, in vain", |world| {
-            said(world.line.reserve_blocking_for(Amount::new().requests(1), Duration::ZERO))
+        ("reserve_blocking, in vain", |world| {
+            said(
+                world.line.reserve_blocking(
+                    Ask::new(Amount::new().requests(1)).wait_at_most(Duration::ZERO),
+                ),
+            )
         }),
-        ("reserve_blocking_for, parked", |world| {
-            let waited = Duration::from_millis(20);
-            let error =
-                world.line.reserve_blocking_for(Amount::new().requests(1), waited).unwrap_err();
+        ("reserve_blocking, parked", |world| {
+            let time = Duration::from_millis(20);
+            let ask = Ask::new(Amount::new().requests(1)).wait_at_most(time);
+            let error = while_time_passes(&world.clock.time, || world.line.reserve_blocking(ask));
             // However often it looked.
             world.clock.reads.store(3, Ordering::SeqCst);
+            let error = error.unwrap_err();
             assert!(matches!(error, BudgetError::Timeout { .. }));
             error.to_string()
         }),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetExceeded, BudgetPool, Caps, ManualClock, Name, Outlook,
+    Amount, Ask, Axis, BudgetError, BudgetExceeded, BudgetPool, Caps, ManualClock, Name, Outlook,
     Snapshot, Usd,
 };
 
@@ -863,7 +863,7 @@ mod p7_clear_refusals {
             .idempotency_keys(1, Duration::from_secs(9))
             .build();
         let (hold, too_much) = (pool.reserve(tokens(10)).unwrap(), tokens(1_000));
-        let expired = pool.reserve_for(tokens(1), Duration::ZERO).unwrap();
+        let expired = pool.reserve(Ask::new(tokens(1)).ttl(Duration::ZERO)).unwrap();
         let mut lease = pool.lease(tokens(10));
         let [admitted, refused, neither] = [[1, 0], [0, 1], [0, 0]];
         let first = counted(&pool, || lease.record(tokens(1)).unwrap());
@@ -878,7 +878,12 @@ mod p7_clear_refusals {
             (refused, Box::new(|| _ = pool.record_once("another", tokens(1)).unwrap_err())),
             (admitted, Box::new(|| pool.reserve(tokens(1)).unwrap().release())),
             (refused, Box::new(|| _ = pool.reserve(too_much).unwrap_err())),
-            (admitted, Box::new(|| pool.reserve_for(tokens(1), Duration::MAX).unwrap().release())),
+            (
+                admitted,
+                Box::new(|| {
+                    pool.reserve(Ask::new(tokens(1)).ttl(Duration::MAX)).unwrap().release()
+                }),
+            ),
             (admitted, Box::new(|| pool.reserve_blocking(tokens(1)).unwrap().release())),
             (refused, Box::new(|| _ = pool.reserve_blocking(too_much).unwrap_err())),
             (neither, Box::new(|| drop(pool.reserve_wait(too_much)))),
@@ -956,7 +961,8 @@ mod p7_clear_refusals {
         let late = BudgetError::from(alone.clone());
         assert_eq!((alone.pool(), late.pool(), late.axis()), (None, "", Some(Axis::Deadline)));
         let given = Duration::from_millis(1);
-        let timeout = pool.reserve_blocking_for(Amount::new(), given).unwrap_err();
+        let timeout =
+            pool.reserve_blocking(Ask::new(Amount::new()).wait_at_most(given)).unwrap_err();
         assert!(matches!(&timeout, BudgetError::Timeout { pool, waited, .. }
             if pool == "run" && *waited == given));
         pool.close();

@@ -16,7 +16,7 @@ use std::thread::yield_now;
 use std::time::Duration;
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, Lease, ManualClock, Receipt, Reservation,
+    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Lease, ManualClock, Receipt, Reservation,
     Snapshot, Usd, Window,
 };
 
@@ -351,7 +351,7 @@ impl<'a> Worker<'a> {
         let amount = self.dice.amount(80);
         let expires = self.dice.roll(2) == 0;
         let outcome = if expires {
-            pool.reserve_for(amount, self.dice.millis(20))
+            pool.reserve(Ask::new(amount).ttl(self.dice.millis(20)))
         } else {
             pool.reserve(amount)
         };
@@ -364,7 +364,9 @@ impl<'a> Worker<'a> {
         let (at, pool) = self.pool();
         let amount = self.dice.amount(80);
         let timeout = Duration::from_micros(self.dice.roll(300));
-        if let Some(hold) = self.asked(pool.reserve_blocking_for(amount, timeout)) {
+        if let Some(hold) =
+            self.asked(pool.reserve_blocking(Ask::new(amount).wait_at_most(timeout)))
+        {
             self.met.waited += 1;
             self.keep(at, hold, &amount, false);
         }
@@ -588,6 +590,8 @@ fn watch(run: &Run) -> u64 {
     let mut looks = 0;
     let mut last = [Units::default(); NAMES.len()];
     while run.working.load(Ordering::Acquire) > 0 {
+        // Should all of them wait.
+        run.clock.advance(Duration::from_micros(20));
         let tree = run.pools[0].snapshot_tree();
         for pool in &*tree {
             p1_and_p2(pool);

@@ -9,8 +9,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, Lease, ManualClock, Outlook, PoolBuilder,
-    Receipt, Reservation, Root, Usd, Window,
+    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Clock, Lease, ManualClock, Outlook,
+    PoolBuilder, Receipt, Reservation, Root, Usd, Window,
 };
 
 #[path = "support/waiter.rs"]
@@ -85,7 +85,7 @@ impl Counting {
 /// Many holds that expire in a second. A call that need not reclaim all reclaims only some of
 /// these, and nothing that expires later.
 fn due_before(pool: &BudgetPool) {
-    (0..20).for_each(|_| forget(pool.reserve_for(Amount::new(), secs(1)).unwrap()));
+    (0..20).for_each(|_| forget(pool.reserve(Ask::new(Amount::new()).ttl(secs(1))).unwrap()));
 }
 
 /// The hold on `run` has expired.
@@ -99,7 +99,7 @@ mod ttl {
     #[test]
     fn p3_a_hold_lives_until_its_instant_and_has_expired_at_it() {
         let (clock, pool) = pool_of(100);
-        let hold = pool.reserve_for(tokens(60), secs(10)).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(60)).ttl(secs(10))).unwrap();
         clock.advance(secs(10) - NANO);
         assert!(pool.record(tokens(41)).is_err());
         assert_eq!(
@@ -122,7 +122,7 @@ mod ttl {
             .clock(clock.clone())
             .timer(by_hand)
             .build();
-        forget(pool.reserve_for(tokens(100).usd(Usd::from_nanos(5)), secs(1)).unwrap());
+        forget(pool.reserve(Ask::new(tokens(100).usd(Usd::from_nanos(5))).ttl(secs(1))).unwrap());
         assert_eq!(pool.reserve(Amount::new()).unwrap_err().axis(), Some(Axis::InFlight));
         clock.advance(secs(1));
         let after = pool.snapshot();
@@ -152,7 +152,7 @@ mod ttl {
     /// A hold of 40 tokens and 5 nanos, of which 10 tokens were metered in time: it has expired.
     fn late(is_reclaimed: bool) -> (BudgetPool, Reservation) {
         let (clock, pool) = pool_of(100);
-        let hold = pool.reserve_for(tokens(50).usd(Usd::from_nanos(5)), secs(1)).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(50).usd(Usd::from_nanos(5))).ttl(secs(1))).unwrap();
         hold.record(tokens(10)).unwrap();
         clock.advance(secs(1));
         if is_reclaimed {
@@ -213,7 +213,8 @@ mod ttl {
             (tokens(20).usd(Usd::from_nanos(0)), [100, 0, 20])
         );
         let (clock, pool) = pool_of(100);
-        let [hold, whole] = [(); 2].map(|()| pool.reserve_for(tokens(10), secs(1)).unwrap());
+        let [hold, whole] =
+            [(); 2].map(|()| pool.reserve(Ask::new(tokens(10)).ttl(secs(1))).unwrap());
         clock.advance(secs(1) - NANO);
         assert!(!hold.debit(tokens(1)).is_late() && !hold.commit_all().is_late());
         assert!(
@@ -300,7 +301,8 @@ mod ttl {
         for (case, (tell, settled, used)) in cases.into_iter().enumerate() {
             for is_reclaimed in [false, true] {
                 let (clock, pool) = pool_of(100);
-                let hold = pool.reserve_for(tokens(40), secs(1)).unwrap().commit_on_drop();
+                let hold =
+                    pool.reserve(Ask::new(tokens(40)).ttl(secs(1))).unwrap().commit_on_drop();
                 clock.advance(secs(1));
                 if is_reclaimed {
                     assert_eq!((balance(&pool), pool.snapshot().reservations), ([40, 0, 0], 0));
@@ -325,7 +327,7 @@ mod ttl {
     #[test]
     fn p3_to_commit_on_drop_comes_too_late_after_expiry() {
         let (clock, pool) = pool_of(100);
-        let hold = pool.reserve_for(tokens(40), secs(1)).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(40)).ttl(secs(1))).unwrap();
         clock.advance(secs(1));
         drop(hold.commit_on_drop());
         assert_eq!(balance(&pool), [0, 0, 0]);
@@ -334,7 +336,7 @@ mod ttl {
     #[test]
     fn p3_both_halves_of_a_split_keep_the_time() {
         let (clock, pool) = pool_of(100);
-        let hold = pool.reserve_for(tokens(60), secs(10)).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(60)).ttl(secs(10))).unwrap();
         clock.advance(secs(4));
         let half = hold.split(tokens(20)).unwrap();
         assert_eq!((hold.time_left(), half.time_left()), (Some(secs(6)), Some(secs(6))));
@@ -343,7 +345,7 @@ mod ttl {
             (hold.amount(), half.amount(), balance(&pool)),
             (Amount::new(), Amount::new(), [0, 0, 0])
         );
-        let settling = pool.reserve_for(tokens(60), secs(1)).unwrap().commit_on_drop();
+        let settling = pool.reserve(Ask::new(tokens(60)).ttl(secs(1))).unwrap().commit_on_drop();
         forget(settling.split(tokens(20)).unwrap());
         forget(settling);
         clock.advance(secs(1));
@@ -354,7 +356,7 @@ mod ttl {
     fn a_renewed_hold_lives_from_then_on_so_long() {
         let (clock, pool) = pool_of(100);
         let [longer, shorter, endless] =
-            [(); 3].map(|()| pool.reserve_for(tokens(10), secs(10)).unwrap());
+            [(); 3].map(|()| pool.reserve(Ask::new(tokens(10)).ttl(secs(10))).unwrap());
         let given = pool.reserve(tokens(10)).unwrap();
         assert_eq!(given.time_left(), None);
         clock.advance(secs(1));
@@ -380,7 +382,7 @@ mod ttl {
         let clock = ManualClock::new();
         let pool =
             BudgetPool::builder().deadline(secs(5)).clock(clock.clone()).timer(by_hand).build();
-        let hold = pool.reserve_for(tokens(1), secs(8)).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(1)).ttl(secs(8))).unwrap();
         assert_eq!(hold.time_left(), Some(secs(5)), "the deadline comes first");
         clock.advance(secs(6));
         pool.close();
@@ -395,11 +397,11 @@ mod ttl {
     #[test]
     fn a_ttl_of_zero_has_expired_from_the_start_and_one_beyond_all_instants_is_none() {
         let (clock, pool) = pool_of(100);
-        let zero = pool.reserve_for(tokens(100), Duration::ZERO).unwrap();
+        let zero = pool.reserve(Ask::new(tokens(100)).ttl(Duration::ZERO)).unwrap();
         assert_eq!(zero.time_left(), Some(Duration::ZERO));
         assert!(is_expired(&zero.record(tokens(1)).unwrap_err()));
         pool.record(tokens(100)).unwrap();
-        let endless = pool.reserve_for(Amount::new(), Duration::MAX).unwrap();
+        let endless = pool.reserve(Ask::new(Amount::new()).ttl(Duration::MAX)).unwrap();
         clock.advance(secs(1 << 33));
         assert_eq!((endless.time_left(), pool.snapshot().reservations), (None, 1));
         assert!(zero.commit_all().is_late());
@@ -408,8 +410,8 @@ mod ttl {
 
     #[test]
     fn p4_what_needs_all_that_has_expired_is_admitted() {
-        type Ask = fn(&BudgetPool) -> bool;
-        let asks: [Ask; 7] = [
+        type Asked = fn(&BudgetPool) -> bool;
+        let asks: [Asked; 7] = [
             |pool| pool.record(tokens(1_000)).is_ok(),
             |pool| pool.peek(tokens(1_000)).is_ok(),
             |pool| pool.reserve(tokens(1_000)).is_ok(),
@@ -420,7 +422,8 @@ mod ttl {
         ];
         for (case, ask) in asks.into_iter().enumerate() {
             let (clock, pool) = pool_of(1_000);
-            (0..1_000).for_each(|_| forget(pool.reserve_for(tokens(1), secs(1)).unwrap()));
+            (0..1_000)
+                .for_each(|_| forget(pool.reserve(Ask::new(tokens(1)).ttl(secs(1))).unwrap()));
             clock.advance(secs(1) - NANO);
             assert!(pool.peek(tokens(1)).is_err());
             clock.advance(NANO);
@@ -430,8 +433,8 @@ mod ttl {
 
     #[test]
     fn p4_a_hold_that_asks_for_more_finds_what_has_expired() {
-        type Ask = fn(Reservation) -> bool;
-        let asks: [Ask; 6] = [
+        type Asked = fn(Reservation) -> bool;
+        let asks: [Asked; 6] = [
             |hold| hold.grow(tokens(990)).is_ok(),
             |hold| hold.record(tokens(1_000)).is_ok(),
             |hold| hold.try_commit(tokens(1_000)).is_ok(),
@@ -447,7 +450,7 @@ mod ttl {
                 .clock(clock.clone())
                 .timer(by_hand)
                 .build();
-            (0..99).for_each(|_| forget(pool.reserve_for(tokens(10), secs(1)).unwrap()));
+            (0..99).for_each(|_| forget(pool.reserve(Ask::new(tokens(10)).ttl(secs(1))).unwrap()));
             let hold = pool.reserve(tokens(10)).unwrap();
             clock.advance(secs(1));
             assert!(ask(hold), "{case}");
@@ -456,8 +459,8 @@ mod ttl {
 
     #[test]
     fn p4_a_lease_that_needs_more_finds_what_has_expired() {
-        type Ask = fn(&mut Lease) -> bool;
-        let asks: [Ask; 2] = [
+        type Asked = fn(&mut Lease) -> bool;
+        let asks: [Asked; 2] = [
             |lease| lease.record(tokens(100)).is_ok(),
             |lease| lease.debit(tokens(100)).overage().is_zero(),
         ];
@@ -465,7 +468,7 @@ mod ttl {
             let (clock, pool) = pool_of(100);
             let mut lease = pool.lease(tokens(10));
             due_before(&pool);
-            forget(pool.reserve_for(tokens(90), secs(1)).unwrap());
+            forget(pool.reserve(Ask::new(tokens(90)).ttl(secs(1))).unwrap());
             clock.advance(secs(1));
             assert!(ask(&mut lease));
             assert_eq!(balance(&pool), [100, 0, 0]);
@@ -485,7 +488,7 @@ mod ttl {
         for look in looks {
             let (clock, pool) = pool_of(1_000);
             let child = pool.child().build();
-            (0..100).for_each(|_| forget(child.reserve_for(tokens(1), secs(1)).unwrap()));
+            (0..100).for_each(|_| forget(child.reserve(Ask::new(tokens(1)).ttl(secs(1))).unwrap()));
             clock.advance(secs(1));
             assert_eq!(look(&pool), 0);
         }
@@ -496,11 +499,11 @@ mod ttl {
         let (clock, root) = pool_of(1_000);
         let share = root.child().tokens(100).carved().build().unwrap();
         due_before(&root);
-        forget(share.reserve_for(tokens(50), secs(2)).unwrap());
+        forget(share.reserve(Ask::new(tokens(50)).ttl(secs(2))).unwrap());
         share.debit(tokens(70));
         // What is asked above is there only once this was reclaimed, and the hold of the share
         // before it.
-        forget(root.reserve_for(tokens(880), secs(3)).unwrap());
+        forget(root.reserve(Ask::new(tokens(880)).ttl(secs(3))).unwrap());
         clock.advance(secs(3));
         share.raise_caps(Caps::new().tokens(30)).unwrap();
         assert_eq!(balance(&share), [70, 0, 0], "what expired pays first");
@@ -517,15 +520,15 @@ mod ttl {
     fn p2_a_late_commit_finds_what_has_expired_and_is_no_overage() {
         for is_reclaimed in [false, true] {
             let (clock, pool) = pool_of(100);
-            let late = pool.reserve_for(tokens(50), secs(1)).unwrap();
+            let late = pool.reserve(Ask::new(tokens(50)).ttl(secs(1))).unwrap();
             if is_reclaimed {
                 clock.advance(secs(1));
                 assert_eq!(balance(&pool), [0, 0, 0]);
                 due_before(&pool);
-                forget(pool.reserve_for(tokens(100), secs(1)).unwrap());
+                forget(pool.reserve(Ask::new(tokens(100)).ttl(secs(1))).unwrap());
             } else {
                 due_before(&pool);
-                forget(pool.reserve_for(tokens(50), secs(1)).unwrap());
+                forget(pool.reserve(Ask::new(tokens(50)).ttl(secs(1))).unwrap());
                 pool.debit(tokens(20));
             }
             clock.advance(secs(1));
@@ -543,7 +546,7 @@ mod ttl {
             .clock(move || start + secs(read.load(Ordering::Relaxed)))
             .timer(by_hand)
             .build();
-        let hold = pool.reserve_for(tokens(1), secs(5)).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(1)).ttl(secs(5))).unwrap();
         for now in [16, 12] {
             offset.store(now, Ordering::Relaxed);
             assert_eq!((hold.amount(), hold.time_left()), (Amount::new(), Some(Duration::ZERO)));
@@ -554,7 +557,7 @@ mod ttl {
     fn p3_a_hold_in_a_child_that_expires_frees_the_parent_for_a_sibling() {
         let (clock, root) = pool_of(100);
         let (a, b) = (root.child().tokens(100).build(), root.child().tokens(100).build());
-        forget(a.reserve_for(tokens(100), secs(1)).unwrap());
+        forget(a.reserve(Ask::new(tokens(100)).ttl(secs(1))).unwrap());
         clock.advance(secs(1) - NANO);
         assert_eq!(b.record(tokens(1)).unwrap_err().pool(), "run");
         clock.advance(NANO);
@@ -569,12 +572,12 @@ mod ttl {
     fn p3_what_expires_in_a_carved_pool_stays_its_share_or_goes_back_once_closed() {
         let (clock, root) = pool_of(100);
         let share = root.child().tokens(60).carved().build().unwrap();
-        forget(share.reserve_for(tokens(60), secs(1)).unwrap());
+        forget(share.reserve(Ask::new(tokens(60)).ttl(secs(1))).unwrap());
         clock.advance(secs(1));
         assert!(root.record(tokens(41)).is_err());
         share.record(tokens(50)).unwrap();
         assert_eq!((balance(&root), balance(&share)), ([50, 10, 0], [50, 0, 0]));
-        let late = share.reserve_for(tokens(10), secs(1)).unwrap();
+        let late = share.reserve(Ask::new(tokens(10)).ttl(secs(1))).unwrap();
         share.close();
         assert_eq!(balance(&root), [50, 10, 0]);
         clock.advance(secs(1));
@@ -586,8 +589,9 @@ mod ttl {
     #[test]
     fn p2_a_hold_settles_into_the_period_in_which_it_expired() {
         let (clock, pool) = windowed(100, Window::fixed(secs(60)));
-        let settling =
-            |n, ttl| forget(pool.reserve_for(tokens(n), secs(ttl)).unwrap().commit_on_drop());
+        let settling = |n, ttl| {
+            forget(pool.reserve(Ask::new(tokens(n)).ttl(secs(ttl))).unwrap().commit_on_drop())
+        };
         settling(10, 30);
         settling(20, 60);
         settling(40, 119);
@@ -608,7 +612,7 @@ mod ttl {
     fn p2_many_holds_settle_in_their_time_though_they_are_reclaimed_in_batches() {
         let (clock, pool) = windowed(1_000, Window::fixed(secs(60)));
         for ttl in 1..=100 {
-            forget(pool.reserve_for(tokens(1), secs(ttl)).unwrap().commit_on_drop());
+            forget(pool.reserve(Ask::new(tokens(1)).ttl(secs(ttl))).unwrap().commit_on_drop());
         }
         clock.advance(secs(100));
         pool.peek(tokens(1)).unwrap();
@@ -618,8 +622,8 @@ mod ttl {
     #[test]
     fn p2_a_late_commit_belongs_to_the_period_in_which_it_is_told() {
         let (clock, pool) = windowed(100, Window::fixed(secs(60)));
-        let hold = pool.reserve_for(tokens(40), secs(30)).unwrap();
-        let settled = pool.reserve_for(tokens(40), secs(30)).unwrap().commit_on_drop();
+        let hold = pool.reserve(Ask::new(tokens(40)).ttl(secs(30))).unwrap();
+        let settled = pool.reserve(Ask::new(tokens(40)).ttl(secs(30))).unwrap().commit_on_drop();
         clock.advance(secs(70));
         assert!(hold.commit_all().is_late());
         assert_eq!(settled.commit(tokens(45)).settled(), tokens(5));
@@ -649,7 +653,8 @@ mod reclaiming {
                 build(BudgetPool::builder().name("root").clock(clock.clock()).timer(by_hand))
                     .build();
             let tenant = root.child().build();
-            (0..MANY).for_each(|_| forget(tenant.reserve_for(tokens(1), secs(1)).unwrap()));
+            (0..MANY)
+                .for_each(|_| forget(tenant.reserve(Ask::new(tokens(1)).ttl(secs(1))).unwrap()));
             let other = root.child().build();
             Tree { clock, root, other }
         }
@@ -702,7 +707,7 @@ mod reclaiming {
         let tree = Tree::new(|root| root.tokens(MANY + 15));
         let pools = [(); 2].map(|()| tree.root.child().tokens(8).build());
         for (pool, ttl) in pools.iter().zip([3, 2]) {
-            forget(pool.reserve_for(tokens(5), secs(ttl)).unwrap());
+            forget(pool.reserve(Ask::new(tokens(5)).ttl(secs(ttl))).unwrap());
         }
         let asked = [(&tree.root, MANY), (&pools[0], 8), (&pools[1], 8)];
         let mut waiters = asked.map(|(pool, n)| Waiter::queued(pool, tokens(n)));
@@ -742,7 +747,7 @@ mod reclaiming {
     #[test]
     fn p2_a_hold_that_settles_does_so_before_a_window_gives_back() {
         let tree = Tree::new(|root| root.tokens(MANY + 10).window(Window::token_bucket(secs(30))));
-        forget(tree.root.reserve_for(tokens(10), secs(2)).unwrap().commit_on_drop());
+        forget(tree.root.reserve(Ask::new(tokens(10)).ttl(secs(2))).unwrap().commit_on_drop());
         tree.clock.clock.advance(secs(7));
         tree.call();
         assert_eq!((balance(&tree.root), spent(&tree.root)), ([5, 0, 0], 10));
@@ -755,7 +760,7 @@ mod reclaiming {
         let own = tree.root.child().tokens(8).build();
         let _hold = own.reserve(tokens(4)).unwrap();
         let mut waiter = Waiter::queued(&own, tokens(8));
-        let all = tree.root.reserve_for(tokens(6), secs(2)).unwrap();
+        let all = tree.root.reserve(Ask::new(tokens(6)).ttl(secs(2))).unwrap();
         tree.other.debit(tokens(MANY));
         forget(all.commit_on_drop());
         tree.clock.clock.advance(secs(2));
@@ -785,7 +790,8 @@ mod reclaiming {
         for (case, turn) in turns.into_iter().enumerate() {
             let tree = Tree::new(|root| root);
             let turning = tree.root.child().tokens(MANY).window(Window::fixed(secs(10))).build();
-            (0..MANY).for_each(|_| forget(turning.reserve_for(tokens(1), secs(2)).unwrap()));
+            (0..MANY)
+                .for_each(|_| forget(turning.reserve(Ask::new(tokens(1)).ttl(secs(2))).unwrap()));
             tree.clock.clock.advance(secs(10));
             turn(&tree, &turning);
             assert_eq!(turning.snapshot().tokens.peak, 0, "{case}");
@@ -1103,8 +1109,8 @@ mod windows {
     fn p5_the_peak_of_a_period_does_not_count_what_expired_before_it() {
         let (clock, pool) = windowed(100, Window::fixed(secs(10)));
         due_before(&pool);
-        forget(pool.reserve_for(tokens(100), secs(2)).unwrap());
-        let lasting = pool.reserve_for(Amount::new().requests(7), secs(11)).unwrap();
+        forget(pool.reserve(Ask::new(tokens(100)).ttl(secs(2))).unwrap());
+        let lasting = pool.reserve(Ask::new(Amount::new().requests(7)).ttl(secs(11))).unwrap();
         clock.advance(secs(11));
         let seen = pool.snapshot();
         assert_eq!((seen.tokens.peak, seen.requests.peak, lasting.amount()), (0, 7, Amount::new()));
@@ -1132,7 +1138,7 @@ mod windows {
                                 );
                             }
                         }
-                        drop(pool.reserve_for(tokens(1), Duration::MAX));
+                        drop(pool.reserve(Ask::new(tokens(1)).ttl(Duration::MAX)));
                         clock.advance(NANO);
                         assert_eq!(spent(&pool), spent_then, "{told}: it never falls, nor wraps");
                         clock.advance(years);
@@ -1167,7 +1173,7 @@ mod windows {
             assert_eq!(pool.peek(tokens(6)).unwrap_err().outlook(), Outlook::Never);
         }
         assert!(clock.now().checked_add(NANO).is_none());
-        let hold = pool.reserve_for(Amount::new(), secs(5)).unwrap();
+        let hold = pool.reserve(Ask::new(Amount::new()).ttl(secs(5))).unwrap();
         assert_eq!((hold.time_left(), hold.renew(NANO), hold.time_left()), (None, Ok(()), None));
         let refused = pool.record(tokens(1)).unwrap_err();
         assert_eq!((refused.outlook(), refused.retry_after()), (Outlook::Never, None));
@@ -1440,12 +1446,12 @@ mod retry_after {
     /// The clock is right again. What was seen by the wrong reading is an hour ahead of it.
     #[test]
     fn p7_after_a_reading_an_hour_ahead_each_refusal_says_the_hour() {
-        type Ask = fn(Ahead) -> BudgetError;
-        let asks: [Ask; 13] = [
+        type Asked = fn(Ahead) -> BudgetError;
+        let asks: [Asked; 13] = [
             |run| run.pool.record(tokens(1)).unwrap_err(),
             |run| run.pool.peek(tokens(1)).unwrap_err(),
             |run| run.pool.reserve(tokens(1)).unwrap_err(),
-            |run| run.pool.reserve_for(tokens(1), secs(5)).unwrap_err(),
+            |run| run.pool.reserve(Ask::new(tokens(1)).ttl(secs(5))).unwrap_err(),
             |run| run.pool.record_once("key", tokens(1)).unwrap_err(),
             |run| run.pool.child().tokens(1).carved().build().unwrap_err(),
             |run| run.pool.child().build().record(tokens(1)).unwrap_err(),
@@ -1548,8 +1554,16 @@ mod retry_after {
         pool.record(tokens(10)).unwrap();
         second.store(7, Ordering::SeqCst);
         reads.store(0, Ordering::SeqCst);
-        let refused = pool.reserve_blocking_for(tokens(1), Duration::from_millis(300));
-        assert!(matches!(refused, Err(BudgetError::Timeout { .. })));
+        let soon = Ask::new(tokens(1)).wait_at_most(Duration::from_millis(300));
+        let refused = pool.reserve_blocking(soon).unwrap_err();
+        let hour = secs(HOUR - 7) + Duration::from_millis(10);
+        assert_eq!((refused.kind(), refused.retry_after()), ("exceeded", Some(hour)));
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| pool.reserve_blocking(tokens(1)).map(drop));
+            std::thread::sleep(Duration::from_millis(300));
+            pool.close();
+            assert_eq!(waits.join().unwrap().unwrap_err().kind(), "closed");
+        });
         assert!(reads.load(Ordering::SeqCst) < 10, "it does not wake every 10 ms: {reads:?}");
     }
 
@@ -1575,7 +1589,7 @@ mod retry_after {
         );
         let run = || BudgetPool::builder().name("run");
         let expired = {
-            let hold = run().build().reserve_for(tokens(1), Duration::ZERO).unwrap();
+            let hold = run().build().reserve(Ask::new(tokens(1)).ttl(Duration::ZERO)).unwrap();
             hold.grow(tokens(1)).unwrap_err()
         };
         let pool = run().idempotency_keys(2, Duration::MAX).build();
@@ -1629,7 +1643,8 @@ mod waiters {
             turning.record(tokens(100)).unwrap();
             let expiring =
                 BudgetPool::builder().tokens(100).clock(clock.clone()).timer(by_hand).build();
-            (0..20).for_each(|_| forget(expiring.reserve_for(tokens(5), secs(10)).unwrap()));
+            (0..20)
+                .for_each(|_| forget(expiring.reserve(Ask::new(tokens(5)).ttl(secs(10))).unwrap()));
             let mut waiters = [&turning, &expiring].map(|pool| Waiter::queued(pool, tokens(100)));
             clock.advance(secs(10) - NANO);
             [&turning, &expiring].into_iter().for_each(touch);
@@ -1650,7 +1665,7 @@ mod waiters {
             let (clock, root) = pool_of(100);
             let pools = [(); 2].map(|()| root.child().build());
             for pool in if turned { [&pools[0], &pools[1]] } else { [&pools[1], &pools[0]] } {
-                forget(pool.reserve_for(tokens(50), secs(10)).unwrap());
+                forget(pool.reserve(Ask::new(tokens(50)).ttl(secs(10))).unwrap());
             }
             let asked = [(&pools[1], 60), (&pools[0], 30), (&root, 20), (&pools[0], 10)];
             let waiters = asked.map(|(pool, n)| Waiter::queued(pool, tokens(n)));
@@ -1758,7 +1773,7 @@ mod waiters {
     #[test]
     fn p6_what_comes_back_is_for_those_who_wait_first() {
         let (clock, pool) = pool_of(100);
-        forget(pool.reserve_for(tokens(100), secs(10)).unwrap());
+        forget(pool.reserve(Ask::new(tokens(100)).ttl(secs(10))).unwrap());
         let (first, second) =
             (Waiter::queued(&pool, tokens(60)), Waiter::queued(&pool, tokens(10)));
         clock.advance(secs(10));
@@ -1775,7 +1790,7 @@ mod waiters {
     #[test]
     fn p6_whoever_waits_for_another_time_is_reminded_of_an_earlier_one() {
         let (clock, pool) = pool_of(100);
-        let hold = pool.reserve_for(tokens(50), secs(60)).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(50)).ttl(secs(60))).unwrap();
         let other = pool.reserve(tokens(50)).unwrap();
         let (mut first, second) =
             (Waiter::queued(&pool, tokens(10)), Waiter::queued(&pool, tokens(10)));
@@ -1798,7 +1813,7 @@ mod waiters {
         let elsewhere = pool.child().build();
         let hold = pool.reserve(tokens(10)).unwrap();
         let [mut first, mut second] = [(); 2].map(|()| Waiter::queued(&pool, tokens(5)));
-        let expiring = elsewhere.reserve_for(Amount::new(), secs(5)).unwrap();
+        let expiring = elsewhere.reserve(Ask::new(Amount::new()).ttl(secs(5))).unwrap();
         assert!(first.poll().is_pending());
         drop((expiring, first));
         hold.renew(secs(10)).unwrap();
@@ -1813,7 +1828,7 @@ mod waiters {
         let _hold = busy.reserve(tokens(10)).unwrap();
         let mut waiter = Waiter::queued(&busy, tokens(5));
         for _ in 0..10 {
-            idle.reserve_for(tokens(1), secs(30)).unwrap().commit_all();
+            idle.reserve(Ask::new(tokens(1)).ttl(secs(30))).unwrap().commit_all();
             assert!(waiter.poll().is_pending());
         }
         assert_eq!(waiter.wakes(), 0);
@@ -1834,7 +1849,7 @@ mod waiters {
     #[test]
     fn p6_of_those_who_are_blocked_at_a_pool_only_the_first_sleeps_towards_a_time() {
         let (pool, alarms) = pool_with_timer();
-        forget(pool.reserve_for(tokens(10), secs(10)).unwrap());
+        forget(pool.reserve(Ask::new(tokens(10)).ttl(secs(10))).unwrap());
         let _waiters =
             [&pool, &pool.child().build(), &pool].map(|pool| Waiter::queued(pool, tokens(5)));
         assert_eq!(alarms(), [secs(10)]);
@@ -1845,9 +1860,9 @@ mod waiters {
         let (root, alarms) = pool_with_timer();
         let (busy, idle) = (root.child().tokens(5).build(), root.child().build());
         let _hold = busy.reserve(tokens(5)).unwrap();
-        forget(idle.reserve_for(tokens(1), secs(10)).unwrap());
+        forget(idle.reserve(Ask::new(tokens(1)).ttl(secs(10))).unwrap());
         let mut waiter = Waiter::queued(&busy, tokens(1));
-        forget(idle.reserve_for(tokens(1), secs(5)).unwrap());
+        forget(idle.reserve(Ask::new(tokens(1)).ttl(secs(5))).unwrap());
         assert!(waiter.poll().is_pending());
         assert_eq!((alarms(), waiter.wakes()), (vec![], 0));
     }
@@ -1931,7 +1946,7 @@ mod waiters {
         let child = root.child().tokens(80).build();
         let _hold = child.reserve(tokens(20)).unwrap();
         let [mut hopeless, mut behind] = [80, 10].map(|n| Waiter::queued(&child, tokens(n)));
-        forget(root.reserve_for(tokens(30), secs(10)).unwrap().commit_on_drop());
+        forget(root.reserve(Ask::new(tokens(30)).ttl(secs(10))).unwrap().commit_on_drop());
         clock.advance(secs(10));
         assert_eq!([&hopeless, &behind].map(Waiter::wakes), [0, 0]);
         child.peek(Amount::new()).unwrap();
@@ -1948,10 +1963,10 @@ mod waiters {
         let (root, alarms) = pool_with_timer();
         let child = root.child().tokens(8).build();
         let _lasting = child.reserve(tokens(4)).unwrap();
-        forget(root.reserve_for(tokens(1), secs(5)).unwrap());
+        forget(root.reserve(Ask::new(tokens(1)).ttl(secs(5))).unwrap());
         let _released = Waiter::queued(&child, tokens(8));
         assert_eq!(alarms(), []);
-        forget(root.reserve_for(tokens(4), secs(10)).unwrap().commit_on_drop());
+        forget(root.reserve(Ask::new(tokens(4)).ttl(secs(10))).unwrap().commit_on_drop());
         let other = root.child().tokens(1).build();
         let _held = other.reserve(tokens(1)).unwrap();
         let _settled = Waiter::queued(&other, tokens(1));
@@ -1968,7 +1983,7 @@ mod waiters {
         let [narrow, wide] = [share.child().tokens(8).build(), share.child().build()];
         let _lasting = share.reserve(tokens(5)).unwrap();
         for (pool, n, ttl) in [(&root, 40, 1), (&share, 10, 2), (&narrow, 5, 3)] {
-            forget(pool.reserve_for(tokens(n), secs(ttl)).unwrap());
+            forget(pool.reserve(Ask::new(tokens(n)).ttl(secs(ttl))).unwrap());
         }
         let asked = [(&root, 10), (&root, 60), (&narrow, 8), (&wide, 10)];
         let mut waiters = asked.map(|(pool, n)| Waiter::queued(pool, tokens(n)));
@@ -2065,7 +2080,7 @@ mod waiters {
                 let pool = BudgetPool::builder().tokens(10).window(window).build();
                 let start = Instant::now();
                 pool.debit(tokens(20));
-                pool.reserve_blocking_for(tokens(5), ENOUGH).unwrap().release();
+                pool.reserve_blocking(Ask::new(tokens(5)).wait_at_most(ENOUGH)).unwrap().release();
                 assert!(start.elapsed() >= least, "{:?}", start.elapsed());
             }
         }
@@ -2074,23 +2089,23 @@ mod waiters {
         fn p6_a_thread_is_served_when_a_hold_expires() {
             let pool = BudgetPool::builder().tokens(10).build();
             let start = Instant::now();
-            forget(pool.reserve_for(tokens(10), SOON).unwrap());
-            match pool.reserve_blocking_for(tokens(5), SOON / 10) {
+            forget(pool.reserve(Ask::new(tokens(10)).ttl(SOON)).unwrap());
+            match pool.reserve_blocking(Ask::new(tokens(5)).wait_at_most(SOON / 10)) {
                 Err(BudgetError::Timeout { waited, .. }) => assert_eq!(waited, SOON / 10),
                 // On a busy machine its time may have come by now.
                 granted => assert!(granted.is_ok() && start.elapsed() >= SOON, "{granted:?}"),
             }
-            pool.reserve_blocking_for(tokens(5), ENOUGH).unwrap().release();
+            pool.reserve_blocking(Ask::new(tokens(5)).wait_at_most(ENOUGH)).unwrap().release();
             assert!(start.elapsed() >= SOON);
         }
 
         #[test]
         fn p6_a_thread_is_served_by_a_time_that_was_given_while_it_waits() {
             let pool = BudgetPool::builder().tokens(10).build();
-            let hold = pool.reserve_for(tokens(10), secs(600)).unwrap();
+            let hold = pool.reserve(Ask::new(tokens(10)).ttl(secs(600))).unwrap();
             let waiting = pool.clone();
             let thread = std::thread::spawn(move || {
-                waiting.reserve_blocking_for(tokens(5), ENOUGH).map(drop)
+                waiting.reserve_blocking(Ask::new(tokens(5)).wait_at_most(ENOUGH)).map(drop)
             });
             while pool.snapshot().waiting == 0 {
                 std::thread::yield_now();
@@ -2148,7 +2163,7 @@ mod waiters {
         #[tokio::test(start_paused = true)]
         async fn p6_a_task_is_served_when_a_hold_expires() {
             let pool = timed().build();
-            forget(pool.reserve_for(tokens(10), secs(5)).unwrap());
+            forget(pool.reserve(Ask::new(tokens(10)).ttl(secs(5))).unwrap());
             assert_eq!(soon(wait(&pool, tokens(6), 0)).await, 5);
         }
 
@@ -2157,7 +2172,7 @@ mod waiters {
             for ttl in [secs(60), Duration::MAX] {
                 for (renewed, after) in [(2, 3), (100, 101)] {
                     let pool = timed().build();
-                    let hold = pool.reserve_for(tokens(10), ttl).unwrap();
+                    let hold = pool.reserve(Ask::new(tokens(10)).ttl(ttl)).unwrap();
                     let task = wait(&pool, tokens(6), 0);
                     sleep(secs(1)).await;
                     hold.renew(secs(renewed)).unwrap();
@@ -2169,7 +2184,7 @@ mod waiters {
         #[tokio::test(start_paused = true)]
         async fn p6_a_task_is_served_later_if_the_time_it_waits_for_is_put_off() {
             let pool = timed().build();
-            let hold = pool.reserve_for(tokens(10), secs(5)).unwrap();
+            let hold = pool.reserve(Ask::new(tokens(10)).ttl(secs(5))).unwrap();
             let task = wait(&pool, tokens(6), 0);
             sleep(secs(1)).await;
             hold.renew(secs(10)).unwrap();
@@ -2603,7 +2618,7 @@ mod p8_time_only_when_asked {
                 BudgetPool::builder().tokens(10_000).clock(counting.clock()).timer(by_hand).build();
             let [child, sibling] = [(); 2].map(|()| pool.child().build());
             counting.reads();
-            let hold = child.reserve_for(tokens(1), secs(10)).unwrap();
+            let hold = child.reserve(Ask::new(tokens(1)).ttl(secs(10))).unwrap();
             assert_eq!(counting.reads(), 1);
             for pool in [&pool, &child, &sibling] {
                 assert_eq!(asked_told_ended(&counting, pool), [1; 3]);
@@ -2625,7 +2640,7 @@ mod p8_time_only_when_asked {
         assert_eq!(counting.reads(), 0);
         pool.record_once("key", tokens(1)).unwrap();
         assert_eq!(counting.reads(), 1);
-        let hold = pool.reserve_for(tokens(1), Duration::MAX).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(1)).ttl(Duration::MAX)).unwrap();
         assert_eq!(counting.reads(), 1);
         hold.renew(Duration::MAX).unwrap();
         assert_eq!(counting.reads(), 1);
@@ -2721,7 +2736,7 @@ mod a_clock_that_panics {
             let pool = pool.build();
             pool.record(tokens(10)).unwrap();
             let hold = pool
-                .reserve_for(tokens(30), if expires { secs(10) } else { Duration::MAX })
+                .reserve(Ask::new(tokens(30)).ttl(if expires { secs(10) } else { Duration::MAX }))
                 .unwrap();
             Run { clock, is_broken, pool, hold }
         }
@@ -2816,12 +2831,12 @@ mod a_clock_that_panics {
 
     #[test]
     fn p7_what_asks_panics_where_it_is_called_and_changes_nothing() {
-        type Ask = fn(&BudgetPool, &mut Reservation) -> bool;
-        let asks: [Ask; 10] = [
+        type Asked = fn(&BudgetPool, &mut Reservation) -> bool;
+        let asks: [Asked; 10] = [
             |pool, _| pool.record(tokens(1)).is_ok(),
             |pool, _| pool.peek(tokens(1)).is_ok(),
             |pool, _| pool.reserve(tokens(1)).is_ok(),
-            |pool, _| pool.reserve_for(tokens(1), secs(1)).is_ok(),
+            |pool, _| pool.reserve(Ask::new(tokens(1)).ttl(secs(1))).is_ok(),
             |pool, _| pool.record_once("key", tokens(1)).is_ok(),
             |pool, _| pool.raise_caps(Caps::new().tokens(1)).is_ok(),
             |_, hold| hold.record(tokens(1)).is_ok(),
@@ -2872,7 +2887,7 @@ mod a_clock_that_panics {
             let seen: Vec<_> = pool.snapshot_tree().iter().map(|pool| pool.tokens.used).collect();
             assert_eq!(seen, [10, used]);
         }
-        let late = pool.reserve_for(tokens(60), secs(5)).unwrap();
+        let late = pool.reserve(Ask::new(tokens(60)).ttl(secs(5))).unwrap();
         clock.advance(secs(5));
         panics.store(1, Ordering::Relaxed);
         assert!(late.commit(tokens(60)).is_late());

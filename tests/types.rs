@@ -225,7 +225,8 @@ fn the_debug_text_of_a_hold_reads_no_clock_and_wakes_nobody() {
     };
     let pool = BudgetPool::builder().tokens(10).clock(counted).timer(by_hand).build();
     let hold = pool.reserve(Amount::new().tokens(1)).unwrap();
-    let stuck = pool.reserve_for(Amount::new().tokens(9), Duration::from_secs(1)).unwrap();
+    let stuck =
+        pool.reserve(Ask::new(Amount::new().tokens(9)).ttl(Duration::from_secs(1))).unwrap();
     let mut waiter = Waiter::queued(&pool, Amount::new().tokens(9));
     clock.advance(Duration::from_secs(1));
 

@@ -7,8 +7,8 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use budget_pool::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, Closed, ManualClock, Name, Outlook, Reservation,
-    Usd,
+    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Closed, ManualClock, Name, Outlook,
+    Reservation, Usd,
 };
 
 #[path = "support/waiter.rs"]
@@ -1028,24 +1028,31 @@ mod blocking {
     fn a_wait_in_vain_ends_and_leaves_no_trace() {
         let pool = pool_of(100);
         let _held = pool.reserve(tokens(100)).unwrap();
-        let refusal = pool.reserve_blocking_for(tokens(1), Duration::from_millis(20)).unwrap_err();
-        assert_eq!(refusal.to_string(), "waited in vain in `run` for 20ms");
+        let refusal = pool
+            .reserve_blocking(Ask::new(tokens(1)).wait_at_most(Duration::from_millis(20)))
+            .unwrap_err();
+        assert_eq!(
+            refusal.to_string(),
+            "waited in vain in `run` for 20ms: tokens of `run` exceeded: 1 requested, 0 available, \
+             cap 100, may fit after a release"
+        );
         assert_eq!(
             (refusal.pool(), refusal.axis(), refusal.outlook()),
             ("run", None, Outlook::AfterRelease)
         );
         assert_eq!(pool.snapshot().waiting, 0);
-        assert!(pool.reserve_blocking_for(tokens(1), Duration::ZERO).is_err());
+        assert!(pool.reserve_blocking(Ask::new(tokens(1)).wait_at_most(Duration::ZERO)).is_err());
     }
 
     #[test]
     fn what_is_there_is_granted_whatever_the_timeout_and_one_beyond_all_instants_is_none() {
         let pool = pool_of(10);
-        pool.reserve_blocking_for(tokens(10), Duration::ZERO).unwrap().release();
+        pool.reserve_blocking(Ask::new(tokens(10)).wait_at_most(Duration::ZERO)).unwrap().release();
         let held = pool.reserve(tokens(10)).unwrap();
         std::thread::scope(|scope| {
             let waiting = scope.spawn(|| {
-                pool.reserve_blocking_for(tokens(1), Duration::MAX).map(|hold| hold.amount())
+                pool.reserve_blocking(Ask::new(tokens(1)).wait_at_most(Duration::MAX))
+                    .map(|hold| hold.amount())
             });
             while pool.snapshot().waiting == 0 && !waiting.is_finished() {
                 std::thread::yield_now();
@@ -1301,7 +1308,7 @@ mod without_a_timer {
         let below = bounded.child().build();
         let held = bounded.reserve(tokens(10)).unwrap();
         let expiring = pool().build();
-        let _brief = expiring.reserve_for(tokens(10), SECOND * 100).unwrap();
+        let _brief = expiring.reserve(Ask::new(tokens(10)).ttl(SECOND * 100)).unwrap();
         for (pool, name) in
             [(&windowed, "run"), (&bounded, "run"), (&below, "pool"), (&expiring, "run")]
         {

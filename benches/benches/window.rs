@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::num::NonZeroU32;
 use std::time::{Duration, Instant};
 
-use budget_pool::{Amount, BudgetPool, Clock, Window};
+use budget_pool::{Amount, Ask, BudgetPool, Clock, Window};
 use criterion::Criterion;
 use governor::clock::{Clock as _, DefaultClock, MonotonicClock, Reference};
 use governor::{Quota, RateLimiter};
@@ -132,14 +132,17 @@ fn holds(criterion: &mut Criterion) {
     });
     for others in [0, 10_000] {
         let pool = BudgetPool::builder().requests(PLENTY).build();
-        let _others: Vec<_> =
-            (0..others).map(|_| pool.reserve_for(one(), HOUR).expect("there is plenty")).collect();
+        let _others: Vec<_> = (0..others)
+            .map(|_| pool.reserve(Ask::new(one()).ttl(HOUR)).expect("there is plenty"))
+            .collect();
         group.bench_function(format!("reserve_for+commit/{others} others"), |bencher| {
             bencher.iter(|| {
-                pool.reserve_for(one(), black_box(HOUR)).map(|hold| hold.commit(one())).is_ok()
+                pool.reserve(Ask::new(one()).ttl(black_box(HOUR)))
+                    .map(|hold| hold.commit(one()))
+                    .is_ok()
             });
         });
-        let hold = pool.reserve_for(one(), HOUR).expect("there is plenty");
+        let hold = pool.reserve(Ask::new(one()).ttl(HOUR)).expect("there is plenty");
         group.bench_function(format!("renew/{others} others"), |bencher| {
             bencher.iter(|| hold.renew(black_box(HOUR)).is_ok());
         });

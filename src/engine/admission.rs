@@ -430,10 +430,33 @@ impl Engine {
 
     /// Whether neither time nor a release can ever make room.
     pub(super) fn is_unsatisfiable(&self, at: NodeId, asked: &Units) -> bool {
-        if self.is_outlasted(at) {
+        self.is_unsatisfiable_before(at, asked, &self.nodes[at].deadline)
+    }
+
+    /// Whether neither time nor a release can make room up to an instant, if there is one.
+    pub(super) fn is_unsatisfiable_by(
+        &self,
+        at: NodeId,
+        asked: &Units,
+        until: Option<Instant>,
+    ) -> bool {
+        // An admission at a deadline would be late, and one at this instant is not.
+        let after = until.and_then(|until| until.checked_add(Duration::from_nanos(1)));
+        let end = after.map(|at| Deadline { at, total: Duration::ZERO });
+        let deadlines = self.nodes[at].deadline.into_iter().chain(end);
+        self.is_unsatisfiable_before(at, asked, &deadlines.min_by_key(|deadline| deadline.at))
+    }
+
+    fn is_unsatisfiable_before(
+        &self,
+        at: NodeId,
+        asked: &Units,
+        deadline: &Option<Deadline>,
+    ) -> bool {
+        let paused = self.paused_until(at);
+        if deadline.is_some_and(|end| paused.is_some_and(|paused| end.at <= paused)) {
             return true;
         }
-        let deadline = &self.nodes[at].deadline;
         let mut way = Way::from(at);
         while let Some(id) = way.up(&self.nodes) {
             let node = &self.nodes[id];

@@ -15,7 +15,9 @@
 //! ```
 
 use std::num::NonZeroU64;
-use std::time::{Duration, Instant};
+#[cfg(test)]
+use std::time::Duration;
+use std::time::Instant;
 
 use super::Engine;
 use super::admission::{Booked, Tally};
@@ -96,6 +98,8 @@ pub(super) struct Hold {
     is_metered: bool,
     on_drop: OnDrop,
     state: State,
+    /// Which of several that would have done.
+    choice: u32,
     label: Option<Name>,
     /// When it was made, if the call that made it was told the time.
     since: Option<Instant>,
@@ -169,7 +173,7 @@ impl Holds {
         let free = self.free.replace(key.slot() as u32);
         let hold = self.get_mut(key);
         (hold.state, hold.next_free) = (State::Free, free);
-        hold.label = None;
+        (hold.label, hold.choice) = (None, 0);
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Hold> {
@@ -209,7 +213,8 @@ impl Engine {
     }
 
     /// A hold that is reclaimed after its time.
-    pub(crate) fn reserve_for(
+    #[cfg(test)]
+    pub(super) fn reserve_for(
         &mut self,
         at: NodeId,
         held: &Quantities,
@@ -338,6 +343,10 @@ impl Engine {
         Amount::reported(held, *self.labels())
     }
 
+    pub(crate) fn choice(&self, key: HoldKey) -> u32 {
+        self.holds.get(key).choice
+    }
+
     /// Returns the label that it had.
     pub(crate) fn label(&mut self, key: HoldKey, label: Name) -> Option<Name> {
         self.holds.get_mut(key).label.replace(label)
@@ -436,11 +445,11 @@ impl Engine {
         self.nodes.hold(node, new.units(), Tally::Begun);
         let whole = self.holds.get_mut(key);
         whole.take(&moving);
-        let (label, since) = (whole.label.clone(), whole.since);
+        let (label, since, choice) = (whole.label.clone(), whole.since, whole.choice);
         let (on_drop, expiry) = (whole.on_drop, whole.expiry);
         let half = self.holds.insert(node, part.held(), on_drop);
         let hold = self.holds.get_mut(half);
-        (hold.label, hold.since) = (label, since);
+        (hold.label, hold.since, hold.choice) = (label, since, choice);
         self.schedule(half, expiry);
         Ok(half)
     }
@@ -498,6 +507,7 @@ impl Hold {
             is_metered: false,
             on_drop,
             state: State::Live,
+            choice: 0,
             label: None,
             since: None,
             expiry: None,
@@ -537,6 +547,20 @@ impl Hold {
 
     pub(super) fn label(&self) -> Option<&Name> {
         self.label.as_ref()
+    }
+
+    pub(super) fn set_since(&mut self, since: Option<Instant>) {
+        self.since = since;
+    }
+
+    pub(super) fn set_choice(&mut self, choice: u32) {
+        self.choice = choice;
+    }
+
+    /// Takes on the terms of the ask that it was granted for.
+    pub(super) fn agree(&mut self, label: Option<Name>, on_drop: Option<OnDrop>) {
+        self.label = label;
+        self.on_drop = on_drop.unwrap_or(self.on_drop);
     }
 
     pub(super) fn since(&self) -> Option<Instant> {

@@ -36,6 +36,7 @@ use watch::Watch;
 use crate::types::axis::Labels;
 
 mod admission;
+mod ask;
 mod caps;
 mod expiry;
 mod hold;
@@ -53,6 +54,7 @@ mod view;
 mod watch;
 
 pub(crate) use admission::Booked;
+pub(crate) use ask::Terms;
 pub(crate) use hold::{End, HoldKey};
 pub(crate) use idempotency::Keys;
 pub(crate) use nodes::{Deadline, NodeId, Spec};

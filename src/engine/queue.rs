@@ -36,6 +36,7 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::Engine;
+use super::ask::{Pick, Terms};
 use super::hold::{End, HoldKey};
 use super::nodes::{Asking, Node, NodeId, Way};
 use crate::types::axis::{AxisSet, Quantities, Units, each_lane};
@@ -100,7 +101,9 @@ struct Waiter {
     behind: Option<WaitKey>,
     outcome: Outcome,
     purpose: Purpose,
+    /// What it waits for: of several that would do, the least.
     asked: Quantities,
+    terms: Option<Box<Agreed>>,
     waker: Option<Waker>,
     /// When its owner will look again by itself, if ever.
     timeout: Option<Instant>,
@@ -119,6 +122,19 @@ impl Waiter {
     fn is_waiting(&self) -> bool {
         matches!(self.outcome, Outcome::Waiting)
     }
+
+    /// When it gives up.
+    fn until(&self) -> Option<Instant> {
+        self.terms.as_ref().and_then(|agreed| agreed.until)
+    }
+}
+
+/// On which terms a waiter waits.
+#[derive(Debug)]
+struct Agreed {
+    terms: Terms,
+    /// When it gives up; `None` = never.
+    until: Option<Instant>,
 }
 
 /// What a waiter waits for.
@@ -277,6 +293,7 @@ impl Queue {
         home: NodeId,
         asked: Quantities,
         purpose: Purpose,
+        terms: Option<Box<Agreed>>,
     ) -> WaitKey {
         let waiter = Waiter {
             ticket: self.ticket(),
@@ -287,6 +304,7 @@ impl Queue {
             outcome: Outcome::Waiting,
             purpose,
             asked,
+            terms,
             waker: None,
             timeout: None,
         };
@@ -351,11 +369,32 @@ impl Engine {
             let hold = self.begin(at, asked, purpose);
             return Ok(Place::Granted(self.collect(hold, purpose)));
         }
-        if let Some(refusal) = self.queue_full(at) {
-            self.count_refused(at);
-            return Err(refusal);
+        self.enqueue(at, asked, purpose, None).map(Place::InLine)
+    }
+
+    /// [`wait`](Engine::wait), for a hold on terms.
+    pub(crate) fn wait_on(
+        &mut self,
+        at: NodeId,
+        asked: Quantities,
+        terms: Terms,
+        now: Option<Instant>,
+    ) -> Result<Place, BudgetError> {
+        let now = self.advance_for(at, &terms, &asked, now);
+        if let Some(pick) = self.pick_in_turn(at, &asked, &terms, now) {
+            let hold = self.begin_pick(at, pick);
+            self.holds.get_mut(hold).set_since(now);
+            self.agree(hold, terms);
+            return Ok(Place::Granted(Grant::Hold(hold)));
         }
-        Ok(Place::InLine(self.enqueue(at, asked, purpose)))
+        let time = terms.wait_at_most;
+        // By the clock as it reads: it may have run back.
+        let until = time.and_then(|time| self.reading?.checked_add(time));
+        if !self.is_open(at, now) || self.is_unsatisfiable_by(at, asked.units(), until) {
+            return self.refuse(at, asked.units(), now);
+        }
+        let agreed = Box::new(Agreed { terms, until });
+        self.enqueue(at, asked, Purpose::Hold, Some(agreed)).map(Place::InLine)
     }
 
     /// The first pool on the way up where others wait for what is asked here, too: the called one,
@@ -380,9 +419,19 @@ impl Engine {
         Some(BudgetError::QueueFull { pool: node.name.clone(), most: node.most_waiting })
     }
 
-    fn enqueue(&mut self, home: NodeId, asked: Quantities, purpose: Purpose) -> WaitKey {
+    fn enqueue(
+        &mut self,
+        home: NodeId,
+        asked: Quantities,
+        purpose: Purpose,
+        terms: Option<Box<Agreed>>,
+    ) -> Result<WaitKey, BudgetError> {
+        if let Some(refusal) = self.queue_full(home) {
+            self.count_refused(home);
+            return Err(refusal);
+        }
         let node = &mut self.nodes[home];
-        let key = self.queue.append(&mut node.line, home, asked, purpose);
+        let key = self.queue.append(&mut node.line, home, asked, purpose, terms);
         if let Some(deadline) = node.deadline {
             self.queue.due.insert((deadline.at, home));
         }
@@ -392,7 +441,7 @@ impl Engine {
         }
         self.call_head(home);
         self.process_waiters();
-        key
+        Ok(key)
     }
 
     /// What became of a waiter: collected once. Until then `waker` is kept; the one kept before is
@@ -408,6 +457,10 @@ impl Engine {
         let Waiter { home, asked, .. } = *self.queue.get(key);
         self.advance(home, asked.units(), now);
         if self.queue.get(key).is_waiting() {
+            let until = self.queue.get(key).until();
+            if until.is_some() && until <= self.reading {
+                return (Poll::Ready(self.give_up(key)), Some(waker), None);
+            }
             let timeout = self.next_timeout(key);
             if timeout.is_some() && !can_sleep {
                 return (Poll::Ready(Err(self.refuse_sleep(key))), Some(waker), None);
@@ -416,13 +469,36 @@ impl Engine {
             waiter.timeout = timeout;
             return (Poll::Pending, waiter.waker.replace(waker), timeout);
         }
-        let Waiter { outcome, purpose, .. } = self.queue.all.remove(key.slot());
+        let Waiter { outcome, purpose, terms, .. } = self.queue.all.remove(key.slot());
         let outcome = match outcome {
-            Outcome::Granted(hold) => Ok(self.collect(hold, purpose)),
+            Outcome::Granted(hold) => {
+                if let Some(agreed) = terms {
+                    self.agree(hold, agreed.terms);
+                }
+                Ok(self.collect(hold, purpose))
+            }
             Outcome::Refused(refusal) => Err(*refusal),
             Outcome::Waiting => unreachable!("it was asked above"),
         };
         (Poll::Ready(outcome), Some(waker), None)
+    }
+
+    /// The time that a waiter was given is over. It is answered as a plain call would be now.
+    #[cold]
+    fn give_up(&mut self, key: WaitKey) -> Result<Grant, BudgetError> {
+        self.unqueue(key);
+        self.process_waiters();
+        let Waiter { home, asked, terms, .. } = self.queue.all.remove(key.slot());
+        let terms = terms.expect("without terms nobody gives up").terms;
+        let waited = terms.wait_at_most.expect("it was given a time");
+        match self.reserve_now(home, &asked, terms, self.latest) {
+            Ok(hold) => Ok(Grant::Hold(hold)),
+            Err(refusal) => Err(BudgetError::Timeout {
+                pool: self.nodes[home].name.clone(),
+                waited,
+                refusal: Box::new(refusal),
+            }),
+        }
     }
 
     /// Only time may end this wait, and its owner has no timer: it would sleep for ever.
@@ -595,10 +671,29 @@ impl Engine {
 
     /// Hands the units over in the transition that freed them: nobody can take them in between.
     fn grant(&mut self, key: WaitKey) {
-        let Waiter { home, asked, purpose, .. } = *self.queue.get(key);
+        let waiter = self.queue.get(key);
+        let Waiter { home, asked, purpose, .. } = *waiter;
+        let pick = waiter.terms.as_ref().map(|agreed| self.pick_for(waiter, &agreed.terms));
         self.unqueue(key);
-        let hold = self.begin(home, asked, purpose);
+        let hold = match pick {
+            Some(pick) => self.begin_pick(home, pick),
+            None => self.begin(home, asked, purpose),
+        };
         self.queue.resolve(key, Outcome::Granted(hold));
+    }
+
+    /// The best that a candidate is granted whose least is: it passes no earlier one for it.
+    fn pick_for(&self, waiter: &Waiter, terms: &Terms) -> Pick {
+        let passes_nobody = |units: &Units| {
+            let mut way = self.nodes.open_way(waiter.home);
+            way.all(|(id, node, open)| {
+                let first = node.line.parked.first;
+                let earlier = first.is_some_and(|(first, _)| first < waiter.ticket);
+                !earlier || !(id == waiter.home || node.caps_any(units, open))
+            })
+        };
+        let pick = self.pick(waiter.home, &waiter.asked, terms, passes_nobody);
+        pick.expect("the least fits, and is the last choice")
     }
 
     /// Refuses all of them before any of those behind them is looked at: then none of them is in
@@ -823,21 +918,22 @@ impl Engine {
 
 /// Waiters for which time is enough.
 impl Engine {
-    /// When time alone may change what becomes of a waiter: its deadline comes; and for the first
+    /// When time alone may change what becomes of a waiter: its deadline comes, or it gives up; and for the first
     /// of those that are blocked at a pool, the pause of that pool ends, enough has come back there,
     /// or a hold expires. The others cannot pass it whatever the time.
     fn next_timeout(&self, key: WaitKey) -> Option<Instant> {
         let waiter = self.queue.get(key);
         let deadline = self.nodes[waiter.home].deadline.map(|deadline| deadline.at);
+        let end = deadline.into_iter().chain(waiter.until()).min();
         let first = |pool: &NodeId| self.nodes[*pool].line.first_parked() == Some(key);
-        let Some(blocked) = waiter.blocked.filter(first) else { return deadline };
+        let Some(blocked) = waiter.blocked.filter(first) else { return end };
         if let Some(until) = self.pauses.until(blocked) {
-            return deadline.into_iter().chain([until]).min();
+            return end.into_iter().chain([until]).min();
         }
         let expires = self.nodes[blocked].expiring > 0;
         let expiry = if expires { self.expiry.next() } else { self.next_to_settle(waiter) };
         let room = self.room_in_time(blocked, waiter);
-        deadline.into_iter().chain(expiry).chain(room).min()
+        end.into_iter().chain(expiry).chain(room).min()
     }
 
     /// When the next hold is settled by its expiry, where that may leave a waiter no hope: those

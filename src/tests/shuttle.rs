@@ -33,7 +33,7 @@ use shuttle::{Config, MaxSteps, Runner};
 
 use crate::sync::thread::{park, unparker};
 use crate::{
-    Amount, Axis, BudgetError, BudgetPool, Caps, Clock, ManualClock, OnDrop, Once, Quantity,
+    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Clock, ManualClock, OnDrop, Once, Quantity,
     Receipt, Reservation, Snapshot, TreeSnapshot, Usd, Wait, Window,
 };
 
@@ -466,7 +466,7 @@ impl<'a> Worker<'a> {
             0 => self.asked(at, part, pool.record(part)),
             1 => self.record_and_look(at, part),
             2 if self.run.tells => self.told(at, pool.debit(part)),
-            3 | 4 if self.run.is_timed() => self.reserve_for(at, part),
+            3 | 4 if self.run.is_timed() => self.reserve(Ask::new(at).ttl(part)),
             3..=7 => self.keep(at, part, pool.reserve(part)),
             8 => self.child(at),
             9 => self.once(),
@@ -570,7 +570,7 @@ impl<'a> Worker<'a> {
     fn reserve_for(&mut self, at: usize, part: Amount) {
         let (id, ttl) = (self.run.last_id.fetch_add(1, Relaxed) + 1, millis(8));
         let part = part.requests(id);
-        let outcome = self.run.pools[at].reserve_for(part, ttl);
+        let outcome = self.run.pools[at].reserve(Ask::new(part).ttl(ttl));
         if outcome.is_ok() {
             self.run.ends_by(id, ttl);
         }

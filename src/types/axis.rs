@@ -462,6 +462,12 @@ impl Quantities {
         all
     }
 
+    /// Whether every figure is zero.
+    #[must_use]
+    pub(crate) fn is_zero(&self) -> bool {
+        self.units == NOTHING
+    }
+
     /// What of these is more than `units`.
     #[must_use]
     pub(crate) fn beyond(&self, units: &Units) -> Quantities {

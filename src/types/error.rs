@@ -61,14 +61,19 @@ pub enum BudgetError {
         /// The name of the pool in which they wait.
         pool: Name,
     },
-    /// A wait was given up: the time that it was given is over.
-    #[error("waited in vain in `{}` for {waited:?}", .pool.in_line())]
+    /// A wait was given up: the time that it [was given](crate::Ask::wait_at_most) is over. Axis,
+    /// outlook and time to wait are those of the refusal that it carries.
+    #[error("waited in vain in `{}` for {waited:?}: {refusal}", .pool.in_line())]
     #[non_exhaustive]
     Timeout {
         /// The name of the pool that was called.
         pool: Name,
         /// The time that the wait was given.
         waited: Duration,
+        /// What a plain [`reserve`](crate::BudgetPool::reserve) would have been answered at the end
+        /// of that time.
+        #[source]
+        refusal: Box<BudgetError>,
     },
     /// As many wait as [may](crate::PoolBuilder::most_waiting).
     #[error("the queue of `{}` is full: {most} may wait", .pool.in_line())]
@@ -97,7 +102,7 @@ pub enum BudgetError {
         /// The name of the pool on which [`close`](crate::BudgetPool::close) was called.
         pool: Name,
     },
-    /// The hold has [expired](crate::BudgetPool::reserve_for). A spend that happened all the same
+    /// The hold has [expired](crate::Ask::ttl). A spend that happened all the same
     /// can still be told, by [`commit`](crate::Reservation::commit) or
     /// [`debit`](crate::Reservation::debit).
     #[error("the hold on `{}` has expired", .pool.in_line())]
@@ -227,6 +232,7 @@ impl BudgetError {
             BudgetError::Exceeded(exceeded) => Some(exceeded.axis()),
             BudgetError::DeadlineExceeded(_) => Some(Axis::Deadline),
             BudgetError::Uncapped { axis, .. } => Some(*axis),
+            BudgetError::Timeout { refusal, .. } => refusal.axis(),
             _ => None,
         }
     }
@@ -261,8 +267,8 @@ impl BudgetError {
         match self {
             BudgetError::Exceeded(exceeded) => exceeded.outlook(),
             BudgetError::KeysFull { outlook, .. } | BudgetError::Paused { outlook, .. } => *outlook,
+            BudgetError::Timeout { refusal, .. } => refusal.outlook(),
             BudgetError::Queued { .. }
-            | BudgetError::Timeout { .. }
             | BudgetError::QueueFull { .. }
             | BudgetError::NoTimer { .. } => Outlook::AfterRelease,
             BudgetError::DeadlineExceeded(_)
@@ -282,6 +288,7 @@ impl BudgetError {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             BudgetError::Exceeded(exceeded) => exceeded.retry_after(),
+            BudgetError::Timeout { refusal, .. } => refusal.retry_after(),
             BudgetError::KeysFull { retry_after, .. } | BudgetError::Paused { retry_after, .. } => {
                 *retry_after
             }
@@ -651,7 +658,8 @@ mod tests {
             },
             BudgetError::Paused { .. } => BudgetError::Queued { pool },
             BudgetError::Queued { .. } => {
-                BudgetError::Timeout { pool, waited: Duration::from_millis(20) }
+                let refusal = Box::new(BudgetError::Queued { pool: pool.clone() });
+                BudgetError::Timeout { pool, waited: Duration::from_millis(20), refusal }
             }
             BudgetError::Timeout { .. } => BudgetError::QueueFull { pool, most: 3 },
             BudgetError::QueueFull { .. } => BudgetError::NoTimer { pool },
@@ -693,7 +701,12 @@ mod tests {
             ),
             ("paused", None, "at", "`run\\n17` is paused, will fit in 6s"),
             ("queued", None, "after_release", "others wait in `run\\n17`"),
-            ("timeout", None, "after_release", "waited in vain in `run\\n17` for 20ms"),
+            (
+                "timeout",
+                None,
+                "after_release",
+                "waited in vain in `run\\n17` for 20ms: others wait in `run\\n17`",
+            ),
             ("queue_full", None, "after_release", "the queue of `run\\n17` is full: 3 may wait"),
             (
                 "no_timer",

@@ -1,6 +1,6 @@
 //! What becomes of a hold whose owner goes away without a word.
 
-/// What a drop, or an [expiry](crate::BudgetPool::reserve_for), does with what a reservation still
+/// What a drop, or an [expiry](crate::Ask::ttl), does with what a reservation still
 /// holds.
 ///
 /// [`PoolBuilder::on_drop`](crate::PoolBuilder::on_drop) sets it for a pool and all below,

@@ -349,6 +349,6 @@ pub struct Holder {
     /// When it was made, by the pool's clock; `None` where the call that made it had no reason to
     /// read the clock (P8).
     pub since: Option<Instant>,
-    /// The time until it [expires](crate::BudgetPool::reserve_for); `None` if it does not.
+    /// The time until it [expires](crate::Ask::ttl); `None` if it does not.
     pub expires_in: Option<Duration>,
 }

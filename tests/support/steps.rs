@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use budget_pool::{BudgetError, BudgetPool, Clock, Lease, Once, PoolBuilder, Reservation, Window};
+use budget_pool::{
+    Ask, BudgetError, BudgetPool, Clock, Lease, Once, PoolBuilder, Reservation, Window,
+};
 
 use super::language::{
     AXES, Build, FACT, Figures, LANES, Op, UNIT_OF_TIME, Units, Want, YEAR, ZERO, caps_near,
@@ -339,9 +341,10 @@ impl Both {
                     if self.holds.len() >= MOST_HOLDS {
                         break;
                     }
-                    self.log(format!("p{id}.reserve_for({}, {ttl:?})", want.amount()));
-                    let real =
-                        self.call(Reads::Always(id), || pool.reserve_for(want.amount(), ttl))?;
+                    self.log(format!("p{id}.reserve(Ask::new({}).ttl({ttl:?}))", want.amount()));
+                    let real = self.call(Reads::Always(id), || {
+                        pool.reserve(Ask::new(want.amount()).ttl(ttl))
+                    })?;
                     let model = self.model.reserve_for(id, &want.held(), ttl);
                     if let refused @ Err(_) = self.made("reserve_for", real, model)? {
                         self.remember(id, want, None, &refused);

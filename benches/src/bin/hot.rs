@@ -17,7 +17,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use budget_context::{Budget, Resource};
-use budget_pool::{Amount, BudgetPool, PoolBuilder, Root, Usd, Window};
+use budget_pool::{Amount, Ask, BudgetPool, PoolBuilder, Root, Usd, Window};
 use governor::clock::MonotonicClock;
 use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
@@ -207,8 +207,9 @@ fn less() -> Amount {
 
 fn reserve_for(others: usize) -> Loop {
     let pool = capped().build();
-    let hold =
-        move |pool: &BudgetPool| pool.reserve_for(two(), black_box(HOUR)).expect("there is plenty");
+    let hold = move |pool: &BudgetPool| {
+        pool.reserve(Ask::new(two()).ttl(black_box(HOUR))).expect("there is plenty")
+    };
     let others: Vec<_> = (0..others).map(|_| hold(&pool)).collect();
     repeat(move || {
         let _beside = &others;
@@ -217,7 +218,7 @@ fn reserve_for(others: usize) -> Loop {
 }
 
 fn renew() -> Loop {
-    let hold = capped().build().reserve_for(two(), HOUR).expect("there is plenty");
+    let hold = capped().build().reserve(Ask::new(two()).ttl(HOUR)).expect("there is plenty");
     repeat(move || hold.renew(black_box(HOUR)).is_ok())
 }
 

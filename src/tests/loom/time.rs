@@ -13,7 +13,7 @@ use super::caps::{Siblings, tree_of};
 use super::handles::may_be_overtaken;
 use super::waiting::{FIRST_POLL, Task, Waiter, against_first_poll, poll, waiting};
 use super::*;
-use crate::{Once, Receipt, Window};
+use crate::{Ask, Once, Receipt, Window};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -112,7 +112,7 @@ fn late_commit_against_record() {
     explore(outcomes, || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
-        let hold = pool.reserve_for(tokens(6), SECOND).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(6)).ttl(SECOND)).unwrap();
         clock.move_to(1);
         let commit = move |_: &BudgetPool| hold.commit(tokens(8));
         let (receipt, recorded, seen) =
@@ -135,7 +135,7 @@ fn commit_against_expiry() {
     explore([("in time", 0, "refused"), ("late", 0, "refused"), ("late", 4, "admitted")], || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
-        let hold = pool.reserve_for(tokens(6), SECOND).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(6)).ttl(SECOND)).unwrap();
         let commit = move |_: &BudgetPool| hold.commit(tokens(8));
         let (receipt, recorded) = both(&pool, commit, |pool| {
             clock.move_to(1);
@@ -154,7 +154,7 @@ fn renew_against_expiry() {
     explore([("renewed", "refused"), ("expired", "admitted")], || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
-        let hold = pool.reserve_for(tokens(6), SECOND).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(6)).ttl(SECOND)).unwrap();
         let renew = move |_: &BudgetPool| {
             let renewed = hold.renew(2 * SECOND);
             (renewed, hold)
@@ -186,7 +186,7 @@ fn merge_against_expiry_of_other() {
         let clock = BareClock::new();
         let pool = clock.pool(12).build();
         let first = pool.reserve(tokens(4)).unwrap();
-        let other = pool.reserve_for(tokens(5), SECOND).unwrap();
+        let other = pool.reserve(Ask::new(tokens(5)).ttl(SECOND)).unwrap();
         other.record(tokens(2)).unwrap();
         let merge = move |_: &BudgetPool| {
             let merged = first.merge(other);
@@ -226,7 +226,7 @@ fn merge_against_expiry_of_first() {
     explore([("merged", 0), ("expired", 3)], || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
-        let first = pool.reserve_for(tokens(4), SECOND).unwrap();
+        let first = pool.reserve(Ask::new(tokens(4)).ttl(SECOND)).unwrap();
         let other = pool.reserve(tokens(3)).unwrap();
         let merge = move |_: &BudgetPool| {
             let merged = first.merge(other);
@@ -262,7 +262,7 @@ fn transfer_against_expiry() {
     explore([("refused", expired), ("moved", expired), ("moved", moved)], || {
         let clock = BareClock::new();
         let siblings = Siblings::below(clock.pool(10).build(), 8, 2);
-        let hold = siblings.a.reserve_for(tokens(6), SECOND).unwrap();
+        let hold = siblings.a.reserve(Ask::new(tokens(6)).ttl(SECOND)).unwrap();
         let (transferred, seen) = both(&siblings.parent, siblings.transfer(4), |parent| {
             clock.move_to(1);
             let [parent, a, b] = tree_of(parent);
@@ -291,7 +291,7 @@ fn drop_against_expiry() {
         let clock = BareClock::new();
         let parent = clock.pool(10).build();
         let child = parent.child().tokens(8).build();
-        let hold = child.reserve_for(tokens(6), SECOND).unwrap();
+        let hold = child.reserve(Ask::new(tokens(6)).ttl(SECOND)).unwrap();
         let look = |parent: &BudgetPool| {
             let tree = parent.snapshot_tree();
             [used_and_reserved(&tree[0]), used_and_reserved(&tree[1])]
@@ -316,7 +316,7 @@ fn commit_on_drop_against_expiry_and_turn() {
     explore([held, dropped, turned, end], move || {
         let clock = BareClock::new();
         let pool = clock.pool(10).window(Window::fixed(2 * SECOND)).build();
-        let hold = pool.reserve_for(tokens(6), SECOND).unwrap().commit_on_drop();
+        let hold = pool.reserve(Ask::new(tokens(6)).ttl(SECOND)).unwrap().commit_on_drop();
         let record = move |pool: &BudgetPool| {
             clock.move_to(3);
             pool.record(tokens(6))
@@ -336,7 +336,7 @@ fn commit_against_expiry_that_settles() {
     explore([("in time", 8, 8), ("late", 2, 6), ("late", 2, 8)], || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
-        let hold = pool.reserve_for(tokens(6), SECOND).unwrap().commit_on_drop();
+        let hold = pool.reserve(Ask::new(tokens(6)).ttl(SECOND)).unwrap().commit_on_drop();
         let commit = move |_: &BudgetPool| hold.commit(tokens(8));
         let (receipt, spent) = both(&pool, commit, |pool| {
             clock.move_to(1);
@@ -354,7 +354,7 @@ fn downward_commit_against_expiry_that_settles() {
     explore([("in time", 4, 0, 4), ("late", 0, 2, 6), ("late", 0, 2, 4)], || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
-        let hold = pool.reserve_for(tokens(6), SECOND).unwrap().commit_on_drop();
+        let hold = pool.reserve(Ask::new(tokens(6)).ttl(SECOND)).unwrap().commit_on_drop();
         let commit = move |_: &BudgetPool| hold.commit(tokens(4));
         let (receipt, spent) = both(&pool, commit, |pool| {
             clock.move_to(1);
@@ -374,7 +374,7 @@ fn commit_on_drop_against_expiry() {
     explore([("in time", 6), ("in time", 0), ("late", 0)], || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
-        let hold = pool.reserve_for(tokens(6), SECOND).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(6)).ttl(SECOND)).unwrap();
         let time = clock.clone();
         let settle = move |_: &BudgetPool| {
             let when = if time.second() == 0 { "in time" } else { "late" };
@@ -619,7 +619,7 @@ fn look_against_first_hold_with_a_time() {
             (when, balance(pool).1)
         };
         let (seen, hold) = both(&pool, look, |pool| {
-            let hold = pool.reserve_for(tokens(6), SECOND).unwrap();
+            let hold = pool.reserve(Ask::new(tokens(6)).ttl(SECOND)).unwrap();
             clock.move_to(1);
             hold
         });
@@ -641,7 +641,7 @@ fn record_against_first_hold_with_a_time() {
             (when, if pool.record(tokens(6)).is_ok() { "admitted" } else { "refused" })
         };
         let (seen, hold) = both(&pool, record, |pool| {
-            let hold = pool.reserve_for(tokens(6), SECOND);
+            let hold = pool.reserve(Ask::new(tokens(6)).ttl(SECOND));
             clock.move_to(1);
             hold
         });
@@ -667,8 +667,9 @@ fn last_hold_with_a_time_against_expiry() {
     explore(outcomes, || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
-        let spend =
-            |pool: &BudgetPool| pool.reserve_for(tokens(6), SECOND).unwrap().commit_all().is_late();
+        let spend = |pool: &BudgetPool| {
+            pool.reserve(Ask::new(tokens(6)).ttl(SECOND)).unwrap().commit_all().is_late()
+        };
         let (late, seen) = both(&pool, spend, |pool| {
             clock.move_to(1);
             balance(pool)
@@ -690,7 +691,7 @@ fn first_poll_against_expiry() {
     explore(FIRST_POLL, || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
-        let hold = pool.reserve_for(tokens(10), SECOND).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(10)).ttl(SECOND)).unwrap();
         let expire = move |pool: &BudgetPool| {
             clock.move_to(1);
             balance(pool);
@@ -731,7 +732,7 @@ fn blocking_against_turn_and_expiry() {
         let clock = BareClock::new();
         let pool = clock.pool(10).window(Window::fixed(2 * SECOND)).build();
         pool.record(tokens(2)).unwrap();
-        let hold = pool.reserve_for(tokens(8), SECOND).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(8)).ttl(SECOND)).unwrap();
         let wait = |pool: &BudgetPool| pool.reserve_blocking(tokens(10)).unwrap().amount();
         let (granted, before) = both(&pool, wait, |pool| {
             let before = if waiting(pool) == 0 { "not asked" } else { "queued" };
@@ -756,7 +757,7 @@ fn first_poll_against_renew() {
     explore([(vec![3, 3], 1), (vec![3, 1], 0)], || {
         let clock = BareClock::new();
         let (pool, alarms) = clock.pool_with_timer(clock.pool(10));
-        let hold = pool.reserve_for(tokens(10), 3 * SECOND).unwrap();
+        let hold = pool.reserve(Ask::new(tokens(10)).ttl(3 * SECOND)).unwrap();
         let before = Waiter::queued(&pool, 6);
         hold.renew(SECOND).unwrap();
         hold.renew(3 * SECOND).unwrap();
@@ -786,7 +787,8 @@ fn poll_against_two_renews() {
     explore([(3, 1), (2, 1), (1, 0)], || {
         let clock = BareClock::new();
         let (pool, alarms) = clock.pool_with_timer(clock.pool(10));
-        let [a, b] = [5, 5].map(|held| pool.reserve_for(tokens(held), 3 * SECOND).unwrap());
+        let [a, b] =
+            [5, 5].map(|held| pool.reserve(Ask::new(tokens(held)).ttl(3 * SECOND)).unwrap());
         let Waiter { mut wait, task: old } = Waiter::queued(&pool, 6);
         assert_eq!(alarms(), [3]);
         let new = Task::new();

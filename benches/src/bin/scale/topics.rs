@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use budget_pool::{Amount, BudgetPool, Clock, ManualClock, Name, Reservation, Usd, Window};
+use budget_pool::{Amount, Ask, BudgetPool, Clock, ManualClock, Name, Reservation, Usd, Window};
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 use crate::measure::{Calls, Figure, Waiting, beside, enqueue, one, poll, repeated, time, timed};
@@ -188,7 +188,7 @@ fn wake_ups(waiters: usize) -> Vec<Figure> {
         .timer(move |until| Box::pin(Alarm(until, Arc::clone(&timer))))
         .build();
     let elsewhere = root.child().build();
-    let hold = |ttl| elsewhere.reserve_for(one(), ttl).expect("there is no cap");
+    let hold = |ttl| elsewhere.reserve(Ask::new(one()).ttl(ttl)).expect("there is no cap");
     let mut held = hold(SECOND);
 
     let woken = Arc::<Mutex<Vec<usize>>>::default();
@@ -256,7 +256,7 @@ fn expired_beside<B>(holds: usize, neighbour: impl Fn(&BudgetPool) -> B) -> Vec<
         let (tenant, other) = (root.child().build(), root.child().build());
         let hold = |number: usize| {
             let ttl = SECOND + Duration::from_nanos(number as u64 * 7_919 % 1_000_003);
-            tenant.reserve_for(one(), ttl).expect("there is no cap")
+            tenant.reserve(Ask::new(one()).ttl(ttl)).expect("there is no cap")
         };
         let _holds: Vec<Reservation> = (0..holds).map(hold).collect();
         clock.advance(2 * SECOND);

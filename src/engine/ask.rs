@@ -1,0 +1,285 @@
+//! What a reservation may be content with, and on which terms it is held.
+//!
+//! An ask is a list of choices, from the one that is liked best to the one that a waiter waits for.
+//! Each of them is a range: the grant is as much of it as there is. The first choice whose least
+//! fits, and passes nobody, is granted.
+
+use std::time::{Duration, Instant};
+
+use super::Engine;
+use super::hold::HoldKey;
+use super::nodes::NodeId;
+use super::queue::Purpose;
+use crate::types::amount::Amount;
+use crate::types::axis::{AxisSet, Quantities, Units, lane};
+use crate::types::error::BudgetError;
+use crate::types::name::Name;
+use crate::types::on_drop::OnDrop;
+
+/// What is asked beside a plain amount.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// Empty where the amount itself is the only choice.
+    choices: Vec<Choice>,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) label: Option<Name>,
+    pub(crate) on_drop: Option<OnDrop>,
+    pub(crate) wait_at_most: Option<Duration>,
+}
+
+/// As much as there is, between two amounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Choice {
+    most: Quantities,
+    least: Quantities,
+}
+
+/// What is granted of an ask.
+pub(super) struct Pick {
+    pub(super) choice: u32,
+    pub(super) granted: Quantities,
+}
+
+impl Terms {
+    /// Whether a plain amount says the same.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.choices.is_empty()
+            && self.ttl.is_none()
+            && self.label.is_none()
+            && self.on_drop.is_none()
+            && self.wait_at_most.is_none()
+    }
+
+    /// Whether the clock must be read for these terms alone.
+    pub(crate) fn takes_time(&self, waits: bool) -> bool {
+        self.ttl.is_some() || (waits && self.wait_at_most.is_some())
+    }
+
+    /// Another choice, behind those that there are.
+    pub(crate) fn push(&mut self, first: &Amount, next: &Amount) {
+        self.known(first);
+        self.choices.push(Choice::exactly(next));
+    }
+
+    /// The last choice may be cut down to so much.
+    pub(crate) fn cut_to(&mut self, first: &Amount, least: &Amount) {
+        self.known(first).cut_to(least);
+    }
+
+    /// The last choice, with the amount itself as the first.
+    fn known(&mut self, first: &Amount) -> &mut Choice {
+        if self.choices.is_empty() {
+            self.choices.push(Choice::exactly(first));
+        }
+        self.choices.last_mut().expect("there is one now")
+    }
+
+    /// What a waiter waits for: the least of the last choice.
+    pub(crate) fn least(&self, amount: &Amount) -> Quantities {
+        self.choices.last().map_or(amount.held(), |last| last.least)
+    }
+}
+
+impl Choice {
+    fn exactly(amount: &Amount) -> Choice {
+        Choice { most: amount.held(), least: amount.held() }
+    }
+
+    /// An axis that `least` does not name is not cut: a forgotten axis does not make money vanish.
+    /// The token total follows from its parts as they are cut, if it is not named.
+    fn cut_to(&mut self, least: &Amount) {
+        let (named, most) = (least.all(), self.most);
+        let mut cut = Quantities::each(most.axes(), |axis| {
+            let units = most.units()[axis];
+            if named.axes().contains(axis) { named.units()[axis].min(units) } else { units }
+        });
+        if !least.named().intersection(AxisSet::TOKEN_PARTS).is_empty() {
+            let is_named = least.named().contains(lane::TOKENS);
+            let total = if is_named { cut.of(lane::TOKENS) } else { 0 };
+            let total = total.max(parts(&cut)).min(most.of(lane::TOKENS));
+            cut = cut.with(lane::TOKENS, total);
+        }
+        self.least = cut;
+    }
+
+    /// As much as there is; `None` if that is less than the least.
+    fn best(&self, free: &Units) -> Option<Quantities> {
+        let Choice { most, least } = self;
+        if !least.beyond(free).is_zero() {
+            return None;
+        }
+        let mut best = Quantities::each(most.axes(), |axis| most.units()[axis].min(free[axis]));
+        // The parts fit into the total: the output gives way first, as the input is to be sent.
+        let mut over = parts(&best).saturating_sub(best.of(lane::TOKENS));
+        for part in [lane::OUTPUT_TOKENS, lane::INPUT_TOKENS] {
+            let cut = over.min(best.of(part) - least.of(part));
+            over -= cut;
+            if cut > 0 {
+                best = best.with(part, best.of(part) - cut);
+            }
+        }
+        // The total is no more beyond its parts than it was asked to be.
+        if !most.axes().intersection(AxisSet::TOKEN_PARTS).is_empty() {
+            let beyond = most.of(lane::TOKENS) - parts(most);
+            let total = parts(&best).saturating_add(beyond).min(best.of(lane::TOKENS));
+            best = best.with(lane::TOKENS, total.max(least.of(lane::TOKENS)));
+        }
+        Some(best)
+    }
+}
+
+/// Input and output tokens.
+fn parts(of: &Quantities) -> u64 {
+    of.of(lane::INPUT_TOKENS).saturating_add(of.of(lane::OUTPUT_TOKENS))
+}
+
+impl Engine {
+    /// A [`reserve`](Engine::reserve) on terms.
+    pub(crate) fn reserve_on(
+        &mut self,
+        at: NodeId,
+        amount: &Amount,
+        terms: Terms,
+        now: Option<Instant>,
+    ) -> Result<HoldKey, BudgetError> {
+        let now = self.advance_for(at, &terms, &terms.least(amount), now);
+        self.reserve_now(at, &terms.least(amount), terms, now)
+    }
+
+    /// Brings up what an ask depends on: where it takes as much as there is, all that is due.
+    pub(super) fn advance_for(
+        &mut self,
+        at: NodeId,
+        terms: &Terms,
+        least: &Quantities,
+        now: Option<Instant>,
+    ) -> Option<Instant> {
+        if !terms.choices.is_empty() {
+            self.advance_all(at, now);
+        }
+        self.advance(at, least.units(), now)
+    }
+
+    /// The first choice that fits and passes nobody, or the refusal of the least.
+    pub(super) fn reserve_now(
+        &mut self,
+        at: NodeId,
+        least: &Quantities,
+        terms: Terms,
+        now: Option<Instant>,
+    ) -> Result<HoldKey, BudgetError> {
+        let Some(pick) = self.pick_in_turn(at, least, &terms, now) else {
+            let refusal = self.must_queue(at, least.units(), now);
+            return refusal.map_or_else(|| self.refuse(at, least.units(), now), Err);
+        };
+        let key = self.begin_pick(at, pick);
+        self.holds.get_mut(key).set_since(now);
+        self.agree(key, terms);
+        Ok(key)
+    }
+
+    /// What a call is granted that must not pass waiters.
+    pub(super) fn pick_in_turn(
+        &self,
+        at: NodeId,
+        least: &Quantities,
+        terms: &Terms,
+        now: Option<Instant>,
+    ) -> Option<Pick> {
+        if !self.may_admit(at, now) {
+            return None;
+        }
+        self.pick(at, least, terms, |units| self.queued_at(at, units).is_none())
+    }
+
+    /// The best that fits and that `passes` nobody.
+    pub(super) fn pick(
+        &self,
+        at: NodeId,
+        least: &Quantities,
+        terms: &Terms,
+        passes_nobody: impl Fn(&Units) -> bool,
+    ) -> Option<Pick> {
+        let free = self.nodes.free(at);
+        let only = [Choice { most: *least, least: *least }];
+        let choices = if terms.choices.is_empty() { &only[..] } else { &terms.choices };
+        choices.iter().zip(0..).find_map(|(of, choice)| {
+            let mut grants = [of.best(&free)?, of.least].into_iter();
+            let granted = grants.find(|granted| passes_nobody(granted.units()))?;
+            Some(Pick { choice, granted })
+        })
+    }
+
+    pub(super) fn begin_pick(&mut self, at: NodeId, pick: Pick) -> HoldKey {
+        let key = self.begin(at, pick.granted, Purpose::Hold);
+        self.holds.get_mut(key).set_choice(pick.choice);
+        key
+    }
+
+    /// The terms of a hold that is handed over: its time begins now.
+    pub(super) fn agree(&mut self, key: HoldKey, terms: Terms) {
+        self.holds.get_mut(key).agree(terms.label, terms.on_drop);
+        if let Some(ttl) = terms.ttl {
+            self.schedule_after(key, ttl);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn best(most: Amount, least: Amount, free: impl Fn(usize) -> u64) -> Option<Quantities> {
+        let mut choice = Choice::exactly(&most);
+        choice.cut_to(&least);
+        choice.best(&std::array::from_fn(free))
+    }
+
+    /// Input, output and their total.
+    fn family(granted: Quantities) -> [u64; 3] {
+        [lane::INPUT_TOKENS, lane::OUTPUT_TOKENS, lane::TOKENS].map(|lane| granted.of(lane))
+    }
+
+    #[test]
+    fn a_total_that_is_short_cuts_the_output_and_then_the_input() {
+        let most = Amount::new().input_tokens(1_500).output_tokens(64_000);
+        let least = Amount::new().output_tokens(1_000);
+        let granted = |tokens: u64, least| {
+            let free = move |axis| if axis == lane::TOKENS { tokens } else { u64::MAX };
+            best(most, least, free).map(family)
+        };
+        assert_eq!(granted(31_391, least), Some([1_500, 29_891, 31_391]));
+        assert_eq!(granted(2_500, least), Some([1_500, 1_000, 2_500]));
+        assert_eq!(granted(2_499, least), None);
+        assert_eq!(granted(u64::MAX, least), Some([1_500, 64_000, 65_500]));
+        let both = least.input_tokens(500);
+        assert_eq!(granted(1_600, both), Some([600, 1_000, 1_600]));
+    }
+
+    #[test]
+    fn an_axis_that_the_least_does_not_name_is_not_cut_and_zero_is_named() {
+        let most = Amount::new().tokens(10).requests(2);
+        let free = |axis| if axis == lane::REQUESTS { 1 } else { 4 };
+        assert_eq!(best(most, Amount::new().tokens(1), free), None);
+        let granted = best(most, Amount::new().tokens(1).requests(0), free).unwrap();
+        assert_eq!((granted.of(lane::TOKENS), granted.of(lane::REQUESTS)), (4, 1));
+        assert_eq!(
+            best(most, Amount::new().tokens(11).requests(0), free),
+            None,
+            "no more than most"
+        );
+    }
+
+    #[test]
+    fn a_total_beyond_its_parts_stays_so_far_beyond_them() {
+        let most = Amount::new().tokens(100).input_tokens(10).output_tokens(20);
+        let least = Amount::new().tokens(0).output_tokens(0);
+        let of_output = |free: u64| {
+            let free = move |axis| if axis == lane::OUTPUT_TOKENS { free } else { u64::MAX };
+            best(most, least, free).map(family)
+        };
+        assert_eq!(of_output(5), Some([10, 5, 85]));
+        assert_eq!(of_output(20), Some([10, 20, 100]));
+    }
+}
