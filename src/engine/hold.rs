@@ -167,13 +167,14 @@ impl Holds {
         hold
     }
 
-    /// Frees the slot of a hold. Its key names it no more.
+    /// Frees the slot of a hold. Its key names it no more. What it held can still be read there.
     #[inline]
-    pub(super) fn remove(&mut self, key: HoldKey) {
+    pub(super) fn remove(&mut self, key: HoldKey) -> &Hold {
         let free = self.free.replace(key.slot() as u32);
         let hold = self.get_mut(key);
         (hold.state, hold.next_free) = (State::Free, free);
         (hold.label, hold.choice) = (None, 0);
+        hold
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Hold> {
@@ -254,14 +255,12 @@ impl Engine {
     /// that there is to do while the tree [is quiet](Engine::is_quiet).
     #[inline(always)]
     pub(crate) fn end_live(&mut self, key: HoldKey, how: End<'_>, booked: &mut Booked) {
-        let hold = self.holds.get(key);
+        let hold = self.holds.remove(key);
         booked.settled = hold.bill(how);
         booked.settle(&mut self.nodes, hold.node, &hold.held, hold.tally(how));
         if hold.is_metered {
-            let (node, excess) = (hold.node, hold.excess(how));
-            self.nodes.credit(node, &excess, booked);
+            self.nodes.credit(hold.node, &hold.excess(how), booked);
         }
-        self.holds.remove(key);
     }
 
     pub(crate) fn end(&mut self, key: HoldKey, how: End<'_>, now: Option<Instant>) -> Booked {
