@@ -118,7 +118,7 @@ impl BudgetPool {
     ///
     /// # Errors
     /// As [`record`](BudgetPool::record).
-    #[inline]
+    #[inline(always)]
     pub fn reserve(&self, ask: impl Into<Ask>) -> Result<Reservation, BudgetError> {
         let Ask { amount, terms } = ask.into();
         let key = match terms.is_plain() {
