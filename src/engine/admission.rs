@@ -90,7 +90,8 @@ impl Engine {
     /// waits](Engine::is_quiet).
     #[inline(always)]
     pub(crate) fn try_record(&mut self, at: NodeId, asked: &Quantities) -> bool {
-        !self.nodes[at].closed && self.nodes.try_take(at, asked, Take::Spend, Tally::Admitted)
+        !self.nodes[at].closed
+            && self.nodes.try_take(at, asked.units(), Take::Spend, Tally::Admitted)
     }
 
     pub(crate) fn record(
@@ -488,24 +489,13 @@ impl Nodes {
     /// Takes units on the whole way, or on none of it. Returns whether it did. It goes up once, and
     /// puts back where a pool refuses: most calls are admitted.
     #[inline(always)]
-    pub(super) fn try_take(
-        &mut self,
-        at: NodeId,
-        asked: &Quantities,
-        take: Take,
-        tally: Tally,
-    ) -> bool {
-        let units = asked.units();
+    pub(super) fn try_take(&mut self, at: NodeId, units: &Units, take: Take, tally: Tally) -> bool {
         let mut way = Way::from(at);
         while let Some((id, node)) = way.up_mut(self) {
             if node.is_carved() {
                 return self.try_take_share(id, at, *units, take, tally);
             }
-            let is_taken = match take {
-                Take::Spend => node.ledger.try_take(units, take),
-                Take::Hold => node.ledger.try_hold(asked),
-            };
-            if !is_taken {
+            if !node.ledger.try_take(units, take) {
                 if id != at {
                     self.put_back(at, id, *units, take, tally);
                 }

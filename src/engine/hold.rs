@@ -190,7 +190,7 @@ impl Engine {
     pub(crate) fn try_reserve(&mut self, at: NodeId, held: &Quantities) -> Option<HoldKey> {
         let node = &self.nodes[at];
         let (closed, on_drop) = (node.closed, node.on_drop);
-        let is_held = !closed && self.nodes.try_take(at, held, Take::Hold, Tally::Begun);
+        let is_held = !closed && self.nodes.try_take(at, held.units(), Take::Hold, Tally::Begun);
         if is_held { Some(self.holds.insert(at, *held, on_drop)) } else { None }
     }
 

@@ -16,9 +16,9 @@
 //!
 //! Arithmetic is checked. Where it is not, the line above shows what it cannot exceed.
 //!
-//! A spend that asks goes over all axes without a branch on which are named: an axis that is not
-//! named asks for zero, and to compare with zero is cheaper than to ask whether to. A hold and a
-//! settlement have more to do on an axis, and pass over those that are not named.
+//! A call that asks goes over all axes without a branch on which are named: an axis that is not
+//! named asks for zero, and to compare with zero is cheaper than to ask whether to. A settlement has
+//! more to do on an axis, and passes over those that are not named.
 
 use std::array;
 
@@ -92,20 +92,6 @@ impl Ledger {
         each_lane(|axis| self.take(axis, asked[axis]));
         if take == Take::Hold {
             each_lane(|axis| self.promise(axis, asked[axis]));
-        }
-        true
-    }
-
-    /// [`try_take`](Ledger::try_take) for a hold. It goes by the axes that are named, which are few.
-    #[inline(always)]
-    pub(super) fn try_hold(&mut self, asked: &Quantities) -> bool {
-        let units = asked.units();
-        if asked.axes().any(|axis| units[axis] > self.free[axis]) {
-            return false;
-        }
-        for axis in asked.axes() {
-            self.take(axis, units[axis]);
-            self.promise(axis, units[axis]);
         }
         true
     }
