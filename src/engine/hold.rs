@@ -256,7 +256,7 @@ impl Engine {
     #[inline(always)]
     pub(crate) fn end_live(&mut self, key: HoldKey, how: End<'_>, booked: &mut Booked) {
         let hold = self.holds.remove(key);
-        booked.settled = hold.bill(how);
+        hold.add_bill(how, &mut booked.settled);
         booked.settle(&mut self.nodes, hold.node, &hold.held, hold.tally(how));
         if hold.is_metered {
             self.nodes.credit(hold.node, &hold.excess(how), booked);
@@ -601,29 +601,38 @@ impl Hold {
     }
 
     /// What its end settles, beside what was metered.
-    #[inline(always)]
     fn bill(&self, how: End<'_>) -> Quantities {
+        let mut bill = Quantities::NONE;
+        self.add_bill(how, &mut bill);
+        bill
+    }
+
+    /// Makes the [`bill`](Hold::bill) in a place where there is none yet.
+    #[inline(always)]
+    fn add_bill(&self, how: End<'_>, bill: &mut Quantities) {
         match how {
-            End::Commit(total) => self.bill_of(total),
-            End::Drop if self.on_drop == OnDrop::Commit => self.bill_of(&Amount::new()),
-            End::Drop | End::Release => Quantities::NONE,
+            End::Commit(total) => self.add_bill_of(total, bill),
+            End::Drop if self.on_drop == OnDrop::Commit => self.add_bill_of(&Amount::new(), bill),
+            End::Drop | End::Release => {}
         }
     }
 
     /// What is missing up to a total, of which an axis that is named has its figure, and another
     /// what was metered and is held.
     #[inline(always)]
-    fn bill_of(&self, total: &Amount) -> Quantities {
+    fn add_bill_of(&self, total: &Amount, bill: &mut Quantities) {
         let (named, figures) = (total.named(), total.quantities());
         let axes = self.held.axes().union(figures.axes()).difference(IN_FLIGHT);
         let (left, metered) = (self.left(), self.metered());
-        let bill = Quantities::each(axes, |axis| match named.contains(axis) {
-            true => figures.units()[axis].saturating_sub(metered[axis]),
-            false => left[axis],
-        });
-        match self.tokens_of_parts(total) {
-            Some(tokens) => bill.with(lane::TOKENS, tokens.saturating_sub(metered[lane::TOKENS])),
-            None => bill,
+        for axis in axes {
+            let units = match named.contains(axis) {
+                true => figures.units()[axis].saturating_sub(metered[axis]),
+                false => left[axis],
+            };
+            bill.set(axis, units);
+        }
+        if let Some(tokens) = self.tokens_of_parts(total) {
+            bill.set(lane::TOKENS, tokens.saturating_sub(metered[lane::TOKENS]));
         }
     }
 

@@ -428,9 +428,15 @@ impl Quantities {
     #[inline(always)]
     #[must_use]
     pub(crate) const fn with(mut self, lane: usize, units: u64) -> Quantities {
+        self.set(lane, units);
+        self
+    }
+
+    /// So much at one place.
+    #[inline(always)]
+    pub(crate) const fn set(&mut self, lane: usize, units: u64) {
         self.axes = self.axes.with(lane);
         self.units[lane] = units;
-        self
     }
 
     /// These, and `other`'s where it names an axis.
