@@ -1038,7 +1038,7 @@ mod blocking {
         );
         assert_eq!(
             (refusal.pool(), refusal.axis(), refusal.outlook()),
-            ("run", None, Outlook::AfterRelease)
+            ("run", Some(Axis::Tokens), Outlook::AfterRelease)
         );
         assert_eq!(pool.snapshot().waiting, 0);
         assert!(pool.reserve_blocking(Ask::new(tokens(1)).wait_at_most(Duration::ZERO)).is_err());
