@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use budget_pool::{Amount, Axis, BudgetPool, ManualClock, OnDrop, Reservation, Usd};
+use budget_pool::{Amount, Ask, Axis, BudgetPool, ManualClock, OnDrop, Reservation, Usd};
 use budget_pool_llm::{Chunk, Metered, Part, Price, Unpriced, Usage};
 use futures_core::{FusedStream, Stream};
 use futures_lite::{StreamExt, future, stream};
@@ -430,7 +430,7 @@ fn a_hold_that_expired_is_settled_late_and_exactly() {
         let clock = ManualClock::new();
         let pool = BudgetPool::builder().clock(clock.clone()).on_drop(on_drop).build();
         let most = Amount::new().input_tokens(70).output_tokens(100).usd(Usd::from_cents(1));
-        let hold = pool.reserve_for(most, Duration::from_secs(60)).unwrap();
+        let hold = pool.reserve(Ask::new(most).ttl(Duration::from_secs(60))).unwrap();
         let chunks = stream::iter([Chunk::Output(3), Chunk::Usage(Usage::new(68, 9))]);
         let mut stream = Metered::new(chunks, hold, &price, |chunk| *chunk);
         let _ = future::block_on(stream.next());
