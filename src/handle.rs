@@ -26,7 +26,6 @@ use crate::engine::{Booked, End, Engine, HoldKey, Keys, NodeId, Spec, Terms};
 use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard};
 use crate::time::clock::SharedClock;
 use crate::time::deadline::DeadlineBudget;
-use crate::types::amount::Amount;
 use crate::types::axis::Quantities;
 use crate::types::error::BudgetError;
 use crate::types::name::Name;
@@ -246,10 +245,14 @@ impl Handle {
     }
 
     /// On terms.
-    #[inline(never)]
-    pub(crate) fn reserve_on(&self, amount: &Amount, terms: Terms) -> Result<HoldKey, BudgetError> {
+    #[cold]
+    pub(crate) fn reserve_on(
+        &self,
+        held: Quantities,
+        terms: Terms,
+    ) -> Result<HoldKey, BudgetError> {
         self.ask_for(terms.takes_time(false), |engine, at, now| {
-            engine.reserve_on(at, amount, terms, now)
+            engine.reserve_on(at, held, terms, now)
         })
     }
 
@@ -364,15 +367,15 @@ impl Handle {
     }
 
     /// [`ask`](Handle::ask), or [`ask_at`](Handle::ask_at) where the call `takes_time`.
+    #[inline]
     pub(crate) fn ask_for<R>(
         &self,
         takes_time: bool,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        match takes_time {
-            true => self.ask_at(|engine, at, now| transition(engine, at, Some(now))),
-            false => self.ask(transition),
-        }
+        let read_clock = || Some(self.now());
+        let timed = self.timed || takes_time;
+        self.transition(None, timed, Engine::heeds_time, read_clock, transition)
     }
 
     /// A transition of two pools of a tree: it is told the time if the way of either has a window.

@@ -121,9 +121,9 @@ impl BudgetPool {
     #[inline(always)]
     pub fn reserve(&self, ask: impl Into<Ask>) -> Result<Reservation, BudgetError> {
         let Ask { amount, terms } = ask.into();
-        let key = match terms.is_plain() {
-            true => self.handle.reserve(&amount.held()),
-            false => self.handle.reserve_on(&amount, terms),
+        let key = match terms.if_any() {
+            None => self.handle.reserve(&amount.held()),
+            Some(terms) => self.handle.reserve_on(amount.held(), terms),
         }?;
         Ok(Reservation::new(self.clone(), key))
     }
@@ -261,6 +261,7 @@ impl BudgetPool {
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// # }).unwrap();
     /// ```
+    #[inline]
     pub fn reserve_wait(&self, ask: impl Into<Ask>) -> Wait {
         Wait::new(self.clone(), ask.into())
     }

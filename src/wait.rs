@@ -92,9 +92,10 @@ impl State {
 }
 
 impl Wait {
+    #[inline]
     pub(crate) fn new(pool: BudgetPool, Ask { amount, terms }: Ask) -> Wait {
-        let asked = terms.least(&amount);
-        let terms = (!terms.is_plain()).then(|| Box::new(terms));
+        let asked = terms.least(amount.held());
+        let terms = terms.if_any().map(Box::new);
         Wait(Waiting::new(pool, asked, Purpose::Hold, terms))
     }
 

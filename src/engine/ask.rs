@@ -41,14 +41,19 @@ pub(super) struct Pick {
 }
 
 impl Terms {
-    /// Whether a plain amount says the same.
+    /// `None` if a plain amount says the same.
+    ///
+    /// They are put together anew: so the compiler sees that those of a plain amount are never
+    /// made, and spares the stores.
     #[inline(always)]
-    pub(crate) fn is_plain(&self) -> bool {
-        self.choices.is_empty()
-            && self.ttl.is_none()
-            && self.label.is_none()
-            && self.on_drop.is_none()
-            && self.wait_at_most.is_none()
+    pub(crate) fn if_any(self) -> Option<Terms> {
+        let Terms { choices, ttl, label, on_drop, wait_at_most } = self;
+        let is_plain = choices.is_empty()
+            && ttl.is_none()
+            && label.is_none()
+            && on_drop.is_none()
+            && wait_at_most.is_none();
+        if is_plain { None } else { Some(Terms { choices, ttl, label, on_drop, wait_at_most }) }
     }
 
     /// Whether the clock must be read for these terms alone.
@@ -76,8 +81,8 @@ impl Terms {
     }
 
     /// What a waiter waits for: the least of the last choice.
-    pub(crate) fn least(&self, amount: &Amount) -> Quantities {
-        self.choices.last().map_or(amount.held(), |last| last.least)
+    pub(crate) fn least(&self, held: Quantities) -> Quantities {
+        self.choices.last().map_or(held, |last| last.least)
     }
 }
 
@@ -139,12 +144,18 @@ impl Engine {
     pub(crate) fn reserve_on(
         &mut self,
         at: NodeId,
-        amount: &Amount,
+        held: Quantities,
         terms: Terms,
         now: Option<Instant>,
     ) -> Result<HoldKey, BudgetError> {
-        let now = self.advance_for(at, &terms, &terms.least(amount), now);
-        self.reserve_now(at, &terms.least(amount), terms, now)
+        if terms.choices.is_empty() {
+            let key = self.reserve(at, &held, now)?;
+            self.agree(key, terms);
+            return Ok(key);
+        }
+        let least = terms.least(held);
+        let now = self.advance_for(at, &terms, &least, now);
+        self.reserve_now(at, &least, terms, now)
     }
 
     /// Brings up what an ask depends on: where it takes as much as there is, all that is due.

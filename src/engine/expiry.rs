@@ -302,7 +302,9 @@ impl Engine {
         let now = self.latest.map_or(reading, |latest| latest.max(reading));
         (self.latest, self.reading) = (Some(now), Some(reading));
         self.reject_late();
-        self.end_pauses(now);
+        if !self.pauses.is_empty() {
+            self.end_pauses(now);
+        }
         now
     }
 

@@ -22,6 +22,13 @@ struct Paused {
     order: BTreeSet<(Instant, NodeId)>,
 }
 
+impl Paused {
+    #[cold]
+    fn until_of(&self, pool: NodeId) -> Option<Instant> {
+        self.until.get(&pool).copied()
+    }
+}
+
 impl Pauses {
     #[inline(always)]
     pub(super) fn is_empty(&self) -> bool {
@@ -29,9 +36,9 @@ impl Pauses {
     }
 
     /// Until when a pool is paused by itself.
-    #[inline]
+    #[inline(always)]
     pub(super) fn until(&self, pool: NodeId) -> Option<Instant> {
-        self.0.as_ref()?.until.get(&pool).copied()
+        self.0.as_ref().and_then(|paused| paused.until_of(pool))
     }
 
     fn insert(&mut self, pool: NodeId, until: Instant) {
@@ -80,7 +87,7 @@ impl Engine {
     }
 
     /// Ends the pauses that are over by an instant, the earliest first.
-    #[inline]
+    #[cold]
     pub(super) fn end_pauses(&mut self, now: Instant) {
         while let Some(pool) = self.pauses.next_over(now) {
             self.pauses.remove(pool);
@@ -110,11 +117,13 @@ impl Engine {
     }
 
     /// The pause on the way up that ends last, and when.
-    #[inline]
+    #[inline(always)]
     pub(super) fn paused(&self, at: NodeId) -> Option<(NodeId, Instant)> {
-        if self.pauses.is_empty() {
-            return None;
-        }
+        if self.pauses.is_empty() { None } else { self.longest_pause(at) }
+    }
+
+    #[cold]
+    fn longest_pause(&self, at: NodeId) -> Option<(NodeId, Instant)> {
         let paused = self.nodes.way(at).filter_map(|(id, _)| Some((id, self.pauses.until(id)?)));
         paused.reduce(|longest, other| if other.1 > longest.1 { other } else { longest })
     }

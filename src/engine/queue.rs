@@ -369,7 +369,8 @@ impl Engine {
             let hold = self.begin(at, asked, purpose);
             return Ok(Place::Granted(self.collect(hold, purpose)));
         }
-        self.enqueue(at, asked, purpose, None).map(Place::InLine)
+        self.has_place(at)?;
+        Ok(Place::InLine(self.enqueue(at, asked, purpose, None)))
     }
 
     /// [`wait`](Engine::wait), for a hold on terms.
@@ -393,8 +394,9 @@ impl Engine {
         if !self.is_open(at, now) || self.is_unsatisfiable_by(at, asked.units(), until) {
             return self.refuse(at, asked.units(), now);
         }
+        self.has_place(at)?;
         let agreed = Box::new(Agreed { terms, until });
-        self.enqueue(at, asked, Purpose::Hold, Some(agreed)).map(Place::InLine)
+        Ok(Place::InLine(self.enqueue(at, asked, Purpose::Hold, Some(agreed))))
     }
 
     /// The first pool on the way up where others wait for what is asked here, too: the called one,
@@ -411,12 +413,15 @@ impl Engine {
         queued.map(|(id, ..)| id)
     }
 
-    /// The first pool on the way up that has no place for one more waiter.
-    fn queue_full(&self, at: NodeId) -> Option<BudgetError> {
-        let mut way = self.nodes.way(at);
-        let (_, node) =
-            way.find(|(_, node)| node.line.waiting() >= u64::from(node.most_waiting))?;
-        Some(BudgetError::QueueFull { pool: node.name.clone(), most: node.most_waiting })
+    /// Refuses where a pool on the way up has no place for one more waiter, and counts that.
+    fn has_place(&mut self, at: NodeId) -> Result<(), BudgetError> {
+        let is_full = |node: &Node| node.line.waiting() >= u64::from(node.most_waiting);
+        let Some((_, node)) = self.nodes.way(at).find(|(_, node)| is_full(node)) else {
+            return Ok(());
+        };
+        let (pool, most) = (node.name.clone(), node.most_waiting);
+        self.count_refused(at);
+        Err(BudgetError::QueueFull { pool, most })
     }
 
     fn enqueue(
@@ -425,11 +430,7 @@ impl Engine {
         asked: Quantities,
         purpose: Purpose,
         terms: Option<Box<Agreed>>,
-    ) -> Result<WaitKey, BudgetError> {
-        if let Some(refusal) = self.queue_full(home) {
-            self.count_refused(home);
-            return Err(refusal);
-        }
+    ) -> WaitKey {
         let node = &mut self.nodes[home];
         let key = self.queue.append(&mut node.line, home, asked, purpose, terms);
         if let Some(deadline) = node.deadline {
@@ -441,7 +442,7 @@ impl Engine {
         }
         self.call_head(home);
         self.process_waiters();
-        Ok(key)
+        key
     }
 
     /// What became of a waiter: collected once. Until then `waker` is kept; the one kept before is

@@ -7,7 +7,7 @@ use super::nodes::{Below, Node, NodeId, Nodes};
 use crate::types::amount::Amount;
 use crate::types::axis::{Axis, Labels, Quantities};
 use crate::types::error::BudgetError;
-use crate::types::snapshot::{AxisSnapshot, Holder, Snapshot};
+use crate::types::snapshot::{AxisSnapshot, Holder, Snapshot, Standing};
 
 /// How many times as many places are made for a part of a tree, until they are enough.
 const FEW: usize = 16;
@@ -19,9 +19,7 @@ impl Engine {
     pub(crate) fn snapshot(&mut self, at: NodeId, now: Option<Instant>) -> Snapshot {
         self.advance_all(at, now);
         let available = self.nodes.available(at);
-        let mut snapshot = self.nodes[at].snapshot(0, &available, *self.labels());
-        snapshot.paused_until = self.paused_until(at);
-        snapshot
+        self.nodes[at].snapshot(0, self.paused_until(at), &available, *self.labels())
     }
 
     /// Spends, and looks at the balance in the same instant.
@@ -49,8 +47,7 @@ impl Engine {
         let mut way = vec![self.nodes.available(at)];
         let mut taken = 1;
         let labels = *self.labels();
-        places[0] = self.nodes[at].snapshot(0, &way[0], labels);
-        places[0].paused_until = self.paused_until(at);
+        places[0] = self.nodes[at].snapshot(0, self.paused_until(at), &way[0], labels);
         let mut walk = Below::from(at);
         while let Some((id, depth)) = walk.next(&self.nodes) {
             let Some(place) = places.get_mut(taken) else {
@@ -65,8 +62,7 @@ impl Engine {
                 let above = if node.carved().contains(axis) { None } else { above[axis] };
                 node.available_below(axis, above)
             }));
-            *place = node.snapshot(depth, &way[depth], labels);
-            place.paused_until = self.paused_until(id);
+            *place = node.snapshot(depth, self.paused_until(id), &way[depth], labels);
             taken += 1;
         }
         Ok(taken)
@@ -109,7 +105,13 @@ impl Node {
         own.into_iter().chain(above).min()
     }
 
-    fn snapshot(&self, depth: usize, available: &Available, labels: Labels) -> Snapshot {
+    fn snapshot(
+        &self,
+        depth: usize,
+        paused_until: Option<Instant>,
+        available: &Available,
+        labels: Labels,
+    ) -> Snapshot {
         let axes = std::array::from_fn(|axis| AxisSnapshot {
             cap: self.ledger.cap(axis),
             used: self.ledger.used(axis),
@@ -120,8 +122,9 @@ impl Node {
             peak: self.ledger.peak(axis),
             falling_to: self.ledger.falling_to(axis),
         });
-        let (counts, waiting) = (self.counts, self.line.waiting());
-        Snapshot::new(self.name.clone(), depth, self.closed, counts, waiting, labels, axes)
+        let (closed, waiting) = (self.closed, self.line.waiting());
+        let standing = Standing { closed, paused_until, waiting };
+        Snapshot::new(self.name.clone(), depth, standing, self.counts, labels, axes)
     }
 }
 

@@ -140,14 +140,21 @@ pub(crate) struct Counts {
     pub(crate) expired: u64,
 }
 
+/// Whether a pool admits, and who waits for that.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Standing {
+    pub(crate) closed: bool,
+    pub(crate) paused_until: Option<Instant>,
+    pub(crate) waiting: u64,
+}
+
 impl Snapshot {
     #[inline]
     pub(crate) fn new(
         name: Name,
         depth: usize,
-        closed: bool,
+        Standing { closed, paused_until, waiting }: Standing,
         counts: Counts,
-        waiting: u64,
         labels: Labels,
         axes: [AxisSnapshot<u64>; Axis::COUNTED],
     ) -> Snapshot {
@@ -171,7 +178,7 @@ impl Snapshot {
             expired,
             waiting,
             closed,
-            paused_until: None,
+            paused_until,
             labels,
         }
     }
@@ -188,9 +195,9 @@ impl Snapshot {
             peak: 0,
             falling_to: None,
         };
-        let counts = Counts::default();
+        let (standing, counts) = (Standing::default(), Counts::default());
         let axes = [nothing; Axis::COUNTED];
-        Snapshot::new(Name::DEFAULT, 0, false, counts, 0, Labels::NONE, axes)
+        Snapshot::new(Name::DEFAULT, 0, standing, counts, Labels::NONE, axes)
     }
 
     /// One axis, for code that loops over them; `None` for [`Axis::Deadline`], which is not
