@@ -208,16 +208,15 @@ impl Handle {
 impl Handle {
     #[inline(always)]
     pub(crate) fn record(&self, amount: &Quantities) -> Result<(), BudgetError> {
-        let begun = match self.quick(self.timed) {
-            Ok(mut engine) => {
-                if engine.try_record(self.node, amount) {
-                    return Ok(());
-                }
-                return refuse(engine, self.node, *amount);
-            }
-            Err(busy) => busy,
+        let mut engine = match self.quick(self.timed) {
+            Ok(engine) => engine,
+            Err(Some(engine)) if engine.concerns_no_waiter(self.node, amount) => engine,
+            Err(busy) => return self.record_slowly(busy, *amount),
         };
-        self.record_slowly(begun, *amount)
+        if engine.try_record(self.node, amount) {
+            return Ok(());
+        }
+        refuse(engine, self.node, *amount)
     }
 
     #[inline(never)]

@@ -39,7 +39,7 @@ use super::Engine;
 use super::ask::{Pick, Terms};
 use super::hold::{End, HoldKey};
 use super::nodes::{Asking, Node, NodeId, Way};
-use crate::types::axis::{AxisSet, Quantities, Units, each_lane};
+use crate::types::axis::{AxisSet, Quantities, Units, all_lanes, each_lane};
 use crate::types::error::{BudgetError, Outlook};
 
 /// The order of arrival; never given out twice.
@@ -397,6 +397,21 @@ impl Engine {
         self.has_place(at)?;
         let agreed = Box::new(Agreed { terms, until });
         Ok(Place::InLine(self.enqueue(at, asked, Purpose::Hold, Some(agreed))))
+    }
+
+    /// Whether a spend has nothing to do with those who wait: nobody waits in a pool on its way, or
+    /// is parked there, and it takes no hope from those who wait below. Then there is nobody to
+    /// pass, to call or to refuse, and its own step is all that there is to do.
+    #[inline(always)]
+    pub(crate) fn concerns_no_waiter(&self, at: NodeId, spent: &Quantities) -> bool {
+        let mut way = Way::from(at);
+        while let Some(id) = way.up(&self.nodes) {
+            let node = &self.nodes[id];
+            if !node.line.is_empty() || !node.leaves_hope(spent) {
+                return false;
+            }
+        }
+        !self.heeds_time()
     }
 
     /// The first pool on the way up where others wait for what is asked here, too: the called one,
@@ -796,6 +811,21 @@ impl Engine {
         change(node);
         let is = node.is_contested();
         self.queue.contested = self.queue.contested + u32::from(is) - u32::from(was);
+    }
+}
+
+impl Node {
+    /// Whether all that wait here and below can still be met after a spend.
+    #[inline(always)]
+    fn leaves_hope(&self, spent: &Quantities) -> bool {
+        let Some(demand) = self.line.demand.as_ref().filter(|_| self.line.waiting > 0) else {
+            return true;
+        };
+        let is_met = |axis: usize| {
+            let most = demand.most[axis].saturating_add(spent.units()[axis]);
+            demand.most[axis] == 0 || self.ledger.fits_at_best(axis, most)
+        };
+        all_lanes(|axis| spent.units()[axis] == 0 || is_met(axis))
     }
 }
 
