@@ -140,8 +140,9 @@
 //! - A hold that was made [for a while](crate::Ask::ttl) expires: a stuck task or a
 //!   forgotten guard cannot keep budget for ever. A commit that comes late is booked all the same,
 //!   and its receipt [says so](Receipt::is_late).
-//! - The caps of a pool with a [`Window`] come back, at the turn of a period or continuously. A
-//!   refusal says exactly [when](BudgetError::retry_after) the same call will fit.
+//! - The caps of a pool with a [`Window`] come back: at the turns of a period or a calendar,
+//!   continuously, or one period after each spend. A refusal says exactly
+//!   [when](BudgetError::retry_after) the same call will fit.
 //! - A waiter that only time can end is served in time: a blocking wait by itself, an async one by
 //!   its [timer](PoolBuilder::timer).
 //! - A call that may be retried spends [once for its key](BudgetPool::record_once).

@@ -119,12 +119,17 @@ fn what_time_adds_allocates_nothing() {
     is_calm("expire", |pool| {
         drop(pool.reserve(Ask::new(amount()).ttl(Duration::ZERO)).expect("it fits"))
     });
-    for window in
-        [Window::fixed(Duration::from_secs(1)), Window::token_bucket(Duration::from_secs(1))]
-    {
+    let second = Duration::from_secs(1);
+    for window in [
+        Window::fixed(second),
+        Window::token_bucket(second),
+        Window::rolling(second * 9 / 10),
+        Window::fixed(second / 2).carrying_overage(),
+    ] {
         let clock = ManualClock::new();
-        let above = BudgetPool::builder().tokens(5_000).window(window).clock(clock.clone()).build();
-        let pool = above.child().tokens(2_000).window(window).build();
+        let above = BudgetPool::builder().tokens(5_000).window(window.clone());
+        let above = above.clock(clock.clone()).build();
+        let pool = above.child().tokens(2_000).window(window.clone()).build();
         let turn = || {
             clock.advance(Duration::from_secs(1));
             assert!(pool.record(amount()).is_ok());

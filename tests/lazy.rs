@@ -175,13 +175,19 @@ impl Dice {
         choices[self.roll(choices.len() as u64) as usize]
     }
 
-    fn window(&mut self) -> Option<Window> {
+    fn window(&mut self, start: Instant) -> Option<Window> {
         let period = Duration::from_nanos(self.one_of(&PERIODS));
-        match self.roll(5) {
-            0 | 1 => Some(Window::fixed(period)),
-            2 | 3 => Some(Window::token_bucket(period)),
-            _ => None,
-        }
+        let window = match self.roll(5) {
+            0 => Window::fixed(period),
+            1 => {
+                let turns = (0..self.roll(60)).map(|_| start + period * self.roll(80) as u32);
+                Window::calendar(turns.collect::<Vec<_>>())
+            }
+            2 => Window::token_bucket(period),
+            3 => Window::rolling(period),
+            _ => return None,
+        };
+        Some(if self.one_in(2) { window.carrying_overage() } else { window })
     }
 
     fn call(&mut self) -> Call {
@@ -256,7 +262,7 @@ impl World {
             .clock(clock)
             .timer(timer);
         let is_plain = dice.one_in(3);
-        if let Some(window) = dice.window().filter(|_| !is_plain) {
+        if let Some(window) = dice.window(start).filter(|_| !is_plain) {
             root = root.window(window);
         }
         if dice.one_in(3) {
@@ -273,7 +279,7 @@ impl World {
                 pools.extend(child.carved().build());
                 continue;
             }
-            if let Some(window) = dice.window().filter(|_| !is_plain) {
+            if let Some(window) = dice.window(start).filter(|_| !is_plain) {
                 child = child.window(window);
             }
             if dice.one_in(4) {

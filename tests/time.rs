@@ -1073,8 +1073,14 @@ mod windows {
     fn p1_a_carved_pool_has_no_window() {
         let (_, root) = pool_of(100);
         let window = Window::fixed(secs(60));
-        let before =
-            root.child().name("share").tokens(10).window(window).carved().build().unwrap_err();
+        let before = root
+            .child()
+            .name("share")
+            .tokens(10)
+            .window(window.clone())
+            .carved()
+            .build()
+            .unwrap_err();
         let after =
             root.child().name("share").tokens(10).carved().window(window).build().unwrap_err();
         assert!(matches!(before, BudgetError::CarvedWindow { .. }));
@@ -1124,7 +1130,7 @@ mod windows {
                 [(Window::fixed(period), false), (Window::token_bucket(period), true)]
             {
                 for cap in [0, 1, 2, u64::MAX - 1, u64::MAX] {
-                    let (clock, pool) = windowed(cap, window);
+                    let (clock, pool) = windowed(cap, window.clone());
                     for told in 1..=3 {
                         pool.debit(tokens(u64::MAX));
                         let spent_then = spent(&pool);
@@ -1342,7 +1348,7 @@ mod retry_after {
                 let clock = ManualClock::new();
                 let root = BudgetPool::builder()
                     .tokens(60)
-                    .window(window)
+                    .window(window.clone())
                     .clock(clock.clone())
                     .timer(by_hand)
                     .build();
@@ -1468,7 +1474,7 @@ mod retry_after {
         let windows =
             [(Window::fixed(secs(10)), HOUR + 10), (Window::token_bucket(secs(10)), HOUR + 1)];
         for (case, ask) in asks.into_iter().enumerate() {
-            for (window, back) in windows {
+            for (window, back) in windows.clone() {
                 let run = Ahead::new(window);
                 let (second, pool) = (Arc::clone(&run.second), run.pool.clone());
                 second.store(7, Ordering::SeqCst);

@@ -87,18 +87,8 @@ fn what_is_a_value_can_be_compared_hashed_and_cloned() {
         PoolDeadline,
         DeadlineBuilder,
     )>();
-    copied::<(
-        Amount,
-        Caps,
-        Usd,
-        Axis,
-        Quantity,
-        Window,
-        Outlook,
-        Call<'static>,
-        Receipt,
-        AxisSnapshot<Usd>,
-    )>();
+    copied::<(Amount, Caps, Usd, Axis, Quantity, Outlook, Call<'static>, Receipt, AxisSnapshot<Usd>)>(
+    );
 }
 
 #[test]

@@ -629,7 +629,7 @@ impl Nodes {
                 let credited = node.credit(axis, units, &mut regained[axis], backing[axis]);
                 booked.figures[axis] = booked.figures[axis].max(credited);
             }
-            node.drop_parts();
+            node.shrink_window();
         }
     }
 
@@ -896,11 +896,11 @@ impl Node {
     ) -> Outlook {
         let window = self.window.as_ref().expect("time plays a part");
         let in_time = |at: &Instant| deadline.is_none_or(|deadline| *at < deadline.at);
-        let when = |missing| window.when(ledger, axis, missing).filter(in_time);
+        let when = |missing, reserved| window.when(ledger, axis, missing, reserved).filter(in_time);
         let at_best = ledger.missing_at_best(axis, asked);
-        match when(ledger.missing(axis, asked)) {
+        match when(ledger.missing(axis, asked), ledger.reserved(axis)) {
             Some(at) => Outlook::At(at),
-            None if at_best == 0 || when(at_best).is_some() => Outlook::AfterRelease,
+            None if at_best == 0 || when(at_best, 0).is_some() => Outlook::AfterRelease,
             None => Outlook::Never,
         }
     }

@@ -205,6 +205,7 @@ impl Engine {
             self.nodes.give_back(parent, None, lost);
         }
         self.nodes[at].ledger = ledger;
+        self.nodes[at].shrink_window();
         self.call_changed(at);
     }
 

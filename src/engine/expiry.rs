@@ -351,7 +351,9 @@ impl Engine {
         self.reclaim_before_turns(now, |nodes| {
             nodes.way(at).any(|(_, node)| node.ends_period_of_holds(now))
         });
-        if self.turn_way(at, now) && self.queue.has_waiting() {
+        // A turn may leave the last waiter no hope: what that has called must be served, too.
+        let has_waiting = self.queue.has_waiting();
+        if self.turn_way(at, now) && has_waiting {
             self.process_waiters();
         }
     }

@@ -44,6 +44,9 @@ impl Engine {
         for id in self.nodes.ids() {
             let node = &self.nodes[id];
             node.ledger.check_invariants();
+            if let Some(window) = &node.window {
+                window.check_invariants(&node.ledger);
+            }
             let told: Units = std::array::from_fn(|axis| node.ledger.reserved(axis));
             let counted = reserved.get(&id).copied().unwrap_or(NOTHING);
             assert_eq!(told, counted, "reserved is what live holds and shares hold");

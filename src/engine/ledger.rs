@@ -367,6 +367,36 @@ impl Ledger {
         self.bring_back(axis, paid, at_most(units - u128::from(paid), self.used(axis)));
     }
 
+    /// Starts a new period with the overage of the one before, as far as the cap allows, and so on
+    /// for so many turns: each pays off what fits beside what is reserved.
+    pub(super) fn carry_over(&mut self, turns: u128) {
+        for axis in 0..Axis::COUNTED {
+            let room = u128::from(self.room(axis, self.reserved[axis]));
+            let paid = turns.saturating_sub(1).saturating_mul(room);
+            self.refill_much(axis, paid.saturating_add(u128::from(self.used(axis))));
+            self.peak[axis] = 0;
+        }
+    }
+
+    /// How many turns after the next one [bring back](Ledger::carry_over) so many units, while so
+    /// many are reserved.
+    pub(super) fn turns_to_pay(&self, axis: usize, missing: u128, reserved: u64) -> Option<u128> {
+        let (owed, room) = (self.owed(axis), u128::from(self.room(axis, reserved)));
+        // The next turn leaves what does not fit.
+        let left = owed.saturating_sub(room);
+        let beyond = left.saturating_sub(owed.checked_sub(missing)?);
+        match room {
+            _ if beyond == 0 => Some(0),
+            0 => None,
+            room => Some(beyond.div_ceil(room)),
+        }
+    }
+
+    /// What can be used while so much is reserved.
+    fn room(&self, axis: usize, reserved: u64) -> u64 {
+        self.goal(axis).saturating_sub(reserved)
+    }
+
     #[inline]
     fn bring_back(&mut self, axis: usize, paid: u64, freed: u64) {
         self.peak[axis] = self.peak(axis);

@@ -453,13 +453,13 @@ impl Node {
     /// What was spent in this period becomes the figure given.
     pub(super) fn set_spent(&mut self, axis: usize, spent: u64) {
         self.ledger.set_spent(axis, spent.into());
-        self.drop_parts();
+        self.shrink_window();
     }
 
-    /// A bucket that is full has no part of a unit.
-    pub(super) fn drop_parts(&mut self) {
+    /// Less may be owed than before: so has the window to bring back.
+    pub(super) fn shrink_window(&mut self) {
         if let Some(window) = &mut self.window {
-            window.drop_parts(&self.ledger);
+            window.shrink(&self.ledger);
         }
     }
 

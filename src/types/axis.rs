@@ -339,6 +339,12 @@ impl AxisSet {
 
     #[inline]
     #[must_use]
+    pub(crate) const fn without(self, lane: usize) -> AxisSet {
+        self.difference(AxisSet::of(lane))
+    }
+
+    #[inline]
+    #[must_use]
     pub(crate) const fn union(self, other: AxisSet) -> AxisSet {
         AxisSet(self.0 | other.0)
     }

@@ -504,12 +504,41 @@ pub(super) fn ttl_of(raw: u8) -> Duration {
     }
 }
 
+/// A window, as a builder is told of it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Windowed {
+    pub(super) kind: Kind,
+    pub(super) period: Duration,
+    /// The start of a period, if it is given.
+    pub(super) start: Option<Nanos>,
+    pub(super) carries: bool,
+}
+
+impl Windowed {
+    /// The turns of a calendar that is built at an instant: a few, some of them twice and in no
+    /// order, some of them past; and none if the first would be too late.
+    pub(super) fn turns(&self, now: Nanos) -> Vec<Nanos> {
+        let (start, period) = (self.start.unwrap_or(now), self.period.as_nanos());
+        let many = period % 7;
+        let turn = |nth: Nanos| start + (nth * nth + nth) / 2 * period + nth % 3;
+        let turns = (0..many).rev().chain([many / 2]).map(turn);
+        turns.filter(|turn| *turn < now + YEAR.as_nanos() * 200).collect()
+    }
+}
+
 /// A window, if any. Its start is before or after `now`.
-pub(super) fn window_of(raw: u32, now: Nanos) -> Option<(Kind, Duration, Option<Nanos>)> {
+pub(super) fn window_of(raw: u32, now: Nanos) -> Option<Windowed> {
     if raw % 2 == 0 {
         return None;
     }
-    let kind = if raw >> 1 & 1 == 0 { Kind::Fixed } else { Kind::TokenBucket };
+    let (kind, carries) = match raw >> 10 & 7 {
+        0 if raw >> 1 & 1 == 0 => (Kind::Fixed, false),
+        0 | 1 => (Kind::TokenBucket, raw >> 10 & 1 == 1),
+        2 | 3 => (Kind::Rolling, raw >> 10 & 1 == 1),
+        4 | 5 => (Kind::Fixed, true),
+        6 => (Kind::Calendar, false),
+        _ => (Kind::Calendar, true),
+    };
     let some = raw >> 16;
     let period = match raw >> 2 & 15 {
         0 => Duration::ZERO,
@@ -527,10 +556,10 @@ pub(super) fn window_of(raw: u32, now: Nanos) -> Option<(Kind, Duration, Option<
         1 => Nanos::from(some),
         2 => UNIT_OF_TIME.as_nanos() * Nanos::from(some % 4),
         3 => YEAR.as_nanos() * Nanos::from(some % 30),
-        _ => return Some((kind, period, None)),
+        _ => return Some(Windowed { kind, period, start: None, carries }),
     };
     let start = if raw >> 9 & 1 == 0 { now - away } else { now + away };
-    Some((kind, period, Some(start)))
+    Some(Windowed { kind, period, start: Some(start), carries })
 }
 
 /// Few keys for a short time, so that they collide, fill up and are forgotten.

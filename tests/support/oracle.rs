@@ -17,8 +17,8 @@ use std::time::Duration;
 use budget_pool::{Axis, OnDrop, Outlook};
 
 use super::language::{
-    AXES, IN_FLIGHT, INPUT, LANES, Limits, MAX, OUTPUT, TOKENS, Units, Want, ZERO, each, minus,
-    plus, with_in_flight, without_in_flight,
+    AXES, IN_FLIGHT, INPUT, LANES, Limits, MAX, OUTPUT, TOKENS, Units, Want, Windowed, ZERO, each,
+    minus, plus, with_in_flight, without_in_flight,
 };
 use super::name;
 use super::queue::Waits;
@@ -146,13 +146,63 @@ impl Pool {
         let beyond = overage.map(|overage| overage.saturating_sub(MAX));
         self.owed = minus(&self.owed, &beyond);
         self.spent = minus(&self.spent, &beyond);
+        self.keep_slots();
     }
 
-    /// The first instant at which no more than `most` is owed under a cap, if time alone brings it.
-    fn paid_off(&self, axis: usize, most: u128, cap: Option<u128>) -> Option<Nanos> {
+    /// Under a rolling window: what is owed more than it knows of was spent in the present slot,
+    /// and what is owed less is not what was spent last any more.
+    fn keep_slots(&mut self) {
+        let Some(window) = self.window.as_mut().filter(|window| window.kind == Kind::Rolling)
+        else {
+            return;
+        };
+        let present = window.slot(window.at);
+        for axis in (0..LANES).filter(|&axis| axis != IN_FLIGHT && self.caps[axis].is_some()) {
+            let known: u128 = window.slots.values().map(|units| units[axis]).sum();
+            window.slots.entry(present).or_insert(ZERO)[axis] +=
+                self.owed[axis].saturating_sub(known);
+            let mut less = known.saturating_sub(self.owed[axis]);
+            for units in window.slots.values_mut().rev() {
+                let gone = units[axis].min(less);
+                units[axis] -= gone;
+                less -= gone;
+            }
+        }
+    }
+
+    /// The first instant at which no more than `most` is owed under a cap while so much stays
+    /// reserved, if time alone brings it.
+    fn paid_off(
+        &self,
+        axis: usize,
+        most: u128,
+        cap: Option<u128>,
+        reserved: u128,
+    ) -> Option<Nanos> {
         let window = self.window.as_ref().filter(|_| axis != IN_FLIGHT)?;
-        if window.kind == Kind::Fixed {
-            return Some(window.next());
+        let mut owed = self.owed[axis];
+        match window.kind {
+            Kind::TokenBucket => {}
+            Kind::Rolling => {
+                cap?;
+                let mut back = window.returns(axis).into_iter();
+                return back.find_map(|(at, units)| {
+                    owed -= units;
+                    (owed <= most).then_some(at)
+                });
+            }
+            Kind::Fixed | Kind::Calendar if !window.carries => return window.next(),
+            Kind::Fixed | Kind::Calendar => {
+                let room = cap.unwrap_or(MAX).saturating_sub(reserved);
+                for turns in 0..FEW_TURNS {
+                    owed = owed.saturating_sub(room);
+                    if owed <= most {
+                        return window.turn(turns);
+                    }
+                }
+                let more = (owed - most).checked_next_multiple_of(room)? / room;
+                return window.turn(FEW_TURNS - 1 + more);
+            }
         }
         let back = |later| window.back(axis, cap, later).0;
         let is_paid = |later| self.owed[axis].saturating_sub(back(later)) <= most;
@@ -172,7 +222,12 @@ impl Pool {
 pub(super) enum Kind {
     Fixed,
     TokenBucket,
+    Rolling,
+    Calendar,
 }
+
+/// Turns that carry an overage are taken one by one, up to so many.
+const FEW_TURNS: u128 = 300;
 
 #[derive(Debug, Clone)]
 pub(super) struct Window {
@@ -184,11 +239,80 @@ pub(super) struct Window {
     /// Of a token bucket: what is owed is a fraction with the period below. It is kept as whole
     /// units, which are seen, less so many parts.
     parts: Units,
+    /// Whether what is owed beyond the cap is owed in the next period, too.
+    carries: bool,
+    /// Of a calendar.
+    turns: BTreeSet<Nanos>,
+    /// Of a rolling one: what was spent in each slot, and has not come back yet.
+    slots: BTreeMap<i128, Units>,
 }
 
 impl Window {
-    fn new(kind: Kind, period: Duration, start: Nanos, now: Nanos) -> Window {
-        Window { kind, period: period.as_nanos().clamp(1, LONGEST), start, at: now, parts: ZERO }
+    fn new(windowed: Windowed, now: Nanos) -> Window {
+        Window {
+            kind: windowed.kind,
+            period: windowed.period.as_nanos().clamp(1, LONGEST),
+            start: windowed.start.unwrap_or(now),
+            at: now,
+            parts: ZERO,
+            carries: windowed.carries,
+            turns: windowed.turns(now).into_iter().collect(),
+            slots: BTreeMap::new(),
+        }
+    }
+
+    /// When a slot begins: 60 of them make a period, and one begins at the start.
+    fn slot_begin(&self, slot: i128) -> Nanos {
+        let from_start = (slot * self.period as i128).div_euclid(60);
+        (self.start as i128 + from_start) as Nanos
+    }
+
+    /// The slot of an instant: the last that has begun.
+    fn slot(&self, at: Nanos) -> i128 {
+        let period = (at as i128 - self.start as i128).div_euclid(self.period as i128);
+        let slots = period * 60..period * 60 + 60;
+        slots.rev().find(|slot| self.slot_begin(*slot) <= at).expect("a period begins with a slot")
+    }
+
+    /// When a slot comes back: a period after its end.
+    fn slot_back(&self, slot: i128) -> Nanos {
+        self.slot_begin(slot + 1) + self.period
+    }
+
+    /// When how much of an axis comes back. A slot counts no more than a `u64` can; the next has
+    /// the rest.
+    fn returns(&self, axis: usize) -> Vec<(Nanos, u128)> {
+        let (mut returns, mut rest) = (Vec::new(), 0);
+        for (slot, units) in &self.slots {
+            assert_eq!(rest, 0, "only the last slot can have more than it counts");
+            let counted = units[axis].min(MAX);
+            rest = units[axis] - counted;
+            returns.push((self.slot_back(*slot), counted));
+            returns.push((self.slot_back(slot + 1), rest));
+        }
+        returns
+    }
+
+    /// All that a rolling one brings back up to an instant.
+    fn roll(&mut self, to: Nanos) -> Units {
+        let mut slots = self.slots.clone();
+        let mut back = ZERO;
+        while let Some((slot, mut units)) = slots.pop_first() {
+            if self.slot_begin(slot + 1) <= to {
+                let rest = units.map(|units| units.saturating_sub(MAX));
+                if rest != ZERO {
+                    let next = slots.entry(slot + 1).or_insert(ZERO);
+                    *next = plus(next, &rest);
+                    units = minus(&units, &rest);
+                }
+            }
+            self.slots.insert(slot, units);
+            if self.slot_back(slot) <= to {
+                self.slots.remove(&slot);
+                back = plus(&back, &units);
+            }
+        }
+        back
     }
 
     /// What a token bucket has brought back on an axis that much later, under a cap as it was set:
@@ -199,11 +323,32 @@ impl Window {
         (parts / self.period, parts % self.period)
     }
 
-    /// Of a fixed one: the first turn after all that it has seen.
-    fn next(&self) -> Nanos {
+    /// The first turn after all that it has seen.
+    fn next(&self) -> Option<Nanos> {
         match self.at.checked_sub(self.start) {
-            Some(since) => self.start + (since / self.period + 1) * self.period,
-            None => self.start,
+            _ if self.kind == Kind::Calendar => self.turn(0),
+            Some(since) => Some(self.start + (since / self.period + 1) * self.period),
+            None => Some(self.start),
+        }
+    }
+
+    /// The turn that comes so many turns after that one.
+    fn turn(&self, more: u128) -> Option<Nanos> {
+        if self.kind == Kind::Calendar {
+            return self.turns.range(self.at + 1..).nth(usize::try_from(more).ok()?).copied();
+        }
+        let later = more.checked_mul(self.period).filter(|later| *later <= LONGEST)?;
+        Some(self.next()? + later)
+    }
+
+    /// How many turns there are up to an instant, after all that it has seen.
+    fn turns_to(&self, to: Nanos) -> u128 {
+        match self.next().and_then(|next| to.checked_sub(next)) {
+            None => 0,
+            Some(_) if self.kind == Kind::Calendar => {
+                self.turns.range(self.at + 1..=to).count() as u128
+            }
+            Some(since) => since / self.period + 1,
         }
     }
 }
@@ -412,8 +557,7 @@ pub(super) struct Spec {
     pub(super) used: Option<Want>,
     pub(super) on_drop: Option<OnDrop>,
     pub(super) deadline: Option<Duration>,
-    /// With the start of a period, if it is given.
-    pub(super) window: Option<(Kind, Duration, Option<Nanos>)>,
+    pub(super) window: Option<Windowed>,
     pub(super) memory: Option<(usize, Duration)>,
 }
 
@@ -643,7 +787,10 @@ impl Model {
         let in_time = |at: &Nanos| deadline.is_none_or(|(_, deadline)| *at < deadline.at());
         let outlook = |cap: Option<u128>| {
             let most_owed = |reserved: u128| cap.unwrap_or(MAX).checked_sub(requested + reserved);
-            let when = |reserved| pool.paid_off(axis, most_owed(reserved)?, cap).filter(in_time);
+            let when = |reserved| {
+                let most = most_owed(reserved)?;
+                pool.paid_off(axis, most, cap, reserved).filter(in_time)
+            };
             let fits_at_best = most_owed(0).is_some_and(|most| pool.owed[axis] <= most);
             match when(reserved) {
                 Some(at) => When::At(at),
@@ -871,8 +1018,24 @@ impl Model {
             };
             has_turned = true;
             match window.kind {
-                Kind::Fixed if window.next() <= to => self.begin_period(id),
-                Kind::Fixed => {}
+                Kind::Fixed | Kind::Calendar => {
+                    let turns = window.turns_to(to);
+                    if turns > 0 && window.kind == Kind::Calendar && pool.owed != ZERO {
+                        self.meet("a calendar turns");
+                    }
+                    match turns {
+                        0 => {}
+                        _ if window.carries => self.carry_over(id, turns),
+                        _ => self.begin_period(id),
+                    }
+                }
+                Kind::Rolling => {
+                    let back = window.roll(to);
+                    pool.owed = minus(&pool.owed, &back);
+                    if back != ZERO && pool.owed != ZERO {
+                        self.meet("some slots come back");
+                    }
+                }
                 Kind::TokenBucket => {
                     let later = to.saturating_sub(window.at.max(window.start));
                     for axis in 0..LANES {
@@ -914,18 +1077,30 @@ impl Model {
 
     /// Instants at which something becomes different by itself.
     pub(super) fn events(&self) -> Vec<Nanos> {
-        let mut events: Vec<Nanos> = self.holds.values().filter_map(|hold| hold.expiry).collect();
+        let mut events = self.releases();
         for pool in self.pools.values() {
             events.extend(pool.deadline.map(Deadline::at));
             events.extend(pool.paused);
-            events.extend(pool.keys.values().filter_map(|known| known.until));
-            events.extend(pool.window.iter().map(|window| match window.kind {
-                Kind::Fixed => window.next(),
-                Kind::TokenBucket => window.start,
+            events.extend(pool.window.iter().flat_map(|window| match window.kind {
+                Kind::Fixed | Kind::Calendar => window.next().into_iter().collect(),
+                Kind::TokenBucket => vec![window.start],
+                Kind::Rolling => {
+                    let slots = window.slots.keys();
+                    slots
+                        .flat_map(|&slot| [window.slot_begin(slot + 1), window.slot_back(slot)])
+                        .collect()
+                }
             }));
         }
         events.sort_unstable();
         events
+    }
+
+    /// Instants at which something is given back by itself, windows apart.
+    pub(super) fn releases(&self) -> Vec<Nanos> {
+        let holds = self.holds.values().filter_map(|hold| hold.expiry);
+        let keys = self.pools.values().flat_map(|pool| pool.keys.values());
+        holds.chain(keys.filter_map(|known| known.until)).collect()
     }
 
     // Telling.
@@ -999,6 +1174,7 @@ impl Model {
             let pool = self.pool(id);
             pool.owed[axis] -= credited;
             pool.spent[axis] -= credited;
+            pool.keep_slots();
             if let Some(window) = pool.window.as_mut().filter(|_| pool.owed[axis] == 0) {
                 window.parts[axis] = 0;
             }
@@ -1099,8 +1275,7 @@ impl Model {
         let used = used.unwrap_or_default().units();
         // Without a cap there is nothing to carve: it was asked for, and is a child like another.
         let carved = caps.map(|cap| carved && cap.is_some());
-        let window = window
-            .map(|(kind, period, start)| Window::new(kind, period, start.unwrap_or(now), now));
+        let window = window.map(|windowed| Window::new(windowed, now));
         let memory = memory.unwrap_or((262_144, Duration::from_secs(3_600)));
         let pool = Pool {
             parent,
@@ -1117,6 +1292,7 @@ impl Model {
             ..Pool::default()
         };
         self.pools.insert(id, pool);
+        self.pool(id).keep_slots();
         self.settle();
         Ok(id)
     }
@@ -1336,6 +1512,23 @@ impl Model {
         (pool.owed, pool.peak) = (ZERO, reserved);
         if let Some(window) = &mut pool.window {
             window.parts = ZERO;
+        }
+        pool.keep_slots();
+    }
+
+    /// A period begins with what was owed beyond the cap, and so on for so many turns.
+    fn carry_over(&mut self, id: PoolId, turns: u128) {
+        let Balance { cap, reserved, .. } = self.balance(id);
+        let room = minus(&cap, &reserved);
+        let pool = self.pool(id);
+        for _ in 0..turns.min(FEW_TURNS) {
+            pool.owed = minus(&pool.owed, &room);
+        }
+        let more = turns.saturating_sub(FEW_TURNS);
+        pool.owed = each(|axis| pool.owed[axis].saturating_sub(room[axis].saturating_mul(more)));
+        pool.peak = reserved;
+        if pool.owed != ZERO {
+            self.meet("an overage is carried");
         }
     }
 

@@ -164,7 +164,7 @@ impl Both {
         }
         let others_wait = self.model.anybody_waits();
         let holds_stay =
-            self.model.events().into_iter().all(|event| event <= self.now() || event >= at);
+            self.model.releases().into_iter().all(|event| event <= self.now() || event >= at);
         for at in [at - 1, at] {
             let is_early = at < refused.at;
             self.advance_to(at);
@@ -542,13 +542,23 @@ impl Both {
         if spec.ceilings.iter().any(Option::is_some) {
             builder = builder.ceiling(caps_of(&spec.ceilings));
         }
-        if let Some((kind, period, start)) = spec.window {
-            let window = match kind {
-                Kind::Fixed => Window::fixed(period),
-                Kind::TokenBucket => Window::token_bucket(period),
+        if let Some(windowed) = spec.window {
+            let mut window = match windowed.kind {
+                Kind::Fixed => Window::fixed(windowed.period),
+                Kind::TokenBucket => Window::token_bucket(windowed.period),
+                Kind::Rolling => Window::rolling(windowed.period),
+                Kind::Calendar => {
+                    let turns = windowed.turns(self.now()).into_iter();
+                    Window::calendar(turns.map(|turn| self.instant(turn)))
+                }
             };
-            builder = builder
-                .window(start.map_or(window, |start| window.aligned_to(self.instant(start))));
+            if let Some(start) = windowed.start {
+                window = window.aligned_to(self.instant(start));
+            }
+            if windowed.carries {
+                window = window.carrying_overage();
+            }
+            builder = builder.window(window);
         }
         match spec.memory {
             Some((most, ttl)) => builder.idempotency_keys(most, ttl),
