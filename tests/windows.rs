@@ -635,6 +635,8 @@ mod random {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..Default::default() })]
+
         #[test]
         fn p1_p7_no_period_has_more_than_the_cap_and_no_refusal_says_a_wrong_instant(
             period in prop_oneof![Just(600), Just(60), 1..2_000_u64],
