@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use budget_pool::{Amount, BudgetPool, Clock, ManualClock, Outlook, Usd, Window};
 
+#[path = "support/invariants.rs"]
+mod invariants;
 #[path = "support/waiter.rs"]
 mod waiter;
 
+use invariants::check_invariants;
 use waiter::{Waiter, by_hand};
 
 const NANO: Duration = Duration::from_nanos(1);
@@ -212,6 +215,20 @@ mod rolling {
         let request = pool.peek(Amount::new().requests(1)).unwrap_err();
         assert_eq!(request.retry_after(), Some(secs(10)));
         clock.advance(secs(10));
+        assert_eq!(balance(&pool), [0, 0, 0]);
+    }
+
+    #[test]
+    fn p2_what_cannot_be_counted_under_a_lower_cap_does_not_come_back() {
+        let (clock, pool) = rolling(u64::MAX, MINUTE);
+        pool.debit(tokens(u64::MAX));
+        pool.debit(tokens(7));
+        clock.advance(secs(3));
+        pool.debit(tokens(0));
+        pool.set_caps(budget_pool::Caps::new().tokens(0)).unwrap();
+        check_invariants(&pool);
+        assert_eq!(balance(&pool), [0, 0, u64::MAX]);
+        clock.advance(MINUTE);
         assert_eq!(balance(&pool), [0, 0, 0]);
     }
 
@@ -427,7 +444,7 @@ mod carrying_overage {
     }
 
     #[test]
-    fn p6_a_turn_that_leaves_a_waiter_no_hope_tells_it() {
+    fn p6_a_turn_that_leaves_waiters_no_hope_tells_them() {
         let clock = ManualClock::new();
         let pool = BudgetPool::builder()
             .tokens(10)
@@ -439,10 +456,13 @@ mod carrying_overage {
         let hold = pool.reserve(tokens(9)).unwrap();
         pool.debit(tokens(20));
         // Were the hold given back now, two turns would pay for all.
-        let mut waiter = Waiter::queued(&pool, tokens(10));
+        let mut waiters = [(); 2].map(|()| Waiter::queued(&pool, tokens(10)));
         clock.advance(MINUTE);
         pool.debit(tokens(0));
-        assert_eq!(waiter.refused().outlook(), Outlook::Never);
+        check_invariants(&pool);
+        for waiter in &mut waiters {
+            assert_eq!(waiter.refused().outlook(), Outlook::Never);
+        }
         drop(hold);
     }
 

@@ -655,4 +655,19 @@ mod tests {
         assert_eq!(balance(&ledger), [0, 30, 70, 0], "what is held does not come back");
         assert_eq!((ledger.spent(TOKENS), ledger.peak(TOKENS)), (90, 100));
     }
+
+    #[test]
+    fn where_all_is_reserved_no_turn_pays() {
+        let mut ledger = ledger(10);
+        ledger.hold(&tokens(10));
+        settle(&mut ledger, 0, 25);
+        assert_eq!(ledger.turns_to_pay(TOKENS, 0, 10), Some(0));
+        assert_eq!(ledger.turns_to_pay(TOKENS, 1, 10), None);
+        assert_eq!(
+            [1, 15, 16, 25].map(|units| ledger.turns_to_pay(TOKENS, units, 0)),
+            [Some(0), Some(1), Some(1), Some(2)]
+        );
+        ledger.carry_over(u128::MAX);
+        assert_eq!(balance(&ledger), [0, 10, 0, 25]);
+    }
 }
