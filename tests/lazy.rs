@@ -175,7 +175,8 @@ impl Dice {
         choices[self.roll(choices.len() as u64) as usize]
     }
 
-    fn window(&mut self, start: Instant) -> Option<Window> {
+    /// With whether it carries an overage over its turns.
+    fn window(&mut self, start: Instant) -> Option<(Window, bool)> {
         let period = Duration::from_nanos(self.one_of(&PERIODS));
         let window = match self.roll(5) {
             0 => Window::fixed(period),
@@ -187,7 +188,9 @@ impl Dice {
             3 => Window::rolling(period),
             _ => return None,
         };
-        Some(if self.one_in(2) { window.carrying_overage() } else { window })
+        let carrying = window.clone().carrying_overage();
+        let carries = carrying != window && self.one_in(2);
+        Some((if carries { carrying } else { window }, carries))
     }
 
     fn call(&mut self) -> Call {
@@ -222,6 +225,8 @@ struct World {
     /// The root first.
     pools: Vec<BudgetPool>,
     was_closed: bool,
+    /// Whether any pool carries its overage over a turn.
+    carries: bool,
     /// See [`World::peaks`].
     peaks: Vec<u64>,
     holds: Vec<Reservation>,
@@ -261,8 +266,9 @@ impl World {
             .requests(1_000)
             .clock(clock)
             .timer(timer);
-        let is_plain = dice.one_in(3);
-        if let Some(window) = dice.window(start).filter(|_| !is_plain) {
+        let (is_plain, mut carries) = (dice.one_in(3), false);
+        if let Some((window, carrying)) = dice.window(start).filter(|_| !is_plain) {
+            carries |= carrying;
             root = root.window(window);
         }
         if dice.one_in(3) {
@@ -279,7 +285,8 @@ impl World {
                 pools.extend(child.carved().build());
                 continue;
             }
-            if let Some(window) = dice.window(start).filter(|_| !is_plain) {
+            if let Some((window, carrying)) = dice.window(start).filter(|_| !is_plain) {
+                carries |= carrying;
                 child = child.window(window);
             }
             if dice.one_in(4) {
@@ -293,6 +300,7 @@ impl World {
             alarms,
             pools,
             was_closed: false,
+            carries,
             peaks: Vec::new(),
             holds,
             leases,
@@ -371,6 +379,11 @@ impl World {
             Call::RecordOnce => said(pool.record_once(step.ticks.to_string(), amount)),
             Call::DebitOnce => said(pool.debit_once(step.ticks.to_string(), amount)),
             Call::Close => {
+                // A close is not told the time (P8). A share that it gives back pays overage, of
+                // which the less is carried if that is before a turn.
+                if self.carries {
+                    drop(self.pools[0].snapshot_tree());
+                }
                 pool.close();
                 self.was_closed = true;
                 String::new()
