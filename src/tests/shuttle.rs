@@ -215,6 +215,7 @@ impl Run {
             .clock(clock.clone())
             // Its waits are polled by hand.
             .timer(|_| Box::pin(std::future::pending()));
+        let is_windowed = window.is_some();
         let root = match window {
             Some(window) => root.window(window).build(),
             None => root.build(),
@@ -235,7 +236,7 @@ impl Run {
             ended: Default::default(),
             caps: AtomicU64::new(120 + 60 + 20 + 20),
             tells: is_timed || amid == Amid::SetCaps || roll(2) == 0,
-            corrects: window.is_none() && amid != Amid::Resets,
+            corrects: !is_windowed && amid != Amid::Resets,
             merges: roll(2) == 0,
             child_settles,
             keys: Default::default(),
