@@ -467,7 +467,7 @@ impl<'a> Worker<'a> {
             0 => self.asked(at, part, pool.record(part)),
             1 => self.record_and_look(at, part),
             2 if self.run.tells => self.told(at, pool.debit(part)),
-            3 | 4 if self.run.is_timed() => self.reserve(Ask::new(at).ttl(part)),
+            3 | 4 if self.run.is_timed() => self.reserve_for(at, part),
             3..=7 => self.keep(at, part, pool.reserve(part)),
             8 => self.child(at),
             9 => self.once(),
