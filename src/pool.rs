@@ -239,8 +239,8 @@ impl BudgetPool {
     /// fit, the pool is closed, the deadline has passed. Where time may have to end the wait, by a
     /// deadline, a window, a pause or a hold that expires, the root pool needs a
     /// [timer](crate::PoolBuilder::timer): without one the wait is refused at its first need of it
-    /// with [`NoTimer`](BudgetError::NoTimer). What only time makes hopeless may be told later, at the next call on the pool or at the deadline, and those behind it are served
-    /// then: a [window](PoolBuilder::window) above brings back enough, but after the deadline; a
+    /// with [`NoTimer`](BudgetError::NoTimer). What only time makes hopeless may be told later, at the
+    /// next call on the pool or at the deadline, and those behind it are served then: a [window](PoolBuilder::window) above brings back enough, but after the deadline; a
     /// hold above is settled by its expiry.
     ///
     /// What time alone brings (a [window](PoolBuilder::window) that turns, a hold that
@@ -268,6 +268,12 @@ impl BudgetPool {
 
     /// [`reserve_wait`](BudgetPool::reserve_wait), by parking the thread. Not for async code: it
     /// blocks the executor.
+    ///
+    /// On a thread of a pool that takes up other jobs while it waits for its own, as rayon's do in
+    /// `join` and `scope`, a job that holds a slot may end up below another job of the same thread
+    /// that blocks for one: neither goes on. Reserve outside of the parallel part, one hold for all
+    /// of it, or [`reserve`](BudgetPool::reserve) inside and do the work in line where that is
+    /// refused.
     ///
     /// # Errors
     /// As [`reserve_wait`](BudgetPool::reserve_wait).

@@ -26,6 +26,49 @@ use crate::types::error::BudgetError;
 /// What is granted is handed over in the transition that freed it, so that nobody can take it in
 /// between. The waker is woken by the call that granted it, without the lock; one that panics is
 /// passed over.
+///
+/// # In `select!`
+///
+/// A wait that is made anew each turn of a loop joins the end of the line each turn. Make it once,
+/// and pass `&mut`:
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// use std::time::Duration;
+/// use budget_pool::{Amount, BudgetPool};
+///
+/// let pool = BudgetPool::builder().in_flight(1).build();
+/// let held = pool.reserve(Amount::new())?;
+/// let mut wait = pool.reserve_wait(Amount::new());
+/// let mut tick = tokio::time::interval(Duration::from_millis(1));
+/// let (mut ticks, mut held) = (0, Some(held));
+/// let hold = loop {
+///     tokio::select! {
+///         hold = &mut wait => break hold?, // it keeps its place from turn to turn
+///         _ = tick.tick() => ticks += 1,
+///     }
+///     if ticks == 3 {
+///         drop(held.take());
+///     }
+/// };
+/// # hold.release();
+/// # Ok::<(), budget_pool::BudgetError>(())
+/// # }).unwrap();
+/// ```
+///
+/// # In `join!`
+///
+/// A hold does not come back while it is held. Three waits of 4 under a cap of 10 that are joined
+/// never end, as the first two keep 8 until the third is granted. Where what was taken comes back by
+/// time, [`record_wait`](BudgetPool::record_wait) spends it instead. Where it is to be held, ask for
+/// the sum of all three in one wait.
+///
+/// # In a busy task
+///
+/// A wait that finds room is ready at its first poll and yields to nobody, as a mutex that is free. A
+/// loop of such waits keeps the other tasks of a current-thread runtime from running, a `timeout`
+/// around it included. On tokio, wrap the wait: `tokio::task::coop::cooperative(wait).await` takes
+/// part in the budget of the task.
 #[must_use = "a wait does nothing unless it is awaited"]
 pub struct Wait(Waiting);
 

@@ -21,6 +21,34 @@ use crate::sync::Mutex;
 /// expire and windows turn at once, and until the clock has caught up nothing more comes back by
 /// time. A refusal meanwhile says in its [`retry_after`](crate::BudgetError::retry_after) how long
 /// that takes, counted from the reading of the call that was refused.
+///
+/// # A cheaper clock
+///
+/// The clock is most of a call on a pool with a window or a deadline. A time-stamp counter costs
+/// less than the system's clock, here by `quanta` 0.12:
+///
+/// ```ignore
+/// let (counter, start) = (quanta::Clock::new(), Instant::now());
+/// let begun = counter.raw();
+/// let clock = move || start + Duration::from_nanos(counter.delta_as_nanos(begun, counter.raw()));
+/// let pool = BudgetPool::builder().clock(clock).build();
+/// ```
+///
+/// # While the machine sleeps
+///
+/// [`Instant`] stands still on Linux while the machine is suspended, so that a window of a day turns
+/// later by as long as the machine slept. A clock that goes on is again a closure: the start as an
+/// `Instant`, and how far `CLOCK_BOOTTIME` has come since, by `rustix` or `nix`. The root's
+/// [timer](crate::PoolBuilder::timer) is the runtime's own: a wait that it oversleeps is served by
+/// the next call on the pool.
+///
+/// # Platforms
+///
+/// On `wasm32-unknown-unknown` the standard library has neither an `Instant` nor threads that park.
+/// Pools, holds, leases and async waits work there, as none of them reads the clock. A deadline, a
+/// window, a pause, a TTL, a key and [`Ask::wait_at_most`](crate::Ask::wait_at_most) read it and
+/// panic in the caller, as `Instant::now` does there, and `reserve_blocking` cannot park. On WASI
+/// the clock works, too.
 pub trait Clock: Send + Sync {
     /// The present instant.
     fn now(&self) -> Instant;
