@@ -18,10 +18,10 @@ use crate::types::on_drop::OnDrop;
 use crate::types::usd::Usd;
 
 /// Builds a pool: [`Root`] for one that stands alone, [`Child`] and [`Carved`] for one below
-/// another.
+/// another, [`Joint`] for one below several.
 ///
 /// A setter that is called again replaces what it set. A cap of zero admits nothing but zero on its
-/// axis. A clone builds a pool of its own, with the same settings, clock, timer and parent.
+/// axis. A clone builds a pool of its own, with the same settings, clock, timer and parents.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct PoolBuilder<Kind> {
@@ -98,6 +98,13 @@ pub struct Child {
 #[derive(Debug, Clone)]
 pub struct Carved {
     parent: BudgetPool,
+}
+
+/// A pool that shares the budgets of several parents: see [`BudgetPool::joint`].
+#[derive(Debug, Clone)]
+pub struct Joint {
+    /// Different ones of one tree, at least one, with no carved pool on their ways.
+    parents: Vec<BudgetPool>,
 }
 
 impl<Kind> PoolBuilder<Kind> {
@@ -378,6 +385,22 @@ impl PoolBuilder<Child> {
         let parent = self.kind.parent.clone();
         let (spec, deadline) = self.start(parent.handle().clock(), parent.handle().deadline());
         BudgetPool::new(parent.handle().child(spec, deadline))
+    }
+}
+
+impl PoolBuilder<Joint> {
+    pub(crate) fn joint(parents: Vec<BudgetPool>) -> PoolBuilder<Joint> {
+        PoolBuilder::new(Joint { parents })
+    }
+
+    /// The pool.
+    #[must_use]
+    pub fn build(self) -> BudgetPool {
+        let parents = self.kind.parents.clone();
+        let handles: Vec<&Handle> = parents.iter().map(BudgetPool::handle).collect();
+        let clock = handles[0].clock();
+        let (spec, deadline) = self.start(clock, Handle::earliest_deadline(&handles));
+        BudgetPool::new(Handle::joint(&handles, spec, deadline))
     }
 }
 

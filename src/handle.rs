@@ -176,6 +176,29 @@ impl Handle {
         Ok(self.below(node, name, deadline, false))
     }
 
+    /// A pool below all of these, which belong to one tree, are different, and have no carved one
+    /// on their ways.
+    pub(crate) fn joint(
+        parents: &[&Handle],
+        spec: Spec,
+        deadline: Option<DeadlineBudget>,
+    ) -> Handle {
+        let first = parents.first().expect("a joint pool has a parent");
+        let name = spec.name.clone();
+        let windowed = spec.window.is_some() || parents.iter().any(|parent| parent.windowed);
+        let nodes: Vec<NodeId> = parents.iter().map(|parent| parent.node).collect();
+        let node = first.enter(|engine, _| engine.add_joint(&nodes, spec));
+        let deadline = within(deadline, Handle::earliest_deadline(parents));
+        Handle::new(Arc::clone(&first.shared), node, name, deadline, windowed)
+    }
+
+    /// The budget of time that is over first; of equal ones, and of those without an end, the
+    /// first.
+    pub(crate) fn earliest_deadline<'a>(pools: &[&'a Handle]) -> Option<&'a DeadlineBudget> {
+        let budgets = pools.iter().filter_map(|pool| pool.deadline());
+        budgets.min_by_key(|budget| (budget.deadline().is_none(), budget.deadline()))
+    }
+
     fn below(
         &self,
         node: NodeId,
@@ -183,11 +206,7 @@ impl Handle {
         own: Option<DeadlineBudget>,
         windowed: bool,
     ) -> Handle {
-        let deadline = match (own, self.deadline()) {
-            (Some(own), Some(above)) => Some(own.within(above)),
-            (own, above) => own.or_else(|| above.cloned()),
-        };
-        let windowed = windowed || self.windowed;
+        let (deadline, windowed) = (within(own, self.deadline()), windowed || self.windowed);
         Handle::new(Arc::clone(&self.shared), node, name, deadline, windowed)
     }
 
@@ -201,6 +220,14 @@ impl Handle {
         let bounded = deadline.as_ref().is_some_and(|budget| budget.deadline().is_some());
         let (timed, deadline) = (windowed || bounded, deadline.map(Box::new));
         Handle { shared, node, windowed, timed, name, deadline }
+    }
+}
+
+/// A pool's own budget of time within that of those above it, or else that one.
+fn within(own: Option<DeadlineBudget>, above: Option<&DeadlineBudget>) -> Option<DeadlineBudget> {
+    match (own, above) {
+        (Some(own), Some(above)) => Some(own.within(above)),
+        (own, above) => own.or_else(|| above.cloned()),
     }
 }
 

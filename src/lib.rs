@@ -220,7 +220,7 @@ mod wait;
 mod weak;
 
 pub use ask::Ask;
-pub use builder::{Carved, Child, PoolBuilder, PoolDeadline, Root};
+pub use builder::{Carved, Child, Joint, PoolBuilder, PoolDeadline, Root};
 pub use lease::Lease;
 pub use pool::BudgetPool;
 pub use reservation::{CommitRefused, MergeRefused, Receipt, Reservation};

@@ -1,12 +1,13 @@
 //! The pool: how a task asks for budget, and how it tells of a spend.
 
 use std::cell::OnceCell;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::ask::Ask;
-use crate::builder::{Child, PoolBuilder, Root};
+use crate::builder::{Child, Joint, PoolBuilder, Root};
 use crate::engine::Engine;
 use crate::handle::Handle;
 use crate::lease::Lease;
@@ -97,6 +98,57 @@ impl BudgetPool {
     /// ```
     pub fn child(&self) -> PoolBuilder<Child> {
         PoolBuilder::child(self.clone())
+    }
+
+    /// Starts a pool below several pools of one tree: below a team and a model, for instance. A call
+    /// on it is charged to itself and to every pool above any of its parents, or to none of them.
+    ///
+    /// A joint pool charges a pool once that it reaches by several parents. The path of a call is
+    /// the joint pool, then the pools above it, each before its own parents, and the parents in the
+    /// given order; a refusal names the first pool on that path that lacks something. The pool is
+    /// closed with any of its parents, the earliest deadline counts, and a call waits in the line of
+    /// each pool on its path. Whatever a pool can do a joint pool can: it has children, carved ones
+    /// and joint ones, too. It keeps the balances of all its parents, as a child does.
+    ///
+    /// A snapshot of a tree lists a joint pool once, below the first of its parents that is part of
+    /// that tree. A parent that is given twice counts once.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool, Usd};
+    ///
+    /// let company = BudgetPool::builder().name("company").usd(Usd::from_dollars(100)).build();
+    /// let below = |name: &str, dollars| company.child().name(name).usd(Usd::from_dollars(dollars)).build();
+    /// let (team, model, tag) = (below("acme", 20), below("opus", 50), below("nightly", 5));
+    ///
+    /// let calls = BudgetPool::joint([&team, &model, &tag])?.name("acme/opus/nightly").build();
+    /// calls.record(Amount::new().usd(Usd::from_dollars(4)))?;
+    /// let refused = calls.record(Amount::new().usd(Usd::from_dollars(2))).unwrap_err();
+    /// assert_eq!(refused.pool(), "nightly");
+    /// assert_eq!([&company, &team, &model].map(|pool| pool.snapshot().usd.used), [Usd::from_dollars(4); 3]);
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`NoParent`](BudgetError::NoParent) if there is none,
+    /// [`ForeignPool`](BudgetError::ForeignPool) if one is of another tree than the first, and
+    /// [`Carved`](BudgetError::Carved) if one is [carved](crate::PoolBuilder::carved) or below a
+    /// carved pool: above its share a carved pool is not asked again, and the other parents would be.
+    pub fn joint<'a>(
+        parents: impl IntoIterator<Item = &'a BudgetPool>,
+    ) -> Result<PoolBuilder<Joint>, BudgetError> {
+        let mut seen = HashSet::new();
+        let is_new = |parent: &&BudgetPool| seen.insert(Arc::as_ptr(&parent.handle));
+        let parents: Vec<BudgetPool> = parents.into_iter().filter(is_new).cloned().collect();
+        let first = parents.first().ok_or(BudgetError::NoParent {})?;
+        for parent in &parents {
+            if !parent.handle.is_of_tree(&first.handle) {
+                return Err(BudgetError::ForeignPool { pool: parent.handle.name().clone() });
+            }
+            if let Some(pool) = parent.handle.enter(|engine, at| engine.carved_on(at)) {
+                return Err(BudgetError::Carved { pool });
+            }
+        }
+        Ok(PoolBuilder::joint(parents))
     }
 
     /// Asks and spends in one step: all of the amount, in this pool and all above it, or nothing

@@ -34,7 +34,7 @@ impl WeakPool {
 
     /// The pool, if anything still keeps it: a handle, a [`Reservation`](crate::Reservation), a
     /// [`Lease`](crate::Lease), a [`Wait`](crate::Wait), a [`Closed`](crate::Closed), the builder of a
-    /// child. A child alone keeps the balances of the pools above it,
+    /// child or of a joint pool. A child alone keeps the balances of the pools above it,
     /// and no handle to them.
     #[must_use]
     pub fn upgrade(&self) -> Option<BudgetPool> {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::idempotency::Hashed;
 use super::ledger::{Ledger, Take};
-use super::nodes::{Asking, Deadline, Node, NodeId, Nodes, Way};
+use super::nodes::{Asking, Chain, Deadline, Node, NodeId, Nodes, Way};
 use crate::types::amount::Amount;
 use crate::types::axis::{
     Axis, AxisSet, Label, Labels, NOTHING, Quantities, Units, all_lanes, each_lane, on_each_lane,
@@ -411,16 +411,17 @@ impl Engine {
         self.deadline_exceeded(at, deadline, now).into()
     }
 
-    /// The outermost closed pool of a way.
+    /// The outermost closed pool of a way: as no pool above it is closed, it is one that was closed
+    /// by itself.
     pub(super) fn closed_by(&self, at: NodeId) -> Option<Name> {
-        let closed = self.nodes.way(at).take_while(|(_, node)| node.closed);
+        let closed = self.nodes.way(at).filter(|(_, node)| node.closed);
         closed.last().map(|(_, node)| node.name.clone())
     }
 
     fn deadline_exceeded(&self, at: NodeId, deadline: Deadline, now: Instant) -> DeadlineExceeded {
         // Each pool has the earliest on its way up, so that the one that set it is the last with
         // the same.
-        let same = self.nodes.way(at).take_while(|(_, node)| node.deadline == Some(deadline));
+        let same = self.nodes.way(at).filter(|(_, node)| node.deadline == Some(deadline));
         DeadlineExceeded {
             pool: same.last().map(|(_, node)| node.name.clone()),
             budget: deadline.total,
@@ -490,10 +491,10 @@ impl Nodes {
     /// puts back where a pool refuses: most calls are admitted.
     #[inline(always)]
     pub(super) fn try_take(&mut self, at: NodeId, units: &Units, take: Take, tally: Tally) -> bool {
-        let mut way = Way::from(at);
-        while let Some((id, node)) = way.up_mut(self) {
-            if node.is_carved() {
-                return self.try_take_share(id, at, *units, take, tally);
+        let mut chain = Chain::from(at);
+        while let Some((id, node)) = chain.up_mut(self) {
+            if !node.is_plain() {
+                return self.try_take_from(id, at, *units, take, tally);
             }
             if !node.ledger.try_take(units, take) {
                 if id != at {
@@ -506,9 +507,32 @@ impl Nodes {
         true
     }
 
-    /// The rest of the way, from a carved pool upward.
+    /// The rest of the way, from a pool upward that is carved or joint.
     #[cold]
     #[inline(never)]
+    fn try_take_from(
+        &mut self,
+        from: NodeId,
+        at: NodeId,
+        units: Units,
+        take: Take,
+        tally: Tally,
+    ) -> bool {
+        if self[from].is_carved() {
+            return self.try_take_share(from, at, units, take, tally);
+        }
+        let mut way = Way::from(from);
+        while let Some((id, node)) = way.up_mut(self) {
+            if !node.ledger.try_take(&units, take) {
+                self.put_back(at, id, units, take, tally);
+                return false;
+            }
+            node.count(tally);
+        }
+        true
+    }
+
+    /// The rest of the way, from a carved pool upward.
     fn try_take_share(
         &mut self,
         carved: NodeId,
@@ -554,24 +578,24 @@ impl Nodes {
 
     /// Reserves what [`fits`](Nodes::fits).
     pub(super) fn hold(&mut self, at: NodeId, held: &Units, tally: Tally) {
-        self.hold_before(at, held, None, tally);
+        self.hold_where(at, held, tally, |_| true);
     }
 
-    /// [`hold`](Nodes::hold), on the pools before the end of a part of the way.
-    pub(super) fn hold_before(
+    /// [`hold`](Nodes::hold), on a part of the way.
+    #[inline]
+    pub(super) fn hold_where(
         &mut self,
         at: NodeId,
         held: &Units,
-        end: Option<NodeId>,
         tally: Tally,
+        is_part: impl Fn(NodeId) -> bool,
     ) {
         let mut asking = Asking::from(at, held);
         while let Some((id, node)) = asking.up_mut(self) {
-            if Some(id) == end {
-                return;
+            if is_part(id) {
+                node.count(tally);
+                node.ledger.hold(asking.units());
             }
-            node.count(tally);
-            node.ledger.hold(asking.units());
         }
     }
 
@@ -586,28 +610,34 @@ impl Nodes {
         overage: &mut Units,
         tally: Tally,
     ) {
-        let mut way = Way::from(at);
-        while let Some((id, node)) = way.up_mut(self) {
-            if node.is_carved() {
-                return self.settle_shares(id, *held, actual, tally, overage);
+        let mut chain = Chain::from(at);
+        while let Some((id, node)) = chain.up_mut(self) {
+            if !node.is_plain() {
+                return self.settle_from(id, *held, actual, tally, overage);
             }
             node.count(tally);
             node.ledger.settle(held, actual, overage);
         }
     }
 
-    /// [`settle`](Nodes::settle) from a carved pool upward: what the pools above can let go follows
-    /// from what the share lost.
+    /// [`settle`](Nodes::settle) from a pool upward that is carved or joint: what the pools above a
+    /// carved one can let go follows from what the share lost.
     #[inline(never)]
-    fn settle_shares(
+    fn settle_from(
         &mut self,
-        carved: NodeId,
+        from: NodeId,
         mut held: Quantities,
         actual: &Quantities,
         tally: Tally,
         overage: &mut Units,
     ) {
-        self.change_way(carved, |node| {
+        if self[from].is_joint() {
+            return self.change_way(from, |node| {
+                node.count(tally);
+                node.ledger.settle(&held, actual, overage);
+            });
+        }
+        self.change_way(from, |node| {
             node.count(tally);
             node.settle_share(&mut held, actual, overage);
         });
@@ -657,20 +687,33 @@ impl Nodes {
         for axis in node.carved() {
             share[axis] = node.ledger.surrender(axis);
         }
-        self.give_back(parent, None, share);
+        self.give_back(parent, share);
     }
 
-    /// Returns an unused share to the nearest carved ancestor, or to those before `end`. Stopping
-    /// there keeps the closing of a deep tree O(n). Returns what arrives at the end.
-    pub(super) fn give_back(&mut self, at: NodeId, end: Option<NodeId>, mut share: Units) -> Units {
+    /// Returns an unused share to the nearest carved ancestor. Stopping there keeps the closing of a
+    /// deep tree O(n).
+    pub(super) fn give_back(&mut self, at: NodeId, share: Units) {
+        self.give_back_where(at, share, |_| true);
+    }
+
+    /// [`give_back`](Nodes::give_back), to a part of the way. Returns what arrives behind it.
+    #[inline]
+    pub(super) fn give_back_where(
+        &mut self,
+        at: NodeId,
+        mut share: Units,
+        is_part: impl Fn(NodeId) -> bool,
+    ) -> Units {
         let (mut way, mut overage) = (Way::from(at), NOTHING);
         while let Some((id, node)) = way.up_mut(self) {
-            if Some(id) == end || share == NOTHING {
+            if share == NOTHING {
                 break;
             }
-            let mut given = Quantities::new(AxisSet::ALL, share);
-            node.settle_share(&mut given, &Quantities::NONE, &mut overage);
-            share = *given.units();
+            if is_part(id) {
+                let mut given = Quantities::new(AxisSet::ALL, share);
+                node.settle_share(&mut given, &Quantities::NONE, &mut overage);
+                share = *given.units();
+            }
         }
         share
     }
@@ -698,23 +741,19 @@ impl Nodes {
     /// The first lack of capacity on the way, with the worst outlook of all.
     #[inline]
     pub(super) fn lack(&self, at: NodeId, asked: &Units) -> Option<Lack<'_>> {
-        self.lack_before(at, asked, None)
+        self.lack_of(at, |_| asked)
     }
 
-    /// [`lack`](Nodes::lack), on the pools before the end of a part of the way.
+    /// [`lack`](Nodes::lack), where not all pools on the way are asked the same.
     #[inline(always)]
-    pub(super) fn lack_before(
+    pub(super) fn lack_of<'a>(
         &self,
         at: NodeId,
-        asked: &Units,
-        end: Option<NodeId>,
+        asked: impl Fn(NodeId) -> &'a Units,
     ) -> Option<Lack<'_>> {
         let (mut way, mut first) = (Way::from(at), None);
         while let Some(id) = way.up(self) {
-            if Some(id) == end {
-                break;
-            }
-            let node = &self[id];
+            let (node, asked) = (&self[id], asked(id));
             let lacking = node.ledger.lacking(asked).intersection(way.open());
             if !lacking.is_empty() {
                 // Each pool has the earliest deadline on its way up.

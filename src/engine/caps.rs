@@ -4,6 +4,7 @@
 //! of a carved pool, which is `cap - used`, before anything has changed: what the share gains is
 //! asked of the pools above, and what it loses goes back to them.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use super::Engine;
@@ -202,15 +203,15 @@ impl Engine {
             if gained != NOTHING {
                 self.nodes.hold(parent, &gained, Tally::Admitted);
             }
-            self.nodes.give_back(parent, None, lost);
+            self.nodes.give_back(parent, lost);
         }
         self.nodes[at].ledger = ledger;
         self.nodes[at].shrink_window();
         self.call_changed(at);
     }
 
-    /// Moves caps that are free. Where the ways of two shares meet, and above, as much stays
-    /// reserved as was: what moves is never free there, nor pays overage.
+    /// Moves caps that are free. In the pools that the ways of two shares have in common as much
+    /// stays reserved as was: what moves is never free there, nor pays overage.
     fn move_caps(
         &mut self,
         from: NodeId,
@@ -218,33 +219,39 @@ impl Engine {
         units: &Quantities,
     ) -> Result<(), BudgetError> {
         let [loser, gainer] = [from, to].map(|pool| self.nodes[pool].share_of());
-        let meeting = loser.zip(gainer).and_then(|(a, b)| self.nodes.meeting(a, b));
+        let ways = loser.zip(gainer);
+        let common = ways.map_or(BTreeSet::new(), |(a, b)| self.nodes.shared(a, b));
+        let is_common = |id: NodeId| common.contains(&id);
+        let is_apart = |id: NodeId| !is_common(id);
         // Only these change before all is known to fit.
-        let below = |(id, _): &(NodeId, &Node)| Some(*id) != meeting;
-        let way = loser.into_iter().flat_map(|loser| self.nodes.way(loser).take_while(below));
+        let apart = |(id, _): &(NodeId, &Node)| is_apart(*id);
+        let way = loser.into_iter().flat_map(|loser| self.nodes.way(loser).filter(apart));
         let changing = std::iter::once((from, &self.nodes[from])).chain(way);
         let before: Vec<_> = changing.map(|(id, node)| (id, node.ledger.clone())).collect();
 
         let share = self.nodes[to].shares();
         let Move { ledger, lost, .. } = self.nodes[from].moved(units, Ledger::lower);
         self.nodes[from].ledger = ledger;
-        let returned = loser.map_or(NOTHING, |loser| self.nodes.give_back(loser, meeting, lost));
+        let returned =
+            loser.map_or(NOTHING, |loser| self.nodes.give_back_where(loser, lost, is_apart));
         let Move { ledger, gained, .. } = self.nodes[to].moved(units, Ledger::raise);
         // What the gainer's own share gave back on the way, it does not have to ask for again.
         let drift = beyond(&share, &self.nodes[to].shares());
         let kept = beyond(&gained, &beyond(&gained, &drift));
         let (gained, returned) = (beyond(&gained, &kept), beyond(&returned, &kept));
-        // What moves is what both shares take of the pool where they meet. What comes back beyond
-        // that has paid overage on its way, and is free there.
+        // What moves is what both shares take of the pools that they have in common. What comes
+        // back beyond that has paid overage on its way, and is free there. It is the same in all of
+        // these, but for what is carved between them: beyond a joint pool nothing is.
         let taken = |way: Option<NodeId>, share: &Units| {
-            way.zip(meeting).map_or(NOTHING, |(way, end)| self.nodes.asked_at(way, share, end))
+            let mut asked = way.into_iter().flat_map(|way| self.nodes.asking(way, share));
+            asked.find(|(id, ..)| is_common(*id)).map_or(NOTHING, |(.., asked)| asked)
         };
         let (given, asked) = (taken(loser, &lost), taken(gainer, &gained));
         let missing = beyond(&asked, &given);
         let unused = beyond(&returned, &beyond(&asked, &missing));
 
-        let lack_below = gainer.and_then(|at| self.nodes.lack_before(at, &gained, meeting));
-        let lack = lack_below.or_else(|| self.nodes.lack(meeting?, &missing));
+        let needed = |id| if is_common(id) { &missing } else { &gained };
+        let lack = gainer.and_then(|at| self.nodes.lack_of(at, needed));
         if let Some(lack) = lack {
             let is_giver = lack.is_of(&self.nodes[from]);
             let refusal = lack.refusal(self.labels(), self.reading);
@@ -252,11 +259,11 @@ impl Engine {
             return Err(if is_giver { self.as_before(from, units, refusal) } else { refusal });
         }
         if let Some(gainer) = gainer {
-            self.nodes.hold_before(gainer, &gained, meeting, Tally::Fact);
+            self.nodes.hold_where(gainer, &gained, Tally::Fact, is_apart);
+            self.nodes.hold_where(gainer, &missing, Tally::Fact, is_common);
         }
-        if let Some(meeting) = meeting {
-            self.nodes.hold(meeting, &missing, Tally::Fact);
-            self.nodes.give_back(meeting, None, unused);
+        if let Some((loser, _)) = ways {
+            self.nodes.give_back_where(loser, unused, is_common);
         }
         self.nodes[to].ledger = ledger;
         Ok(())

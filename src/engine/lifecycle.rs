@@ -8,11 +8,24 @@ use super::idempotency::Keys;
 use super::nodes::{Below, NodeId, Spec};
 use crate::types::axis::AxisSet;
 use crate::types::error::BudgetError;
+use crate::types::name::Name;
 
 impl Engine {
     pub(crate) fn add_child(&mut self, parent: NodeId, spec: Spec) -> NodeId {
         self.learn(spec.labels());
         self.nodes.insert(parent, spec, AxisSet::EMPTY)
+    }
+
+    /// A pool below several at once.
+    pub(crate) fn add_joint(&mut self, parents: &[NodeId], spec: Spec) -> NodeId {
+        self.learn(spec.labels());
+        self.nodes.join(parents, spec)
+    }
+
+    /// The first carved pool on a way.
+    pub(crate) fn carved_on(&self, at: NodeId) -> Option<Name> {
+        let mut way = self.nodes.way(at);
+        way.find(|(_, node)| node.is_carved()).map(|(_, node)| node.name.clone())
     }
 
     /// A child whose caps are reserved above.
@@ -36,17 +49,26 @@ impl Engine {
         self.refill_to_latest(at);
         self.nodes[at].drop_handle();
         let mut forgotten = Vec::new();
-        let mut candidate = at;
-        while let Some(above) = self.nodes[candidate].unreachable() {
-            let keys = self.nodes[candidate].keys.take();
+        let (mut candidate, mut others) = (Some(at), Vec::new());
+        while let Some(id) = candidate.take().or_else(|| others.pop()) {
+            // A pool is looked at for each of its children that goes.
+            if !self.nodes.has(id) {
+                continue;
+            }
+            if !self.nodes[id].is_unreachable() {
+                // All that comes back has: no carved pool is above a joint one.
+                self.call_changed(id);
+                continue;
+            }
+            let keys = self.nodes[id].keys.take();
             forgotten.extend(keys.map(|keys| *keys));
-            self.nodes.return_share(candidate);
-            self.pauses.remove(candidate);
-            self.nodes.remove(candidate);
-            let Some(above) = above else { return forgotten };
-            candidate = above;
+            self.nodes.return_share(id);
+            self.pauses.remove(id);
+            let (first, further) = self.nodes.remove(id);
+            candidate = first;
+            others.extend(further);
         }
-        self.balances_changed(candidate);
+        self.process_waiters();
         forgotten
     }
 
@@ -55,13 +77,18 @@ impl Engine {
         self.refill_below(at);
         let mut closing = vec![at];
         closing.extend(self.nodes.below(at).map(|(id, _)| id));
-        // Children first: what they return is then returned with their parent's own.
+        // Children first: what they return is then returned with their parent's own. No carved pool
+        // is above a joint one, so that a joint pool may come after some of its parents.
         for &id in closing.iter().rev() {
             self.nodes[id].closed = true;
             self.nodes.return_share(id);
         }
         self.reject_closed(&closing);
         self.call_way(at);
+        // A share below a joint pool goes back to all its parents, of which others may be open.
+        for id in self.nodes.beside(at) {
+            self.call_parked(id);
+        }
         self.process_waiters();
     }
 
@@ -69,25 +96,36 @@ impl Engine {
         self.nodes[at].closed
     }
 
-    /// Whether any of the pools below has a window.
+    /// Whether any of the pools below has a window, or one above a joint pool among them.
     pub(crate) fn has_windows_below(&self, at: NodeId) -> bool {
+        let has_window = |id: NodeId| self.nodes[id].window.is_some();
         self.nodes.has_windows()
-            && self.nodes.below(at).any(|(id, _)| self.nodes[id].window.is_some())
+            && (self.nodes.below(at).any(|(id, _)| has_window(id))
+                || self.nodes.beside(at).into_iter().any(has_window))
     }
 
-    /// Brings the windows of all the pools below up to the latest instant, and serves the waiters
-    /// by ticket once all have turned.
+    /// Brings the windows of all the pools below up to the latest instant, with those above a joint
+    /// pool among them, and serves the waiters by ticket once all have turned.
     pub(super) fn refill_below(&mut self, at: NodeId) {
         let Some(now) = self.latest.filter(|_| self.nodes.has_windows()) else { return };
+        let beside = self.nodes.beside(at);
         self.reclaim_before_turns(now, |nodes| {
-            nodes.below(at).any(|(id, _)| nodes[id].ends_period_of_holds(now))
+            let mut all = nodes.below(at).map(|(id, _)| id).chain(beside.iter().copied());
+            all.any(|id| nodes[id].ends_period_of_holds(now))
         });
-        let mut walk = Below::from(at);
+        let mut walk = Below::from(at, &self.nodes);
         while let Some((id, _)) = walk.next(&self.nodes) {
-            if self.nodes[id].refill(now) {
-                self.call_parked(id);
-            }
+            self.refill_one(id, now);
+        }
+        for id in beside {
+            self.refill_one(id, now);
         }
         self.process_waiters();
+    }
+
+    fn refill_one(&mut self, id: NodeId, now: Instant) {
+        if self.nodes[id].refill(now) {
+            self.call_parked(id);
+        }
     }
 }

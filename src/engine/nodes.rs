@@ -1,11 +1,13 @@
 //! The pools of a tree, and **the** way up from each of them.
 //!
 //! Every walk from a pool towards the root goes by [`Way`], so that one place says which pools a
-//! call is charged to. The way is a list that is a chain today: pool, parent, and so on. Nothing
-//! here recurses: a tree may be as deep as memory allows.
+//! call is charged to. The way is a chain of parents until it meets a *joint* pool, which has
+//! several: such a pool keeps the list of all pools above it, made once, and the way follows that
+//! list to its end. Nothing here recurses: a tree may be as deep as memory allows.
 //!
 //! A *carved* pool keeps a share of its parent's caps for itself. A call is not admitted again on
-//! those axes above the carve; the one place for that rule is [`Way`].
+//! those axes above the carve; the one place for that rule is [`Way`]. No carved pool has a joint
+//! one below it, so that the carves of a way all come before the first joint pool on it.
 
 use std::collections::BTreeSet;
 use std::num::NonZeroU32;
@@ -51,6 +53,8 @@ pub(super) struct Nodes {
     below: Slab<Node>,
     /// How many pools have a window.
     windows: usize,
+    /// How many pools have several parents.
+    joints: usize,
 }
 
 /// One pool. The first fields are those that a `record` changes: they lie together.
@@ -59,9 +63,13 @@ pub(super) struct Nodes {
 pub(super) struct Node {
     pub(super) ledger: Ledger,
     pub(super) counts: Counts,
+    /// Of several parents the first.
     parent: Option<NodeId>,
     /// The axes on which this pool's caps are reserved in its parent.
     carved: AxisSet,
+    /// Whether the pool is neither carved nor joint: then the way goes on at its one parent, which
+    /// is asked the same.
+    is_plain: bool,
     /// Closed, or below a closed pool.
     pub(super) closed: bool,
     /// What becomes of a hold on this pool whose owner goes away without a word.
@@ -70,9 +78,14 @@ pub(super) struct Node {
     pub(super) most_waiting: u32,
     /// Whether anything outside can still reach this pool.
     handle: bool,
+    /// What the pool itself was told to do on drop, whatever those above were told.
+    own_on_drop: Option<OnDrop>,
+    /// The children of which this pool is the first parent are in a list through them.
     children: Option<NodeId>,
     next: Option<NodeId>,
     previous: Option<NodeId>,
+    /// In a box, as few pools have any.
+    joins: Option<Box<Joins>>,
     /// Live holds that may expire, on this pool and on those below it.
     pub(super) expiring: u32,
     /// The earliest on the way up.
@@ -83,6 +96,17 @@ pub(super) struct Node {
     pub(super) ceiling: Option<Box<Quantities>>,
     pub(super) name: Name,
     pub(super) line: Line,
+}
+
+/// What a pool has to do with joint pools: it is one, or it is a further parent of some.
+#[derive(Debug, Default)]
+struct Joins {
+    /// Of a joint pool: its parents but the first.
+    further: Box<[NodeId]>,
+    /// Of a joint pool: all pools above it, in the order of the way.
+    above: Box<[NodeId]>,
+    /// The joint pools of which this one is a further parent.
+    children: BTreeSet<NodeId>,
 }
 
 /// What a new pool is.
@@ -139,51 +163,101 @@ pub(crate) struct Deadline {
 }
 
 /// The way up from a pool: that pool, then every pool above it, each once, children before their
-/// parents. A cursor that borrows nothing, so that a walk may change what it visits.
+/// parents, and parents in the order in which a joint pool was given them. A cursor that borrows
+/// nothing, so that a walk may change what it visits.
 ///
 /// **The carve rule.** Above a carved pool nothing is asked on the axes that it carves: its share
 /// is reserved there already. The other axes are [open](Way::open).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Way {
     next: Option<NodeId>,
+    /// Whether all pools so far are plain.
+    is_plain: bool,
     /// The axes on which the pool that was visited last is asked.
     open: AxisSet,
     /// What that pool keeps from those above it.
     carved: AxisSet,
+    /// The first joint pool that was met, and the place in its list of the pool after the next.
+    joint: Option<NodeId>,
+    place: usize,
 }
 
 impl Way {
     #[inline]
     pub(super) fn from(at: NodeId) -> Way {
-        Way { next: Some(at), open: AxisSet::ALL, carved: AxisSet::EMPTY }
+        Way {
+            next: Some(at),
+            is_plain: true,
+            open: AxisSet::ALL,
+            carved: AxisSet::EMPTY,
+            joint: None,
+            place: 0,
+        }
     }
 
     #[inline]
     pub(super) fn up(&mut self, nodes: &Nodes) -> Option<NodeId> {
         let id = self.next?;
-        self.pass(&nodes[id]);
+        self.pass(id, &nodes[id], nodes);
         Some(id)
     }
 
     #[inline]
     pub(super) fn up_mut<'a>(&mut self, nodes: &'a mut Nodes) -> Option<(NodeId, &'a mut Node)> {
-        let id = self.next?;
-        let node = &mut nodes[id];
-        self.pass(node);
-        Some((id, node))
+        let id = self.up(nodes)?;
+        Some((id, &mut nodes[id]))
     }
 
     #[inline]
-    fn pass(&mut self, node: &Node) {
+    fn pass(&mut self, id: NodeId, node: &Node, nodes: &Nodes) {
         self.next = node.parent;
+        if !(self.is_plain && node.is_plain) {
+            self.pass_other(id, node, nodes);
+        }
+    }
+
+    /// Passes a pool that is not plain, or that is above such a one.
+    #[inline]
+    fn pass_other(&mut self, id: NodeId, node: &Node, nodes: &Nodes) {
+        self.is_plain = false;
         self.open = self.open.difference(self.carved);
         self.carved = node.carved;
+        if self.joint.is_none() && node.is_joint() {
+            self.joint = Some(id);
+        }
+        if let Some(joint) = self.joint {
+            self.next = nodes[joint].listed(self.place);
+            self.place += 1;
+        }
     }
 
     /// The axes on which the pool that was visited last is asked.
     #[inline]
     pub(super) fn open(&self) -> AxisSet {
         self.open
+    }
+}
+
+/// The [way](Way) up as far as it is [plain](Node::is_plain): pool, parent, and so on. Most ways are
+/// no more than that, and a step of it costs the least.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chain {
+    next: Option<NodeId>,
+}
+
+impl Chain {
+    #[inline(always)]
+    pub(super) fn from(at: NodeId) -> Chain {
+        Chain { next: Some(at) }
+    }
+
+    /// The next pool. If that is not plain, the caller goes on from it by the whole way.
+    #[inline(always)]
+    pub(super) fn up_mut<'a>(&mut self, nodes: &'a mut Nodes) -> Option<(NodeId, &'a mut Node)> {
+        let id = self.next?;
+        let node = &mut nodes[id];
+        self.next = node.parent;
+        Some((id, node))
     }
 }
 
@@ -231,7 +305,8 @@ impl Asking {
 impl Nodes {
     pub(super) fn new(root: Spec) -> Nodes {
         let windows = usize::from(root.window.is_some());
-        Nodes { root: Node::new(root, None, AxisSet::EMPTY), below: Slab::new(), windows }
+        let root = Node::new(root, None, AxisSet::EMPTY);
+        Nodes { root, below: Slab::new(), windows, joints: 0 }
     }
 
     /// A pool below `parent`, first among its children. Its caps on `carved` are a share of the
@@ -248,9 +323,50 @@ impl Nodes {
         id
     }
 
-    /// Takes a pool out of the tree that has no children. The root stays: with it goes the tree.
-    pub(super) fn remove(&mut self, id: NodeId) {
-        let Some(slot) = id.slot() else { return };
+    /// A pool below all of these at once, which are different, not carved, and below no carved
+    /// pool.
+    pub(super) fn join(&mut self, parents: &[NodeId], spec: Spec) -> NodeId {
+        let (deadline, on_drop) = (spec.deadline, spec.on_drop);
+        let (&first, further) = parents.split_first().expect("a joint pool has a parent");
+        let id = self.insert(first, spec, AxisSet::EMPTY);
+        if further.is_empty() {
+            return id;
+        }
+        let above = self.merged(parents);
+        let those_above = || above.iter().map(|&id| &self[id]);
+        let closed = those_above().any(|node| node.closed);
+        // Of equal ones that of the outermost pool.
+        let deadlines = those_above().rev().filter_map(|node| node.deadline).chain(deadline);
+        let deadline = deadlines.min_by_key(|deadline| deadline.at);
+        let on_drop = on_drop.or_else(|| those_above().find_map(|node| node.own_on_drop));
+        let node = &mut self[id];
+        (node.closed, node.deadline) = (closed, deadline);
+        node.on_drop = on_drop.unwrap_or_default();
+        node.is_plain = false;
+        let joins = node.joins.get_or_insert_default();
+        (joins.further, joins.above) = (further.into(), above.into());
+        for &parent in further {
+            self[parent].joins.get_or_insert_default().children.insert(id);
+        }
+        self.joints += 1;
+        id
+    }
+
+    /// The ways of several pools in one, each pool once. All above a pool come behind it wherever
+    /// it stands: so they do where each stands last.
+    fn merged(&self, pools: &[NodeId]) -> Vec<NodeId> {
+        let ways = pools.iter().flat_map(|&pool| self.way(pool).map(|(id, _)| id));
+        let (mut merged, mut seen): (Vec<NodeId>, _) = (ways.collect(), BTreeSet::new());
+        merged.reverse();
+        merged.retain(|id| seen.insert(*id));
+        merged.reverse();
+        merged
+    }
+
+    /// Takes a pool out of the tree that has no children. Returns the first of its parents, and the
+    /// others. The root stays: with it goes the tree.
+    pub(super) fn remove(&mut self, id: NodeId) -> (Option<NodeId>, Box<[NodeId]>) {
+        let Some(slot) = id.slot() else { return (None, Box::default()) };
         let node = self.below.remove(slot);
         self.windows -= usize::from(node.window.is_some());
         if let Some(next) = node.next {
@@ -261,11 +377,29 @@ impl Nodes {
             (None, Some(parent)) => self[parent].children = node.next,
             (None, None) => {}
         }
+        let further = node.joins.map_or(Box::default(), |joins| joins.further);
+        for &parent in &further {
+            let joins = self[parent].joins.as_mut().expect("it is the parent of a joint pool");
+            joins.children.remove(&id);
+        }
+        self.joints -= usize::from(!further.is_empty());
+        (node.parent, further)
+    }
+
+    /// Whether a pool is still in the tree.
+    pub(super) fn has(&self, id: NodeId) -> bool {
+        id.slot().is_none_or(|slot| self.below.contains(slot))
     }
 
     /// How many pools there are.
     pub(super) fn len(&self) -> usize {
         self.below.len() + 1
+    }
+
+    /// Whether any pool of the tree has several parents.
+    #[inline]
+    pub(super) fn has_joints(&self) -> bool {
+        self.joints > 0
     }
 
     /// Whether any pool of the tree has a window.
@@ -300,16 +434,10 @@ impl Nodes {
         })
     }
 
-    /// What a pool further up is asked by a call.
-    pub(super) fn asked_at(&self, at: NodeId, units: &Units, pool: NodeId) -> Units {
-        let asked = self.asking(at, units).find(|(id, ..)| *id == pool);
-        asked.map(|(.., units)| units).expect("the pool is on the way")
-    }
-
-    /// The first pool that two ways share.
-    pub(super) fn meeting(&self, a: NodeId, b: NodeId) -> Option<NodeId> {
+    /// The pools that two ways share: with a pool all those above it.
+    pub(super) fn shared(&self, a: NodeId, b: NodeId) -> BTreeSet<NodeId> {
         let other: BTreeSet<NodeId> = self.way(b).map(|(id, _)| id).collect();
-        self.way(a).map(|(id, _)| id).find(|id| other.contains(id))
+        self.way(a).map(|(id, _)| id).filter(|id| other.contains(id)).collect()
     }
 
     /// Changes every pool on the way up.
@@ -321,31 +449,81 @@ impl Nodes {
         }
     }
 
-    /// The children of a pool.
+    /// The children of a pool: those of which it is the first parent, and then the others.
     pub(super) fn children(&self, at: NodeId) -> impl Iterator<Item = NodeId> {
+        let joined = self[at].joins.iter().flat_map(|joins| joins.children.iter().copied());
+        self.own_children(at).chain(joined)
+    }
+
+    /// The children of which a pool is the first parent.
+    fn own_children(&self, at: NodeId) -> impl Iterator<Item = NodeId> {
         std::iter::successors(self[at].children, |&child| self[child].next)
     }
 
     /// The pools below one, parents before their children, each with its depth: a child's is 1.
     pub(super) fn below(&self, at: NodeId) -> impl Iterator<Item = (NodeId, usize)> {
-        let mut walk = Below::from(at);
+        let mut walk = Below::from(at, self);
         std::iter::from_fn(move || walk.next(self))
+    }
+
+    /// The pools above those below one, as far as they are neither below nor above that one. Only a
+    /// joint pool has such.
+    pub(super) fn beside(&self, at: NodeId) -> BTreeSet<NodeId> {
+        if !self.is_entangled(at) {
+            return BTreeSet::new();
+        }
+        let below: BTreeSet<NodeId> = self.below(at).map(|(id, _)| id).collect();
+        let way: BTreeSet<NodeId> = self.way(at).map(|(id, _)| id).collect();
+        let joints = below.iter().filter(|&&id| self[id].is_joint());
+        let above = joints.flat_map(|&id| self.way(id).map(|(id, _)| id));
+        above.filter(|id| !below.contains(id) && !way.contains(id)).collect()
+    }
+
+    /// Whether a pool below this one may stand below others, too, that are not. All pools are below
+    /// the root.
+    fn is_entangled(&self, at: NodeId) -> bool {
+        self.has_joints() && at != NodeId::ROOT
+    }
+
+    /// [`below`](Nodes::below), where joint pools may be found by several parents: each is listed
+    /// below the first of its parents that is the top of the walk or below it.
+    fn list_below(&self, top: NodeId) -> Vec<(NodeId, usize)> {
+        let (mut part, mut open) = (BTreeSet::from([top]), vec![top]);
+        while let Some(id) = open.pop() {
+            open.extend(self.children(id).filter(|child| part.insert(*child)));
+        }
+        let (mut list, mut open) = (Vec::new(), vec![(top, 0)]);
+        while let Some((id, depth)) = open.pop() {
+            list.extend((id != top).then_some((id, depth)));
+            let is_listed_here = |child: &NodeId| {
+                self[*child].parents().find(|above| part.contains(above)) == Some(id)
+            };
+            open.extend(self.children(id).filter(is_listed_here).map(|child| (child, depth + 1)));
+        }
+        list
     }
 }
 
-/// A walk over the pools below one, parents before their children. It borrows nothing, as [`Way`].
-#[derive(Debug, Clone, Copy)]
+/// A walk over the pools below one, each once, parents before their children; but a joint pool may
+/// come before a parent that is not the first. It borrows nothing, as [`Way`].
+#[derive(Debug)]
 pub(super) struct Below {
     at: NodeId,
     depth: usize,
+    /// Those to come, where the links of first parents do not lead to all of them.
+    listed: Option<std::vec::IntoIter<(NodeId, usize)>>,
 }
 
 impl Below {
-    pub(super) fn from(at: NodeId) -> Below {
-        Below { at, depth: 0 }
+    pub(super) fn from(at: NodeId, nodes: &Nodes) -> Below {
+        let listed = nodes.is_entangled(at).then(|| nodes.list_below(at).into_iter());
+        Below { at, depth: 0, listed }
     }
 
     pub(super) fn next(&mut self, nodes: &Nodes) -> Option<(NodeId, usize)> {
+        if let Some(listed) = &mut self.listed {
+            return listed.next();
+        }
         if let Some(child) = nodes[self.at].children {
             (self.at, self.depth) = (child, self.depth + 1);
             return Some((self.at, self.depth));
@@ -378,13 +556,16 @@ impl Node {
             counts: Counts::default(),
             parent: parent.map(|(id, _)| id),
             carved,
+            is_plain: carved.is_empty(),
             closed: above.is_some_and(|above| above.closed),
             on_drop: on_drop.unwrap_or_default(),
             most_waiting: spec.most_waiting,
             handle: true,
+            own_on_drop: spec.on_drop,
             children: None,
             next: above.and_then(|above| above.children),
             previous: None,
+            joins: None,
             expiring: 0,
             deadline: deadlines.min_by_key(|deadline| deadline.at),
             window: spec.window.map(Box::new),
@@ -416,9 +597,34 @@ impl Node {
         self.handle = false;
     }
 
-    /// Whether nothing can reach this pool any more. If so: the pool above.
-    pub(super) fn unreachable(&self) -> Option<Option<NodeId>> {
-        (!self.handle && self.children.is_none()).then_some(self.parent)
+    /// Whether nothing can reach this pool any more.
+    pub(super) fn is_unreachable(&self) -> bool {
+        let has_joined = || self.joins.as_ref().is_some_and(|joins| !joins.children.is_empty());
+        !self.handle && self.children.is_none() && !has_joined()
+    }
+
+    /// Whether this pool has several parents.
+    #[inline]
+    pub(super) fn is_joint(&self) -> bool {
+        !self.is_plain && !self.is_carved()
+    }
+
+    /// Whether the pool is neither carved nor joint.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.is_plain
+    }
+
+    /// What a joint pool has at a place of the list of all above it.
+    #[inline]
+    fn listed(&self, place: usize) -> Option<NodeId> {
+        self.joins.as_ref()?.above.get(place).copied()
+    }
+
+    /// The parents, in the order in which they were given.
+    fn parents(&self) -> impl Iterator<Item = NodeId> {
+        let further = self.joins.iter().flat_map(|joins| joins.further.iter().copied());
+        self.parent.into_iter().chain(further)
     }
 
     /// Whether there is room for these units, of which only those on open axes are asked here.
@@ -509,24 +715,45 @@ impl IndexMut<NodeId> for Nodes {
 
 #[cfg(any(test, debug_assertions))]
 impl Nodes {
-    /// Links lead both ways, windows are counted, and what is inherited is inherited.
+    /// Links lead both ways, windows and joint pools are counted, what is inherited is inherited,
+    /// and the list of a joint pool is what its parents make it.
     pub(super) fn check_invariants(&self) {
         let mut found = 1;
         for (id, _) in self.below(NodeId::ROOT) {
             found += 1;
             let node = &self[id];
-            let parent = &self[node.parent.expect("only the root has none")];
-            assert!(node.closed || !parent.closed, "a pool below a closed one is closed");
-            let above = parent.deadline.map(|above| above.at);
-            assert!(above.is_none_or(|above| node.deadline.is_some_and(|own| own.at <= above)));
-            let siblings: Vec<_> = self.children(node.parent.expect("it has one")).collect();
+            for parent in node.parents() {
+                let parent = &self[parent];
+                assert!(node.closed || !parent.closed, "a pool below a closed one is closed");
+                let above = parent.deadline.map(|above| above.at);
+                assert!(above.is_none_or(|above| node.deadline.is_some_and(|own| own.at <= above)));
+            }
+            let first = node.parent.expect("only the root has none");
+            let siblings: Vec<_> = self.own_children(first).collect();
             let before = siblings.iter().position(|&child| child == id).expect("it is its child");
             let previous = before.checked_sub(1).map(|before| siblings[before]);
             assert_eq!(node.previous, previous, "siblings know each other");
+            for parent in node.parents() {
+                assert_eq!(self.children(parent).filter(|child| *child == id).count(), 1);
+            }
+            match &node.joins {
+                Some(joins) if node.is_joint() => {
+                    let parents: Vec<_> = node.parents().collect();
+                    assert_eq!(*joins.above, *self.merged(&parents), "the way above a joint pool");
+                    let carved = joins.above.iter().any(|&above| self[above].is_carved());
+                    assert!(parents.len() > 1 && !carved && !node.is_carved());
+                }
+                joins => {
+                    assert!(joins.as_ref().is_none_or(|joins| joins.further.is_empty()));
+                    assert_eq!(node.is_plain, !node.is_carved());
+                }
+            }
         }
         assert_eq!(found, self.len(), "every pool is below the root");
         let windowed = self.ids().filter(|&id| self[id].window.is_some()).count();
         assert_eq!(windowed, self.windows, "windows are counted");
+        let joints = self.ids().filter(|&id| self[id].is_joint()).count();
+        assert_eq!(joints, self.joints, "joint pools are counted");
     }
 
     /// Every pool of the tree.

@@ -10,6 +10,12 @@
 //! small waiter cannot starve a large one, a waiter that is blocked in a child does not hold up
 //! those outside of it, and the cost is that of the grants and the moves.
 //!
+//! A joint pool has several pools above it that another joint pool may have in the opposite order.
+//! They cannot dead-lock: a candidate holds nothing, is granted all pools of its way in one step, and
+//! waits for room or for an earlier ticket alone, so that the earliest of all waits for nobody. Nor
+//! can it starve: once it is the first that is parked at a pool, no call for new work and no later
+//! candidate takes room there, and each pool that it passes keeps it parked while it moves on.
+//!
 //! Candidates compete at a pool that caps what they ask: on a carved axis nothing is asked above
 //! the carve. A candidate that is blocked where it does not compete, because all that can be
 //! counted of an axis without a cap is taken, waits its turn there, too. So as long as the first
@@ -895,11 +901,14 @@ impl Engine {
 
     /// A pool, and those below it that have waiters in them or below.
     fn waiting_below(&self, pool: NodeId) -> impl Iterator<Item = NodeId> {
-        let mut pools = vec![pool];
+        let (mut pools, mut seen) = (vec![pool], BTreeSet::new());
         std::iter::from_fn(move || {
             let id = pools.pop()?;
-            let children = self.nodes.children(id);
-            pools.extend(children.filter(|&child| self.nodes[child].line.waiting > 0));
+            let waits = |child: NodeId| self.nodes[child].line.waiting > 0;
+            // A joint pool is a child of several.
+            let is_new =
+                |&child: &NodeId| waits(child) && (!self.nodes.has_joints() || seen.insert(child));
+            pools.extend(self.nodes.children(id).filter(is_new));
             Some(id)
         })
     }
@@ -1021,11 +1030,11 @@ impl Engine {
         assert!(self.queue.called.is_empty(), "nobody is left called");
         let is_due = self.latest.is_some_and(|latest| self.expiry.next_due(latest).is_some());
         assert!(!(is_due && self.queue.is_contested()), "nobody waits beside what has expired");
-        let (mut waiting, mut parked, mut contested) = (0, 0, 0);
+        let (mut waiting, mut parked, mut places, mut contested) = (0, 0, 0, 0);
         for id in self.nodes.ids() {
             let node = &self.nodes[id];
             contested += u32::from(node.is_contested());
-            parked += node.line.parked.first.iter().count() + node.line.parked.others.len();
+            places += node.line.parked.first.iter().count() + node.line.parked.others.len();
             let first = node.line.parked.first.map(|(ticket, _)| ticket);
             let next = node.line.parked.others.first_key_value().map(|(&ticket, _)| ticket);
             assert!(next.is_none() || first < next, "the first is the earliest");
@@ -1036,14 +1045,14 @@ impl Engine {
                 let is_head = before.is_none();
                 assert_eq!(waiter.blocked.is_some(), is_head, "a candidate is the head of a line");
                 before = Some(key);
-                parked -= self.check_waiter(key, waiter);
+                parked += self.check_waiter(key, waiter);
             }
             assert_eq!(node.line.last, before);
             let due = node.deadline.filter(|_| node.line.first.is_some());
             let due = due.is_none_or(|deadline| self.queue.due.contains(&(deadline.at, id)));
             assert!(due, "a deadline will tell who waits for it");
         }
-        assert_eq!((waiting, parked), (self.queue.waiting, 0), "every place has its waiter");
+        assert_eq!((waiting, parked), (self.queue.waiting, places), "every place has its waiter");
         assert_eq!(contested, self.queue.contested);
     }
 

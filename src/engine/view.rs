@@ -48,7 +48,7 @@ impl Engine {
         let mut taken = 1;
         let labels = *self.labels();
         places[0] = self.nodes[at].snapshot(0, self.paused_until(at), &way[0], labels);
-        let mut walk = Below::from(at);
+        let mut walk = Below::from(at, &self.nodes);
         while let Some((id, depth)) = walk.next(&self.nodes) {
             let Some(place) = places.get_mut(taken) else {
                 // A part of a tree is not counted, as all of it is: it may be much smaller.
@@ -58,10 +58,14 @@ impl Engine {
             let node = &self.nodes[id];
             way.truncate(depth);
             let above = way[depth - 1];
-            way.push(std::array::from_fn(|axis| {
-                let above = if node.carved().contains(axis) { None } else { above[axis] };
-                node.available_below(axis, above)
-            }));
+            way.push(match node.is_joint() {
+                // It depends on more than the parent below which it is listed.
+                true => self.nodes.available(id),
+                false => std::array::from_fn(|axis| {
+                    let above = if node.carved().contains(axis) { None } else { above[axis] };
+                    node.available_below(axis, above)
+                }),
+            });
             *place = node.snapshot(depth, self.paused_until(id), &way[depth], labels);
             taken += 1;
         }

@@ -143,9 +143,12 @@ pub enum BudgetError {
         /// The name of the pool that was to be built.
         pool: Name,
     },
-    /// The `used` of a carved pool cannot be set: what the pool has used is part of its share, and
-    /// the pool above would still count the old figure.
-    #[error("`{}` is carved: to set its used would falsify its share above", .pool.in_line())]
+    /// The call cannot be made on a carved pool. Its `used` cannot be
+    /// [set](crate::BudgetPool::set_used): what the pool has used is part of its share, and the pool
+    /// above would still count the old figure. Nor can a [joint pool](crate::BudgetPool::joint)
+    /// stand below it: the share is kept in the pools above the carved one, and not in those above
+    /// the other parents.
+    #[error("`{}` is carved: its share allows no set used, and no joint pool below", .pool.in_line())]
     #[non_exhaustive]
     Carved {
         /// The name of the carved pool.
@@ -153,14 +156,23 @@ pub enum BudgetError {
     },
     /// The call names a second pool that cannot go with the first. A
     /// [`transfer`](crate::BudgetPool::transfer) goes to a pool of the same tree, as no call changes
-    /// two trees in one step. A [`merge`](crate::Reservation::merge) joins two holds of the very same
-    /// pool, as a hold is reserved on one way up.
-    #[error("`{}` is foreign: a transfer stays in its tree, a merge in its pool", .pool.in_line())]
+    /// two trees in one step; for that reason the parents of a
+    /// [joint pool](crate::BudgetPool::joint) are of one tree. A
+    /// [`merge`](crate::Reservation::merge) joins two holds of the very same pool, as a hold is
+    /// reserved on one way up.
+    #[error(
+        "`{}` is foreign: a transfer and a joint pool stay in one tree, a merge in its pool",
+        .pool.in_line()
+    )]
     #[non_exhaustive]
     ForeignPool {
         /// The name of the second pool.
         pool: Name,
     },
+    /// A [joint pool](crate::BudgetPool::joint) was to be built below no pool at all.
+    #[error("a joint pool needs a parent")]
+    #[non_exhaustive]
+    NoParent {},
     /// The call moves the cap of an axis, and the pool has no cap on that axis.
     #[error("`{}` has no cap on {axis}", .pool.in_line())]
     #[non_exhaustive]
@@ -192,6 +204,7 @@ impl BudgetError {
     /// | [`CarvedWindow`](BudgetError::CarvedWindow) | `carved_window` |
     /// | [`Carved`](BudgetError::Carved) | `carved` |
     /// | [`ForeignPool`](BudgetError::ForeignPool) | `foreign_pool` |
+    /// | [`NoParent`](BudgetError::NoParent) | `no_parent` |
     /// | [`Uncapped`](BudgetError::Uncapped) | `uncapped` |
     ///
     /// ```
@@ -221,6 +234,7 @@ impl BudgetError {
             BudgetError::CarvedWindow { .. } => "carved_window",
             BudgetError::Carved { .. } => "carved",
             BudgetError::ForeignPool { .. } => "foreign_pool",
+            BudgetError::NoParent { .. } => "no_parent",
             BudgetError::Uncapped { .. } => "uncapped",
         }
     }
@@ -238,12 +252,14 @@ impl BudgetError {
     }
 
     /// The name of the pool that refused: the one that was called, or one above it. Empty for a
-    /// [`DeadlineBudget`](crate::DeadlineBudget) without a pool.
+    /// [`DeadlineBudget`](crate::DeadlineBudget) without a pool, and for a joint pool without a
+    /// parent.
     #[must_use]
     pub fn pool(&self) -> &str {
         match self {
             BudgetError::Exceeded(exceeded) => exceeded.pool(),
             BudgetError::DeadlineExceeded(late) => late.pool().unwrap_or_default(),
+            BudgetError::NoParent {} => "",
             BudgetError::Queued { pool }
             | BudgetError::Timeout { pool, .. }
             | BudgetError::Paused { pool, .. }
@@ -278,6 +294,7 @@ impl BudgetError {
             | BudgetError::CarvedWindow { .. }
             | BudgetError::Carved { .. }
             | BudgetError::ForeignPool { .. }
+            | BudgetError::NoParent { .. }
             | BudgetError::Uncapped { .. } => Outlook::Never,
         }
     }
@@ -677,9 +694,8 @@ mod tests {
             BudgetError::KeysFull { .. } => BudgetError::CarvedWindow { pool },
             BudgetError::CarvedWindow { .. } => BudgetError::Carved { pool },
             BudgetError::Carved { .. } => BudgetError::ForeignPool { pool },
-            BudgetError::ForeignPool { .. } => {
-                BudgetError::Uncapped { pool, axis: Axis::InputTokens }
-            }
+            BudgetError::ForeignPool { .. } => BudgetError::NoParent {},
+            BudgetError::NoParent {} => BudgetError::Uncapped { pool, axis: Axis::InputTokens },
             BudgetError::Uncapped { .. } => return None,
         })
     }
@@ -728,14 +744,16 @@ mod tests {
                 "carved",
                 None,
                 "never",
-                "`run\\n17` is carved: to set its used would falsify its share above",
+                "`run\\n17` is carved: its share allows no set used, and no joint pool below",
             ),
             (
                 "foreign_pool",
                 None,
                 "never",
-                "`run\\n17` is foreign: a transfer stays in its tree, a merge in its pool",
+                "`run\\n17` is foreign: a transfer and a joint pool stay in one tree, \
+                 a merge in its pool",
             ),
+            ("no_parent", None, "never", "a joint pool needs a parent"),
             ("uncapped", Some(Axis::InputTokens), "never", "`run\\n17` has no cap on input tokens"),
         ];
         let all = std::iter::successors(Some(exceeded(Outlook::Never, None).into()), next);
@@ -743,7 +761,8 @@ mod tests {
         assert_eq!(all.len(), kinds.len());
         for (refusal, (kind, axis, outlook, text)) in all.iter().zip(kinds) {
             assert_eq!((refusal.kind(), refusal.to_string().as_str()), (kind, text));
-            assert_eq!((refusal.pool(), refusal.axis()), ("run\n17", axis), "{kind}");
+            let pool = if kind == "no_parent" { "" } else { "run\n17" };
+            assert_eq!((refusal.pool(), refusal.axis()), (pool, axis), "{kind}");
             assert_eq!(refusal.outlook().as_str(), outlook, "{kind}");
             let after = (outlook == "at").then_some(Duration::from_secs(6));
             assert_eq!(refusal.retry_after(), after, "{kind}");

@@ -77,6 +77,7 @@ const CASES: &[Case] = &[
     ("refused-governor", "governor: refused, by the system's clock", || governor(1)),
     ("once-known", "`record_once` with a known key", || on(capped().build(), |pool| pool.record_once(black_box("job-17"), two()).is_ok())),
     ("snapshot", "`snapshot`", || on(capped().build(), BudgetPool::snapshot)),
+    ("reserve-joint3", "`reserve` + `commit` on two axes, through a joint pool of three parents", || on(below_three(), reserve_and_commit)),
     ("child", "a child, made and dropped", || on(capped().build(), |pool| pool.child().tokens(black_box(PLENTY)).build())),
 ];
 
@@ -170,6 +171,15 @@ fn four_deep() -> BudgetPool {
     (1..4).fold(capped().build(), |above, _| {
         above.child().tokens(PLENTY).usd(Usd::from_nanos(PLENTY)).build()
     })
+}
+
+/// A joint pool below three pools of one root.
+fn below_three() -> BudgetPool {
+    let root = capped().build();
+    let below = |_| root.child().tokens(PLENTY).usd(Usd::from_nanos(PLENTY)).build();
+    let parents = [0, 1, 2].map(below);
+    let joint = BudgetPool::joint(&parents).expect("they are of one tree");
+    joint.tokens(PLENTY).usd(Usd::from_nanos(PLENTY)).build()
 }
 
 fn record(builder: PoolBuilder<Root>) -> Loop {
