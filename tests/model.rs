@@ -231,6 +231,14 @@ fn child(much: Much) -> impl Strategy<Value = Op> {
     )
 }
 
+/// A pool below several; but now and then those that it is given make none.
+fn joint(much: Much) -> impl Strategy<Value = Op> {
+    (child(much), any::<[u8; 2]>()).prop_map(|(op, others)| match op {
+        Op::Child { pool, build } => Op::Joint { pool, others, build },
+        _ => unreachable!("a child"),
+    })
+}
+
 fn op(much: Much) -> impl Strategy<Value = Op> {
     let passes = match much {
         Much::Money | Much::Caps => 1,
@@ -325,6 +333,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
     ];
     prop_oneof![
         10 => child(much),
+        4 => joint(much),
         1 => at().prop_map(|pool| Op::Clone { pool }),
         4 => at().prop_map(|pool| Op::Drop { pool }),
         10 => (at(), amount()).prop_map(|(pool, amount)| Op::Record { pool, amount }),
@@ -363,8 +372,11 @@ fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
         Much::Settling => (carved_pools(much), Just(Vec::new())).boxed(),
         _ => child(much).prop_map(|root| (vec![root], Vec::new())).boxed(),
     };
-    (begin, prop::collection::vec(op(much), 0..30), prop::collection::vec(later, 0..30))
-        .prop_map(|((pools, crowd), first, then)| [pools, crowd, first, then].concat())
+    let joints = prop::collection::vec(joint(much), 0..3);
+    let then = prop::collection::vec(later, 0..30);
+    (begin, joints, prop::collection::vec(op(much), 0..30), then).prop_map(
+        |((pools, crowd), joints, first, then)| [pools, joints, crowd, first, then].concat(),
+    )
 }
 
 /// Hundreds of histories, or as many as `PROPTEST_CASES` says. Of these not a few must come to what

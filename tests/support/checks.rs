@@ -1,10 +1,12 @@
 //! What is looked at between the steps: all that can be seen is as in the model, and what is
 //! promised holds in what is seen.
 
+use std::collections::BTreeMap;
+
 use budget_pool::BudgetPool;
 
-use super::language::{IN_FLIGHT, LANES, MAX, ZERO, each, plus};
-use super::oracle::{Pool, PoolId, Reads};
+use super::language::{LANES, MAX, Units, ZERO, each, plus, with_in_flight};
+use super::oracle::{PoolId, Reads};
 use super::seen::{AxisView, HolderView, View, held, holder, units_of};
 use super::{Both, Closing, Waiter, heard, name};
 
@@ -129,12 +131,13 @@ impl Both {
         self.check_owners(&real, &holders.iter().map(holder).collect::<Vec<_>>())?;
 
         // Parents come before their children, so in the order of depths on any way down; siblings
-        // in any order.
+        // in any order. A joint pool comes behind the parent below which it is listed.
         let asked = name(id);
         same!("the first of a tree", real.first().map(|view| &view.name), Some(&asked));
         let position = |pool: PoolId| real.iter().position(|view| view.name == name(pool));
-        for (child, Pool { parent, .. }) in &self.model.pools {
-            if let (Some(child), Some(Some(parent))) = (position(*child), parent.map(position)) {
+        for child in self.model.pools.keys() {
+            let parent = self.model.parent_below(*child, id).map(position);
+            if let (Some(child), Some(Some(parent))) = (position(*child), parent) {
                 ensure!(parent < child, "a child comes before its parent: {real:?}");
             }
         }
@@ -199,36 +202,41 @@ impl Both {
     /// was granted to a wait, a lease, or a carved share. All of it is seen but which shares
     /// are carved.
     fn check_owners(&self, tree: &[View], holders: &[HolderView]) -> Result<(), String> {
-        for (at, view) in tree.iter().enumerate() {
-            let below = tree[at + 1..].iter().take_while(|below| below.depth > view.depth);
-            let children: Vec<&View> =
-                below.filter(|below| below.depth == view.depth + 1).collect();
+        let seen: BTreeMap<PoolId, &View> =
+            tree.iter().map(|view| (self.model.named(&view.name), view)).collect();
+        let mut owned: BTreeMap<PoolId, Units> = seen.keys().map(|id| (*id, ZERO)).collect();
+        let mut charge = |at: PoolId, units: &Units| {
+            for (id, asked) in self.model.asked_on_path(at, units) {
+                if let Some(sum) = owned.get_mut(&id) {
+                    *sum = plus(sum, &asked);
+                }
+            }
+        };
+        let mut reservations: BTreeMap<PoolId, u128> = BTreeMap::new();
+        // A child is always behind its parents.
+        for (&id, view) in seen.iter().rev() {
+            let below = reservations.iter().filter(|(below, _)| self.model.is_below(**below, id));
+            let own = u128::from(view.counts[2]) - below.map(|(_, own)| own).sum::<u128>();
+            reservations.insert(id, own);
             let held =
                 || holders.iter().filter(|holder| holder.1 == view.name).map(|(held, ..)| held);
-            let mut owned = each(|axis| held().map(|(units, _)| units[axis]).sum());
+            let units = each(|axis| held().map(|(units, _)| units[axis]).sum());
             // A reservation that does not name what it has in flight has one.
-            let reservations = |view: &View| u128::from(view.counts[2]);
-            let below: u128 = children.iter().map(|child| reservations(child)).sum();
             let named = || held().filter_map(|(_, slots)| *slots);
-            owned[IN_FLIGHT] =
-                reservations(view) - below - named().count() as u128 + named().sum::<u128>();
-            for child in children {
-                let carved = self.model.carved(&child.name);
-                let share =
-                    |axis: &AxisView| axis.cap.expect("what is carved is capped") - axis.used;
-                let of_axis = |axis: usize| (carved[axis], &child.axes[axis]);
-                owned = plus(
-                    &owned,
-                    &each(|axis| match of_axis(axis) {
-                        (true, axis) => share(axis),
-                        (false, axis) => axis.reserved,
-                    }),
-                );
+            let slots = own - named().count() as u128 + named().sum::<u128>();
+            charge(id, &with_in_flight(units, slots));
+            let carved = self.model.carved(&view.name);
+            let share = |axis: &AxisView| axis.cap.expect("what is carved is capped") - axis.used;
+            let share = each(|axis| if carved[axis] { share(&view.axes[axis]) } else { 0 });
+            if let Some(parent) = self.model.pools[&id].parents.first().filter(|_| share != ZERO) {
+                charge(*parent, &share);
             }
+        }
+        for (id, view) in seen {
             same!(
                 format!("P3: what is reserved in {}, and its owners", view.name),
                 each(|axis| view.axes[axis].reserved),
-                owned
+                owned[&id]
             );
         }
         Ok(())

@@ -76,6 +76,13 @@ pub enum Op {
         pool: u8,
         build: Build,
     },
+    /// Below several pools, with the same one perhaps among them more than once, and now and then
+    /// one of another tree, or none.
+    Joint {
+        pool: u8,
+        others: [u8; 2],
+        build: Build,
+    },
     Clone {
         pool: u8,
     },

@@ -11,7 +11,7 @@
 //! It knows of time only what the real pools were told (P8). A call that reads no clock happens at
 //! the latest instant seen.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use budget_pool::{Axis, OnDrop, Outlook};
@@ -43,7 +43,8 @@ const BITE: u128 = 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Pool {
-    pub(super) parent: Option<PoolId>,
+    /// In the order in which they were given; a root has none, and only a joint pool has several.
+    pub(super) parents: Vec<PoolId>,
     /// The caps as they were set. A cap in force is higher while more than that is reserved.
     caps: [Option<u128>; LANES],
     /// The axes on which more was reserved than the cap that was set, and still is.
@@ -472,6 +473,7 @@ pub(super) enum Refusal {
     KeysFull { pool: String, most: usize, outlook: When, retry_after: Option<Nanos> },
     CarvedWindow { pool: String },
     Carved { pool: String },
+    NoParent,
     ForeignPool { pool: String },
     Uncapped { pool: String, axis: Axis },
 }
@@ -505,6 +507,7 @@ impl Refusal {
             (Refusal::KeysFull { .. }, _) => "too many keys",
             (Refusal::CarvedWindow { .. }, _) => "carved with a window",
             (Refusal::Carved { .. }, _) => "carved",
+            (Refusal::NoParent, _) => "no parent",
             (Refusal::ForeignPool { .. }, _) => "of another tree",
             (Refusal::Uncapped { .. }, _) => "no cap to move",
         }
@@ -522,6 +525,7 @@ impl Refusal {
             }
             Refusal::Queued { pool } => (None, pool, When::AfterRelease, None),
             Refusal::Uncapped { pool, axis } => (Some(*axis), pool, When::Never, None),
+            Refusal::NoParent => (None, "", When::Never, None),
             Refusal::Closed { pool }
             | Refusal::Expired { pool }
             | Refusal::KeyConflict { pool, .. }
@@ -587,7 +591,7 @@ pub(super) enum Reads {
 
 #[derive(Debug, Default)]
 pub(super) struct Model {
-    /// Numbered in the order in which they are built: a child is always behind its parent.
+    /// Numbered in the order in which they are built: a child is always behind its parents.
     pub(super) pools: BTreeMap<PoolId, Pool>,
     /// Until their owners let go of them, expired or not.
     pub(super) holds: BTreeMap<HoldId, Hold>,
@@ -612,43 +616,78 @@ impl Model {
         self.met.insert(what);
     }
 
-    /// The pool and those above it.
+    /// The pool and all those above it, each once and before its own parents; of parents those first
+    /// that are given first. A pool with all that is above it stands before what was found so far,
+    /// the last parent first.
     pub(super) fn path(&self, from: PoolId) -> Vec<PoolId> {
-        std::iter::successors(Some(from), |pool| self.pools[pool].parent).collect()
+        let mut path = VecDeque::new();
+        self.climb(from, &mut path);
+        path.into()
+    }
+
+    fn climb(&self, pool: PoolId, path: &mut VecDeque<PoolId>) {
+        for &parent in self.pools[&pool].parents.iter().rev() {
+            if !path.contains(&parent) {
+                self.climb(parent, path);
+            }
+        }
+        path.push_front(pool);
     }
 
     pub(super) fn is_below(&self, pool: PoolId, top: PoolId) -> bool {
         self.path(pool).contains(&top)
     }
 
-    pub(super) fn children(&self, of: PoolId) -> impl Iterator<Item = PoolId> {
-        self.pools.iter().filter(move |(_, pool)| pool.parent == Some(of)).map(|(id, _)| *id)
+    pub(super) fn is_joint(&self, pool: PoolId) -> bool {
+        self.pools[&pool].parents.len() > 1
     }
 
-    /// The balances of all pools. A child is always behind its parent, so what it takes of its
-    /// parent is known when the parent's turn comes.
+    /// The first of its parents that is a pool or below it.
+    pub(super) fn parent_below(&self, pool: PoolId, top: PoolId) -> Option<PoolId> {
+        self.pools[&pool].parents.iter().copied().find(|parent| self.is_below(*parent, top))
+    }
+
+    /// How deep a pool is listed below another.
+    fn depth(&self, pool: PoolId, top: PoolId) -> usize {
+        if pool == top {
+            return 0;
+        }
+        let parent = self.parent_below(pool, top).expect("it is below");
+        1 + self.depth(parent, top)
+    }
+
+    pub(super) fn children(&self, of: PoolId) -> impl Iterator<Item = PoolId> {
+        self.pools.iter().filter(move |(_, pool)| pool.parents.contains(&of)).map(|(id, _)| *id)
+    }
+
+    /// The balances of all pools: each owner takes of the pools on its path. A child is always
+    /// behind its parents, so all that a pool has given is known when its turn comes.
     pub(super) fn balances(&self) -> Balances {
         let mut reserved: BTreeMap<PoolId, Units> =
             self.pools.keys().map(|id| (*id, ZERO)).collect();
-        let mut add = |id: PoolId, units: &Units| {
-            let sum = reserved.get_mut(&id).expect("a pool outlives what it gave");
-            *sum = plus(sum, units);
-            *sum
+        let add = |reserved: &mut BTreeMap<PoolId, Units>, at: PoolId, units: &Units| {
+            for (id, asked) in self.asked_on_path(at, units) {
+                let sum = reserved.get_mut(&id).expect("a pool outlives what it gave");
+                *sum = plus(sum, &asked);
+            }
         };
         for hold in self.holds.values().filter(|hold| hold.is_live()) {
-            add(hold.pool, &hold.held);
+            add(&mut reserved, hold.pool, &hold.held);
         }
         for lease in self.leases.values() {
-            add(lease.pool, &lease.reserved());
+            add(&mut reserved, lease.pool, &lease.reserved());
         }
-        let balance = |(id, pool): (&PoolId, &Pool)| {
-            let reserved = add(*id, &ZERO);
-            if let Some(parent) = pool.parent {
-                add(parent, &pool.share(reserved));
+        let mut balances = Balances::new();
+        for (id, pool) in self.pools.iter().rev() {
+            let own = reserved[id];
+            if let Some(parent) = pool.parents.first().filter(|_| pool.carved.contains(&true)) {
+                let share = pool.share(own);
+                let carved = each(|axis| if pool.is_carved(axis) { share[axis] } else { 0 });
+                add(&mut reserved, *parent, &carved);
             }
-            (*id, pool.balance(reserved))
-        };
-        self.pools.iter().rev().map(balance).collect()
+            balances.insert(*id, pool.balance(own));
+        }
+        balances
     }
 
     fn balance(&self, id: PoolId) -> Balance {
@@ -712,10 +751,13 @@ impl Model {
         earliest
     }
 
+    pub(super) fn named(&self, named: &str) -> PoolId {
+        *self.pools.keys().find(|id| name(**id) == named).expect("a pool that is seen")
+    }
+
     /// The axes on which the pool of this name has its caps from the one above.
     pub(super) fn carved(&self, named: &str) -> [bool; LANES] {
-        let pool =
-            self.pools.iter().find(|(id, _)| name(**id) == named).expect("a pool that is seen").1;
+        let pool = &self.pools[&self.named(named)];
         std::array::from_fn(|axis| pool.is_carved(axis))
     }
 
@@ -933,13 +975,7 @@ impl Model {
             Reads::Asks(at) => windowed(at) || self.deadline(at).is_some(),
             Reads::Tells(at) => windowed(at),
             Reads::Moves(from, to) => windowed(from) || windowed(to),
-            Reads::Surveys(at) => {
-                windowed(at)
-                    || self
-                        .pools
-                        .iter()
-                        .any(|(id, pool)| pool.window.is_some() && self.is_below(*id, at))
-            }
+            Reads::Surveys(at) => self.below(at).into_iter().any(windowed),
         };
         let is_timed = is_timed || self.pools.values().any(|pool| pool.paused.is_some());
         let may_expire = self.holds.values().any(|hold| hold.is_live() && hold.expiry.is_some());
@@ -960,7 +996,7 @@ impl Model {
             self.turn(self.now, &self.path(at));
         }
         if let Reads::Surveys(at) = call {
-            self.turn(self.now, &self.below(at));
+            self.turn(self.now, &self.concerned(at));
         }
         if let Reads::Moves(from, to) = call {
             self.turn(self.now, &[self.path(from), self.path(to)].concat());
@@ -1229,11 +1265,11 @@ impl Model {
             return;
         }
         self.turn(self.now, &self.path(from));
-        let mut next = Some(from);
-        while let Some(id) =
-            next.filter(|&id| !self.is_reached(id) && self.children(id).next().is_none())
-        {
-            next = self.pools.remove(&id).expect("a live pool").parent;
+        // Children go before their parents.
+        for id in self.path(from) {
+            if !self.is_reached(id) && self.children(id).next().is_none() {
+                self.pools.remove(&id);
+            }
         }
         self.settle();
     }
@@ -1247,16 +1283,17 @@ impl Model {
 
     // The calls of a pool.
 
-    /// `now` is the builder's: to build a pool tells the tree no time.
+    /// `now` is the builder's: to build a pool tells the tree no time. Only one that is below a single
+    /// other can be carved.
     pub(super) fn build(
         &mut self,
-        parent: Option<PoolId>,
+        parents: Vec<PoolId>,
         spec: &Spec,
         now: Nanos,
     ) -> Result<PoolId, Refusal> {
         let Spec { carved, caps, ceilings, used, on_drop, deadline: total, window, memory } = *spec;
         let id = self.built;
-        if let Some(parent) = parent.filter(|_| carved) {
+        if let Some(parent) = parents.first().copied().filter(|_| carved) {
             if spec.tells_of_its_share() {
                 return Err(Refusal::Carved { pool: name(id) });
             }
@@ -1278,7 +1315,7 @@ impl Model {
         let window = window.map(|windowed| Window::new(windowed, now));
         let memory = memory.unwrap_or((262_144, Duration::from_secs(3_600)));
         let pool = Pool {
-            parent,
+            parents,
             caps,
             ceilings,
             carved,
@@ -1534,7 +1571,7 @@ impl Model {
 
     pub(super) fn close(&mut self, id: PoolId) {
         self.turn(self.now, &self.path(id));
-        self.turn(self.now, &self.below(id));
+        self.turn(self.now, &self.concerned(id));
         self.pool(id).closed = true;
         self.tell_closed();
         self.settle();
@@ -1602,7 +1639,7 @@ impl Model {
         self.open(id)?;
         self.can_rise(id, &by)?;
         let caps = self.raised(id, &by);
-        if let Some(parent) = self.pools[&id].parent {
+        if let Some(parent) = self.pools[&id].parents.first().copied() {
             // What pays overage here was booked above when it was spent.
             let growth = self.growth(id, &caps);
             if growth != ZERO {
@@ -1642,7 +1679,7 @@ impl Model {
         let pool = &self.pools[&id];
         let caps = std::array::from_fn(|axis| to[axis].map(u128::from).or(pool.caps[axis]));
         let growth = self.growth(id, &caps);
-        if let Some(parent) = pool.parent.filter(|_| growth != ZERO) {
+        if let Some(parent) = pool.parents.first().copied().filter(|_| growth != ZERO) {
             let answer = self.ask(parent, &growth);
             self.counted(parent, answer)?;
         }
@@ -1682,7 +1719,7 @@ impl Model {
         }
         self.can_rise(to, &by)?;
         let (lowered, raised) = (self.lowered(from, &by), self.raised(to, &by));
-        if let Some(parent) = self.pools[&to].parent {
+        if let Some(parent) = self.pools[&to].parents.first().copied() {
             let growth = self.growth(to, &raised);
             let free = self.free_after(from, &by, &self.path(parent));
             let before = self.pools[&from].caps;
@@ -1694,8 +1731,14 @@ impl Model {
         }
         let (giver, taker) = (&self.pools[&from], &self.pools[&to]);
         let are_carved = |axis| by[axis] > 0 && giver.is_carved(axis) && taker.is_carved(axis);
-        if giver.parent == taker.parent && (0..LANES).any(are_carved) {
+        let carved = (0..LANES).any(are_carved);
+        let is_apart = |above: &PoolId| self.is_joint(*above) && !self.is_below(from, *above);
+        let through_joint = self.path(to).iter().any(is_apart);
+        if giver.parents == taker.parents && carved {
             self.meet("a transfer between carved siblings");
+        }
+        if through_joint && carved {
+            self.meet("a share moves through a joint pool");
         }
         self.move_caps(from, lowered);
         self.move_caps(to, raised);
@@ -1725,8 +1768,9 @@ impl Model {
         let giver = &self.pools[&from];
         let back = each(|axis| if giver.is_carved(axis) { by[axis] } else { 0 });
         let given_back: BTreeMap<_, _> = giver
-            .parent
-            .map_or(Vec::new(), |parent| self.asked_on_path(parent, &back))
+            .parents
+            .first()
+            .map_or(Vec::new(), |parent| self.asked_on_path(*parent, &back))
             .into_iter()
             .collect();
         let free_after = |id: &PoolId| {
@@ -2060,7 +2104,7 @@ impl Model {
         let Ended { committed, released, expired } = pool.ended;
         View {
             name: name(id),
-            depth: self.path(id).len() - self.path(top).len(),
+            depth: self.depth(id, top),
             closed: self.is_closed(id),
             paused: self.paused(id).is_some(),
             counts: [pool.admitted, pool.refused, below, self.waiting(id)],
@@ -2077,6 +2121,11 @@ impl Model {
     /// The pool and all below it.
     fn below(&self, top: PoolId) -> Vec<PoolId> {
         self.pools.keys().copied().filter(|id| self.is_below(*id, top)).collect()
+    }
+
+    /// The pools below one and all that are above these: on which the state of these depends.
+    fn concerned(&self, top: PoolId) -> Vec<PoolId> {
+        self.below(top).into_iter().flat_map(|id| self.path(id)).collect()
     }
 
     pub(super) fn holders(&self, top: PoolId) -> Vec<HolderView> {

@@ -173,6 +173,7 @@ pub(super) fn refusal(error: &BudgetError, origin: Instant) -> Refusal {
             retry_after: retry_after.map(|after| after.as_nanos()),
         },
         BudgetError::CarvedWindow { pool, .. } => Refusal::CarvedWindow { pool: pool.to_string() },
+        BudgetError::NoParent { .. } => Refusal::NoParent,
         BudgetError::Carved { pool, .. } => Refusal::Carved { pool: pool.to_string() },
         BudgetError::ForeignPool { pool, .. } => Refusal::ForeignPool { pool: pool.to_string() },
         BudgetError::Uncapped { pool, axis, .. } => {

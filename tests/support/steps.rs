@@ -50,6 +50,7 @@ impl Both {
                 }
             }
             Op::Child { pool, .. }
+            | Op::Joint { pool, .. }
             | Op::Clone { pool }
             | Op::Drop { pool }
             | Op::Record { pool, .. }
@@ -246,6 +247,12 @@ impl Both {
                     self.child(id, &pool, spec)?;
                 }
             }
+            Op::Joint { others, ref build, .. } => {
+                if self.model.pools.len() < MOST_POOLS {
+                    let spec = self.spec(&Build { carved: false, ..*build }, &near);
+                    self.joint((id, pool), others, spec)?;
+                }
+            }
             Op::Clone { .. } => {
                 self.log(format!("clone p{id}"));
                 self.pools.push((id, pool));
@@ -367,8 +374,8 @@ impl Both {
             }
             Op::RaiseCaps { ref caps, .. } => {
                 // A carved pool's new share is asked of the one above.
-                let parent = self.model.pools[&id].parent;
-                let above = parent.map_or([64; LANES], |parent| self.model.near(parent));
+                let parent = self.model.pools[&id].parents.first();
+                let above = parent.map_or([64; LANES], |parent| self.model.near(*parent));
                 let set = caps_near(caps, &above);
                 self.log(format!("p{id}.raise_caps({})", caps_of(&set)));
                 let real = self.call(Reads::Asks(id), || pool.raise_caps(caps_of(&set)))?;
@@ -490,7 +497,7 @@ impl Both {
         let near = self.model.near(from);
         let reached = self.reached();
         let is_sibling = |(id, _): &&(PoolId, BudgetPool)| {
-            *id != from && self.model.pools[id].parent == self.model.pools[&from].parent
+            *id != from && self.model.pools[id].parents == self.model.pools[&from].parents
         };
         let siblings: Vec<_> = reached.iter().filter(is_sibling).collect();
         let any: Vec<_> = reached.iter().collect();
@@ -576,7 +583,7 @@ impl Both {
         };
         self.log(format!("p0 = {spec:?}"));
         let pool = self.equip(0, BudgetPool::builder().clock(read).timer(by_hand), &spec).build();
-        let id = self.model.build(None, &spec, self.now()).expect("a root is not refused");
+        let id = self.model.build(Vec::new(), &spec, self.now()).expect("a root is not refused");
         self.pools.push((id, pool));
     }
 
@@ -597,10 +604,74 @@ impl Both {
             false => Ok(builder.build()),
         })?;
         let real = self.answer(real);
-        let model = self.model.build(Some(parent), &spec, self.now());
+        let model = self.model.build(vec![parent], &spec, self.now());
         same!("child", real.as_ref().map(|_| child), model.as_ref().copied());
         self.pools.extend(real.ok().map(|pool| (child, pool)));
         Ok(())
+    }
+
+    /// A pool below several others.
+    fn joint(
+        &mut self,
+        (first, pool): (PoolId, BudgetPool),
+        others: [u8; 2],
+        spec: Spec,
+    ) -> Result<(), String> {
+        let joint = self.model.built;
+        let (mut ids, mut pools) = (vec![first], vec![pool]);
+        for raw in others {
+            // Now and then there is no other, or it is of another tree.
+            match raw {
+                0..16 => {}
+                255 => {
+                    self.log(format!("joint p{first} with a pool of another tree"));
+                    pools.push(BudgetPool::builder().name("other").build());
+                    let real = self.call(Reads::Never, || BudgetPool::joint(&pools).map(drop))?;
+                    let carved = self.carved_above(&ids);
+                    let foreign = Refusal::ForeignPool { pool: "other".to_owned() };
+                    same!("joint", self.answer(real), Err::<(), _>(carved.unwrap_or(foreign)));
+                    return Ok(());
+                }
+                _ => {
+                    let reached = self.reached();
+                    let (id, pool) = reached[usize::from(raw) % reached.len()].clone();
+                    ids.push(id);
+                    pools.push(pool);
+                }
+            }
+        }
+        self.log(format!("p{joint} = a joint pool below {ids:?} with {spec:?}"));
+        let builder = self.call(Reads::Never, || BudgetPool::joint(&pools))?;
+        let refused = self.carved_above(&ids);
+        let builder = match (self.answer(builder), refused) {
+            (Ok(builder), None) => self.equip(joint, builder, &spec),
+            (real, refused) => {
+                same!("joint", real.map(drop), refused.map_or(Ok(()), Err));
+                return Ok(());
+            }
+        };
+        let starts = usize::from(spec.deadline.is_some()) + usize::from(spec.window.is_some());
+        let real = self.call_of(starts..=starts, Reads::Never, || builder.build())?;
+        let mut parents = Vec::new();
+        for id in ids {
+            if !parents.contains(&id) {
+                parents.push(id);
+            }
+        }
+        if parents.len() > 1 {
+            self.meet("a pool has several parents");
+        }
+        let model = self.model.build(parents, &spec, self.now());
+        same!("a joint pool", Ok(joint), model);
+        self.pools.push((joint, real));
+        Ok(())
+    }
+
+    /// The refusal of a joint pool that would be below a carved one.
+    fn carved_above(&self, parents: &[PoolId]) -> Option<Refusal> {
+        let is_carved = |id: &PoolId| (0..LANES).any(|axis| self.model.pools[id].is_carved(axis));
+        let mut above = parents.iter().flat_map(|parent| self.model.path(*parent));
+        above.find(is_carved).map(|carved| Refusal::Carved { pool: name(carved) })
     }
 
     fn made(
