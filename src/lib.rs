@@ -43,7 +43,8 @@
 //!
 //! A [`BudgetPool`] is a handle: clone it into every task. Pools stand [under
 //! pools](BudgetPool::child): a run under a tenant, an agent under a run; each spend is charged to
-//! the whole path or to none of it.
+//! the whole path or to none of it. A [joint pool](BudgetPool::joint) stands under several pools of
+//! one tree, such as a team and a model; a pool that it reaches twice is charged once.
 //!
 //! # What is promised
 //!

@@ -276,6 +276,13 @@ impl World {
         }
         let mut pools = vec![root.build()];
         for place in 0..POOLS {
+            if dice.one_in(3) {
+                let window = dice.window(start).filter(|_| !is_plain);
+                carries |= window.as_ref().is_some_and(|(_, carrying)| *carrying);
+                let window = window.map(|(window, _)| window);
+                pools.extend(World::joint(dice, &pools, place, window));
+                continue;
+            }
             let parent = &pools[dice.roll(pools.len() as u64) as usize];
             let mut child = parent
                 .child()
@@ -308,6 +315,27 @@ impl World {
             is_eager: false,
             expires: true,
         }
+    }
+
+    /// A pool below some, unless one of them is carved.
+    fn joint(
+        dice: &mut Dice,
+        pools: &[BudgetPool],
+        place: u64,
+        window: Option<Window>,
+    ) -> Option<BudgetPool> {
+        let parents = [(); 3].map(|()| &pools[dice.roll(pools.len() as u64) as usize]);
+        let mut joint = BudgetPool::joint(parents).ok()?.name(format!("joint-{place}"));
+        if dice.one_in(2) {
+            joint = joint.tokens(10 + dice.roll(80));
+        }
+        if let Some(window) = window {
+            joint = joint.window(window);
+        }
+        if dice.one_in(4) {
+            joint = joint.deadline(Duration::from_nanos((50 + dice.roll(200)) * TICK));
+        }
+        Some(joint.build())
     }
 
     fn now(&self) -> u64 {

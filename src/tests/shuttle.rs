@@ -876,6 +876,53 @@ fn p3_p6_of_waits() {
     });
 }
 
+/// Each call comes by a joint pool of its own, below some of three pools in an order of its own.
+#[test]
+fn p1_p2_p3_p6_of_joint_pools() {
+    explore(|| {
+        let root = BudgetPool::builder().caps(caps(20)).build();
+        let parents = [12, 10, 8].map(|most| root.child().caps(caps(most)).build());
+        let recorded: [AtomicU64; 3] = Default::default();
+        threads(6, |thread| {
+            for _ in 0..8 {
+                let (first, by) = (roll(3) as usize, 1 + roll(2) as usize);
+                let order = [first, first + by, first + 2 * by].map(|at| at % 3);
+                let order = &order[..2 + roll(2) as usize];
+                let above = || order.iter().map(|&at| &parents[at]);
+                let pool = BudgetPool::joint(above()).unwrap().in_flight(3).build();
+                let pool = match roll(3) {
+                    0 => BudgetPool::joint(above().chain([&pool])).unwrap().build(),
+                    1 => pool.child().build(),
+                    _ => pool,
+                };
+                let part = amount(1 + roll(6));
+                match thread {
+                    0..3 => let_go(pool.reserve_blocking(part).unwrap()),
+                    3 => queue_up(&pool),
+                    4 => {
+                        _ = asked(pool.reserve(part)).map(let_go);
+                        // No pool caps requests: nobody waits for them in vain.
+                        if asked(pool.record(Amount::new().requests(1))).is_some() {
+                            order.iter().for_each(|&at| _ = recorded[at].fetch_add(1, Relaxed));
+                        }
+                    }
+                    _ => {
+                        root.check_invariants();
+                        root.snapshot_tree().iter().for_each(|pool| is_sound(pool, false));
+                    }
+                }
+            }
+        });
+        root.check_invariants();
+        assert_eq!(root.snapshot_tree().len(), 4, "P3: joint pools are gone");
+        for (parent, recorded) in parents.iter().zip(recorded) {
+            let end = parent.snapshot();
+            assert_eq!((end.tokens.reserved, end.reservations, end.waiting), (0, 0, 0), "{end}");
+            assert_eq!(end.requests.spent, recorded.into_inner(), "P1: {end}");
+        }
+    });
+}
+
 #[test]
 fn p1_p2_p3_of_leases() {
     explore(|| {

@@ -124,6 +124,10 @@ impl Model {
         self.waits.all.get_mut(&id).expect("a wait").needs_funds = needs_funds;
         self.set(id, State::Waiting { ticket: self.waits.last_ticket, blocked: None });
         self.serve();
+        let is_through_joint = self.path(home).iter().any(|pool| self.is_joint(*pool));
+        if is_through_joint && !self.has_ended(id) {
+            self.meet("one waits through a joint pool");
+        }
     }
 
     /// Its owner has gone: nothing is lost, whatever became of it.

@@ -16,6 +16,7 @@
 
 mod caps;
 mod handles;
+mod joint;
 mod lease;
 mod settling;
 mod time;
