@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::idempotency::Hashed;
 use super::ledger::{Ledger, Take};
-use super::nodes::{Asking, Chain, Deadline, Node, NodeId, Nodes, Way};
+use super::nodes::{Asking, Chain, Deadline, List, Node, NodeId, Nodes, Way};
 use crate::types::amount::Amount;
 use crate::types::axis::{
     Axis, AxisSet, Label, Labels, NOTHING, Quantities, Units, all_lanes, each_lane, on_each_lane,
@@ -521,8 +521,8 @@ impl Nodes {
         if self[from].is_carved() {
             return self.try_take_share(from, at, units, take, tally);
         }
-        let mut way = Way::from(from);
-        while let Some((id, node)) = way.up_mut(self) {
+        let mut list = List::from(from);
+        while let Some((id, node)) = list.up_mut(self) {
             if !node.ledger.try_take(&units, take) {
                 self.put_back(at, id, units, take, tally);
                 return false;
@@ -632,10 +632,12 @@ impl Nodes {
         overage: &mut Units,
     ) {
         if self[from].is_joint() {
-            return self.change_way(from, |node| {
+            let mut list = List::from(from);
+            while let Some((_, node)) = list.up_mut(self) {
                 node.count(tally);
                 node.ledger.settle(&held, actual, overage);
-            });
+            }
+            return;
         }
         self.change_way(from, |node| {
             node.count(tally);

@@ -179,7 +179,7 @@ pub(super) struct Way {
     carved: AxisSet,
     /// The first joint pool that was met, and the place in its list of the pool after the next.
     joint: Option<NodeId>,
-    place: usize,
+    place: u32,
 }
 
 impl Way {
@@ -212,13 +212,16 @@ impl Way {
     fn pass(&mut self, id: NodeId, node: &Node, nodes: &Nodes) {
         self.next = node.parent;
         if !(self.is_plain && node.is_plain) {
-            self.pass_other(id, node, nodes);
+            *self = self.past_other(id, nodes);
         }
     }
 
-    /// Passes a pool that is not plain, or that is above such a one.
-    #[inline]
-    fn pass_other(&mut self, id: NodeId, node: &Node, nodes: &Nodes) {
+    /// The way past a pool that is not plain, or that is above such a one. By value, so that the
+    /// cursor of a plain way need not lie in memory.
+    #[cold]
+    #[inline(never)]
+    fn past_other(mut self, id: NodeId, nodes: &Nodes) -> Way {
+        let node = &nodes[id];
         self.is_plain = false;
         self.open = self.open.difference(self.carved);
         self.carved = node.carved;
@@ -229,6 +232,7 @@ impl Way {
             self.next = nodes[joint].listed(self.place);
             self.place += 1;
         }
+        self
     }
 
     /// The axes on which the pool that was visited last is asked.
@@ -258,6 +262,28 @@ impl Chain {
         let node = &mut nodes[id];
         self.next = node.parent;
         Some((id, node))
+    }
+}
+
+/// The [way](Way) up from a joint pool: that pool, and its list.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct List {
+    joint: NodeId,
+    next: Option<NodeId>,
+    place: u32,
+}
+
+impl List {
+    pub(super) fn from(joint: NodeId) -> List {
+        List { joint, next: Some(joint), place: 0 }
+    }
+
+    #[inline]
+    pub(super) fn up_mut<'a>(&mut self, nodes: &'a mut Nodes) -> Option<(NodeId, &'a mut Node)> {
+        let id = self.next?;
+        self.next = nodes[self.joint].listed(self.place);
+        self.place += 1;
+        Some((id, &mut nodes[id]))
     }
 }
 
@@ -617,8 +643,8 @@ impl Node {
 
     /// What a joint pool has at a place of the list of all above it.
     #[inline]
-    fn listed(&self, place: usize) -> Option<NodeId> {
-        self.joins.as_ref()?.above.get(place).copied()
+    fn listed(&self, place: u32) -> Option<NodeId> {
+        self.joins.as_ref()?.above.get(place as usize).copied()
     }
 
     /// The parents, in the order in which they were given.
