@@ -153,6 +153,54 @@ fn carved_pools(much: Much) -> impl Strategy<Value = Vec<Op>> {
         .prop_map(|(root, below)| [vec![root], below].concat())
 }
 
+/// A root, three pools below it, two joint pools below some of these, and three shares of the joint
+/// pools, so that the ways above two shares part and meet again; and caps that move between them.
+fn joint_pools() -> impl Strategy<Value = Vec<Op>> {
+    const PLAIN_POOLS: usize = 3;
+    const JOINT_POOLS: usize = 2;
+    const SHARES: usize = 3;
+    let tokens = |least: u16, most: u16| {
+        (least..most).prop_map(|units| Figures { axes: 1, raw: [1 + 32 * (units - 8); LANES] })
+    };
+    let with = |op: BoxedStrategy<Op>, below: BoxedStrategy<u8>, caps: BoxedStrategy<Figures>| {
+        (op, below, caps).prop_map(|(mut op, below, caps)| {
+            if let Op::Child { pool, build } | Op::Joint { pool, build, .. } = &mut op {
+                (*pool, build.caps, build.carved) = (below, caps, false);
+            }
+            op
+        })
+    };
+    let carved = |mut op| {
+        if let Op::Child { build, .. } = &mut op {
+            *build = Build { carved: true, window: 0, used: None, ..*build };
+        }
+        op
+    };
+    let unlimited = || prop_oneof![2 => Just(NOTHING), 1 => tokens(50, 64)].boxed();
+    let child = || child(Much::Joints).boxed();
+    let root = with(child(), any::<u8>().boxed(), unlimited());
+    let plain = with(child(), Just(0).boxed(), tokens(30, 64).boxed());
+    let first = 1..=PLAIN_POOLS as u8;
+    let joint = with(joint(Much::Joints).boxed(), first.boxed(), unlimited());
+    let first = 1 + PLAIN_POOLS as u8;
+    let shares = first..first + JOINT_POOLS as u8;
+    let share = with(child(), shares.boxed(), tokens(8, 16).boxed()).prop_map(carved);
+    let first = first + JOINT_POOLS as u8;
+    let one = move || first..first + SHARES as u8;
+    let few = || (1..8_u16).prop_map(|units| Figures { axes: 1, raw: [5 + 32 * units; LANES] });
+    let moves = prop_oneof![
+        2 => (one(), one(), few()).prop_map(|(pool, to, caps)| Op::Transfer { pool, to, caps }),
+        1 => (any::<u8>(), few()).prop_map(|(pool, amount)| Op::Debit { pool, amount }),
+    ];
+    let plain = prop::collection::vec(plain, PLAIN_POOLS);
+    let joints = prop::collection::vec(joint, JOINT_POOLS);
+    let shares = prop::collection::vec(share, SHARES);
+    let moves = prop::collection::vec(moves, 0..6);
+    (root, plain, joints, shares, moves).prop_map(|(root, plain, joints, shares, moves)| {
+        [vec![root], plain, joints, shares, moves].concat()
+    })
+}
+
 /// Pools that may be funded, and those who wait for that.
 fn unfunded() -> impl Strategy<Value = Vec<Op>> {
     let ceiling = Figures { axes: 1, raw: [18 + 32; LANES] };
@@ -166,7 +214,7 @@ fn figures_of(much: Much) -> BoxedStrategy<Figures> {
     match much {
         Much::Waiting | Much::Crowds => narrow_figures().boxed(),
         Much::Leases => prop_oneof![2 => narrow_figures(), 1 => any_figures()].boxed(),
-        Much::Caps | Much::Settling => {
+        Much::Caps | Much::Settling | Much::Joints => {
             prop_oneof![3 => narrow_figures(), 1 => any_figures()].boxed()
         }
         Much::Money | Much::Deadlines | Much::Time => any_figures().boxed(),
@@ -190,6 +238,8 @@ enum Much {
     Caps,
     /// What was metered and what is taken back, in carved pools, sometimes in time.
     Settling,
+    /// Joint pools, shares of them, and those who wait in them, sometimes in time.
+    Joints,
     /// Holds of which many expire at once, in some pools, and what goes on in others meanwhile.
     Crowds,
 }
@@ -197,7 +247,7 @@ enum Much {
 fn deadline(much: Much) -> impl Strategy<Value = u8> {
     let without = match much {
         Much::Deadlines => 1,
-        Much::Waiting => 3,
+        Much::Waiting | Much::Joints => 3,
         _ => 12,
     };
     prop_oneof![without => Just(1), 1 => any::<u8>().prop_map(|raw| raw & !7)]
@@ -207,7 +257,7 @@ fn window(much: Much) -> impl Strategy<Value = u32> {
     let without = match much {
         Much::Time => 1,
         Much::Leases | Much::Settling => 2,
-        Much::Waiting | Much::Crowds => 5,
+        Much::Waiting | Much::Crowds | Much::Joints => 5,
         Much::Money | Much::Deadlines | Much::Caps => 12,
     };
     prop_oneof![without => Just(0), 2 => any::<u32>().prop_map(|raw| raw | 1)]
@@ -244,17 +294,21 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         Much::Money | Much::Caps => 1,
         Much::Leases => 8,
         Much::Settling => 14,
-        Much::Deadlines | Much::Time => 10,
+        Much::Deadlines | Much::Time | Much::Joints => 10,
         Much::Waiting => 14,
         Much::Crowds => 20,
     };
     let waiting = match much {
         Much::Waiting => 8,
-        Much::Caps => 4,
+        Much::Caps | Much::Joints => 4,
         Much::Leases | Much::Crowds => 2,
         _ => 1,
     };
-    let moving = if much == Much::Caps { 4 } else { 1 };
+    let moving = match much {
+        Much::Caps => 4,
+        Much::Joints => 3,
+        _ => 1,
+    };
     let settling = if much == Much::Settling { 3 } else { 1 };
     let (amount, caps) = (|| figures_of(much), || figures_of(much));
     let timed = match much {
@@ -368,6 +422,10 @@ fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
         Much::Waiting => (prop::collection::vec(child(much), 1..5), crowd()).boxed(),
         Much::Leases => (prop::collection::vec(child(much), 1..5), shares()).boxed(),
         Much::Crowds => (branches(), crowds()).boxed(),
+        Much::Joints => {
+            let crowd = prop_oneof![1 => Just(Vec::new()), 1 => crowd()];
+            (joint_pools(), crowd).boxed()
+        }
         Much::Caps => (carved_pools(much), unfunded()).boxed(),
         Much::Settling => (carved_pools(much), Just(Vec::new())).boxed(),
         _ => child(much).prop_map(|root| (vec![root], Vec::new())).boxed(),
@@ -464,6 +522,7 @@ fn who_waits_is_who_waits_in_the_model() {
             "refused after a wait",
             "paused until an instant",
             "paused, and a release is to come",
+            "one waits through a joint pool",
         ],
     );
 }
@@ -476,6 +535,18 @@ fn what_expires_in_crowds_is_what_expires_in_the_model() {
         "a crowd expires beside a window",
     ];
     compare_many(Much::Crowds, &company);
+}
+
+#[test]
+fn joint_pools_are_those_of_the_model() {
+    let meets = [
+        "a pool has several parents",
+        "a share moves through a joint pool",
+        "one waits through a joint pool",
+        "granted after a wait",
+        "closed",
+    ];
+    compare_many(Much::Joints, &meets);
 }
 
 #[test]
