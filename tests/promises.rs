@@ -1308,3 +1308,16 @@ mod carved {
         assert_eq!(balance(&root), [20, 0, 0]);
     }
 }
+
+#[test]
+fn p5_a_transfer_out_of_a_share_whose_cap_falls_leaves_no_peak_that_never_was() {
+    let root = BudgetPool::builder().tokens(50).build();
+    let carved = |parent: &BudgetPool, tokens| parent.child().tokens(tokens).carved().build();
+    let above = carved(&root, 16).unwrap();
+    let (from, to) = (carved(&above, 9).unwrap(), carved(&root, 14).unwrap());
+    above.set_caps(Caps::new().tokens(4)).unwrap();
+    root.reset();
+    from.transfer(&to, Caps::new().tokens(8)).unwrap();
+    let tokens = root.snapshot().tokens;
+    assert_eq!((tokens.reserved, tokens.peak), (4 + 22, 4 + 22));
+}

@@ -258,6 +258,8 @@ impl Engine {
             before.into_iter().for_each(|(id, ledger)| self.nodes[id].ledger = ledger);
             return Err(if is_giver { self.as_before(from, units, refusal) } else { refusal });
         }
+        // What is both asked and given back moves only in name: it was never reserved twice.
+        let (missing, unused) = (beyond(&missing, &unused), beyond(&unused, &missing));
         if let Some(gainer) = gainer {
             self.nodes.hold_where(gainer, &gained, Tally::Fact, is_apart);
             self.nodes.hold_where(gainer, &missing, Tally::Fact, is_common);
