@@ -59,6 +59,30 @@ fn p6_first_come_first_served_and_a_small_one_does_not_pass_a_large_one() {
     assert_eq!(pool.snapshot().waiting, 0);
 }
 
+/// Ten holds have expired in a sibling, where nobody waits for them.
+#[test]
+fn p7_one_that_is_refused_in_line_is_told_what_there_is() {
+    let clock = ManualClock::new();
+    let root = BudgetPool::builder().name("root").tokens(100).clock(clock.clone()).timer(by_hand);
+    let root = root.build();
+    let (crowd, own) = (root.child().build(), root.child().tokens(150).build());
+    let hold = own.reserve(tokens(60)).unwrap();
+    let soon = Duration::from_millis(10);
+    for _ in 0..10 {
+        std::mem::forget(crowd.reserve(Ask::new(tokens(1)).ttl(soon)).unwrap());
+    }
+    let mut waiter = Waiter::queued(&own, tokens(95));
+    clock.advance(soon);
+    hold.commit(tokens(6));
+    let refused = waiter.refused();
+    assert_eq!(
+        refused.to_string(),
+        "tokens of `root` exceeded: 95 requested, 94 available, cap 100, will never fit"
+    );
+    assert_eq!(own.record(tokens(95)).unwrap_err(), refused);
+    check_invariants(&root);
+}
+
 #[test]
 fn p6_a_large_one_is_not_starved_by_small_ones_that_arrive_for_ever() {
     let pool = pool_of(10);

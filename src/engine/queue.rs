@@ -873,6 +873,10 @@ impl Engine {
         }
         let demand = self.nodes[pool].line.demand.get_or_insert_default();
         **demand = Demand { most: most_asked, each: Some(asked) };
+        if !hopeless.is_empty() && !self.queue.is_contested() {
+            self.reclaim_for_figures();
+            hopeless.retain(|(_, key)| self.queue.get(*key).is_waiting());
+        }
         let refusal = |(_, key): (Ticket, WaitKey)| {
             let Waiter { home, asked, .. } = self.queue.get(key);
             let lack = self.nodes.lack(*home, asked.units());
@@ -884,6 +888,15 @@ impl Engine {
         };
         let refusals = hopeless.into_iter().map(refusal).collect();
         self.turn_away(refusals);
+    }
+
+    /// Reclaims all that is due, so that what a refusal gives as available is what there is. While a
+    /// waiter stands where a hold may expire, each is reclaimed in its turn, and those it serves
+    /// come before the next.
+    fn reclaim_for_figures(&mut self) {
+        while let Some(key) = self.latest.and_then(|latest| self.expiry.next_due(latest)) {
+            self.reclaim_step(key);
+        }
     }
 
     /// What is asked of a pool by all that wait in it and below it. It costs what waits there, not
