@@ -56,6 +56,11 @@ impl Terms {
         if is_plain { None } else { Some(Terms { choices, ttl, label, on_drop, wait_at_most }) }
     }
 
+    /// Whether as much may be granted as there is.
+    pub(super) fn has_choices(&self) -> bool {
+        !self.choices.is_empty()
+    }
+
     /// Whether the clock must be read for these terms alone.
     pub(crate) fn takes_time(&self, waits: bool) -> bool {
         self.ttl.is_some() || (waits && self.wait_at_most.is_some())
@@ -99,11 +104,13 @@ impl Choice {
             let units = most.units()[axis];
             if named.axes().contains(axis) { named.units()[axis].min(units) } else { units }
         });
-        if !least.named().intersection(AxisSet::TOKEN_PARTS).is_empty() {
-            let is_named = least.named().contains(lane::TOKENS);
-            let total = if is_named { cut.of(lane::TOKENS) } else { 0 };
-            let total = total.max(parts(&cut)).min(most.of(lane::TOKENS));
-            cut = cut.with(lane::TOKENS, total);
+        // It is never less than they are.
+        if most.axes().contains(lane::TOKENS) {
+            let named = least.named();
+            let follows = !named.intersection(AxisSet::TOKEN_PARTS).is_empty()
+                && !named.contains(lane::TOKENS);
+            let total = if follows { 0 } else { cut.of(lane::TOKENS) };
+            cut = cut.with(lane::TOKENS, total.max(parts(&cut)).min(most.of(lane::TOKENS)));
         }
         self.least = cut;
     }
@@ -166,7 +173,7 @@ impl Engine {
         least: &Quantities,
         now: Option<Instant>,
     ) -> Option<Instant> {
-        if !terms.choices.is_empty() {
+        if terms.has_choices() {
             self.advance_all(at, now);
         }
         self.advance(at, least.units(), now)

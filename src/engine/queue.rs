@@ -639,7 +639,11 @@ impl Engine {
             if !self.stays(key) {
                 match self.blocked_at(key) {
                     None => {
-                        self.grant(key);
+                        if self.has_more_to_come(key) {
+                            self.call(key);
+                        } else {
+                            self.grant(key);
+                        }
                         continue;
                     }
                     Some(pool) => self.park(key, pool),
@@ -653,6 +657,16 @@ impl Engine {
                 self.remind(key);
             }
         }
+    }
+
+    /// Takes a step towards all that is due on the way of a candidate that is granted as much as
+    /// there is. Returns whether that was one: then others may have become free to go first.
+    fn has_more_to_come(&mut self, key: WaitKey) -> bool {
+        let Waiter { home, ref terms, .. } = *self.queue.get(key);
+        if !terms.as_ref().is_some_and(|agreed| agreed.terms.has_choices()) {
+            return false;
+        }
+        self.reclaim_next() || self.turn_to_latest(home)
     }
 
     /// Takes a step towards the reclaiming of the next hold that has expired, if any has.
