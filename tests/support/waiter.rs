@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
-use budget_pool::{Amount, BudgetError, BudgetPool, Reservation, Wait};
+use budget_pool::{Ask, BudgetError, BudgetPool, Reservation, Wait};
 
 pub struct Waiter {
     wait: Pin<Box<Wait>>,
@@ -24,9 +24,8 @@ impl Wake for Wakes {
 
 impl Waiter {
     /// Takes its place.
-    pub fn queued(pool: &BudgetPool, amount: Amount) -> Waiter {
-        let mut waiter =
-            Waiter { wait: Box::pin(pool.reserve_wait(amount)), wakes: Arc::default() };
+    pub fn queued(pool: &BudgetPool, ask: impl Into<Ask>) -> Waiter {
+        let mut waiter = Waiter { wait: Box::pin(pool.reserve_wait(ask)), wakes: Arc::default() };
         assert!(waiter.poll().is_pending());
         waiter
     }
