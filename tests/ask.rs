@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use budget_pool::{
@@ -711,6 +711,33 @@ mod in_line {
         clock.advance(5 * SECOND);
         held.release();
         assert_eq!(waiter.granted().amount(), tokens(6), "five have come back");
+    }
+
+    /// A waker may come back into the pool when it is dropped.
+    #[test]
+    fn the_waker_of_one_that_gives_up_is_dropped_without_the_lock() {
+        struct ComesBack(BudgetPool);
+        impl Wake for ComesBack {
+            fn wake(self: Arc<Self>) {}
+        }
+        impl Drop for ComesBack {
+            fn drop(&mut self) {
+                drop(self.0.snapshot());
+            }
+        }
+        ends("the last waker of a wait", move || {
+            let clock = ManualClock::new();
+            let pool = run(&clock).tokens(10).build();
+            let _held = pool.reserve(tokens(10)).unwrap();
+            let ask = Ask::new(tokens(1)).wait_at_most(2 * SECOND);
+            let mut wait = pin!(pool.reserve_wait(ask));
+            let waker = Waker::from(Arc::new(ComesBack(pool.clone())));
+            assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            drop(waker);
+            clock.advance(2 * SECOND);
+            let refused = wait.refused_at_once();
+            assert!(matches!(refused, BudgetError::Timeout { .. }), "{refused}");
+        });
     }
 
     #[test]

@@ -106,11 +106,8 @@ impl Choice {
         });
         // It is never less than they are.
         if most.axes().contains(lane::TOKENS) {
-            let named = least.named();
-            let follows = !named.intersection(AxisSet::TOKEN_PARTS).is_empty()
-                && !named.contains(lane::TOKENS);
-            let total = if follows { 0 } else { cut.of(lane::TOKENS) };
-            cut = cut.with(lane::TOKENS, total.max(parts(&cut)).min(most.of(lane::TOKENS)));
+            let total = cut.of(lane::TOKENS).max(parts(&cut)).min(most.of(lane::TOKENS));
+            cut = cut.with(lane::TOKENS, total);
         }
         self.least = cut;
     }

@@ -466,8 +466,8 @@ impl Engine {
         key
     }
 
-    /// What became of a waiter: collected once. Until then `waker` is kept; the one kept before is
-    /// given back, to be dropped outside the lock. The last is the instant at which its owner must
+    /// What became of a waiter: collected once. Until then `waker` is kept; those that are kept no
+    /// longer are given back, to be dropped outside the lock. The last is the instant at which its owner must
     /// look again, should it not be woken before; an owner that cannot sleep until then is refused.
     pub(crate) fn poll_wait(
         &mut self,
@@ -475,23 +475,25 @@ impl Engine {
         waker: Waker,
         can_sleep: bool,
         now: Option<Instant>,
-    ) -> (Poll<Result<Grant, BudgetError>>, Option<Waker>, Option<Instant>) {
+    ) -> (Poll<Result<Grant, BudgetError>>, [Option<Waker>; 2], Option<Instant>) {
         let Waiter { home, asked, .. } = *self.queue.get(key);
         self.advance(home, asked.units(), now);
         if self.queue.get(key).is_waiting() {
             let until = self.queue.get(key).until();
             if until.is_some() && until <= self.reading {
-                return (Poll::Ready(self.give_up(key)), Some(waker), None);
+                let old = self.queue.get_mut(key).waker.take();
+                return (Poll::Ready(self.give_up(key)), [Some(waker), old], None);
             }
             let timeout = self.next_timeout(key);
             if timeout.is_some() && !can_sleep {
-                return (Poll::Ready(Err(self.refuse_sleep(key))), Some(waker), None);
+                let old = self.queue.get_mut(key).waker.take();
+                return (Poll::Ready(Err(self.refuse_sleep(key))), [Some(waker), old], None);
             }
             let waiter = self.queue.get_mut(key);
             waiter.timeout = timeout;
-            return (Poll::Pending, waiter.waker.replace(waker), timeout);
+            return (Poll::Pending, [waiter.waker.replace(waker), None], timeout);
         }
-        let Waiter { outcome, purpose, terms, .. } = self.queue.all.remove(key.slot());
+        let Waiter { outcome, purpose, terms, waker: old, .. } = self.queue.all.remove(key.slot());
         let outcome = match outcome {
             Outcome::Granted(hold) => {
                 if let Some(agreed) = terms {
@@ -502,7 +504,7 @@ impl Engine {
             Outcome::Refused(refusal) => Err(*refusal),
             Outcome::Waiting => unreachable!("it was asked above"),
         };
-        (Poll::Ready(outcome), Some(waker), None)
+        (Poll::Ready(outcome), [Some(waker), old], None)
     }
 
     /// The time that a waiter was given is over. It is answered as a plain call would be now.
