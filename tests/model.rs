@@ -6,7 +6,7 @@ mod model;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use model::language::{Build, Figures, Op};
+use model::language::{Asked, Build, Choice, Figures, Op};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 
@@ -213,12 +213,64 @@ fn unfunded() -> impl Strategy<Value = Vec<Op>> {
 fn figures_of(much: Much) -> BoxedStrategy<Figures> {
     match much {
         Much::Waiting | Much::Crowds => narrow_figures().boxed(),
-        Much::Leases => prop_oneof![2 => narrow_figures(), 1 => any_figures()].boxed(),
+        Much::Leases | Much::Asks => prop_oneof![2 => narrow_figures(), 1 => any_figures()].boxed(),
         Much::Caps | Much::Settling | Much::Joints => {
             prop_oneof![3 => narrow_figures(), 1 => any_figures()].boxed()
         }
         Much::Money | Much::Deadlines | Much::Time => any_figures().boxed(),
     }
+}
+
+/// A part of an amount, mostly: so much would be enough.
+fn enough(much: Much) -> impl Strategy<Value = Figures> {
+    let class = prop::sample::select(vec![0_u16, 3, 5, 11, 25, 26, 27, 28, 29]);
+    let part = (class, 0..16_u16).prop_map(|(class, rest)| class + 32 * rest);
+    let parts = prop::collection::vec(part, LANES);
+    (figures_of(much), parts, prop::bool::weighted(0.8)).prop_map(|(figures, parts, is_part)| {
+        let raw = if is_part { parts.try_into().expect("one a lane") } else { figures.raw };
+        Figures { raw, ..figures }
+    })
+}
+
+fn choice(much: Much) -> impl Strategy<Value = Choice> {
+    let most = prop_oneof![3 => figures_of(much), 2 => part()];
+    let least = prop::option::weighted(0.5, enough(much));
+    let any = (most, least).prop_map(|(most, least)| Choice { most, least });
+    prop_oneof![5 => any, 1 => family()]
+}
+
+/// Input, output and perhaps a total, of some tens of tokens, of which less would be enough.
+fn family() -> impl Strategy<Value = Choice> {
+    let some = |most: u16| {
+        prop::collection::vec(0..most, LANES).prop_map(|units| {
+            let raw: Vec<u16> = units.into_iter().map(|units| 11 + 32 * units).collect();
+            raw.try_into().expect("one a lane")
+        })
+    };
+    let axes = prop::sample::select(vec![0b110_u16, 0b110, 0b111]);
+    let most = (axes, some(40)).prop_map(|(axes, raw)| Figures { axes, raw });
+    let axes = prop::sample::select(vec![0b001_u16, 0b010, 0b100, 0b110, 0b111]);
+    let least = (axes, some(16)).prop_map(|(axes, raw)| Figures { axes, raw });
+    (most, least).prop_map(|(most, least)| Choice { most, least: Some(least) })
+}
+
+/// An ask by more than an amount: what may be cut, what would do instead, and on which terms.
+fn asked(much: Much) -> impl Strategy<Value = Asked> {
+    let other = || prop::option::weighted(0.4, choice(much));
+    let first = (choice(much), prop::option::weighted(0.5, enough(much)))
+        .prop_map(|(choice, least)| Choice { least: choice.least.or(least), ..choice });
+    let some = |weight| prop::option::weighted(weight, any::<u8>());
+    let on_drop = prop::option::weighted(0.2, any::<bool>());
+    (first, [other(), other()], some(0.2), some(0.2), on_drop, some(0.5)).prop_map(
+        |(first, others, ttl, label, on_drop, at_most)| Asked {
+            first,
+            others,
+            ttl,
+            label,
+            on_drop,
+            at_most,
+        },
+    )
 }
 
 /// What a sequence of calls has much to do with.
@@ -234,6 +286,8 @@ enum Much {
     Leases,
     /// Queues of several, in a few pools, sometimes in time.
     Waiting,
+    /// Asks by more than an amount, now and in line, in time.
+    Asks,
     /// Caps that move, ceilings, and those who wait for it.
     Caps,
     /// What was metered and what is taken back, in carved pools, sometimes in time.
@@ -256,7 +310,7 @@ fn deadline(much: Much) -> impl Strategy<Value = u8> {
 fn window(much: Much) -> impl Strategy<Value = u32> {
     let without = match much {
         Much::Time => 1,
-        Much::Leases | Much::Settling => 2,
+        Much::Leases | Much::Settling | Much::Asks => 2,
         Much::Waiting | Much::Crowds | Much::Joints => 5,
         Much::Money | Much::Deadlines | Much::Caps => 12,
     };
@@ -295,11 +349,11 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         Much::Leases => 8,
         Much::Settling => 14,
         Much::Deadlines | Much::Time | Much::Joints => 10,
-        Much::Waiting => 14,
+        Much::Waiting | Much::Asks => 14,
         Much::Crowds => 20,
     };
     let waiting = match much {
-        Much::Waiting => 8,
+        Much::Waiting | Much::Asks => 8,
         Much::Caps | Much::Joints => 4,
         Much::Leases | Much::Crowds => 2,
         _ => 1,
@@ -313,9 +367,11 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
     let (amount, caps) = (|| figures_of(much), || figures_of(much));
     let timed = match much {
         Much::Time => 6,
-        Much::Waiting => 3,
+        Much::Waiting | Much::Asks => 3,
         _ => 1,
     };
+    let asking = if much == Much::Asks { 24 } else { 2 };
+    let pausing = if much == Much::Deadlines { 9 } else { 1 + timed };
     let crowded = if much == Much::Crowds { 20 } else { 1 };
     let leased = match much {
         Much::Leases => 6,
@@ -338,7 +394,10 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
             .prop_map(|(pool, amount, poll)| Op::Wait { pool, amount, poll }),
         8 => (at(), prop_oneof![amount(), part()], prop::bool::weighted(0.8))
             .prop_map(|(pool, amount, poll)| Op::WaitToSpend { pool, amount, poll }),
-        7 => (at(), any::<bool>()).prop_map(|(wait, anew)| Op::Poll { wait, anew }),
+        asking => (at(), asked(much), prop::bool::weighted(0.8))
+            .prop_map(|(pool, asked, poll)| Op::WaitOn { pool, asked, poll }),
+        7 + asking / 4 => (at(), any::<bool>())
+            .prop_map(|(wait, anew)| Op::Poll { wait, anew }),
         2 => at().prop_map(|wait| Op::DropWait { wait }),
         1 => at().prop_map(|pool| Op::Closed { pool }),
     ];
@@ -396,6 +455,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         7 => (at(), amount()).prop_map(|(pool, amount)| Op::Debit { pool, amount }),
         18 => (at(), amount()).prop_map(|(pool, amount)| Op::Reserve { pool, amount }),
         3 => at().prop_map(|pool| Op::Reset { pool }),
+        1 + asking => (at(), asked(much)).prop_map(|(pool, asked)| Op::Ask { pool, asked }),
         moving * 12 => of_caps,
         3 => at().prop_map(|pool| Op::Close { pool }),
         2 => (at(), any::<u8>()).prop_map(|(hold, label)| Op::Label { hold, label }),
@@ -407,7 +467,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         3 => (at(), amount()).prop_map(|(hold, by)| Op::Shrink { hold, by }),
         4 => (at(), amount()).prop_map(|(hold, part)| Op::Split { hold, part }),
         timed * 3 => in_time,
-        1 + timed => of_pauses,
+        pausing => of_pauses,
         crowded => little_holds(),
         leased * 12 => of_leases,
         waiting * 8 => of_waits,
@@ -419,7 +479,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
 fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
     let later = prop_oneof![60 => op(much), 1 => Just(Op::DropRoot)];
     let begin = match much {
-        Much::Waiting => (prop::collection::vec(child(much), 1..5), crowd()).boxed(),
+        Much::Waiting | Much::Asks => (prop::collection::vec(child(much), 1..5), crowd()).boxed(),
         Much::Leases => (prop::collection::vec(child(much), 1..5), shares()).boxed(),
         Much::Crowds => (branches(), crowds()).boxed(),
         Much::Joints => {
@@ -525,6 +585,22 @@ fn who_waits_is_who_waits_in_the_model() {
             "one waits through a joint pool",
         ],
     );
+}
+
+#[test]
+fn what_an_ask_is_granted_is_what_it_is_in_the_model() {
+    let meets = [
+        "an ask is cut",
+        "an ask is cut in part",
+        "an ask is granted its second choice",
+        "a total cuts the parts of an ask",
+        "a wait is granted more than its least",
+        "a wait cannot be met in its time",
+        "a wait gives up",
+        "queued",
+        "granted after a wait",
+    ];
+    compare_many(Much::Asks, &meets);
 }
 
 #[test]
@@ -875,6 +951,49 @@ fn at_a_deadline_it_is_told_before_what_has_expired_is_served() {
     model::run(
         &[&pool_with_a_deadline()[..], &[hold_for(60, SOON, 1), wait(1, 30), PASS, see]].concat(),
     );
+}
+
+/// As much as there is up to a least, in line.
+fn wait_for(pool: u8, most: u16, least: u16) -> Op {
+    let first = Choice { most: tokens(most), least: Some(tokens(least)) };
+    Op::WaitOn { pool, asked: Asked { first, ..Asked::default() }, poll: true }
+}
+
+/// The bucket of its pool was last looked at before time filled it.
+#[test]
+fn p6_a_wait_is_granted_what_time_has_brought_below_a_release() {
+    let bucket = 1 | 2 | 10 << 2 | 7 << 6;
+    let build = Build { caps: token_cap(10), window: bucket, ..PLAIN };
+    let half_of_that = Op::Advance { by: 12 };
+    model::run(&[
+        Op::Child { pool: SELDOM, build: Build { caps: token_cap(60), ..PLAIN } },
+        Op::Child { pool: 0, build },
+        Op::Record { pool: 1, amount: tokens(9) },
+        hold_for(51, LATER, 1),
+        wait_for(1, 10, 1),
+        half_of_that,
+        Op::Release { hold: 0 },
+        Op::Poll { wait: 0, anew: false },
+    ]);
+}
+
+/// More has expired beside its pool than any call reclaims.
+#[test]
+fn p6_a_wait_is_granted_what_has_expired_above_a_release() {
+    let twelve = Op::ReserveFor { pool: 2, amount: tokens(4), ttl: SOON, many: 11, forget: true };
+    let reserve = |units| Op::Reserve { pool: 1, amount: tokens(units) };
+    model::run(&[
+        Op::Child { pool: SELDOM, build: Build { caps: token_cap(60), ..PLAIN } },
+        plain_child(token_cap(14), 1),
+        plain_child(NOTHING, 1),
+        reserve(5),
+        reserve(7),
+        twelve,
+        wait_for(1, 14, 5),
+        PASS,
+        Op::Release { hold: 0 },
+        Op::Poll { wait: 0, anew: false },
+    ]);
 }
 
 /// All that can be counted of what has no cap is taken, and comes back, while another waits there

@@ -66,6 +66,8 @@ impl Both {
             Some(expected) => same!("amount", held(amount), expected),
             None => ensure!(amount.is_zero(), "an expired hold has {amount}"),
         }
+        let choice = self.glance(false, || hold.choice())?;
+        same!("choice", choice, self.model.holds[id].choice);
         let is_expired = self.call(tells, || hold.is_expired())?;
         same!("is_expired", is_expired, !self.model.holds[id].is_live());
         let expected = self.model.hold_time_left(*id, self.now());

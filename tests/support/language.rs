@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use budget_pool::{Amount, Axis, Caps, OnDrop, Usd};
 
+pub use super::asks::{Asked, Choice};
 use super::oracle::{Kind, Nanos};
 
 /// How many axes are counted.
@@ -289,6 +290,17 @@ pub enum Op {
     },
     DropWait {
         wait: u8,
+    },
+    /// Asks for a hold by more than an amount.
+    Ask {
+        pool: u8,
+        asked: Asked,
+    },
+    /// The same, in line.
+    WaitOn {
+        pool: u8,
+        asked: Asked,
+        poll: bool,
     },
     /// Waits for the close of a pool.
     Closed {

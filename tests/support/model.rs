@@ -78,6 +78,8 @@ macro_rules! ensure {
     };
 }
 
+#[path = "asks.rs"]
+mod asks;
 #[path = "checks.rs"]
 mod checks;
 #[path = "invariants.rs"]

@@ -236,7 +236,7 @@ pub(super) struct Window {
     period: Nanos,
     start: Nanos,
     /// Up to when it has turned or given back.
-    at: Nanos,
+    pub(super) at: Nanos,
     /// Of a token bucket: what is owed is a fraction with the period below. It is kept as whole
     /// units, which are seen, less so many parts.
     parts: Units,
@@ -371,6 +371,11 @@ impl Deadline {
     pub(super) fn at(self) -> Nanos {
         self.built + self.total.as_nanos()
     }
+
+    /// One up to which an instant is not late.
+    pub(super) fn just_after(at: Nanos) -> Deadline {
+        Deadline { built: at + 1, total: Duration::ZERO }
+    }
 }
 
 #[derive(Debug)]
@@ -388,6 +393,8 @@ pub(super) struct Hold {
     is_spend: bool,
     /// What its expiry settled. The debits that come late are the first part of it.
     foreseen: Units,
+    /// Which choice of its ask it was granted for.
+    pub(super) choice: usize,
 }
 
 impl Hold {
@@ -403,6 +410,7 @@ impl Hold {
             is_live: true,
             is_spend: false,
             foreseen,
+            choice: 0,
         }
     }
 
@@ -476,6 +484,7 @@ pub(super) enum Refusal {
     NoParent,
     ForeignPool { pool: String },
     Uncapped { pool: String, axis: Axis },
+    Timeout { pool: String, waited: Duration, refusal: Box<Refusal> },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -510,6 +519,7 @@ impl Refusal {
             (Refusal::NoParent, _) => "no parent",
             (Refusal::ForeignPool { .. }, _) => "of another tree",
             (Refusal::Uncapped { .. }, _) => "no cap to move",
+            (Refusal::Timeout { .. }, _) => "a wait gives up",
         }
     }
 
@@ -526,6 +536,10 @@ impl Refusal {
             Refusal::Queued { pool } => (None, pool, When::AfterRelease, None),
             Refusal::Uncapped { pool, axis } => (Some(*axis), pool, When::Never, None),
             Refusal::NoParent => (None, "", When::Never, None),
+            Refusal::Timeout { pool, refusal, .. } => {
+                let (axis, _, outlook, retry_after) = refusal.summary();
+                (axis, pool, outlook, retry_after)
+            }
             Refusal::Closed { pool }
             | Refusal::Expired { pool }
             | Refusal::KeyConflict { pool, .. }
@@ -719,7 +733,7 @@ impl Model {
     }
 
     /// The same of all pools: without a cap, as far as can be counted.
-    fn least_free(&self, id: PoolId) -> Units {
+    pub(super) fn least_free(&self, id: PoolId) -> Units {
         let balances = self.balances();
         let mut least = [MAX; LANES];
         let mut beyond_carve = [false; LANES];
@@ -1128,6 +1142,7 @@ impl Model {
                 }
             }));
         }
+        events.extend(self.ends_of_waits());
         events.sort_unstable();
         events
     }
@@ -1365,7 +1380,7 @@ impl Model {
     }
 
     /// `None` if that is later than any instant.
-    fn later(&self, ttl: Duration) -> Option<Nanos> {
+    pub(super) fn later(&self, ttl: Duration) -> Option<Nanos> {
         (ttl < Duration::MAX).then(|| self.now + ttl.as_nanos())
     }
 
@@ -1971,14 +1986,14 @@ impl Model {
         self.live(id)?;
         let (moved, more) = (part.with_slots(), u128::from(part.slots().is_none()));
         self.is_held(id, &moved)?;
-        let Hold { pool, label, on_drop, expiry, .. } = self.holds[&id];
+        let Hold { pool, label, on_drop, expiry, choice, .. } = self.holds[&id];
         let more = with_in_flight(ZERO, more);
         let answer = self.ask(pool, &more);
         self.counted(pool, answer)?;
         let hold = self.hold(id);
         hold.held = minus(&hold.held, &moved);
         let split = Hold::new(pool, plus(&moved, &more), on_drop);
-        Ok(self.insert(Hold { label, expiry, ..split }))
+        Ok(self.insert(Hold { label, expiry, choice, ..split }))
     }
 
     // The calls of a lease.

@@ -22,10 +22,12 @@
 //!   told somewhat later: it does not wait here.
 
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
+use super::asks::Wish;
 use super::language::{LANES, Units};
 use super::name;
-use super::oracle::{Balances, HoldId, Model, PoolId, Refusal, When};
+use super::oracle::{Balances, HoldId, Model, Nanos, PoolId, Refusal, When};
 
 pub(super) type WaitId = usize;
 
@@ -43,8 +45,11 @@ pub(super) struct Waits {
 #[derive(Debug, Clone)]
 struct Wait {
     home: PoolId,
-    /// With what it has in flight.
+    /// With what it has in flight. Of several that would do, the least.
     asked: Units,
+    wish: Option<Rc<Wish>>,
+    /// When it gives up, if it has asked and ever does.
+    until: Option<Nanos>,
     /// Whether it waits to spend, and not for a hold.
     is_spend: bool,
     /// Whether only a higher cap could meet it when it came.
@@ -78,9 +83,17 @@ impl Model {
     pub(super) fn wait(&mut self, home: PoolId, asked: &Units, is_spend: bool) -> WaitId {
         let id = self.waits.made;
         self.waits.made += 1;
-        let wait = Wait { home, asked: *asked, is_spend, needs_funds: false, state: State::New };
+        let (wish, until, needs_funds, state) = (None, None, false, State::New);
+        let wait = Wait { home, asked: *asked, wish, until, is_spend, needs_funds, state };
         self.waits.all.insert(id, wait);
         self.pool(home).handles += 1;
+        id
+    }
+
+    /// The same on a wish.
+    pub(super) fn wait_on(&mut self, home: PoolId, wish: Wish) -> WaitId {
+        let id = self.wait(home, &wish.least(), false);
+        self.waits.all.get_mut(&id).expect("it was just made").wish = Some(Rc::new(wish));
         id
     }
 
@@ -88,6 +101,9 @@ impl Model {
     pub(super) fn poll(&mut self, id: WaitId) -> Option<Result<Option<HoldId>, Refusal>> {
         if self.is_new(id) {
             self.enter(id);
+        }
+        if self.gives_up(id) {
+            self.give_up(id);
         }
         let State::Ended(outcome) = self.waits.all[&id].state.clone() else { return None };
         let wait = self.waits.all.remove(&id).expect("it was just there");
@@ -98,12 +114,23 @@ impl Model {
             }
             false => Some(hold),
         });
+        if let (Ok(Some(hold)), Some(wish)) = (&outcome, &wait.wish) {
+            self.agree(*hold, wish);
+        }
         self.drop_handle(wait.home);
         Some(outcome)
     }
 
     fn enter(&mut self, id: WaitId) {
-        let Wait { home, asked, .. } = self.waits.all[&id];
+        let Wait { home, asked, ref wish, .. } = self.waits.all[&id];
+        if let Some(wish) = wish.clone() {
+            if let Some(pick) = self.pick_now(home, &wish) {
+                let hold = self.begin_pick(home, pick);
+                return self.set(id, State::Ended(Ok(hold)));
+            }
+            let until = wish.at_most.and_then(|time| self.later(time));
+            self.waits.all.get_mut(&id).expect("a wait").until = until;
+        }
         let mut needs_funds = false;
         let hopeless = self.fits(home, &asked).or_else(|refusal| match refusal.summary() {
             (_, _, When::Never, _) => Err(refusal),
@@ -120,6 +147,12 @@ impl Model {
         if let Err(refusal) = in_time.and(paused).and(hopeless) {
             return self.refuse(id, refusal);
         }
+        let until = self.waits.all[&id].until;
+        if until.is_some_and(|until| self.cannot_be_met_by(home, &asked, until)) {
+            self.meet("a wait cannot be met in its time");
+            let refusal = self.ask(home, &asked);
+            return self.refuse(id, refusal.expect_err("it does not fit"));
+        }
         self.waits.last_ticket += 1;
         self.waits.all.get_mut(&id).expect("a wait").needs_funds = needs_funds;
         self.set(id, State::Waiting { ticket: self.waits.last_ticket, blocked: None });
@@ -128,6 +161,29 @@ impl Model {
         if is_through_joint && !self.has_ended(id) {
             self.meet("one waits through a joint pool");
         }
+    }
+
+    /// Whether the time that it was given is over while it still waits.
+    pub(super) fn gives_up(&self, id: WaitId) -> bool {
+        let wait = &self.waits.all[&id];
+        wait.ticket().is_some() && wait.until.is_some_and(|until| until <= self.now)
+    }
+
+    /// It leaves the line, and is answered as a call would be that comes now.
+    fn give_up(&mut self, id: WaitId) {
+        self.set(id, State::New);
+        self.serve();
+        let Wait { home, ref wish, .. } = self.waits.all[&id];
+        let wish = Rc::clone(wish.as_ref().expect("it was given a time"));
+        let outcome = self.reserve_on(home, &wish).map_err(|refusal| Refusal::Timeout {
+            pool: name(home),
+            waited: wish.at_most.expect("it was given a time"),
+            refusal: Box::new(refusal),
+        });
+        if outcome.is_ok() {
+            self.meet("one that gives up is granted another choice");
+        }
+        self.set(id, State::Ended(outcome));
     }
 
     /// Its owner has gone: nothing is lost, whatever became of it.
@@ -149,6 +205,17 @@ impl Model {
 impl Model {
     pub(super) fn home(&self, id: WaitId) -> PoolId {
         self.waits.all[&id].home
+    }
+
+    /// Whether its terms take a time, so that each poll is told the time.
+    pub(super) fn takes_time(&self, id: WaitId) -> bool {
+        let wish = self.waits.all[&id].wish.as_ref();
+        wish.is_some_and(|wish| wish.ttl.is_some() || wish.at_most.is_some())
+    }
+
+    /// The instants at which those who wait give up.
+    pub(super) fn ends_of_waits(&self) -> Vec<Nanos> {
+        self.line().into_iter().filter_map(|(_, wait)| wait.until).collect()
     }
 
     pub(super) fn is_new(&self, id: WaitId) -> bool {
@@ -269,7 +336,8 @@ impl Model {
             false => Ok(()),
         });
         while let Some(id) = self.next_to_try() {
-            let Wait { home, asked, .. } = self.waits.all[&id];
+            let Wait { home, asked, ref wish, .. } = self.waits.all[&id];
+            let wish = wish.clone();
             let ticket = self.waits.all[&id].ticket().expect("it waits");
             // Where it was parked nothing holds it, and it is in nobody's way there while it is
             // tried.
@@ -279,6 +347,8 @@ impl Model {
                 |(pool, asked): &(PoolId, Units)| self.refuses(&balances, *pool, asked, id);
             match way.into_iter().find(refuses) {
                 Some((pool, _)) => self.set(id, State::Waiting { ticket, blocked: Some(pool) }),
+                None if wish.as_ref().is_some_and(|wish| self.bring_up(home, wish)) => {}
+                None if wish.is_some() => self.grant_on(id, &wish.expect("it has one")),
                 None => {
                     self.count(home, true);
                     if self.waits.all[&id].needs_funds {
@@ -292,6 +362,31 @@ impl Model {
                 }
             }
         }
+    }
+
+    /// The best that passes no earlier one.
+    fn grant_on(&mut self, id: WaitId, wish: &Wish) {
+        let wait = self.waits.all[&id].clone();
+        let pick = self.pick(wait.home, wish, |model, units| {
+            let is_earlier =
+                |other: &Wait, pool| other.ticket() < wait.ticket() && model.is_parked(other, pool);
+            let passes = |(pool, asked): (PoolId, Units)| {
+                let competes = model.competes(wait.home, pool, &asked);
+                competes && model.line().into_iter().any(|(_, other)| is_earlier(other, pool))
+            };
+            !model.asked_on_path(wait.home, units).into_iter().any(passes)
+        });
+        let pick = pick.expect("its least fits, and passes nobody");
+        for (what, happens) in [
+            ("a wait is funded", wait.needs_funds),
+            ("a wait is granted more than its least", pick.held != wait.asked),
+        ] {
+            if happens {
+                self.meet(what);
+            }
+        }
+        let hold = self.begin_pick(wait.home, pick);
+        self.set(id, State::Ended(Ok(hold)));
     }
 
     /// Whether one of the pools can never give so much: neither by a release nor, before its own

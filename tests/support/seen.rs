@@ -179,6 +179,11 @@ pub(super) fn refusal(error: &BudgetError, origin: Instant) -> Refusal {
         BudgetError::Uncapped { pool, axis, .. } => {
             Refusal::Uncapped { pool: pool.to_string(), axis: *axis }
         }
+        BudgetError::Timeout { pool, waited, refusal, .. } => Refusal::Timeout {
+            pool: pool.to_string(),
+            waited: *waited,
+            refusal: Box::new(self::refusal(refusal, origin)),
+        },
         _ => panic!("a refusal that the model does not know: {error}"),
     };
     let retry_after = error.retry_after().map(|after| after.as_nanos());

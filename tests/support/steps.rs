@@ -11,6 +11,7 @@ use budget_pool::{
     Ask, BudgetError, BudgetPool, Clock, Lease, Once, PoolBuilder, Reservation, Window,
 };
 
+use super::asks::{LABELS, Wish};
 use super::language::{
     AXES, Build, FACT, Figures, LANES, Op, UNIT_OF_TIME, Units, Want, YEAR, ZERO, caps_near,
     caps_of, deadline_of, each, limits_at, memory_of, on_drop_of, plus, ttl_of, window_of,
@@ -24,7 +25,6 @@ use super::{AnyWait, Bell, Both, Closing, END, PAST, Refused, Waiter, heard, nam
 /// A pause lasts no longer.
 const THIRTY_YEARS: Duration = YEAR.saturating_mul(30);
 
-const LABELS: [&str; 3] = ["draft", "review", "answer"];
 const MOST_POOLS: usize = 10;
 const MOST_HOLDS: usize = 30;
 const MOST_LEASES: usize = 6;
@@ -76,6 +76,8 @@ impl Both {
             | Op::Lease { pool, .. }
             | Op::Wait { pool, .. }
             | Op::WaitToSpend { pool, .. }
+            | Op::Ask { pool, .. }
+            | Op::WaitOn { pool, .. }
             | Op::Closed { pool } => {
                 if let Some((id, pool)) = self.pool(pool) {
                     self.pool_step(op, id, pool)?;
@@ -458,6 +460,32 @@ impl Both {
                         }
                     };
                     self.log(format!("wait {id_of_wait} = p{id}.{call}_wait({})", want.amount()));
+                    let waiter = Waiter { id: id_of_wait, wait, bell: None };
+                    drop(pool);
+                    match poll {
+                        true => self.poll(waiter, true)?,
+                        false => self.waiters.push(waiter),
+                    }
+                }
+            }
+            Op::Ask { ref asked, .. } => {
+                let wish = Wish::new(asked, &near);
+                self.log(format!("p{id}.reserve(Ask of {})", wish.text()));
+                let reads = if wish.ttl.is_some() { Reads::Always(id) } else { Reads::Asks(id) };
+                let real = self.call(reads, || pool.reserve(wish.ask()))?;
+                let model = self.model.reserve_on(id, &wish);
+                let refused = self.made("an ask", real, model)?;
+                if let Some(want) = Model::retried(&wish) {
+                    self.remember(id, want, None, &refused);
+                }
+            }
+            Op::WaitOn { ref asked, poll, .. } => {
+                if self.waiters.len() < MOST_WAITS && !self.model.may_wait_in_vain(id) {
+                    let wish = Wish::new(asked, &self.model.at_best(id));
+                    let wait = AnyWait::Hold(Box::pin(pool.reserve_wait(wish.ask())));
+                    let text = wish.text();
+                    let id_of_wait = self.model.wait_on(id, wish);
+                    self.log(format!("wait {id_of_wait} = p{id}.reserve_wait(Ask of {text})"));
                     let waiter = Waiter { id: id_of_wait, wait, bell: None };
                     drop(pool);
                     match poll {
@@ -899,7 +927,10 @@ impl Both {
         let (bell, old) =
             if is_kept { (kept.unwrap_or_default(), None) } else { (Arc::default(), kept) };
         // A first poll asks, and if it must wait it looks what became of that.
-        let asks = Reads::Asks(home);
+        let asks = match self.model.takes_time(id) {
+            true => Reads::Always(home),
+            false => Reads::Asks(home),
+        };
         let looks = usize::from(self.model.is_new(id) && self.model.reads(asks) != Some(false));
         let (was_new, was_timed) = (self.model.is_new(id), self.model.is_timed());
         let waker = Waker::from(Arc::clone(&bell));
@@ -916,6 +947,7 @@ impl Both {
                 "a waker that was replaced was woken {wakes} times, and is kept: {is_kept}"
             );
         }
+        let gives_up = self.model.gives_up(id);
         match (real, self.model.poll(id)) {
             (Poll::Pending, None) => {
                 let wakes = bell.0.swap(0, Ordering::Relaxed);
@@ -943,7 +975,13 @@ impl Both {
             }
         }
         self.call(Reads::Never, || drop(wait))?;
-        same!("wakes of one that has ended", heard(&bell), (is_kept.into(), false));
+        let (wakes, is_heard) = heard(&bell);
+        // One that gives up is told so by this very poll.
+        let is_right = match gives_up {
+            true => may_ring(false, wakes),
+            false => wakes == usize::from(is_kept),
+        };
+        ensure!(is_right && !is_heard, "one that has ended was woken {wakes} times");
         Ok(())
     }
 
