@@ -12,11 +12,14 @@ use budget_pool::{
     Reservation, Root, Usd, Window,
 };
 
+#[path = "support/invariants.rs"]
+mod invariants;
 #[path = "support/waiter.rs"]
 mod waiter;
 #[path = "support/watchdog.rs"]
 mod watchdog;
 
+use invariants::check_invariants;
 use waiter::{Waiter, by_hand};
 use watchdog::ends;
 
@@ -61,7 +64,7 @@ fn is_idle(pool: &BudgetPool) {
         let reserved = snapshot.axis(axis).unwrap().reserved;
         assert_eq!(reserved.units(), 0, "{axis} of {snapshot}");
     }
-    pool.check_invariants();
+    check_invariants(pool);
 }
 
 mod choices {
