@@ -506,7 +506,7 @@ fn compare_many(much: Much, meets: &[&str]) {
         ..Default::default()
     };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 300;
+        config.cases = 200;
     }
     let (cases, met) = (config.cases, RefCell::new(BTreeMap::<&str, u32>::new()));
     let outcome = TestRunner::new(config).run(&ops(much), |ops| {
@@ -522,7 +522,7 @@ fn compare_many(much: Much, meets: &[&str]) {
         .iter()
         .filter(|what| met.get(**what).is_none_or(|times| *times < cases / 100))
         .collect();
-    assert!(cases < 300 || seldom.is_empty(), "{cases} histories, but seldom {seldom:?}: {met:?}");
+    assert!(cases < 200 || seldom.is_empty(), "{cases} histories, but seldom {seldom:?}: {met:?}");
 }
 
 #[test]
@@ -595,7 +595,7 @@ fn what_an_ask_is_granted_is_what_it_is_in_the_model() {
         "an ask is granted its second choice",
         "a total cuts the parts of an ask",
         "a wait is granted more than its least",
-        "a wait cannot be met in its time",
+        "an expiry settles",
         "a wait gives up",
         "queued",
         "granted after a wait",
@@ -650,7 +650,6 @@ fn what_is_settled_and_taken_back_is_what_it_is_in_the_model() {
         "a hold is released",
         "a hold expires",
         "a drop settles",
-        "an expiry settles",
         "two holds become one",
         "a debit whose key is known",
     ];
