@@ -166,7 +166,12 @@
 //!
 //! # Features and versions
 //!
-//! There are no features. The minimum supported Rust version is 1.85; a rise is a minor release.
+//! No feature is on by default. The minimum supported Rust version is 1.85, with every feature; a
+//! rise is a minor release.
+//!
+//! | feature | what it brings |
+//! | --- | --- |
+//! | `serde` | amounts, caps, windows and axes from and to text and bytes; snapshots, receipts and refusals to them |
 //!
 //! # Counting beyond a `u64`
 //!
@@ -199,11 +204,14 @@
 //! hold.clone().commit_all();
 //! ```
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
 #![warn(missing_docs, missing_debug_implementations)]
 // An `expect` states the invariant that makes it impossible.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+#[cfg(feature = "serde")]
+mod adapters;
 mod ask;
 mod builder;
 mod engine;

@@ -247,7 +247,8 @@ fn falling(cap: String, falling_to: Option<Quantity>) -> String {
     falling_to.map_or(cap.clone(), |goal| format!("{cap} to {}", goal.number()))
 }
 
-fn is_in_play(snapshot: &AxisSnapshot<Quantity>) -> bool {
+/// Whether an axis has a cap, or has been used.
+pub(crate) fn is_in_play(snapshot: &AxisSnapshot<Quantity>) -> bool {
     snapshot.cap.is_some() || snapshot.peak.units() > 0 || snapshot.spent.units() > 0
 }
 

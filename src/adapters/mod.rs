@@ -1,0 +1,4 @@
+//! What other crates are served with: a file for each feature.
+
+#[cfg(feature = "serde")]
+mod serde;
