@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use crate::engine::{Deadline, Keys, Refill, Spec};
-use crate::handle::{Handle, Runtime};
+use crate::handle::{Handle, Runtime, Timer};
 use crate::pool::BudgetPool;
 use crate::time::clock::{Clock, SharedClock};
 use crate::time::deadline::DeadlineBudget;
@@ -315,6 +315,9 @@ impl PoolBuilder<Root> {
     /// so with a timer that stays pending: `.timer(|_| Box::pin(std::future::pending()))`. Its
     /// waits are served by the next call on the pool.
     ///
+    /// With the feature `tokio`, `PoolBuilder::tokio` sets the timer of the runtime, and its clock.
+    /// Without the feature it is one line:
+    ///
     /// ```
     /// use budget_pool::BudgetPool;
     ///
@@ -322,11 +325,19 @@ impl PoolBuilder<Root> {
     ///     .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
     ///     .build();
     /// ```
-    pub fn timer<F>(mut self, timer: F) -> Self
+    pub fn timer<F>(self, timer: F) -> Self
     where
         F: Fn(Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
     {
-        self.kind.runtime.timer = Some(std::sync::Arc::new(timer));
+        self.timer_where(|| true, timer)
+    }
+
+    /// A timer that works only where `is_here` says so.
+    pub(crate) fn timer_where<F>(mut self, is_here: fn() -> bool, timer: F) -> Self
+    where
+        F: Fn(Instant) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync + 'static,
+    {
+        self.kind.runtime.timer = Some(Timer { sleep: std::sync::Arc::new(timer), is_here });
         self
     }
 

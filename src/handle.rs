@@ -34,7 +34,12 @@ use crate::types::name::Name;
 pub(crate) type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// How such a sleep is had.
-pub(crate) type Timer = std::sync::Arc<dyn Fn(Instant) -> Sleep + Send + Sync>;
+#[derive(Clone)]
+pub(crate) struct Timer {
+    pub(crate) sleep: std::sync::Arc<dyn Fn(Instant) -> Sleep + Send + Sync>,
+    /// Whether the thread that polls can have one: a runtime may be known only where it runs.
+    pub(crate) is_here: fn() -> bool,
+}
 
 /// What all pools of a tree go by.
 #[derive(Clone, Default)]
@@ -472,12 +477,12 @@ impl Handle {
     }
 
     pub(crate) fn has_timer(&self) -> bool {
-        self.shared.timer.is_some()
+        self.shared.timer.as_ref().is_some_and(|timer| (timer.is_here)())
     }
 
     /// The caller's sleep until an instant, if there is a timer.
     pub(crate) fn sleep(&self, until: Instant) -> Option<Sleep> {
-        self.shared.timer.as_ref().map(|timer| timer(until))
+        self.shared.timer.as_ref().map(|timer| (timer.sleep)(until))
     }
 
     pub(crate) fn clock(&self) -> &SharedClock {

@@ -172,6 +172,7 @@
 //! | feature | what it brings |
 //! | --- | --- |
 //! | `serde` | amounts, caps, windows and axes from and to text and bytes; snapshots, receipts and refusals to them |
+//! | `tokio` | [`PoolBuilder::tokio`]: timer and clock by the runtime; waits take part in the cooperative budget of its tasks |
 //!
 //! # Counting beyond a `u64`
 //!
@@ -210,7 +211,6 @@
 // An `expect` states the invariant that makes it impossible.
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
-#[cfg(feature = "serde")]
 mod adapters;
 mod ask;
 mod builder;

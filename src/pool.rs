@@ -313,6 +313,29 @@ impl BudgetPool {
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// # }).unwrap();
     /// ```
+    ///
+    /// With the feature `tokio` a wait takes part in the cooperative budget of a tokio task. Without
+    /// it, a task that loops over waits which are all granted at once keeps its thread from the other
+    /// tasks and from its own timeout; there tokio wraps the wait:
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use std::time::Duration;
+    /// use budget_pool::{Amount, BudgetPool};
+    /// use tokio::task::coop::cooperative;
+    /// use tokio::time::timeout;
+    ///
+    /// let pool = BudgetPool::builder().in_flight(1).build();
+    /// let worker = async {
+    ///     loop {
+    ///         cooperative(pool.reserve_wait(Amount::new())).await?.commit_all();
+    ///     }
+    ///     # #[allow(unreachable_code)]
+    ///     # Ok::<(), budget_pool::BudgetError>(())
+    /// };
+    /// assert!(timeout(Duration::from_millis(20), worker).await.is_err());
+    /// # });
+    /// ```
     #[inline]
     pub fn reserve_wait(&self, ask: impl Into<Ask>) -> Wait {
         Wait::new(self.clone(), ask.into())

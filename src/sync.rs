@@ -1,5 +1,10 @@
 //! The lock, a flag, the reference count, and how a thread sleeps: parking_lot's and the standard
-//! library's; but loom's where models run, and shuttle's where schedules do.
+//! library's; but loom's where models run, and shuttle's where schedules do. And how a task yields,
+//! which only tokio knows.
+
+#[cfg(feature = "tokio")]
+use std::task::ready;
+use std::task::{Context, Poll};
 
 #[cfg(not(all(test, any(budget_pool_loom, budget_pool_shuttle))))]
 mod backend {
@@ -14,6 +19,31 @@ mod backend {
 mod backend;
 
 pub(crate) use backend::{Arc, AtomicBool, Mutex, MutexGuard};
+
+/// One poll that takes part in the cooperative budget of a tokio task, where the feature `tokio` is
+/// on: a task that is granted one wait after the other yields to the other tasks of its thread. It
+/// is here and not with the adapters because waits are below them.
+#[cfg(feature = "tokio")]
+pub(crate) fn cooperative<T>(
+    context: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    let budget = ready!(tokio::task::coop::poll_proceed(context));
+    let poll = poll(context);
+    if poll.is_ready() {
+        budget.made_progress();
+    }
+    poll
+}
+
+#[cfg(not(feature = "tokio"))]
+#[inline(always)]
+pub(crate) fn cooperative<T>(
+    context: &mut Context<'_>,
+    poll: impl FnOnce(&mut Context<'_>) -> Poll<T>,
+) -> Poll<T> {
+    poll(context)
+}
 
 /// A waker that unparks the present thread, and how to park it.
 pub(crate) mod thread {

@@ -11,7 +11,7 @@ use crate::engine::{ClosingKey, Grant, Place, Purpose, Terms, WaitKey};
 use crate::handle::Sleep;
 use crate::pool::BudgetPool;
 use crate::reservation::Reservation;
-use crate::sync::thread;
+use crate::sync::{cooperative, thread};
 use crate::types::amount::Amount;
 use crate::types::axis::Quantities;
 use crate::types::error::BudgetError;
@@ -67,8 +67,9 @@ use crate::types::error::BudgetError;
 ///
 /// A wait that finds room is ready at its first poll and yields to nobody, as a mutex that is free. A
 /// loop of such waits keeps the other tasks of a current-thread runtime from running, a `timeout`
-/// around it included. On tokio, wrap the wait: `tokio::task::coop::cooperative(wait).await` takes
-/// part in the budget of the task.
+/// around it included. With the feature `tokio` a poll takes part in the cooperative budget of the
+/// task that polls: where the budget is used up, the poll only yields, and the next one asks or
+/// looks. Without it, wrap the wait: `tokio::task::coop::cooperative(wait).await`.
 #[must_use = "a wait does nothing unless it is awaited"]
 pub struct Wait(Waiting);
 
@@ -274,7 +275,8 @@ impl Future for Wait {
     type Output = Result<Reservation, BudgetError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.get_mut().0.poll(context).map_ok(Granted::into_reservation)
+        let waiting = &mut self.get_mut().0;
+        cooperative(context, |context| waiting.poll(context)).map_ok(Granted::into_reservation)
     }
 }
 
@@ -282,7 +284,8 @@ impl Future for RecordWait {
     type Output = Result<(), BudgetError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        self.get_mut().0.poll(context).map_ok(drop)
+        let waiting = &mut self.get_mut().0;
+        cooperative(context, |context| waiting.poll(context)).map_ok(drop)
     }
 }
 
