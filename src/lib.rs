@@ -172,6 +172,7 @@
 //! | feature | what it brings |
 //! | --- | --- |
 //! | `serde` | amounts, caps, windows and axes from and to text and bytes; snapshots, receipts and refusals to them |
+//! | `metrics` | [`Exporter`]: the figures of a tree of pools for Prometheus and its kin, pulled |
 //! | `tokio` | [`PoolBuilder::tokio`]: timer and clock by the runtime; waits take part in the cooperative budget of its tasks |
 //!
 //! # Counting beyond a `u64`
@@ -228,6 +229,8 @@ mod types;
 mod wait;
 mod weak;
 
+#[cfg(feature = "metrics")]
+pub use adapters::metrics::Exporter;
 pub use ask::Ask;
 pub use builder::{Carved, Child, Joint, PoolBuilder, PoolDeadline, Root};
 pub use lease::Lease;

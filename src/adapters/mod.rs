@@ -1,5 +1,7 @@
 //! What other crates are served with: a file for each feature.
 
+#[cfg(feature = "metrics")]
+pub(crate) mod metrics;
 #[cfg(feature = "serde")]
 mod serde;
 #[cfg(feature = "tokio")]
