@@ -160,6 +160,10 @@ pub(crate) enum Grant {
     Spent,
 }
 
+/// What became of a waiter, the wakers to be dropped outside the lock, and when its owner must look
+/// again.
+pub(crate) type Looked = (Poll<Result<Grant, BudgetError>>, [Option<Waker>; 2], Option<Instant>);
+
 /// What a call finds that is ready to wait.
 #[derive(Debug)]
 pub(crate) enum Place {
@@ -475,7 +479,7 @@ impl Engine {
         waker: Waker,
         can_sleep: bool,
         now: Option<Instant>,
-    ) -> (Poll<Result<Grant, BudgetError>>, [Option<Waker>; 2], Option<Instant>) {
+    ) -> Looked {
         let Waiter { home, asked, .. } = *self.queue.get(key);
         self.advance(home, asked.units(), now);
         if self.queue.get(key).is_waiting() {
