@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Deadline, Keys, Refill, Spec};
 use crate::handle::{Handle, Runtime, Timer};
+use crate::observer::{Observer, listener};
 use crate::pool::BudgetPool;
 use crate::time::clock::{Clock, SharedClock};
 use crate::time::deadline::DeadlineBudget;
@@ -21,7 +22,8 @@ use crate::types::usd::Usd;
 /// another, [`Joint`] for one below several.
 ///
 /// A setter that is called again replaces what it set. A cap of zero admits nothing but zero on its
-/// axis. A clone builds a pool of its own, with the same settings, clock, timer and parents.
+/// axis. A clone builds a pool of its own, with the same settings, clock, timer, observer and
+/// parents.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct PoolBuilder<Kind> {
@@ -34,6 +36,7 @@ pub struct PoolBuilder<Kind> {
     /// In a box, as is the ceiling: few pools have one, and each setter moves a builder.
     used: Option<Box<Amount>>,
     ceiling: Option<Box<Caps>>,
+    low: Option<Box<Amount>>,
     on_drop: Option<OnDrop>,
     most_waiting: u32,
     kind: Kind,
@@ -117,6 +120,7 @@ impl<Kind> PoolBuilder<Kind> {
             keys: None,
             used: None,
             ceiling: None,
+            low: None,
             on_drop: None,
             most_waiting: u32::MAX,
             kind,
@@ -214,6 +218,28 @@ impl<Kind> PoolBuilder<Kind> {
         self
     }
 
+    /// How much is to be free in this pool at least, on the axes that are named: as soon as less is,
+    /// [`BudgetPool::wants`] tells whoever funds the pool. It refuses nothing. Free is what is neither
+    /// used nor reserved of the caps of this pool itself: what a pool above it lacks is for the `wants`
+    /// of that pool to tell.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let pool = BudgetPool::builder().tokens(1_000).low(Amount::new().tokens(200)).build();
+    /// pool.record(Amount::new().tokens(850))?;
+    ///
+    /// let want = pool.wants().block();
+    /// assert!(want.low);
+    /// assert_eq!(want.missing, Amount::new().tokens(50));
+    /// pool.raise_caps(want.missing.into_iter().collect())?;
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    pub fn low(mut self, low: Amount) -> Self {
+        self.low = Some(Box::new(low));
+        self
+    }
+
     /// What a drop, or an [expiry](crate::Ask::ttl), does with what a reservation on this
     /// pool still holds, and on the pools below that do not say otherwise.
     /// [`Release`](OnDrop::Release) if no pool on the way up says so.
@@ -286,9 +312,9 @@ impl<Kind> PoolBuilder<Kind> {
         let name = self.name.unwrap_or(Name::DEFAULT);
         let window = self.window.map(|window| Refill::start(window, clock.now()));
         let keys = self.keys.map(|(most, ttl)| Keys::new(most, ttl));
-        let Self { caps, used, ceiling, on_drop, most_waiting, .. } = self;
+        let Self { caps, used, ceiling, low, on_drop, most_waiting, .. } = self;
         let spec =
-            Spec { name, caps, deadline, window, keys, used, ceiling, on_drop, most_waiting };
+            Spec { name, caps, deadline, window, keys, used, ceiling, low, on_drop, most_waiting };
         (spec, budget)
     }
 }
@@ -341,6 +367,13 @@ impl PoolBuilder<Root> {
         self
     }
 
+    /// Who is told of refusals, of overage, and of holds that end without a word, in this pool and
+    /// in all that will be below it. See [`Observer`].
+    pub fn observer(mut self, observer: impl Observer + Send + Sync + 'static) -> Self {
+        self.kind.runtime.listener = Some(listener(observer));
+        self
+    }
+
     /// The pool.
     #[must_use]
     pub fn build(self) -> BudgetPool {
@@ -384,6 +417,7 @@ impl PoolBuilder<Child> {
             keys: self.keys,
             used: self.used,
             ceiling: self.ceiling,
+            low: self.low,
             on_drop: self.on_drop,
             most_waiting: self.most_waiting,
             kind: Carved { parent: self.kind.parent },
@@ -425,10 +459,12 @@ impl PoolBuilder<Carved> {
     pub fn build(self) -> Result<BudgetPool, BudgetError> {
         let used = self.used.as_ref().map_or(AxisSet::EMPTY, |used| used.quantities().axes());
         if !used.intersection(self.caps.quantities().axes()).is_empty() {
-            return Err(BudgetError::Carved { pool: self.name.unwrap_or(Name::DEFAULT) });
+            let refusal = BudgetError::Carved { pool: self.name.unwrap_or(Name::DEFAULT) };
+            return Err(self.kind.parent.handle().refused(refusal));
         }
         if self.window.is_some() {
-            return Err(BudgetError::CarvedWindow { pool: self.name.unwrap_or(Name::DEFAULT) });
+            let refusal = BudgetError::CarvedWindow { pool: self.name.unwrap_or(Name::DEFAULT) };
+            return Err(self.kind.parent.handle().refused(refusal));
         }
         let parent = self.kind.parent.clone();
         let (spec, deadline) = self.start(parent.handle().clock(), parent.handle().deadline());
@@ -446,6 +482,7 @@ impl<Kind: fmt::Debug> fmt::Debug for PoolBuilder<Kind> {
             .field("keys", &self.keys)
             .field("used", &self.used)
             .field("ceiling", &self.ceiling)
+            .field("low", &self.low)
             .field("on_drop", &self.on_drop)
             .field("most_waiting", &self.most_waiting)
             .field("kind", &self.kind)

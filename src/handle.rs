@@ -9,10 +9,10 @@
 //! that finds such a hold or pause under the lock, and has not read the clock, lets go of the lock
 //! and does.
 //!
-//! While the way of a call is not timed, nothing may expire or is paused and nobody waits, a transition has
-//! nothing to do but its own step. The calls of the hot path then take that step alone, inlined into the caller, so
-//! that the axes that an amount does not name cost nothing. It is the same step that the full
-//! transition takes.
+//! While the way of a call is not timed, nothing may expire or is paused and nobody waits, watches or
+//! observes, a transition has nothing to do but its own step. The calls of the hot path then take
+//! that step alone, inlined into the caller, so that the axes that an amount does not name cost
+//! nothing. It is the same step that the full transition takes.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -22,7 +22,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::engine::{Booked, End, Engine, HoldKey, Keys, NodeId, Spec, Terms};
+use crate::engine::{Answer, Booked, End, Engine, Event, HoldKey, Keys, NodeId, Spec, Terms};
 use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard};
 use crate::time::clock::SharedClock;
 use crate::time::deadline::DeadlineBudget;
@@ -41,11 +41,15 @@ pub(crate) struct Timer {
     pub(crate) is_here: fn() -> bool,
 }
 
+/// Who is told what happens in a tree.
+pub(crate) type Listener = std::sync::Arc<dyn Fn(Event) + Send + Sync>;
+
 /// What all pools of a tree go by.
 #[derive(Clone, Default)]
 pub(crate) struct Runtime {
     pub(crate) clock: SharedClock,
     pub(crate) timer: Option<Timer>,
+    pub(crate) listener: Option<Listener>,
 }
 
 /// One tree of pools. The engine is aligned to a cache line, so that the lock before it has one of
@@ -56,30 +60,29 @@ struct Shared {
     heeds_time: AtomicBool,
     clock: SharedClock,
     timer: Option<Timer>,
+    listener: Option<Listener>,
 }
 
 /// How many are woken without a change of the queue's memory.
 const FEW: usize = 8;
 
-/// The lock while a transition runs. Its end wakes all that the transition granted or told, without
-/// the lock: a waker may come back here. No other thread wakes them for this one: it might hold a
-/// lock that they take.
+/// The lock while a transition runs. Its end wakes all that the transition granted or told, and
+/// tells the observer, without the lock: a waker may come back here. No other thread wakes them for
+/// this one: it might hold a lock that they take.
 struct Transition<'a> {
-    shared: &'a Shared,
+    handle: &'a Handle,
     engine: Option<MutexGuard<'a, Engine>>,
-    heeded_time: bool,
 }
 
 impl<'a> Transition<'a> {
     #[inline]
-    fn begin(shared: &'a Shared) -> Transition<'a> {
-        Transition::with(shared, shared.engine.lock())
+    fn begin(handle: &'a Handle) -> Transition<'a> {
+        Transition::with(handle, handle.shared.engine.lock())
     }
 
     #[inline]
-    fn with(shared: &'a Shared, engine: MutexGuard<'a, Engine>) -> Transition<'a> {
-        let heeded_time = engine.heeds_time();
-        Transition { shared, engine: Some(engine), heeded_time }
+    fn with(handle: &'a Handle, engine: MutexGuard<'a, Engine>) -> Transition<'a> {
+        Transition { handle, engine: Some(engine) }
     }
 
     /// Lets go of the lock meanwhile. Nothing has been changed yet.
@@ -87,7 +90,7 @@ impl<'a> Transition<'a> {
     fn interrupted<R>(&mut self, by: impl Fn() -> R) -> R {
         self.engine = None;
         let result = by();
-        *self = Transition::begin(self.shared);
+        *self = Transition::begin(self.handle);
         result
     }
 
@@ -95,16 +98,53 @@ impl<'a> Transition<'a> {
     fn engine(&mut self) -> &mut Engine {
         self.engine.as_mut().expect("it holds the lock until its end")
     }
+
+    /// Takes the step.
+    #[inline]
+    fn step<R: Answer>(&mut self, step: impl FnOnce(&mut Engine) -> R) -> R {
+        if self.engine().is_observed() { self.observed_step(step) } else { step(self.engine()) }
+    }
+
+    /// Takes the step, and notes for the observer what the caller is answered. Apart, as an answer
+    /// that is looked at is then moved, which would cost as much as some of the steps.
+    #[cold]
+    #[inline(never)]
+    fn observed_step<R: Answer>(&mut self, step: impl FnOnce(&mut Engine) -> R) -> R {
+        let answer = step(self.engine());
+        let name = &self.handle.name;
+        self.engine().hear(name, &answer);
+        answer
+    }
+
+    /// The end in a tree that is watched or observed.
+    #[cold]
+    #[inline(never)]
+    fn end_steered(&self, mut engine: MutexGuard<'_, Engine>) {
+        engine.look(self.handle.node);
+        self.renew_duties(&mut engine);
+        let events = engine.events();
+        wake(engine);
+        if let Some(listener) = &self.handle.shared.listener {
+            events.into_iter().for_each(|event| tell_one(listener, event));
+        }
+    }
+
+    #[inline]
+    fn renew_duties(&self, engine: &mut Engine) {
+        if engine.renew_duties() {
+            self.handle.shared.heeds_time.store(engine.heeds_time(), Relaxed);
+        }
+    }
 }
 
 impl Drop for Transition<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(mut engine) = self.engine.take() {
-            let heeds_time = engine.heeds_time();
-            if heeds_time != self.heeded_time {
-                self.shared.heeds_time.store(heeds_time, Relaxed);
+            if engine.is_steered() {
+                return self.end_steered(engine);
             }
+            self.renew_duties(&mut engine);
             if !engine.wakers().is_empty() {
                 wake(engine);
             }
@@ -135,6 +175,14 @@ fn wake_one(waker: Waker) {
     }
 }
 
+/// An observer that panics must not keep the next event from being told, nor hurt the caller, who may
+/// be in a drop.
+fn tell_one(listener: &Listener, event: Event) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| listener(event))) {
+        std::mem::forget(panic);
+    }
+}
+
 /// One pool of a tree. Its drop is the pool's end; every handle of the user's and every reservation
 /// shares it.
 pub(crate) struct Handle {
@@ -155,11 +203,15 @@ impl Handle {
     pub(crate) fn root(
         spec: Spec,
         deadline: Option<DeadlineBudget>,
-        Runtime { clock, timer }: Runtime,
+        Runtime { clock, timer, listener }: Runtime,
     ) -> Handle {
         let (name, windowed) = (spec.name.clone(), spec.window.is_some());
-        let engine = Mutex::new(Engine::new(spec));
-        let shared = Shared { engine, heeds_time: AtomicBool::new(false), clock, timer };
+        let mut engine = Engine::new(spec);
+        if listener.is_some() {
+            engine.observe();
+        }
+        let engine = Mutex::new(engine);
+        let shared = Shared { engine, heeds_time: AtomicBool::new(false), clock, timer, listener };
         Handle::new(Arc::new(shared), NodeId::ROOT, name, deadline, windowed)
     }
 
@@ -306,7 +358,13 @@ impl Handle {
     pub(crate) fn peek(&self, amount: &Quantities) -> Result<(), BudgetError> {
         match self.quick(self.timed) {
             Ok(mut engine) => engine.peek(self.node, amount, None),
-            Err(busy) => self.ask_on(busy, |engine, at, now| engine.peek(at, amount, now)),
+            // It asks for nothing, and so is refused nothing.
+            Err(busy) => {
+                let now = || Some(self.now());
+                self.transition(busy, self.timed, Engine::heeds_time, now, |locked, now| {
+                    locked.engine().peek(self.node, amount, now)
+                })
+            }
         }
     }
 
@@ -337,7 +395,7 @@ fn refuse<R>(
     at: NodeId,
     asked: Quantities,
 ) -> Result<R, BudgetError> {
-    engine.refuse(at, asked.units(), None)
+    engine.refuse_quietly(at, asked.units(), None)
 }
 
 /// The lock, where it was taken already.
@@ -350,18 +408,18 @@ impl Handle {
         Arc::ptr_eq(&self.shared, &other.shared)
     }
 
-    /// A transition that needs no time.
+    /// A transition that needs no time, and cannot be refused.
     #[inline]
     pub(crate) fn enter<R>(&self, transition: impl FnOnce(&mut Engine, NodeId) -> R) -> R {
         // The result is written where the caller wants it, and not moved: that would cost as much
         // as the rest.
-        transition(Transition::begin(&self.shared).engine(), self.node)
+        transition(Transition::begin(self).engine(), self.node)
     }
 
     /// A transition that tells or looks: it is told the time if the way has a window, or a hold may
     /// expire (P8). It cannot fail: if the clock panics, no time has passed.
     #[inline]
-    pub(crate) fn tell<R>(
+    pub(crate) fn tell<R: Answer>(
         &self,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
@@ -369,18 +427,20 @@ impl Handle {
     }
 
     #[inline]
-    fn tell_on<R>(
+    fn tell_on<R: Answer>(
         &self,
         begun: Begun<'_>,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
         let read_clock = || self.try_now();
-        self.transition(begun, self.windowed, Engine::heeds_time, read_clock, transition)
+        self.transition(begun, self.windowed, Engine::heeds_time, read_clock, |locked, now| {
+            locked.step(|engine| transition(engine, self.node, now))
+        })
     }
 
     /// A transition that asks: it is told the time if the way has a deadline, too.
     #[inline]
-    pub(crate) fn ask<R>(
+    pub(crate) fn ask<R: Answer>(
         &self,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
@@ -388,52 +448,78 @@ impl Handle {
     }
 
     #[inline]
-    fn ask_on<R>(
+    fn ask_on<R: Answer>(
         &self,
         begun: Begun<'_>,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
         let read_clock = || Some(self.now());
-        self.transition(begun, self.timed, Engine::heeds_time, read_clock, transition)
+        self.transition(begun, self.timed, Engine::heeds_time, read_clock, |locked, now| {
+            locked.step(|engine| transition(engine, self.node, now))
+        })
     }
 
     /// [`ask`](Handle::ask), or [`ask_at`](Handle::ask_at) where the call `takes_time`.
     #[inline]
-    pub(crate) fn ask_for<R>(
+    pub(crate) fn ask_for<R: Answer>(
         &self,
         takes_time: bool,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
         let read_clock = || Some(self.now());
         let timed = self.timed || takes_time;
-        self.transition(None, timed, Engine::heeds_time, read_clock, transition)
+        self.transition(None, timed, Engine::heeds_time, read_clock, |locked, now| {
+            locked.step(|engine| transition(engine, self.node, now))
+        })
+    }
+
+    /// [`ask_for`](Handle::ask_for), of which the observer is told nothing here.
+    #[inline]
+    pub(crate) fn ask_unheard<R>(
+        &self,
+        takes_time: bool,
+        transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
+    ) -> R {
+        let now = || Some(self.now());
+        let timed = self.timed || takes_time;
+        self.transition(None, timed, Engine::heeds_time, now, |locked, now| {
+            transition(locked.engine(), self.node, now)
+        })
     }
 
     /// A transition of two pools of a tree: it is told the time if the way of either has a window.
-    pub(crate) fn tell_both<R>(
+    pub(crate) fn tell_both<R: Answer>(
         &self,
         other: &Handle,
         transition: impl FnOnce(&mut Engine, [NodeId; 2], Option<Instant>) -> R,
     ) -> R {
         let timed = self.windowed || other.windowed;
         let read_clock = || self.try_now();
-        self.transition(None, timed, Engine::heeds_time, read_clock, |engine, at, now| {
-            transition(engine, [at, other.node], now)
+        self.transition(None, timed, Engine::heeds_time, read_clock, |locked, now| {
+            locked.step(|engine| transition(engine, [self.node, other.node], now))
         })
     }
 
     /// A transition that takes a time.
-    pub(crate) fn ask_at<R>(
+    pub(crate) fn ask_at<R: Answer>(
         &self,
         transition: impl FnOnce(&mut Engine, NodeId, Instant) -> R,
     ) -> R {
         let now = self.now();
-        self.enter(|engine, at| transition(engine, at, now))
+        Transition::begin(self).step(|engine| transition(engine, self.node, now))
+    }
+
+    /// Tells the observer of a refusal for which no transition was needed.
+    pub(crate) fn refused(&self, refusal: BudgetError) -> BudgetError {
+        if let Some(listener) = &self.shared.listener {
+            tell_one(listener, Event::Refused(refusal.clone()));
+        }
+        refusal
     }
 
     /// A transition that looks at all pools below, too: it is told the time if any of them has a
     /// window. All attempts at one survey share its `reading` of the clock.
-    pub(crate) fn survey<R>(
+    pub(crate) fn survey<R: Answer>(
         &self,
         reading: &OnceCell<Option<Instant>>,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
@@ -441,7 +527,9 @@ impl Handle {
         let needs_time =
             |engine: &Engine| engine.heeds_time() || engine.has_windows_below(self.node);
         let read_clock = || *reading.get_or_init(|| self.try_now());
-        self.transition(None, self.windowed, needs_time, read_clock, transition)
+        self.transition(None, self.windowed, needs_time, read_clock, |locked, now| {
+            locked.step(|engine| transition(engine, self.node, now))
+        })
     }
 
     #[inline]
@@ -451,16 +539,16 @@ impl Handle {
         timed: bool,
         needs_time: impl Fn(&Engine) -> bool,
         read_clock: impl Fn() -> Option<Instant>,
-        transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
+        step: impl FnOnce(&mut Transition<'_>, Option<Instant>) -> R,
     ) -> R {
         let reads = begun.is_none() && (timed || self.shared.heeds_time.load(Relaxed));
         let mut now = if reads { read_clock() } else { None };
         let engine = begun.unwrap_or_else(|| self.shared.engine.lock());
-        let mut locked = Transition::with(&self.shared, engine);
+        let mut locked = Transition::with(self, engine);
         if now.is_none() && needs_time(locked.engine()) {
             now = locked.interrupted(read_clock);
         }
-        transition(locked.engine(), self.node, now)
+        step(&mut locked, now)
     }
 }
 
@@ -524,6 +612,11 @@ impl fmt::Debug for Handle {
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let timer = if self.timer.is_some() { "given" } else { "none" };
-        f.debug_struct("Runtime").field("clock", &self.clock).field("timer", &timer).finish()
+        let observer = if self.listener.is_some() { "given" } else { "none" };
+        f.debug_struct("Runtime")
+            .field("clock", &self.clock)
+            .field("timer", &timer)
+            .field("observer", &observer)
+            .finish()
     }
 }

@@ -148,6 +148,14 @@
 //!   its [timer](PoolBuilder::timer).
 //! - A call that may be retried spends [once for its key](BudgetPool::record_once).
 //!
+//! # Watching
+//!
+//! Futures are told when a pool [is closed](BudgetPool::closed), [has reached a
+//! level](BudgetPool::reached), for an alert at 80 per cent, or [wants](BudgetPool::wants) budget of
+//! whoever funds it. A thread blocks on them. An [`Observer`] of a whole tree is told of refusals, of
+//! overage, and of holds that end without a word. Both are told without the lock, and a tree that
+//! nobody watches or observes pays nothing for them.
+//!
 //! # Hot loops
 //!
 //! Threads that would fight for the lock each take a [`Lease`]: a share of their own, spent from
@@ -218,6 +226,7 @@ mod builder;
 mod engine;
 mod handle;
 mod lease;
+mod observer;
 mod pool;
 mod reservation;
 mod run;
@@ -227,6 +236,7 @@ mod tests;
 mod time;
 mod types;
 mod wait;
+mod watch;
 mod weak;
 
 #[cfg(feature = "metrics")]
@@ -234,6 +244,7 @@ pub use adapters::metrics::Exporter;
 pub use ask::Ask;
 pub use builder::{Carved, Child, Joint, PoolBuilder, PoolDeadline, Root};
 pub use lease::Lease;
+pub use observer::Observer;
 pub use pool::BudgetPool;
 pub use reservation::{CommitRefused, MergeRefused, Receipt, Reservation};
 pub use time::clock::{Clock, ManualClock, SystemClock};
@@ -244,12 +255,15 @@ pub use time::window::Window;
 pub use types::amount::{Amount, Caps, QuantityIter};
 pub use types::axis::{Axis, CustomAxis, ParseAxisError, Quantity};
 pub use types::error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
+pub use types::level::Level;
 pub use types::name::Name;
 pub use types::on_drop::OnDrop;
 pub use types::once::Once;
 pub use types::snapshot::{AxisSnapshot, Holder, Snapshot, TreeSnapshot};
 pub use types::usd::{ParseUsdError, TryFromF64Error, Usd};
-pub use wait::{Closed, RecordWait, Wait};
+pub use types::want::Want;
+pub use wait::{RecordWait, Wait};
+pub use watch::{Closed, Reached, Wants};
 pub use weak::WeakPool;
 
 /// The README's example runs, too.

@@ -16,10 +16,12 @@ use crate::run::run;
 use crate::time::deadline::DeadlineBudget;
 use crate::types::amount::{Amount, Caps};
 use crate::types::error::BudgetError;
+use crate::types::level::Level;
 use crate::types::name::Name;
 use crate::types::once::Once;
 use crate::types::snapshot::{Holder, Snapshot, TreeSnapshot};
-use crate::wait::{Closed, RecordWait, Wait};
+use crate::wait::{RecordWait, Wait};
+use crate::watch::{Closed, Reached, Wants};
 use crate::weak::WeakPool;
 
 /// An [`Instant`] that is 30 years away can be told on every platform.
@@ -613,8 +615,66 @@ impl BudgetPool {
 
     /// A future that resolves when this pool, or one above it, is closed: for a fan-out that must
     /// stop at once.
+    ///
+    /// ```
+    /// use budget_pool::BudgetPool;
+    ///
+    /// let run = BudgetPool::unlimited();
+    /// let agent = run.child().build();
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| run.close());
+    ///     agent.closed().block();
+    /// });
+    /// assert!(agent.is_closed());
+    /// ```
     pub fn closed(&self) -> Closed {
         Closed::new(self.clone())
+    }
+
+    /// A future that resolves when the balances of this pool are at a [`Level`], with the snapshot of
+    /// that instant: for an alert at 80 per cent. On a pool that is there already it resolves at the
+    /// first poll. See [`Reached`].
+    ///
+    /// ```
+    /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+    /// use budget_pool::{Amount, Axis, BudgetPool, Level};
+    ///
+    /// let pool = BudgetPool::builder().tokens(1_000).build();
+    /// let alert = pool.reached(Level::percent(Axis::Tokens, 80));
+    /// let spend = async {
+    ///     for _call in 0..9 {
+    ///         pool.record(Amount::new().tokens(100)).expect("it fits");
+    ///         tokio::task::yield_now().await;
+    ///     }
+    /// };
+    /// let (snapshot, ()) = tokio::join!(alert, spend);
+    /// assert_eq!(snapshot.tokens.used, 800);
+    /// # });
+    /// ```
+    pub fn reached(&self, level: Level) -> Reached {
+        Reached::new(self.clone(), level)
+    }
+
+    /// A future that resolves when this pool is short of budget, with what is missing: for whoever
+    /// funds the pool. See [`Wants`].
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool, Caps};
+    ///
+    /// let pool = BudgetPool::builder().tokens(100).ceiling(Caps::new().tokens(1_000)).build();
+    /// let worker = std::thread::spawn({
+    ///     let pool = pool.clone();
+    ///     move || pool.reserve_blocking(Amount::new().tokens(400)).map(|hold| hold.release())
+    /// });
+    ///
+    /// let want = pool.wants().block();
+    /// assert_eq!(want.missing, Amount::new().tokens(300));
+    /// pool.raise_caps(want.missing.into_iter().collect())?;
+    /// worker.join().expect("it does not panic")?;
+    /// # Ok::<(), budget_pool::BudgetError>(())
+    /// ```
+    pub fn wants(&self) -> Wants {
+        Wants::new(self.clone())
     }
 
     /// [`lower_caps`](BudgetPool::lower_caps), as far as that is free. Returns how much each cap
@@ -687,7 +747,8 @@ impl BudgetPool {
     /// then.
     pub fn transfer(&self, to: &BudgetPool, caps: Caps) -> Result<(), BudgetError> {
         if !self.handle.is_of_tree(&to.handle) {
-            return Err(BudgetError::ForeignPool { pool: to.handle.name().clone() });
+            let refusal = BudgetError::ForeignPool { pool: to.handle.name().clone() };
+            return Err(self.handle.refused(refusal));
         }
         self.handle
             .tell_both(&to.handle, |engine, [from, to], now| engine.transfer(from, to, &caps, now))

@@ -261,6 +261,7 @@ impl Reservation {
     pub fn merge(&self, mut other: Reservation) -> Result<(), MergeRefused> {
         if !self.pool.ptr_eq(&other.pool) {
             let error = BudgetError::ForeignPool { pool: other.pool.handle().name().clone() };
+            let error = self.pool.handle().refused(error);
             return Err(MergeRefused { reservation: other, error });
         }
         let (key, added) = (self.key(), other.key());

@@ -44,7 +44,8 @@ impl End<'_> {
             return Poll::Ready(late);
         }
         if !handle.has_timer() {
-            return Poll::Ready(BudgetError::NoTimer { pool: handle.name().clone() });
+            let refusal = BudgetError::NoTimer { pool: handle.name().clone() };
+            return Poll::Ready(handle.refused(refusal));
         }
         let sleep = self.sleep.get_or_insert_with(|| sleep_until(self.pool, deadline));
         if sleep.as_mut().poll(context).is_ready() {

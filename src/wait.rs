@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crate::ask::Ask;
-use crate::engine::{ClosingKey, Grant, Place, Purpose, Terms, WaitKey};
+use crate::engine::{Grant, Place, Purpose, Terms, WaitKey};
 use crate::handle::Sleep;
 use crate::pool::BudgetPool;
 use crate::reservation::Reservation;
@@ -200,7 +200,7 @@ impl Waiting {
         // Ended, should the clock panic.
         if let Some((asked, terms)) = self.state.take_new() {
             let purpose = self.purpose;
-            let place = handle.ask_for(self.takes_time, |engine, at, now| match terms {
+            let place = handle.ask_unheard(self.takes_time, |engine, at, now| match terms {
                 None => engine.wait(at, asked, purpose, now),
                 Some(terms) => engine.wait_on(at, asked, *terms, now),
             });
@@ -209,12 +209,13 @@ impl Waiting {
                 Ok(Place::Granted(grant)) => {
                     return Poll::Ready(Ok(Granted::of(&self.pool, grant)));
                 }
-                Err(refusal) => return Poll::Ready(Err(refusal)),
+                Err(refusal) => return Poll::Ready(Err(handle.refused(refusal))),
             }
         }
         let State::Queued(place) = self.state else { return Poll::Pending };
         let waker = waker.clone();
-        let (poll, old, alarm) = handle.ask_for(self.takes_time, |engine, _, now| {
+        // The engine notes by itself what becomes of a waiter: often another brings it about.
+        let (poll, old, alarm) = handle.ask_unheard(self.takes_time, |engine, _, now| {
             engine.poll_wait(place, waker, can_sleep, now)
         });
         self.alarm = alarm;
@@ -320,45 +321,5 @@ impl fmt::Debug for Wait {
 impl fmt::Debug for RecordWait {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.debug("RecordWait", f)
-    }
-}
-
-/// The end of a pool to come, from [`BudgetPool::closed`]. Cancel-safe; polled again after its end,
-/// it is ready again.
-#[must_use = "it does nothing unless it is awaited"]
-pub struct Closed {
-    pool: BudgetPool,
-    key: Option<ClosingKey>,
-}
-
-impl Closed {
-    pub(crate) fn new(pool: BudgetPool) -> Closed {
-        Closed { pool, key: None }
-    }
-}
-
-impl Future for Closed {
-    type Output = ();
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        let Closed { pool, key } = self.get_mut();
-        let waker = context.waker().clone();
-        let (poll, old) = pool.handle().enter(|engine, at| engine.poll_closed(at, key, waker));
-        drop(old);
-        poll
-    }
-}
-
-impl Drop for Closed {
-    fn drop(&mut self) {
-        if let Some(key) = self.key {
-            drop(self.pool.handle().enter(|engine, at| engine.cancel_closing(at, key)));
-        }
-    }
-}
-
-impl fmt::Debug for Closed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Closed").field("pool", &self.pool.name()).finish_non_exhaustive()
     }
 }

@@ -33,8 +33,9 @@ impl WeakPool {
     }
 
     /// The pool, if anything still keeps it: a handle, a [`Reservation`](crate::Reservation), a
-    /// [`Lease`](crate::Lease), a [`Wait`](crate::Wait), a [`Closed`](crate::Closed), the builder of a
-    /// child or of a joint pool. A child alone keeps the balances of the pools above it,
+    /// [`Lease`](crate::Lease), a [`Wait`](crate::Wait), a [`Closed`](crate::Closed), a
+    /// [`Reached`](crate::Reached), a [`Wants`](crate::Wants), the builder of a child or of a joint
+    /// pool. A child alone keeps the balances of the pools above it,
     /// and no handle to them.
     #[must_use]
     pub fn upgrade(&self) -> Option<BudgetPool> {

@@ -26,6 +26,8 @@ fn what_is_handed_around_is_send_sync_static_and_debug() {
     shared::<Lease>();
     shared::<Wait>();
     shared::<Closed>();
+    shared::<Reached>();
+    shared::<Wants>();
     shared::<CommitRefused>();
     shared::<PoolBuilder<Root>>();
     shared::<PoolBuilder<Child>>();
@@ -40,6 +42,8 @@ fn what_is_handed_around_is_send_sync_static_and_debug() {
     unwound::<Lease>();
     unwound::<Wait>();
     unwound::<Closed>();
+    unwound::<Reached>();
+    unwound::<Wants>();
     unwound::<BudgetError>();
     unwound::<CommitRefused>();
     unwound::<Snapshot>();
@@ -66,6 +70,8 @@ fn what_is_a_value_can_be_compared_hashed_and_cloned() {
     plain::<Quantity>();
     plain::<Window>();
     plain::<Outlook>();
+    plain::<Level>();
+    plain::<Want>();
     plain::<Call<'static>>();
     plain::<Name>();
     plain::<Receipt>();
@@ -87,8 +93,19 @@ fn what_is_a_value_can_be_compared_hashed_and_cloned() {
         PoolDeadline,
         DeadlineBuilder,
     )>();
-    copied::<(Amount, Caps, Usd, Axis, Quantity, Outlook, Call<'static>, Receipt, AxisSnapshot<Usd>)>(
-    );
+    copied::<(
+        Amount,
+        Caps,
+        Usd,
+        Axis,
+        Quantity,
+        Outlook,
+        Level,
+        Want,
+        Call<'static>,
+        Receipt,
+        AxisSnapshot<Usd>,
+    )>();
 }
 
 #[test]

@@ -264,13 +264,6 @@ impl Engine {
 
 /// Whether, and if not, why not.
 impl Engine {
-    /// Whether nobody waits, no hold may expire and no pool is paused: a transition that need not
-    /// know the time has nothing to do before or after its own step.
-    #[inline(always)]
-    pub(crate) fn is_quiet(&self) -> bool {
-        !self.queue.has_waiting() && !self.heeds_time()
-    }
-
     /// Refuses and counts that, or lets the caller charge the way.
     pub(super) fn admit(
         &mut self,
@@ -361,10 +354,23 @@ impl Engine {
         self.nodes[at].late(now).is_some()
     }
 
-    /// Refuses, and counts that. The refusal is made in the place of the result: to move it there
-    /// would take longer than all the rest.
+    /// Refuses, counts that, and notes what lacks for whoever funds the pools.
     #[inline(never)]
-    pub(crate) fn refuse<R>(
+    pub(super) fn refuse<R>(
+        &mut self,
+        at: NodeId,
+        asked: &Units,
+        now: Option<Instant>,
+    ) -> Result<R, BudgetError> {
+        self.note_lack(at, asked);
+        self.refuse_quietly(at, asked, now)
+    }
+
+    /// Refuses, and counts that: all that there is to do while the tree [is quiet](Engine::is_quiet).
+    /// The refusal is made in the place of the result: to move it there would take longer than all
+    /// the rest.
+    #[inline(never)]
+    pub(crate) fn refuse_quietly<R>(
         &mut self,
         at: NodeId,
         asked: &Units,
@@ -891,6 +897,11 @@ impl Node {
     /// The same on one axis. Where there is no hope, a call that asks for more has none either.
     pub(super) fn has_hope(&self, axis: usize, asked: u64) -> bool {
         self.outlook(axis, asked, &self.deadline) != Outlook::Never
+    }
+
+    /// Whether on one axis only a higher cap makes room.
+    pub(super) fn needs_funds(&self, axis: usize, asked: u64) -> bool {
+        self.outlook(axis, asked, &self.deadline) == Outlook::AfterFunding
     }
 
     /// What a call can expect that asks for more than is free.

@@ -130,6 +130,7 @@ impl Engine {
         self.move_caps(from, to, units)?;
         for pool in [from, to] {
             self.call_changed(pool);
+            self.mark(pool);
         }
         self.process_waiters();
         Ok(())

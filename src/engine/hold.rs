@@ -265,6 +265,9 @@ impl Engine {
 
     pub(crate) fn end(&mut self, key: HoldKey, how: End<'_>, now: Option<Instant>) -> Booked {
         self.advance_end(key, how, now);
+        if self.is_observed() {
+            self.note_end(key, how);
+        }
         self.unschedule(key);
         let node = self.holds.get(key).node;
         if !self.is_live(key) {
@@ -321,6 +324,9 @@ impl Engine {
     /// The time of a hold is over: what it holds goes back, or is settled. What that was is kept
     /// for its owner. The caller serves the waiters.
     pub(super) fn expire(&mut self, key: HoldKey) {
+        if self.is_observed() {
+            self.note_expiry(key);
+        }
         let hold = self.holds.get_mut(key);
         let (node, held, bill) = (hold.node, hold.held, hold.bill(End::Drop));
         hold.count_metered(&bill);
@@ -329,6 +335,7 @@ impl Engine {
             OnDrop::Commit => State::Settled,
         };
         self.nodes.settle(node, &held, &bill, &mut { NOTHING }, Tally::Expired);
+        self.mark(node);
         self.call_changed(node);
     }
 }

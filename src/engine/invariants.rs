@@ -13,6 +13,7 @@ impl Engine {
         self.check_reserved();
         self.check_queue();
         self.check_pauses();
+        self.check_watch();
         self.count_waiting_below();
     }
 

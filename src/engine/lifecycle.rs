@@ -58,6 +58,7 @@ impl Engine {
             if !self.nodes[id].is_unreachable() {
                 // All that comes back has: no carved pool is above a joint one.
                 self.call_changed(id);
+                self.mark(id);
                 continue;
             }
             let keys = self.nodes[id].keys.take();

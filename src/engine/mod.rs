@@ -13,7 +13,9 @@
 //! | [`Pauses`] | the pools that are paused, and until when |
 //! | [`Refill`] | the window of one pool |
 //! | [`Keys`] | the idempotency keys of one pool |
-//! | [`Watch`] | the futures that wait for a pool to be closed |
+//! | [`Watch`] | the futures that wait for a close, or for balances |
+//! | [`Events`] | what an observer is to be told |
+//! | [`Duties`] | what a transition has to do beside its own step |
 //!
 //! # What holds between transitions
 //!
@@ -26,6 +28,8 @@
 
 use std::time::Instant;
 
+use duties::Duties;
+use event::Events;
 use expiry::Expiry;
 use hold::Holds;
 use nodes::Nodes;
@@ -38,6 +42,8 @@ use crate::types::axis::Labels;
 mod admission;
 mod ask;
 mod caps;
+mod duties;
+mod event;
 mod expiry;
 mod hold;
 mod idempotency;
@@ -55,22 +61,25 @@ mod watch;
 
 pub(crate) use admission::Booked;
 pub(crate) use ask::Terms;
+pub(crate) use event::{Answer, Event};
 pub(crate) use hold::{End, HoldKey};
 pub(crate) use idempotency::Keys;
 pub(crate) use nodes::{Deadline, NodeId, Spec};
 pub(crate) use queue::{Grant, Place, Purpose, WaitKey};
 pub(crate) use refill::Refill;
-pub(crate) use watch::ClosingKey;
+pub(crate) use watch::{Condition, Met, WatchKey};
 
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(crate) struct Engine {
     nodes: Nodes,
+    duties: Duties,
     queue: Queue,
     expiry: Expiry,
     holds: Holds,
     watch: Watch,
     pauses: Pauses,
+    events: Events,
     /// What the user's own axes are called. In a box, as few trees have any.
     labels: Option<Box<Labels>>,
     /// The latest instant seen: time never runs back (P8).
@@ -85,11 +94,13 @@ impl Engine {
         let labels = root.labels();
         let mut engine = Engine {
             nodes: Nodes::new(root),
+            duties: Duties::default(),
             queue: Queue::default(),
             expiry: Expiry::default(),
             holds: Holds::default(),
             watch: Watch::default(),
             pauses: Pauses::default(),
+            events: Events::default(),
             labels: None,
             latest: None,
             reading: None,

@@ -94,6 +94,8 @@ pub(super) struct Node {
     pub(super) keys: Option<Box<Keys>>,
     /// How far the caps may still be raised. In a box, as few pools say so.
     pub(super) ceiling: Option<Box<Quantities>>,
+    /// What is to be free at least, before more is wanted.
+    pub(super) low: Option<Box<Quantities>>,
     pub(super) name: Name,
     pub(super) line: Line,
 }
@@ -120,6 +122,8 @@ pub(crate) struct Spec {
     /// What was used before the pool was built, as is known from elsewhere.
     pub(crate) used: Option<Box<Amount>>,
     pub(crate) ceiling: Option<Box<Caps>>,
+    /// What is to be free at least, before more is wanted.
+    pub(crate) low: Option<Box<Amount>>,
     /// As the pool above, if not set.
     pub(crate) on_drop: Option<OnDrop>,
     /// How many may wait here and below.
@@ -129,11 +133,12 @@ pub(crate) struct Spec {
 impl Spec {
     /// All labels that it brings to its tree.
     pub(super) fn labels(&self) -> Labels {
-        let [used, ceiling] = [
+        let labels = [
             self.used.as_ref().map(|used| used.labels()),
             self.ceiling.as_ref().map(|of| of.labels()),
+            self.low.as_ref().map(|low| low.labels()),
         ];
-        [used, ceiling].into_iter().flatten().fold(self.caps.labels(), Labels::or)
+        labels.into_iter().flatten().fold(self.caps.labels(), Labels::or)
     }
 }
 
@@ -149,6 +154,7 @@ impl Spec {
             keys: None,
             used: None,
             ceiling: None,
+            low: None,
             on_drop: None,
             most_waiting: u32::MAX,
         }
@@ -417,6 +423,11 @@ impl Nodes {
         id.slot().is_none_or(|slot| self.below.contains(slot))
     }
 
+    /// Whether a pool is in the tree.
+    pub(super) fn contains(&self, id: NodeId) -> bool {
+        id.slot().is_none_or(|slot| self.below.contains(slot))
+    }
+
     /// How many pools there are.
     pub(super) fn len(&self) -> usize {
         self.below.len() + 1
@@ -597,6 +608,7 @@ impl Node {
             window: spec.window.map(Box::new),
             keys: spec.keys.map(Box::new),
             ceiling: spec.ceiling.and_then(|ceiling| boxed(*ceiling.quantities())),
+            low: spec.low.and_then(|low| boxed(low.all())),
             name: spec.name,
             line: Line::default(),
         }

@@ -414,6 +414,9 @@ impl Engine {
     /// pass, to call or to refuse, and its own step is all that there is to do.
     #[inline(always)]
     pub(crate) fn concerns_no_waiter(&self, at: NodeId, spent: &Quantities) -> bool {
+        if !self.is_quiet_but_for_waiters() {
+            return false;
+        }
         let mut way = Way::from(at);
         while let Some(id) = way.up(&self.nodes) {
             let node = &self.nodes[id];
@@ -421,7 +424,7 @@ impl Engine {
                 return false;
             }
         }
-        !self.heeds_time()
+        true
     }
 
     /// The first pool on the way up where others wait for what is asked here, too: the called one,
@@ -521,11 +524,12 @@ impl Engine {
         let waited = terms.wait_at_most.expect("it was given a time");
         match self.reserve_now(home, &asked, terms, self.latest) {
             Ok(hold) => Ok(Grant::Hold(hold)),
-            Err(refusal) => Err(BudgetError::Timeout {
-                pool: self.nodes[home].name.clone(),
-                waited,
-                refusal: Box::new(refusal),
-            }),
+            Err(refusal) => {
+                let pool = self.nodes[home].name.clone();
+                let timeout = BudgetError::Timeout { pool, waited, refusal: Box::new(refusal) };
+                self.note_refusal(&timeout);
+                Err(timeout)
+            }
         }
     }
 
@@ -537,7 +541,9 @@ impl Engine {
         self.process_waiters();
         self.queue.all.remove(key.slot());
         self.count_refused(home);
-        BudgetError::NoTimer { pool: self.nodes[home].name.clone() }
+        let refusal = BudgetError::NoTimer { pool: self.nodes[home].name.clone() };
+        self.note_refusal(&refusal);
+        refusal
     }
 
     /// The owner has gone: its place is given up, or what it was granted is given back. Returns
@@ -742,6 +748,7 @@ impl Engine {
     /// the way any more, nor is served.
     fn turn_away(&mut self, refusals: Vec<(WaitKey, BudgetError)>) {
         for (key, refusal) in refusals {
+            self.note_refusal(&refusal);
             self.unqueue(key);
             self.count_refused(self.queue.get(key).home);
             self.queue.resolve(key, Outcome::Refused(Box::new(refusal)));
@@ -752,6 +759,7 @@ impl Engine {
     fn unqueue(&mut self, key: WaitKey) {
         self.unpark(key);
         let Waiter { home, asked, .. } = *self.queue.get(key);
+        self.mark(home);
         let node = &mut self.nodes[home];
         self.queue.unlink(&mut node.line, key);
         if let (None, Some(deadline)) = (node.line.first, node.deadline) {
@@ -768,7 +776,8 @@ impl Engine {
         self.unpark(key);
         let waiter = self.queue.get_mut(key);
         waiter.blocked = Some(blocked);
-        let ticket = waiter.ticket;
+        let (ticket, home) = (waiter.ticket, waiter.home);
+        self.mark(home);
         self.visit_parked(key, |engine, pool| {
             engine.change_contested(pool, |node| node.line.parked.insert(ticket, key));
         });
@@ -803,6 +812,16 @@ impl Engine {
                 self.queue.call(key);
             }
         }
+    }
+
+    /// What the first candidate lacks of a pool that is blocked there and needs it to be funded.
+    pub(super) fn unfunded_waiter(&self, pool: NodeId) -> Option<Units> {
+        let node = &self.nodes[pool];
+        let Parked { first, others } = &node.line.parked;
+        let keys = first.iter().map(|(_, key)| key).chain(others.values());
+        let blocked = keys.map(|&key| self.queue.get(key)).filter(|of| of.blocked == Some(pool));
+        let mut lacks = blocked.filter_map(|of| Some(node.unfunded(&self.asked_at(pool, of)?)));
+        lacks.find(|lack| *lack != Units::default())
     }
 
     /// Whether a pool has no room for a candidate, is paused, or an earlier one waits there for the
@@ -966,7 +985,8 @@ impl Engine {
     pub(super) fn reject_closed(&mut self, pools: &[NodeId]) {
         self.reject_all(pools, None);
         for &pool in pools {
-            self.queue.wakers.extend(self.watch.take(pool));
+            self.queue.wakers.extend(self.watch.take_closings(pool));
+            self.mark(pool);
         }
     }
 

@@ -3,6 +3,7 @@
 use std::time::Instant;
 
 use super::Engine;
+use super::hold::Hold;
 use super::nodes::{Below, Node, NodeId, Nodes};
 use crate::types::amount::Amount;
 use crate::types::axis::{Axis, Labels, Quantities};
@@ -77,17 +78,18 @@ impl Engine {
         self.advance_all(at, now);
         let holds = self.holds.iter().filter(|hold| hold.is_live());
         let below = holds.filter(|hold| self.nodes.way(hold.node()).any(|(id, _)| id == at));
-        let present = self.latest;
-        let expires_in =
-            |expiry: Instant| present.map(|present| expiry.saturating_duration_since(present));
-        let holder = |hold: &super::hold::Hold| Holder {
+        below.map(|hold| self.holder(hold)).collect()
+    }
+
+    pub(super) fn holder(&self, hold: &Hold) -> Holder {
+        let expires_in = |expiry: Instant| Some(expiry.saturating_duration_since(self.latest?));
+        Holder {
             pool: self.nodes[hold.node()].name.clone(),
             label: hold.label().cloned(),
             amount: Amount::reported(hold.reported(), *self.labels()),
             since: hold.since(),
             expires_in: hold.expiry().and_then(expires_in),
-        };
-        below.map(holder).collect()
+        }
     }
 }
 

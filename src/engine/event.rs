@@ -1,0 +1,127 @@
+//! What a transition leaves behind to be told to the observer of the tree, outside the lock.
+//!
+//! A refusal is told where the call that got it ends, by what it [answers](Answer): so no call can
+//! forget to. What happens to others than the caller is noted where it happens.
+
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+use super::Engine;
+use super::admission::Booked;
+use super::hold::{End, HoldKey};
+use super::nodes::NodeId;
+use crate::types::amount::{Amount, Caps};
+use crate::types::axis::Labels;
+use crate::types::error::BudgetError;
+use crate::types::name::Name;
+use crate::types::once::Once;
+use crate::types::snapshot::{Holder, Snapshot};
+
+/// What an observer is told.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Refused(BudgetError),
+    /// Booked for this pool.
+    Overage(Name, Booked, Labels),
+    Expired(Holder),
+    Dropped(Holder),
+}
+
+/// The events of a transition, in their order; none are kept in a tree that nobody observes.
+#[derive(Debug, Default)]
+pub(super) struct Events(Vec<Event>);
+
+/// What a transition answers to its caller.
+pub(crate) trait Answer {
+    /// The refusal, if it is one that nobody was told of yet.
+    fn refusal(&self) -> Option<&BudgetError> {
+        None
+    }
+
+    /// The fact that was booked, if one was.
+    fn booked(&self) -> Option<&Booked> {
+        None
+    }
+}
+
+impl<T: Answer> Answer for Result<T, BudgetError> {
+    fn refusal(&self) -> Option<&BudgetError> {
+        self.as_ref().err()
+    }
+
+    fn booked(&self) -> Option<&Booked> {
+        self.as_ref().ok()?.booked()
+    }
+}
+
+impl Answer for Booked {
+    fn booked(&self) -> Option<&Booked> {
+        Some(self)
+    }
+}
+
+impl Answer for () {}
+impl Answer for bool {}
+impl Answer for Amount {}
+impl Answer for Caps {}
+impl Answer for HoldKey {}
+impl Answer for NodeId {}
+impl Answer for Once {}
+impl Answer for Snapshot {}
+impl Answer for Vec<Holder> {}
+
+/// A survey, and the places that it lacks.
+impl Answer for Result<usize, usize> {}
+
+/// A look at a watch.
+impl<T, const N: usize> Answer for (Poll<T>, [Option<Waker>; N]) {}
+
+impl Engine {
+    /// From now on an observer is to be told.
+    pub(crate) fn observe(&mut self) {
+        self.duties = self.duties.observed();
+    }
+
+    /// Notes what the caller of a transition is answered.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn hear(&mut self, pool: &Name, answer: &impl Answer) {
+        if let Some(refusal) = answer.refusal() {
+            self.note_refusal(refusal);
+        }
+        if let Some(booked) = answer.booked().filter(|booked| !booked.overage().is_zero()) {
+            let labels = *self.labels();
+            self.events.0.push(Event::Overage(pool.clone(), *booked, labels));
+        }
+    }
+
+    pub(super) fn note_refusal(&mut self, refusal: &BudgetError) {
+        if self.duties.is_observed() {
+            self.events.0.push(Event::Refused(refusal.clone()));
+        }
+    }
+
+    /// Notes that the time of a hold is over.
+    #[cold]
+    pub(super) fn note_expiry(&mut self, key: HoldKey) {
+        let mut holder = self.holder(self.holds.get(key));
+        // It is not scheduled any more.
+        holder.expires_in = Some(Duration::ZERO);
+        self.events.0.push(Event::Expired(holder));
+    }
+
+    /// Notes that the owner of a hold goes away without a word.
+    #[cold]
+    pub(super) fn note_end(&mut self, key: HoldKey, how: End<'_>) {
+        let hold = self.holds.get(key);
+        if matches!(how, End::Drop) && hold.is_live() {
+            let holder = self.holder(hold);
+            self.events.0.push(Event::Dropped(holder));
+        }
+    }
+
+    /// What the transition leaves behind to be told.
+    pub(crate) fn events(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.events.0)
+    }
+}

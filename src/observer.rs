@@ -1,0 +1,112 @@
+//! Who is told what happens in a tree of pools.
+
+use std::sync::Arc;
+
+use crate::engine::Event;
+use crate::handle::Listener;
+use crate::reservation::Receipt;
+use crate::types::error::BudgetError;
+use crate::types::snapshot::Holder;
+
+/// Is told what happens in a tree of pools, for logs and metrics; set at the root by
+/// [`PoolBuilder::observer`](crate::PoolBuilder::observer). Each method does nothing unless it is
+/// written.
+///
+/// The methods are called without the lock, after the transition, by the thread whose call brought
+/// the event about, in the order in which the events came within the transition; those of two threads
+/// may come in any order. A call on the pool from here works; one that brings about the same event
+/// again is told again, so that a `refused` that makes a call which is refused recurses. An observer
+/// that panics harms nobody: the panic goes no further, and the next event is told. The panic hook,
+/// which prints it, is run as ever.
+///
+/// An observer that keeps a handle of its own pool keeps that alive for ever: a
+/// [`WeakPool`](crate::WeakPool) does not.
+///
+/// # What it costs
+///
+/// Nothing without one. With one, no call of the tree takes the short way, which is about a hundred
+/// nanoseconds for each call at most; an event costs an allocation, and a copy of what it tells.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+/// use budget_pool::{Amount, BudgetError, BudgetPool, Observer};
+///
+/// #[derive(Default)]
+/// struct Refusals(AtomicU64);
+///
+/// impl Observer for Refusals {
+///     fn refused(&self, refusal: &BudgetError) {
+///         println!("{}: {refusal}", refusal.kind());
+///         self.0.fetch_add(1, Relaxed);
+///     }
+/// }
+///
+/// let refusals = Arc::new(Refusals::default());
+/// let run = BudgetPool::builder().tokens(100).observer(Arc::clone(&refusals)).build();
+/// let agent = run.child().name("agent").build();
+/// assert!(agent.record(Amount::new().tokens(101)).is_err());
+/// assert_eq!(refusals.0.load(Relaxed), 1);
+/// ```
+pub trait Observer {
+    /// A call was refused: each [`BudgetError`] that a pool, a reservation, a lease, a wait or the
+    /// builder of a carved pool returns, once. Not of [`peek`](crate::BudgetPool::peek), which asks
+    /// for nothing.
+    ///
+    /// A waiter that is turned away in line is told of by the thread that turns it away, at that
+    /// instant, and not again when its owner is told.
+    fn refused(&self, refusal: &BudgetError) {
+        let _ = refusal;
+    }
+
+    /// A spend did not fit: its [overage](Receipt::overage) is not zero. `pool` is the name of the
+    /// pool that was told of the spend; the cap that it exceeds may be one above.
+    fn overage(&self, pool: &str, receipt: &Receipt) {
+        let _ = (pool, receipt);
+    }
+
+    /// The time of a hold is over. It is told when a call reclaims the hold, by that call; its
+    /// [`amount`](Holder::amount) is what was held then, and was released or settled as
+    /// [`OnDrop`](crate::OnDrop) says.
+    fn expired(&self, holder: &Holder) {
+        let _ = holder;
+    }
+
+    /// A live hold ended without a word: its reservation was dropped, and neither committed nor
+    /// released. Its [`amount`](Holder::amount) was released or settled as
+    /// [`OnDrop`](crate::OnDrop) says.
+    fn dropped(&self, holder: &Holder) {
+        let _ = holder;
+    }
+}
+
+/// One observer of several trees, or one that the program looks at, too.
+impl<T: Observer + ?Sized> Observer for Arc<T> {
+    fn refused(&self, refusal: &BudgetError) {
+        T::refused(self, refusal);
+    }
+
+    fn overage(&self, pool: &str, receipt: &Receipt) {
+        T::overage(self, pool, receipt);
+    }
+
+    fn expired(&self, holder: &Holder) {
+        T::expired(self, holder);
+    }
+
+    fn dropped(&self, holder: &Holder) {
+        T::dropped(self, holder);
+    }
+}
+
+/// Tells the events of a tree to its observer.
+pub(crate) fn listener(observer: impl Observer + Send + Sync + 'static) -> Listener {
+    Arc::new(move |event| match event {
+        Event::Refused(refusal) => observer.refused(&refusal),
+        Event::Overage(pool, booked, labels) => {
+            observer.overage(&pool, &Receipt::new(booked, labels));
+        }
+        Event::Expired(holder) => observer.expired(&holder),
+        Event::Dropped(holder) => observer.dropped(&holder),
+    })
+}
