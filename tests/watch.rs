@@ -186,6 +186,19 @@ mod reached {
     }
 
     #[test]
+    fn a_transfer_tells_of_the_pools_above_the_gainer() {
+        let root = pool_of(1_000);
+        let team = root.child().tokens(500).build();
+        let from = root.child().tokens(300).carved().build().unwrap();
+        let to = team.child().tokens(100).carved().build().unwrap();
+        let mut of_team = alert(&team, percent(40));
+        from.transfer(&to, caps(99)).unwrap();
+        of_team.still_waits();
+        from.transfer(&to, caps(1)).unwrap();
+        assert_eq!(of_team.told().tokens.reserved, 200);
+    }
+
+    #[test]
     fn settled_counts_no_hold_and_overage_counts() {
         let pool = pool_of(100);
         let held = alert(&pool, percent(80));
@@ -326,6 +339,10 @@ mod reached {
         let holds: Vec<_> = (0..7).map(|_| pool.reserve(ask()).unwrap()).collect();
         let mut at_80 = alert(&pool, percent(80));
         clock.advance(secs(10));
+        // A part of them is reclaimed by the way: with the rest it would be 90.
+        pool.record(tokens(40)).unwrap();
+        at_80.still_waits();
+        pool.reset();
         pool.record(tokens(20)).unwrap();
         at_80.still_waits();
         pool.record(tokens(60)).unwrap();
@@ -491,9 +508,19 @@ mod wants {
                 None => want.still_waits(),
             }
             of_child.still_waits();
-            drop((want, of_child));
             is_sound(&pool);
         }
+    }
+
+    #[test]
+    fn what_another_pool_never_has_room_for_is_no_want() {
+        let root = pool_of(100);
+        let child = root.child().tokens(50).ceiling(caps(1_000)).build();
+        let mut want = funder(&child);
+        assert_eq!(child.record(tokens(150)).unwrap_err().outlook(), Outlook::Never);
+        want.still_waits();
+        assert_eq!(child.record(tokens(60)).unwrap_err().outlook(), Outlook::AfterFunding);
+        assert_eq!(want.told().missing, tokens(10));
     }
 
     #[test]
@@ -545,6 +572,20 @@ mod wants {
         child.raise_caps(caps(100)).unwrap();
         assert_eq!(of_root.told().missing, tokens(50));
         funder(&child).still_waits();
+        drop(waiter);
+    }
+
+    #[test]
+    fn a_waiter_that_is_blocked_lower_after_a_release_above_is_a_want_there() {
+        let root = pool_of(100);
+        let child = root.child().tokens(50).ceiling(caps(1_000)).build();
+        let hold = root.reserve(tokens(80)).unwrap();
+        let waiter = Waiter::queued(&child, tokens(40));
+        let mut of_child = funder(&child);
+        child.debit(tokens(20));
+        of_child.still_waits();
+        hold.release();
+        assert_eq!(of_child.told().missing, tokens(10));
         drop(waiter);
     }
 

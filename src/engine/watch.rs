@@ -348,3 +348,67 @@ impl Engine {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Spec;
+    use crate::{Axis, Caps};
+
+    /// A pool of ten tokens.
+    fn engine() -> Engine {
+        Engine::new(Spec::of(Caps::new().tokens(10)))
+    }
+
+    fn end(engine: &mut Engine) {
+        if engine.is_steered() {
+            engine.look(NodeId::ROOT);
+        }
+        engine.renew_duties();
+        engine.check_invariants();
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_watch_that_is_gone_met_or_not() {
+        let conditions = [
+            Condition::Closed,
+            Condition::Reached(Level::percent(Axis::Tokens, 80)),
+            Condition::Wanting,
+        ];
+        for (condition, is_met) in conditions.into_iter().flat_map(|of| [(of, false), (of, true)]) {
+            let mut engine = engine();
+            let low = Quantities::NONE.with(0, 5);
+            engine.nodes[NodeId::ROOT].low = Some(Box::new(low));
+            let mut key = None;
+            let (at, waker) = (NodeId::ROOT, Waker::noop().clone());
+            assert!(engine.poll_watch(at, &mut key, &condition, waker, None).0.is_pending());
+            end(&mut engine);
+            assert_eq!(engine.is_quiet(), matches!(condition, Condition::Closed));
+            if is_met && !matches!(condition, Condition::Closed) {
+                engine.record(at, &Quantities::NONE.with(0, 8), None).unwrap();
+                end(&mut engine);
+                assert_eq!(engine.wakers().drain(..).count(), 1);
+                assert!(engine.is_quiet(), "what was met is not looked at");
+            }
+            drop(engine.cancel_watch(at, key.unwrap()));
+            end(&mut engine);
+            assert!(engine.is_quiet() && engine.watch.0.is_none(), "{condition:?} {is_met}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_left_of_a_watch_that_was_told() {
+        let mut engine = engine();
+        let condition = Condition::Reached(Level::percent(Axis::Tokens, 80));
+        let (at, mut key, waker) = (NodeId::ROOT, None, Waker::noop());
+        let mut poll = |engine: &mut Engine| {
+            engine.poll_watch(at, &mut key, &condition, waker.clone(), None).0.is_ready()
+        };
+        assert!(!poll(&mut engine));
+        end(&mut engine);
+        engine.record(at, &Quantities::NONE.with(0, 8), None).unwrap();
+        end(&mut engine);
+        assert!(poll(&mut engine) && engine.watch.0.is_none());
+        assert!(key.is_none());
+    }
+}
