@@ -619,7 +619,6 @@ fn joint_pools_are_those_of_the_model() {
         "a pool has several parents",
         "a share moves through a joint pool",
         "one waits through a joint pool",
-        "granted after a wait",
         "closed",
     ];
     compare_many(Much::Joints, &meets);

@@ -19,6 +19,7 @@ mod handles;
 mod joint;
 mod lease;
 mod settling;
+mod steering;
 mod time;
 mod waiting;
 
