@@ -174,8 +174,8 @@
 //!
 //! # Features and versions
 //!
-//! No feature is on by default. The minimum supported Rust version is 1.85, with every feature; a
-//! rise is a minor release.
+//! No feature is on by default. The minimum supported Rust version is 1.85; a rise is a minor
+//! release. Every feature keeps it.
 //!
 //! | feature | what it brings |
 //! | --- | --- |
