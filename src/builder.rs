@@ -393,6 +393,12 @@ impl PoolBuilder<Child> {
         PoolBuilder::new(Child { parent })
     }
 
+    /// The same pool, below this parent.
+    pub(crate) fn under(mut self, parent: &BudgetPool) -> PoolBuilder<Child> {
+        self.kind = Child { parent: parent.clone() };
+        self
+    }
+
     /// Makes the caps a share that nobody else can touch: they are reserved in the parent, and all
     /// the way up, when the pool is built. On the axes that it caps, the pools above are not
     /// asked again. Closing or dropping it returns what is neither used nor held.

@@ -577,6 +577,11 @@ impl Handle {
         &self.shared.clock
     }
 
+    /// Of the pool in its tree.
+    pub(crate) fn node(&self) -> NodeId {
+        self.node
+    }
+
     pub(crate) fn name(&self) -> &Name {
         &self.name
     }

@@ -44,7 +44,8 @@
 //! A [`BudgetPool`] is a handle: clone it into every task. Pools stand [under
 //! pools](BudgetPool::child): a run under a tenant, an agent under a run; each spend is charged to
 //! the whole path or to none of it. A [joint pool](BudgetPool::joint) stands under several pools of
-//! one tree, such as a team and a model; a pool that it reaches twice is charged once.
+//! one tree, such as a team and a model; a pool that it reaches twice is charged once. A service
+//! keeps one for each of its tenants in a [`Keyed`].
 //!
 //! # What is promised
 //!
@@ -63,7 +64,7 @@
 //! | **P5** | *One instant.* A snapshot, of one pool or of a whole tree, is one state that really existed. |
 //! | **P6** | *Fair waiting.* First come, first served among those that compete, and no call for new work passes them: a small one cannot starve a large one. One that can no longer be met is refused at once; where time alone makes it so, at the next call or [by its deadline](BudgetPool::reserve_wait). One that only time can end is served in time, or refused with [`NoTimer`](BudgetError::NoTimer): it is never left asleep. |
 //! | **P7** | *Clear refusals.* A refusal changes nothing, and says which axis of which pool refused, how much was requested, how much was available, what the cap is, and whether the call may fit later. |
-//! | **P8** | *Time only when asked.* A call reads the clock only if its path (the pool and those above it) has a deadline or a window, if there is a live hold in the tree that may expire, or if the call itself takes a time or a key; [`snapshot_tree`](BudgetPool::snapshot_tree) also if a pool below has a window. Under the lock time never runs back: it is the later of what was read and what was last seen. |
+//! | **P8** | *Time only when asked.* A call reads the clock only if its path (the pool and those above it) has a deadline or a window, if there is a live hold in the tree that may expire, or if the call itself takes a time or a key; [`snapshot_tree`](BudgetPool::snapshot_tree) also if a pool below has a window; [`evict_idle`](Keyed::evict_idle) if a pool of its own has one, a pause or a key to outlive. Under the lock time never runs back: it is the later of what was read and what was last seen. |
 //!
 //! # The words
 //!
@@ -225,6 +226,7 @@ mod ask;
 mod builder;
 mod engine;
 mod handle;
+mod keyed;
 mod lease;
 mod observer;
 mod pool;
@@ -243,6 +245,7 @@ mod weak;
 pub use adapters::metrics::Exporter;
 pub use ask::Ask;
 pub use builder::{Carved, Child, Joint, PoolBuilder, PoolDeadline, Root};
+pub use keyed::Keyed;
 pub use lease::Lease;
 pub use observer::Observer;
 pub use pool::BudgetPool;

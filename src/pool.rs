@@ -55,6 +55,13 @@ pub struct BudgetPool {
     handle: Arc<Handle>,
 }
 
+/// A pool that is not [ended](BudgetPool::end_if_idle).
+pub(crate) struct Kept {
+    pub(crate) pool: BudgetPool,
+    /// Whether it may be for time to say.
+    pub(crate) for_want_of_time: bool,
+}
+
 impl BudgetPool {
     pub(crate) fn new(handle: Handle) -> BudgetPool {
         BudgetPool::from_handle(Arc::new(handle))
@@ -67,6 +74,28 @@ impl BudgetPool {
     #[inline]
     pub(crate) fn handle(&self) -> &Handle {
         &self.handle
+    }
+
+    /// Takes the last handle of an idle pool below `parent`, in one transition: a
+    /// [`WeakPool`] that is upgraded meanwhile cannot spend before, and none can be upgraded after.
+    /// Nobody is woken and nothing of the user's runs, as the caller may hold a lock. The pool leaves
+    /// its tree when the handle is dropped.
+    pub(crate) fn end_if_idle(
+        self,
+        parent: &BudgetPool,
+        now: Option<Instant>,
+    ) -> Result<Handle, Kept> {
+        let node = self.handle.node();
+        parent.handle.enter(|engine, _| match engine.is_idle(node, now) {
+            Some(true) => Arc::try_unwrap(self.handle)
+                .map_err(|handle| Kept { pool: BudgetPool { handle }, for_want_of_time: false }),
+            is_idle => Err(Kept { pool: self, for_want_of_time: is_idle.is_none() }),
+        })
+    }
+
+    /// Whether anyone has another handle of this pool. It is only a hint.
+    pub(crate) fn is_shared(&self) -> bool {
+        Arc::strong_count(&self.handle) > 1
     }
 
     /// Starts a pool. Every cap is optional.

@@ -1,4 +1,4 @@
-//! The lock, a flag, the reference count, and how a thread sleeps: parking_lot's and the standard
+//! The locks, a flag, the reference count, and how a thread sleeps: parking_lot's and the standard
 //! library's; but loom's where models run, and shuttle's where schedules do. And how a task yields,
 //! which only tokio knows.
 
@@ -11,14 +11,14 @@ mod backend {
     pub(crate) use std::sync::{Arc, atomic::AtomicBool};
     pub(crate) use std::thread;
 
-    pub(crate) use parking_lot::{Mutex, MutexGuard};
+    pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
 }
 
 #[cfg(all(test, any(budget_pool_loom, budget_pool_shuttle)))]
 #[path = "sync/explored.rs"]
 mod backend;
 
-pub(crate) use backend::{Arc, AtomicBool, Mutex, MutexGuard};
+pub(crate) use backend::{Arc, AtomicBool, Mutex, MutexGuard, RwLock};
 
 /// One poll that takes part in the cooperative budget of a tokio task, where the feature `tokio` is
 /// on: a task that is granted one wait after the other yields to the other tasks of its thread. It

@@ -16,13 +16,25 @@ const LAYERS: [&[&str]; 6] = [
     &["time"],
     &["engine"],
     &["handle"],
-    &["ask", "builder", "lease", "observer", "pool", "reservation", "run", "wait", "watch", "weak"],
+    &[
+        "ask",
+        "builder",
+        "keyed",
+        "lease",
+        "observer",
+        "pool",
+        "reservation",
+        "run",
+        "wait",
+        "watch",
+        "weak",
+    ],
     &["adapters"],
 ];
 
 /// Beside the layers: it imports from none of them, and these alone import it.
 const SYNC: &str = "sync";
-const USERS_OF_SYNC: [&str; 5] = ["handle", "pool", "time::clock", "wait", "watch"];
+const USERS_OF_SYNC: [&str; 6] = ["handle", "keyed", "pool", "time::clock", "wait", "watch"];
 
 /// The engine is told the time, and hands out the wakers that it keeps: its caller locks, reads the
 /// clock and wakes. Each entry is a run of tokens; `*` stands for any beginning or end of a name.

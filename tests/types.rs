@@ -29,6 +29,7 @@ fn what_is_handed_around_is_send_sync_static_and_debug() {
     shared::<Reached>();
     shared::<Wants>();
     shared::<CommitRefused>();
+    shared::<Keyed<String>>();
     shared::<PoolBuilder<Root>>();
     shared::<PoolBuilder<Child>>();
     shared::<PoolBuilder<Carved>>();
@@ -44,6 +45,7 @@ fn what_is_handed_around_is_send_sync_static_and_debug() {
     unwound::<Closed>();
     unwound::<Reached>();
     unwound::<Wants>();
+    unwound::<Keyed<String>>();
     unwound::<BudgetError>();
     unwound::<CommitRefused>();
     unwound::<Snapshot>();

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 use std::time::{Duration, Instant};
 
+use super::lifecycle::Idle;
 use crate::types::axis::Units;
 use crate::types::name::Name;
 
@@ -25,6 +26,8 @@ pub(crate) struct Keys {
     order: BTreeMap<u64, (Instant, Hashed)>,
     /// How many places were given out.
     places: u64,
+    /// Whether any is remembered for ever.
+    for_ever: bool,
 }
 
 /// A key as it stands in the maps.
@@ -56,6 +59,7 @@ impl Keys {
             hasher: RandomState::new(),
             order: BTreeMap::new(),
             places: 0,
+            for_ever: false,
         }
     }
 
@@ -97,11 +101,22 @@ impl Keys {
 
     pub(super) fn remember(&mut self, key: Hashed, units: Units, now: Instant) {
         let until = now.checked_add(self.ttl);
+        self.for_ever |= until.is_none();
         if let Some(until) = until {
             self.places += 1;
             self.order.insert(self.places, (until, key.clone()));
         }
         self.known.insert(key, Known { units, until });
+    }
+
+    /// When the last of the keys that are known will have been forgotten. All are remembered for
+    /// equally long: that is the key that came last.
+    pub(super) fn idle(&self) -> Idle {
+        match self.order.last_key_value() {
+            _ if self.for_ever => Idle::Never,
+            Some((_, (until, _))) => Idle::From(*until),
+            None => Idle::Now,
+        }
     }
 
     pub(super) fn capacity(&self) -> usize {

@@ -10,6 +10,14 @@ use crate::types::axis::AxisSet;
 use crate::types::error::BudgetError;
 use crate::types::name::Name;
 
+/// From when on a pool is as one that is built anew, if nobody touches it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Idle {
+    Now,
+    From(Instant),
+    Never,
+}
+
 impl Engine {
     pub(crate) fn add_child(&mut self, parent: NodeId, spec: Spec) -> NodeId {
         self.learn(spec.labels());
@@ -95,6 +103,32 @@ impl Engine {
 
     pub(crate) fn is_closed(&self, at: NodeId) -> bool {
         self.nodes[at].closed
+    }
+
+    /// Whether a pool that has one handle can go although its tenant may come back: a new one in its
+    /// place would refuse and admit the same. A hold and a waiter keep a handle, so that there is
+    /// none if that is the caller's. It changes nothing. `None`: time decides, and the caller has
+    /// not read the clock.
+    pub(crate) fn is_idle(&self, at: NodeId, now: Option<Instant>) -> Option<bool> {
+        match self.idle(at) {
+            Idle::Now => Some(true),
+            Idle::From(instant) if now.max(self.latest) >= Some(instant) => Some(true),
+            Idle::From(_) => now.map(|_| false),
+            Idle::Never => Some(false),
+        }
+    }
+
+    fn idle(&self, at: NodeId) -> Idle {
+        let node = &self.nodes[at];
+        // A pool below a closed one is born closed: only a close of its own must be remembered.
+        let is_shut =
+            node.closed && !self.nodes.way(at).nth(1).is_some_and(|(_, above)| above.closed);
+        if is_shut || self.nodes.below(at).next().is_some() {
+            return Idle::Never;
+        }
+        let paused = self.pauses.until(at).map_or(Idle::Now, Idle::From);
+        let keys = node.keys.as_ref().map_or(Idle::Now, |keys| keys.idle());
+        node.balances_idle().max(paused).max(keys)
     }
 
     /// Whether any of the pools below has a window, or one above a joint pool among them.

@@ -18,6 +18,7 @@ use slab::Slab;
 
 use super::idempotency::Keys;
 use super::ledger::Ledger;
+use super::lifecycle::Idle;
 use super::queue::Line;
 use super::refill::Refill;
 use crate::types::amount::{Amount, Caps};
@@ -710,6 +711,24 @@ impl Node {
     /// Brings the balances up to an instant. Returns whether anything came free.
     pub(super) fn refill(&mut self, now: Instant) -> bool {
         self.window.as_mut().is_some_and(|window| window.advance(&mut self.ledger, now))
+    }
+
+    /// When nothing will be used or owed here any more, if nobody touches the pool. What
+    /// time never brings back under a window, as the axis has no cap, is a mere count.
+    pub(super) fn balances_idle(&self) -> Idle {
+        let of_axis = |axis| {
+            let owed = self.ledger.owed(axis);
+            if owed == 0 {
+                return Idle::Now;
+            }
+            let Some(window) = self.window.as_deref() else { return Idle::Never };
+            match window.when(&self.ledger, axis, owed, 0) {
+                Some(at) => Idle::From(at),
+                None if self.ledger.cap(axis).is_none() => Idle::Now,
+                None => Idle::Never,
+            }
+        };
+        AxisSet::ALL.into_iter().map(of_axis).fold(Idle::Now, Idle::max)
     }
 
     /// Whether a period ends here by an instant in which holds may have expired.

@@ -23,6 +23,25 @@ impl Engine {
         self.nodes[at].snapshot(0, self.paused_until(at), &available, *self.labels())
     }
 
+    /// Brings this pool and all below it up to the present.
+    pub(crate) fn advance_below(&mut self, at: NodeId, now: Option<Instant>) {
+        self.advance_all(at, now);
+        self.refill_below(at);
+    }
+
+    /// Some of the pools below, each into the place beside it.
+    pub(crate) fn snapshots<'a>(
+        &mut self,
+        at: NodeId,
+        now: Option<Instant>,
+        places: impl Iterator<Item = (NodeId, &'a mut Snapshot)>,
+    ) {
+        self.advance_below(at, now);
+        for (id, place) in places {
+            *place = self.snapshot(id, None);
+        }
+    }
+
     /// Spends, and looks at the balance in the same instant.
     pub(crate) fn record_and_snapshot(
         &mut self,
@@ -42,8 +61,7 @@ impl Engine {
         now: Option<Instant>,
         places: &mut [Snapshot],
     ) -> Result<usize, usize> {
-        self.advance_all(at, now);
-        self.refill_below(at);
+        self.advance_below(at, now);
         // What is available in each pool on the way down to the present one.
         let mut way = vec![self.nodes.available(at)];
         let mut taken = 1;

@@ -6,7 +6,9 @@ use loom as explorer;
 #[cfg(not(budget_pool_loom))]
 use shuttle as explorer;
 
-pub(crate) use explorer::sync::{Arc, MutexGuard, atomic::AtomicBool};
+pub(crate) use explorer::sync::{
+    Arc, MutexGuard, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicBool,
+};
 
 /// Their mutex with parking_lot's signature; there is no poison, either.
 #[derive(Debug)]
@@ -19,6 +21,20 @@ impl<T> Mutex<T> {
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Their lock for readers and a writer, in the same way.
+#[derive(Debug, Default)]
+pub(crate) struct RwLock<T>(explorer::sync::RwLock<T>);
+
+impl<T> RwLock<T> {
+    pub(crate) fn read(&self) -> RwLockReadGuard<'_, T> {
+        self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    pub(crate) fn write(&self) -> RwLockWriteGuard<'_, T> {
+        self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -17,6 +17,7 @@
 mod caps;
 mod handles;
 mod joint;
+mod keyed;
 mod lease;
 mod settling;
 mod steering;
