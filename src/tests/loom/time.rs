@@ -863,3 +863,175 @@ fn record_once_against_last_handle() {
         outcome
     });
 }
+
+/// P6: a pause that begins while a wait asks holds it up, or comes too late for that: in either case
+/// it is granted once, and at the end of the pause at the latest.
+#[test]
+fn first_poll_against_pause() {
+    explore(["granted", "paused"], || {
+        let clock = BareClock::new();
+        let (pool, alarms) = clock.pool_with_timer(clock.pool(10));
+        let mut waiter = Waiter::new(&pool, 6);
+        let pause = |pool: &BudgetPool| {
+            let before = waiting(pool);
+            pool.pause(2 * SECOND);
+            before
+        };
+        let (before, first) = both(&pool, pause, |_| waiter.poll());
+
+        assert_eq!(before, 0, "nobody waits while there is room");
+        let outcome = match first {
+            Poll::Ready(granted) => {
+                assert_eq!(granted.unwrap().amount(), tokens(6));
+                "granted"
+            }
+            Poll::Pending => {
+                assert_eq!((alarms(), waiting(&pool)), (vec![2], 1));
+                assert!(waiter.poll().is_pending());
+                clock.move_to(2);
+                let Poll::Ready(Ok(granted)) = waiter.poll() else { panic!("it is over") };
+                assert_eq!(granted.amount(), tokens(6));
+                "paused"
+            }
+        };
+        outcome
+    });
+}
+
+/// P6: a pause begins while a wait asks for what is held: it sleeps towards the end of the pause, or
+/// is woken to do so. A release meanwhile grants nothing.
+#[test]
+fn first_poll_in_line_against_pause() {
+    explore([(vec![2], 0), (vec![], 1)], || {
+        let clock = BareClock::new();
+        let (pool, alarms) = clock.pool_with_timer(clock.pool(10));
+        let hold = pool.reserve(tokens(10)).unwrap();
+        let mut waiter = Waiter::new(&pool, 6);
+        let pause = |pool: &BudgetPool| pool.pause(2 * SECOND);
+        let ((), first) = both(&pool, pause, |_| waiter.poll());
+
+        assert!(first.is_pending());
+        let outcome = (alarms(), waiter.task.wakes());
+        assert!(waiter.poll().is_pending());
+        assert_eq!(alarms().last(), Some(&2));
+        drop(hold);
+        assert!(waiter.poll().is_pending(), "it is paused");
+        clock.move_to(2);
+        let Poll::Ready(Ok(granted)) = waiter.poll() else { panic!("it is over") };
+        assert_eq!(granted.amount(), tokens(6));
+        outcome
+    });
+}
+
+/// P6, P8: a pause is ended by hand while the timer of one that sleeps through it comes to its end:
+/// it is granted once, by the one or by the other.
+#[test]
+fn poll_of_timer_against_resume() {
+    explore(["in line", "served"], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        pool.pause(2 * SECOND);
+        let mut waiter = Waiter::queued(&pool, 6);
+        let resume = |pool: &BudgetPool| {
+            let before = if waiting(pool) == 1 { "in line" } else { "served" };
+            pool.resume();
+            before
+        };
+        let (before, polled) = both(&pool, resume, |_| {
+            clock.move_to(2);
+            waiter.poll()
+        });
+
+        let Poll::Ready(Ok(granted)) = polled else { panic!("the pause is over") };
+        assert_eq!((granted.amount(), waiter.task.wakes()), (tokens(6), 1));
+        assert_eq!((balance(&pool), waiting(&pool)), ((0, 6, 0), 0));
+        before
+    });
+}
+
+/// P6: a record that comes while a release serves one that waits: it is told that others wait, or
+/// has what the waiter leaves. It never has what the waiter was granted.
+#[test]
+fn record_against_grant() {
+    explore([("queued", 6), ("admitted", 9)], || {
+        let pool = pool(10);
+        let hold = pool.reserve(tokens(10)).unwrap();
+        let mut waiter = Waiter::queued(&pool, 6);
+        let record = |pool: &BudgetPool| pool.record(tokens(3));
+        let (recorded, ()) = both(&pool, record, |_| drop(hold));
+
+        let granted = waiter.outcome().unwrap();
+        assert_eq!(granted.amount(), tokens(6));
+        let outcome = match recorded {
+            Ok(()) => "admitted",
+            Err(BudgetError::Queued { .. }) => "queued",
+            Err(other) => panic!("{other}"),
+        };
+        let (used, reserved) = used_and_reserved(&pool.snapshot());
+        (outcome, used + reserved)
+    });
+}
+
+/// P3, P6: the time of a wait is over while a release serves it: it is granted, or gives up. What is
+/// free then goes to the one behind it in either case.
+#[test]
+fn end_of_wait_against_grant() {
+    explore([("granted", 1), ("in vain", 0)], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let hold = pool.reserve(tokens(10)).unwrap();
+        let ask = Ask::new(tokens(8)).at_least(tokens(6)).wait_at_most(SECOND);
+        let mut waiter = Waiter { wait: pool.reserve_wait(ask), task: Task::new() };
+        assert!(waiter.poll().is_pending());
+        let mut next = Waiter::queued(&pool, 2);
+        let ((), polled) = both(
+            &pool,
+            move |_| drop(hold),
+            |_| {
+                clock.move_to(1);
+                waiter.poll()
+            },
+        );
+
+        let Poll::Ready(outcome) = polled else { panic!("its time is over") };
+        let outcome = match outcome {
+            Ok(granted) => {
+                assert_eq!(granted.amount(), tokens(8));
+                assert_eq!(next.outcome().unwrap().amount(), tokens(2));
+                "granted"
+            }
+            Err(BudgetError::Timeout { .. }) => {
+                assert_eq!(next.outcome().unwrap().amount(), tokens(2));
+                "in vain"
+            }
+            Err(other) => panic!("{other}"),
+        };
+        assert_eq!((used_and_reserved(&pool.snapshot()), waiting(&pool)), ((0, 0), 0));
+        (outcome, waiter.task.wakes())
+    });
+}
+
+/// P6: the same for a thread, which parks: it ends, and holds nothing but what it was granted.
+#[test]
+fn blocking_end_of_wait_against_grant() {
+    explore(["granted", "in vain"], || {
+        let clock = BareClock::new();
+        let pool = clock.pool(10).build();
+        let hold = pool.reserve(tokens(10)).unwrap();
+        let wait = |pool: &BudgetPool| {
+            let ask = Ask::new(tokens(6)).wait_at_most(Duration::ZERO);
+            pool.reserve_blocking(ask).map(|granted| granted.amount())
+        };
+        let (outcome, ()) = both(&pool, wait, move |_| drop(hold));
+
+        assert_eq!((used_and_reserved(&pool.snapshot()), waiting(&pool)), ((0, 0), 0));
+        match outcome {
+            Ok(amount) => {
+                assert_eq!(amount, tokens(6));
+                "granted"
+            }
+            Err(BudgetError::Timeout { .. }) => "in vain",
+            Err(other) => panic!("{other}"),
+        }
+    });
+}
