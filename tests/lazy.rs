@@ -62,6 +62,7 @@ enum Call {
     ReserveFor,
     ReserveForAndCommitOnDrop,
     Reserve,
+    Ask,
     Reset,
     RaiseCaps,
     LowerCaps,
@@ -111,13 +112,14 @@ enum OfLease {
 }
 
 /// And how often each is made.
-const CALLS: [(Call, u64); 42] = [
+const CALLS: [(Call, u64); 43] = [
     (Call::Record, 60),
     (Call::Peek, 20),
     (Call::Debit, 20),
     (Call::ReserveFor, 130),
     (Call::ReserveForAndCommitOnDrop, 70),
     (Call::Reserve, 20),
+    (Call::Ask, 40),
     (Call::Reset, 7),
     (Call::RaiseCaps, 20),
     (Call::LowerCaps, 20),
@@ -378,6 +380,14 @@ impl World {
                 let hold = pool.reserve(amount);
                 kept(&mut self.holds, hold)
             }
+            Call::Ask => {
+                let some = |units| Amount::new().tokens(units);
+                let ask = Ask::new(amount).at_least(some(step.ticks)).or(some(40));
+                let ask = ask.at_least(some(step.ticks / 2)).ttl(self.ttl(step));
+                let hold = pool.reserve(ask);
+                let granted = hold.as_ref().ok().map(|hold| said((hold.choice(), hold.amount())));
+                granted.unwrap_or_default() + &kept(&mut self.holds, hold)
+            }
             Call::Reset => {
                 let ended = pool.reset();
                 said(self.seen(ended))
@@ -582,6 +592,8 @@ fn a_tree_that_is_touched_now_and_then_answers_as_one_that_is_touched_at_each_in
 /// A wait, and whether it is to be polled.
 struct Waiter {
     wait: Pin<Box<Wait>>,
+    /// When it gives up at the latest.
+    end: Option<u64>,
     woken: Arc<Woken>,
 }
 
@@ -595,9 +607,10 @@ impl Wake for Woken {
 
 /// An executor.
 impl World {
-    fn wait(&mut self, pool: u64, amount: Amount) {
-        let wait = Box::pin(self.pools[pool as usize].reserve_wait(amount));
-        self.waiters.push(Waiter { wait, woken: Arc::new(Woken(AtomicBool::new(true))) });
+    fn wait(&mut self, pool: u64, ask: impl Into<Ask>, time: Option<u64>) {
+        let end = time.map(|time| self.now() + time);
+        let wait = Box::pin(self.pools[pool as usize].reserve_wait(ask));
+        self.waiters.push(Waiter { wait, end, woken: Arc::new(Woken(AtomicBool::new(true))) });
     }
 
     /// Rings the alarms, and polls whoever was woken, until nobody is. Returns what they were told.
@@ -607,8 +620,14 @@ impl World {
             self.ring();
             let mut woken =
                 self.waiters.iter().map(|waiter| waiter.woken.0.swap(false, Ordering::Relaxed));
-            let Some(place) = woken.position(|woken| woken) else { return ended };
-            let Waiter { wait, woken } = &mut self.waiters[place];
+            let Some(place) = woken.position(|woken| woken) else {
+                drop(woken);
+                let now = self.now();
+                let in_time = |waiter: &Waiter| waiter.end.is_none_or(|end| now < end);
+                assert!(self.waiters.iter().all(in_time), "one waits beyond its time");
+                return ended;
+            };
+            let Waiter { wait, woken, .. } = &mut self.waiters[place];
             let waker = Waker::from(Arc::clone(woken));
             let poll = wait.as_mut().poll(&mut Context::from_waker(&waker));
             check_invariants(&self.pools[0]);
@@ -644,10 +663,18 @@ fn p6_with_exact_alarms_nobody_waits_whom_a_touch_would_serve() {
             match dice.roll(16) {
                 0..=3 => {
                     let most = dice.one_of(&[5, 30, 90]);
-                    world.wait(
-                        dice.roll(world.pools.len() as u64),
-                        Amount::new().tokens(1 + dice.roll(most)),
-                    );
+                    let (pool, units) = (dice.roll(world.pools.len() as u64), 1 + dice.roll(most));
+                    let amount = Amount::new().tokens(units);
+                    if dice.one_in(2) {
+                        world.wait(pool, amount, None);
+                    } else {
+                        // It gives up by an alarm of its own.
+                        let time = (1 + dice.roll(12)) * TICK;
+                        let least = Amount::new().tokens(1 + dice.roll(units));
+                        let ask = Ask::new(amount).at_least(least);
+                        let ask = ask.wait_at_most(Duration::from_nanos(time));
+                        world.wait(pool, ask, Some(time));
+                    }
                 }
                 4..=7 => {
                     let until = world.now() + (1 + dice.roll(8)) * TICK;
