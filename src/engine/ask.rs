@@ -120,12 +120,13 @@ impl Choice {
         }
         let mut best = Quantities::each(most.axes(), |axis| most.units()[axis].min(free[axis]));
         // The parts fit into the total: the output gives way first, as the input is to be sent.
-        let mut over = parts(&best).saturating_sub(best.of(lane::TOKENS));
+        let mut over = excess(&best);
         for part in [lane::OUTPUT_TOKENS, lane::INPUT_TOKENS] {
-            let cut = over.min(best.of(part) - least.of(part));
+            let cut = over.min(u128::from(best.of(part) - least.of(part)));
             over -= cut;
             if cut > 0 {
-                best = best.with(part, best.of(part) - cut);
+                let left = u128::from(best.of(part)) - cut;
+                best = best.with(part, u64::try_from(left).expect("it is less than before"));
             }
         }
         // The total is no more beyond its parts than it was asked to be.
@@ -141,6 +142,17 @@ impl Choice {
 /// Input and output tokens.
 fn parts(of: &Quantities) -> u64 {
     of.of(lane::INPUT_TOKENS).saturating_add(of.of(lane::OUTPUT_TOKENS))
+}
+
+/// By how much the parts are more than their total. A total that cannot be counted any further
+/// leaves them as they are.
+fn excess(of: &Quantities) -> u128 {
+    let [input, output, total] =
+        [lane::INPUT_TOKENS, lane::OUTPUT_TOKENS, lane::TOKENS].map(|lane| of.of(lane));
+    if total == u64::MAX {
+        return 0;
+    }
+    (u128::from(input) + u128::from(output)).saturating_sub(u128::from(total))
 }
 
 impl Engine {
@@ -270,6 +282,20 @@ mod tests {
         assert_eq!(granted(u64::MAX, least), Some([1_500, 64_000, 65_500]));
         let both = least.input_tokens(500);
         assert_eq!(granted(1_600, both), Some([600, 1_000, 1_600]));
+    }
+
+    #[test]
+    fn parts_that_add_up_to_more_than_can_be_counted_fit_into_their_total() {
+        let most = Amount::new().input_tokens(15).output_tokens(u64::MAX);
+        let granted = |tokens: u64, least| {
+            let free = move |axis| if axis == lane::TOKENS { tokens } else { u64::MAX };
+            best(most, least, free).map(family)
+        };
+        let least = Amount::new().output_tokens(0);
+        let almost = u64::MAX - 15;
+        assert_eq!(granted(almost, least), Some([15, almost - 15, almost]));
+        assert_eq!(granted(20, least.input_tokens(0)), Some([15, 5, 20]));
+        assert_eq!(granted(u64::MAX, least), Some([15, u64::MAX, u64::MAX]));
     }
 
     #[test]
