@@ -863,6 +863,77 @@ mod no_lock_is_held {
         });
     }
 
+    type Hook = Arc<Mutex<Option<Box<dyn FnOnce() + Send>>>>;
+
+    /// Its clone calls a hook, once.
+    struct Hooked(&'static str, Hook);
+
+    impl Clone for Hooked {
+        fn clone(&self) -> Hooked {
+            let hook = self.1.lock().unwrap().take();
+            hook.into_iter().for_each(|hook| hook());
+            Hooked(self.0, Arc::clone(&self.1))
+        }
+    }
+
+    impl PartialEq for Hooked {
+        fn eq(&self, other: &Hooked) -> bool {
+            self.0 == other.0
+        }
+    }
+
+    impl Eq for Hooked {}
+
+    impl std::hash::Hash for Hooked {
+        fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+            self.0.hash(state);
+        }
+    }
+
+    struct Remover(Keyed<Hooked>, Hook, AtomicUsize);
+
+    impl Wake for Remover {
+        fn wake(self: Arc<Self>) {
+            self.2.fetch_add(1, Ordering::Relaxed);
+            // An exclusive lock of each shard.
+            for key in ["acme", "initech"] {
+                assert!(self.0.remove(&Hooked(key, Arc::clone(&self.1))).is_some());
+            }
+        }
+    }
+
+    /// While a snapshot is taken, and after the clock was read for it, a call on one tenant turns
+    /// the period. The snapshot shows the new period of the other one, too, and wakes whom that
+    /// serves once it holds no lock.
+    #[test]
+    fn p5_while_a_snapshot_finds_that_a_period_has_turned() {
+        ends("a snapshot that is overtaken", || {
+            let clock = ManualClock::new();
+            let root = BudgetPool::builder().clock(clock.clone()).timer(by_hand).build();
+            let (tenants, hook) = (Keyed::<Hooked>::new(root), Hook::default());
+            let build = |pool: PoolBuilder<Child>| pool.tokens(10).window(Window::fixed(MINUTE));
+            let [acme, initech] = ["acme", "initech"]
+                .map(|key| tenants.get_or_build(&Hooked(key, Arc::clone(&hook)), build));
+            acme.record(tokens(10)).unwrap();
+            initech.record(tokens(10)).unwrap();
+            let remover = Remover(tenants.clone(), Arc::clone(&hook), AtomicUsize::new(0));
+            let remover = Arc::new(remover);
+            let mut wait = Box::pin(acme.reserve_wait(tokens(5)));
+            let waker = StdWaker::from(Arc::clone(&remover));
+            assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            *hook.lock().unwrap() = Some(Box::new(move || {
+                clock.advance(MINUTE);
+                initech.record(tokens(1)).unwrap();
+            }));
+            let snapshot = tenants.snapshot().into_iter();
+            let seen: BTreeMap<_, _> = snapshot
+                .map(|(key, snap)| (key.0, (snap.tokens.used, snap.tokens.reserved)))
+                .collect();
+            assert_eq!(seen, [("acme", (0, 5)), ("initech", (1, 0))].into());
+            assert_eq!((remover.2.load(Ordering::Relaxed), tenants.len()), (1, 0));
+        });
+    }
+
     /// It comes back when it is dropped.
     #[derive(Clone)]
     struct Key(u64, Arc<OnceLock<Keyed<Key>>>);
