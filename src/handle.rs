@@ -170,17 +170,19 @@ fn wake(mut engine: MutexGuard<'_, Engine>) {
 /// A waker that panics must not keep the others asleep, nor hurt the caller, who only gave back
 /// what it held.
 fn wake_one(waker: Waker) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-        std::mem::forget(panic);
-    }
+    contained(|| waker.wake());
 }
 
 /// An observer that panics must not keep the next event from being told, nor hurt the caller, who may
 /// be in a drop.
 fn tell_one(listener: &Listener, event: Event) {
-    if let Err(panic) = catch_unwind(AssertUnwindSafe(|| listener(event))) {
-        std::mem::forget(panic);
-    }
+    contained(|| listener(event));
+}
+
+/// The result of the user's code; `None` if it panics. What it panicked with is forgotten, as its
+/// drop may panic, too.
+fn contained<R>(of_user: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(of_user)).map_err(std::mem::forget).ok()
 }
 
 /// One pool of a tree. Its drop is the pool's end; every handle of the user's and every reservation
@@ -360,10 +362,7 @@ impl Handle {
             Ok(mut engine) => engine.peek(self.node, amount, None),
             // It asks for nothing, and so is refused nothing.
             Err(busy) => {
-                let now = || Some(self.now());
-                self.transition(busy, self.timed, Engine::heeds_time, now, |locked, now| {
-                    locked.engine().peek(self.node, amount, now)
-                })
+                self.asking(busy, false, |locked, now| locked.engine().peek(self.node, amount, now))
             }
         }
     }
@@ -453,8 +452,7 @@ impl Handle {
         begun: Begun<'_>,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        let read_clock = || Some(self.now());
-        self.transition(begun, self.timed, Engine::heeds_time, read_clock, |locked, now| {
+        self.asking(begun, false, |locked, now| {
             locked.step(|engine| transition(engine, self.node, now))
         })
     }
@@ -466,9 +464,7 @@ impl Handle {
         takes_time: bool,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        let read_clock = || Some(self.now());
-        let timed = self.timed || takes_time;
-        self.transition(None, timed, Engine::heeds_time, read_clock, |locked, now| {
+        self.asking(None, takes_time, |locked, now| {
             locked.step(|engine| transition(engine, self.node, now))
         })
     }
@@ -480,11 +476,19 @@ impl Handle {
         takes_time: bool,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        let now = || Some(self.now());
-        let timed = self.timed || takes_time;
-        self.transition(None, timed, Engine::heeds_time, now, |locked, now| {
-            transition(locked.engine(), self.node, now)
-        })
+        self.asking(None, takes_time, |locked, now| transition(locked.engine(), self.node, now))
+    }
+
+    /// A transition that asks. Should the clock panic, it does so in the caller.
+    #[inline]
+    fn asking<R>(
+        &self,
+        begun: Begun<'_>,
+        takes_time: bool,
+        step: impl FnOnce(&mut Transition<'_>, Option<Instant>) -> R,
+    ) -> R {
+        let read_clock = || Some(self.now());
+        self.transition(begun, self.timed || takes_time, Engine::heeds_time, read_clock, step)
     }
 
     /// A transition of two pools of a tree: it is told the time if the way of either has a window.
@@ -561,7 +565,7 @@ impl Handle {
 
     #[cold]
     fn try_now(&self) -> Option<Instant> {
-        catch_unwind(AssertUnwindSafe(|| self.now())).map_err(std::mem::forget).ok()
+        contained(|| self.now())
     }
 
     pub(crate) fn has_timer(&self) -> bool {

@@ -24,8 +24,8 @@ use crate::types::snapshot::Holder;
 ///
 /// # What it costs
 ///
-/// Nothing without one. With one, no call of the tree takes the short way, which is about a hundred
-/// nanoseconds for each call at most; an event costs an allocation, and a copy of what it tells.
+/// Nothing without one. With one, no call of the tree takes the short way; an event costs an
+/// allocation, and a copy of what it tells.
 ///
 /// ```
 /// use std::sync::Arc;

@@ -254,9 +254,7 @@ impl Waiting {
             thread::park(self.alarm.map(|alarm| alarm.saturating_duration_since(now())));
         }
     }
-}
 
-impl Waiting {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Granted, BudgetError>> {
         let has_timer = self.pool.handle().has_timer();
         let poll = self.poll_once(context.waker(), has_timer);
@@ -269,6 +267,18 @@ impl Waiting {
             context.waker().wake_by_ref();
         }
         poll
+    }
+
+    fn debug(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match self.state {
+            State::New(..) => "new",
+            State::Queued(_) => "queued",
+            State::Ended => "ended",
+        };
+        f.debug_struct(name)
+            .field("pool", &self.pool.name())
+            .field("state", &state)
+            .finish_non_exhaustive()
     }
 }
 
@@ -295,20 +305,6 @@ impl Drop for Waiting {
         if let State::Queued(place) = self.state {
             drop(self.pool.handle().enter(|engine, _| engine.cancel_wait(place)));
         }
-    }
-}
-
-impl Waiting {
-    fn debug(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = match self.state {
-            State::New(..) => "new",
-            State::Queued(_) => "queued",
-            State::Ended => "ended",
-        };
-        f.debug_struct(name)
-            .field("pool", &self.pool.name())
-            .field("state", &state)
-            .finish_non_exhaustive()
     }
 }
 

@@ -10,9 +10,12 @@ use budget_pool::{
     Outlook, Reservation, Usd, Window,
 };
 
+#[path = "support/invariants.rs"]
+mod invariants;
 #[path = "support/waiter.rs"]
 mod waiter;
 
+use invariants::check_invariants;
 use waiter::Waiter;
 
 fn tokens(n: u64) -> Amount {
@@ -229,7 +232,7 @@ mod credit {
         assert_eq!(token_books(&agent), [25, 0, 0, 25]);
         assert_eq!(token_books(&team), [25, 25, 0, 25]);
         assert_eq!(token_books(&run), [0, 55, 0, 40]);
-        run.check_invariants();
+        check_invariants(&run);
     }
 
     #[test]
@@ -241,7 +244,7 @@ mod credit {
         share.credit(tokens(10));
         assert_eq!((token_books(&share), token_books(&run)), ([20, 0, 0, 20], [20, 0, 0, 20]));
         run.record(tokens(80)).unwrap();
-        run.check_invariants();
+        check_invariants(&run);
     }
 
     #[test]
@@ -594,7 +597,7 @@ mod caps {
         assert_eq!(token_books(&b), [6, 0, 0, 6]);
         assert_eq!(b.snapshot().tokens.available, Some(3));
         assert_eq!(token_books(&team), [6, 4, 7, 13]);
-        team.check_invariants();
+        check_invariants(&team);
     }
 
     #[test]
@@ -615,7 +618,7 @@ mod caps {
         assert_eq!(caps(), [100, 65, 22, 0]);
         root.transfer(&root, Caps::new().tokens(35)).unwrap();
         assert_eq!(caps(), [100, 65, 22, 0]);
-        root.check_invariants();
+        check_invariants(&root);
         assert_eq!(token_books(&root), [0, 65, 0, 0]);
         let refused = root.transfer(&agent, Caps::new().tokens(36)).unwrap_err();
         assert_eq!((refused.pool(), caps()), ("root", [100, 65, 22, 0]));
@@ -631,7 +634,7 @@ mod caps {
         // `b` needs what `team` has not.
         let refused = a.transfer(&b, Caps::new().tokens(1)).unwrap_err();
         assert_eq!((refused.pool(), root.snapshot_tree()), ("team", before));
-        root.check_invariants();
+        check_invariants(&root);
     }
 
     #[test]
@@ -651,7 +654,7 @@ mod caps {
         hold.release();
         assert_eq!(token_books(&share), [5, 0, 15, 20]);
         assert_eq!(token_books(&run), [50, 0, 0, 50]);
-        run.check_invariants();
+        check_invariants(&run);
         share.close();
         let before = run.snapshot_tree();
         let refused = share.set_caps(Caps::new().tokens(90)).unwrap_err();
@@ -660,7 +663,7 @@ mod caps {
         share.set_caps(Caps::new().tokens(3)).unwrap();
         assert_eq!(token_books(&share), [3, 0, 17, 20]);
         assert_eq!(token_books(&run), [50, 0, 0, 50], "a closed pool keeps no share");
-        run.check_invariants();
+        check_invariants(&run);
     }
 
     #[test]
@@ -671,12 +674,12 @@ mod caps {
         let hold = root.reserve(tokens(10)).unwrap();
         let mut first = Waiter::queued(&a, tokens(5).requests(3));
         team.set_caps(Caps::new().requests(3)).unwrap();
-        root.check_invariants();
+        check_invariants(&root);
         let queued = b.reserve(Amount::new().requests(3)).unwrap_err();
         assert!(matches!(queued, BudgetError::Queued { pool, .. } if pool == "team"));
         drop(hold);
         first.granted().commit_all();
-        root.check_invariants();
+        check_invariants(&root);
     }
 
     #[test]
@@ -822,7 +825,7 @@ mod holds {
             Some(Axis::InFlight)
         );
         assert_eq!(pool.snapshot().in_flight.reserved, 3);
-        pool.check_invariants();
+        check_invariants(&pool);
     }
 
     #[test]
@@ -849,7 +852,7 @@ mod holds {
         let receipt = first.commit(tokens(1));
         assert_eq!((receipt.credited(), token_books(&pool)), (tokens(2), [1, 0, 0, 1]));
         assert_eq!(pool.snapshot().in_flight.reserved, 0);
-        pool.check_invariants();
+        check_invariants(&pool);
     }
 
     #[test]
@@ -861,7 +864,7 @@ mod holds {
                 if place == committing { hold.commit_on_drop() } else { hold }
             });
             first.merge(second).unwrap();
-            pool.check_invariants();
+            check_invariants(&pool);
         }
         assert_eq!(token_books(&pool), [20, 0, 0, 20]);
     }
@@ -887,7 +890,7 @@ mod holds {
             assert_eq!(first.is_expired(), is_first);
             assert_eq!(refused.into_reservation().is_expired(), !is_first);
         }
-        pool.check_invariants();
+        check_invariants(&pool);
     }
 
     #[test]
@@ -1017,7 +1020,7 @@ mod refusals {
         let requests = Amount::new().requests(8);
         let built = run.child().tokens(5).used(requests).carved().build().unwrap();
         assert_eq!([&share, &built].map(|pool| pool.snapshot().requests.used), [7, 8]);
-        run.check_invariants();
+        check_invariants(&run);
     }
 
     #[test]
@@ -1056,6 +1059,6 @@ mod refusals {
         assert_eq!(run.snapshot_tree(), before);
         let most = run.child().name("most").tokens(u64::MAX - 5).build();
         assert_eq!(b.transfer(&most, caps).unwrap_err().pool(), "most");
-        run.check_invariants();
+        check_invariants(&run);
     }
 }

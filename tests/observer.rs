@@ -13,11 +13,14 @@ use budget_pool::{
     PoolBuilder, Receipt, Root, WeakPool, Window,
 };
 
+#[path = "support/invariants.rs"]
+mod invariants;
 #[path = "support/waiter.rs"]
 mod waiter;
 #[path = "support/watchdog.rs"]
 mod watchdog;
 
+use invariants::check_invariants;
 use waiter::{Waiter, by_hand};
 use watchdog::ends;
 
@@ -494,7 +497,7 @@ mod spends_and_holds {
         waiter.granted().commit_all();
         assert_eq!(at_80.block().tokens.used, 90);
         assert_eq!(log.told(), ["dropped: 60 tokens of `run` for -"]);
-        pool.check_invariants();
+        check_invariants(&pool);
     }
 
     #[test]
@@ -564,7 +567,7 @@ mod harm {
             .build();
         every_event(&pool, &clock);
         assert_eq!(observer.0.load(SeqCst), 4);
-        pool.check_invariants();
+        check_invariants(&pool);
 
         // Several in one transition: two are turned away.
         let pool = BudgetPool::builder().tokens(9).observer(Arc::clone(&observer)).build();
@@ -649,7 +652,7 @@ mod harm {
                 .build();
             *observer.pool.lock().unwrap() = pool.downgrade();
             every_event(&pool, &clock);
-            pool.check_invariants();
+            check_invariants(&pool);
             let told = observer.log.told();
             // Each event, and the two that it brought about.
             let each = ["dropped", "expired", "refused exceeded", "overage"];

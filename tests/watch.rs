@@ -11,6 +11,8 @@ use budget_pool::{
     Usd, Wants, Window,
 };
 
+#[path = "support/invariants.rs"]
+mod invariants;
 #[path = "support/waiter.rs"]
 mod waiter;
 #[path = "support/watchdog.rs"]
@@ -18,6 +20,7 @@ mod watchdog;
 #[path = "support/watcher.rs"]
 mod watcher;
 
+use invariants::check_invariants;
 use waiter::{Waiter, Wakes, by_hand};
 use watchdog::ends;
 use watcher::Watcher;
@@ -53,7 +56,7 @@ fn funder(pool: &BudgetPool) -> Watcher<Wants> {
 /// Nothing is left behind by those who watched.
 #[track_caller]
 fn is_sound(pool: &BudgetPool) {
-    pool.check_invariants();
+    check_invariants(pool);
 }
 
 mod reached {

@@ -461,8 +461,7 @@ impl Engine {
         asked: &Units,
         deadline: &Option<Deadline>,
     ) -> bool {
-        let paused = self.paused_until(at);
-        if deadline.is_some_and(|end| paused.is_some_and(|paused| end.at <= paused)) {
+        if self.outlasts(at, deadline) {
             return true;
         }
         let mut way = Way::from(at);

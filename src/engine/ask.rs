@@ -164,7 +164,7 @@ impl Engine {
         terms: Terms,
         now: Option<Instant>,
     ) -> Result<HoldKey, BudgetError> {
-        if terms.choices.is_empty() {
+        if !terms.has_choices() {
             let key = self.reserve(at, &held, now)?;
             self.agree(key, terms);
             return Ok(key);
@@ -200,10 +200,21 @@ impl Engine {
             let refusal = self.must_queue(at, least.units(), now);
             return refusal.map_or_else(|| self.refuse(at, least.units(), now), Err);
         };
+        Ok(self.hold_pick(at, pick, terms, now))
+    }
+
+    /// Holds what a call is granted at once.
+    pub(super) fn hold_pick(
+        &mut self,
+        at: NodeId,
+        pick: Pick,
+        terms: Terms,
+        now: Option<Instant>,
+    ) -> HoldKey {
         let key = self.begin_pick(at, pick);
         self.holds.get_mut(key).set_since(now);
         self.agree(key, terms);
-        Ok(key)
+        key
     }
 
     /// What a call is granted that must not pass waiters.
@@ -230,7 +241,7 @@ impl Engine {
     ) -> Option<Pick> {
         let free = self.nodes.free(at);
         let only = [Choice { most: *least, least: *least }];
-        let choices = if terms.choices.is_empty() { &only[..] } else { &terms.choices };
+        let choices = if terms.has_choices() { &terms.choices } else { &only[..] };
         choices.iter().zip(0..).find_map(|(of, choice)| {
             let mut grants = [of.best(&free)?, of.least].into_iter();
             let granted = grants.find(|granted| passes_nobody(granted.units()))?;

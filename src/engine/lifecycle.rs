@@ -60,7 +60,7 @@ impl Engine {
         let (mut candidate, mut others) = (Some(at), Vec::new());
         while let Some(id) = candidate.take().or_else(|| others.pop()) {
             // A pool is looked at for each of its children that goes.
-            if !self.nodes.has(id) {
+            if !self.nodes.contains(id) {
                 continue;
             }
             if !self.nodes[id].is_unreachable() {

@@ -419,11 +419,6 @@ impl Nodes {
         (node.parent, further)
     }
 
-    /// Whether a pool is still in the tree.
-    pub(super) fn has(&self, id: NodeId) -> bool {
-        id.slot().is_none_or(|slot| self.below.contains(slot))
-    }
-
     /// Whether a pool is in the tree.
     pub(super) fn contains(&self, id: NodeId) -> bool {
         id.slot().is_none_or(|slot| self.below.contains(slot))

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use super::Engine;
-use super::nodes::NodeId;
+use super::nodes::{Deadline, NodeId};
 use crate::types::axis::{NOTHING, Units};
 use crate::types::error::{BudgetError, Outlook};
 
@@ -104,16 +104,20 @@ impl Engine {
         }
         self.reject_outlasted(pool);
         for (key, _) in self.unpark_below(pool) {
-            self.call(key);
+            self.queue.call(key);
         }
         self.process_waiters();
     }
 
     /// Whether a pause on the way up lasts until the deadline of a pool.
     pub(super) fn is_outlasted(&self, at: NodeId) -> bool {
+        self.outlasts(at, &self.nodes[at].deadline)
+    }
+
+    /// Whether a pause on the way up lasts until a deadline.
+    pub(super) fn outlasts(&self, at: NodeId, deadline: &Option<Deadline>) -> bool {
         let until = self.paused_until(at);
-        let deadline = self.nodes[at].deadline.map(|deadline| deadline.at);
-        deadline.is_some_and(|deadline| until.is_some_and(|until| deadline <= until))
+        deadline.is_some_and(|end| until.is_some_and(|until| end.at <= until))
     }
 
     /// The pause on the way up that ends last, and when.

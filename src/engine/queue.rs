@@ -237,6 +237,11 @@ impl Line {
         self.parked.first.is_some()
     }
 
+    /// Whether a candidate with an earlier ticket is parked here.
+    fn has_parked_before(&self, ticket: Ticket) -> bool {
+        self.parked.first.is_some_and(|(first, _)| first < ticket)
+    }
+
     fn is_empty(&self) -> bool {
         self.first.is_none() && !self.has_parked()
     }
@@ -347,7 +352,7 @@ impl Queue {
         keys.map(|key| (key, self.get(key)))
     }
 
-    fn call(&mut self, key: WaitKey) {
+    pub(super) fn call(&mut self, key: WaitKey) {
         self.called.push(Reverse((self.get(key).ticket, key)));
     }
 
@@ -393,10 +398,7 @@ impl Engine {
     ) -> Result<Place, BudgetError> {
         let now = self.advance_for(at, &terms, &asked, now);
         if let Some(pick) = self.pick_in_turn(at, &asked, &terms, now) {
-            let hold = self.begin_pick(at, pick);
-            self.holds.get_mut(hold).set_since(now);
-            self.agree(hold, terms);
-            return Ok(Place::Granted(Grant::Hold(hold)));
+            return Ok(Place::Granted(Grant::Hold(self.hold_pick(at, pick, terms, now))));
         }
         let time = terms.wait_at_most;
         // By the clock as it reads: it may have run back.
@@ -619,10 +621,6 @@ impl Engine {
         }
     }
 
-    pub(super) fn call(&mut self, key: WaitKey) {
-        self.queue.call(key);
-    }
-
     /// Calls the head of a pool's line, if it is new there.
     fn call_head(&mut self, home: NodeId) {
         if let Some(head) = self.nodes[home].line.first {
@@ -652,7 +650,7 @@ impl Engine {
                 match self.blocked_at(key) {
                     None => {
                         if self.has_more_to_come(key) {
-                            self.call(key);
+                            self.queue.call(key);
                         } else {
                             self.grant(key);
                         }
@@ -735,9 +733,8 @@ impl Engine {
         let passes_nobody = |units: &Units| {
             let mut way = self.nodes.open_way(waiter.home);
             way.all(|(id, node, open)| {
-                let first = node.line.parked.first;
-                let earlier = first.is_some_and(|(first, _)| first < waiter.ticket);
-                !earlier || !(id == waiter.home || node.caps_any(units, open))
+                !node.line.has_parked_before(waiter.ticket)
+                    || !(id == waiter.home || node.caps_any(units, open))
             })
         };
         let pick = self.pick(waiter.home, &waiter.asked, terms, passes_nobody);
@@ -827,9 +824,8 @@ impl Engine {
     /// Whether a pool has no room for a candidate, is paused, or an earlier one waits there for the
     /// same.
     fn refuses(&self, pool: NodeId, node: &Node, open: AxisSet, waiter: &Waiter) -> bool {
-        let first = node.line.parked.first;
-        let earlier = first.is_some_and(|(first, _)| first < waiter.ticket);
-        let must_wait = earlier && takes_turn(pool, node, open, waiter);
+        let is_behind = node.line.has_parked_before(waiter.ticket);
+        let must_wait = is_behind && takes_turn(pool, node, open, waiter);
         must_wait || !node.fits(waiter.asked.units(), open) || self.pauses.until(pool).is_some()
     }
 
@@ -933,9 +929,7 @@ impl Engine {
     /// waiter stands where a hold may expire, each is reclaimed in its turn, and those it serves
     /// come before the next.
     fn reclaim_for_figures(&mut self) {
-        while let Some(key) = self.latest.and_then(|latest| self.expiry.next_due(latest)) {
-            self.reclaim_step(key);
-        }
+        while self.reclaim_next() {}
     }
 
     /// What is asked of a pool by all that wait in it and below it. It costs what waits there, not

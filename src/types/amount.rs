@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::iter::{FusedIterator, Sum};
 use std::ops::{Add, AddAssign};
 
-use crate::types::axis::{Axis, AxisSet, Labels, NOTHING, Quantities, Quantity, lane, list};
+use crate::types::axis::{Axis, AxisSet, Labels, Quantities, Quantity, lane, list};
 use crate::types::usd::Usd;
 
 /// How much of each counted axis one call names.
@@ -192,14 +192,14 @@ impl Amount {
     /// Whether every axis is zero or not named.
     #[must_use]
     pub fn is_zero(&self) -> bool {
-        self.all().units() == &NOTHING
+        self.all().is_zero()
     }
 
     /// What is left, axis by axis; `None` if `other` is more on any axis. The result names the axes
     /// that either names.
     #[must_use]
     pub fn checked_sub(self, other: Amount) -> Option<Amount> {
-        let is_covered = other.all().beyond(self.all().units()).units() == &NOTHING;
+        let is_covered = other.all().beyond(self.all().units()).is_zero();
         is_covered.then(|| self.saturating_sub(other))
     }
 
