@@ -23,7 +23,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::engine::{Answer, Booked, End, Engine, Event, HoldKey, Keys, NodeId, Spec, Terms};
-use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard};
+use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, hand_over};
 use crate::time::clock::SharedClock;
 use crate::time::deadline::DeadlineBudget;
 use crate::types::axis::Quantities;
@@ -413,6 +413,12 @@ impl Handle {
         // The result is written where the caller wants it, and not moved: that would cost as much
         // as the rest.
         transition(Transition::begin(self).engine(), self.node)
+    }
+
+    /// Lets a thread pass that waits for the lock. One that takes the lock again and again would
+    /// mostly be the next itself.
+    pub(crate) fn give_way(&self) {
+        hand_over(self.shared.engine.lock());
     }
 
     /// A transition that tells or looks: it is told the time if the way has a window, or a hold may

@@ -26,7 +26,7 @@ use crate::builder::{Child, PoolBuilder};
 use crate::engine::Engine;
 use crate::handle::Handle;
 use crate::pool::{BudgetPool, Kept};
-use crate::sync::RwLock;
+use crate::sync::{RwLock, hand_over_written};
 use crate::types::snapshot::Snapshot;
 
 /// One for an explorer of schedules: it tells a story again and again, and the hashes, and so the
@@ -166,9 +166,10 @@ impl<K> Keyed<K> {
     /// pool, which then stays, or comes after that is gone with nothing used: no tenant gets its cap
     /// twice.
     ///
-    /// It takes time in proportion to the number of pools. The lock of a part of the map is held for
-    /// 32 pools at a time, and that of the tree for one. It reads the clock, once and before it
-    /// looks, if time decides about any of the pools (P8).
+    /// It takes time in proportion to the number of pools, and stops nobody for all of it. The lock
+    /// of a part of the map is held for 32 pools at a time, and that of the tree for one; after 32
+    /// pools a call that waits for either passes. It reads the clock, once and before it looks, if
+    /// time decides about any of the pools (P8).
     ///
     /// [`WeakPool`]: crate::WeakPool
     pub fn evict_idle(&self) -> usize {
@@ -183,21 +184,25 @@ impl<K> Keyed<K> {
     }
 
     fn evict(&self, shard: &RwLock<Shard<K>>, batch: &[u64], now: &mut Option<Instant>) -> usize {
+        let parent = &self.inner.parent;
         let handles = Vec::with_capacity(batch.len());
         let mut gone = Gone { handles, buckets: Vec::with_capacity(batch.len()) };
         let look = |gone: &mut Gone<K>, now| {
             let (mut shard, before) = (shard.write(), gone.handles.len());
-            let parent = &self.inner.parent;
             let mut hashes = batch.iter();
             let outcome =
                 hashes.try_for_each(|&hash| evict_of(&mut shard, hash, parent, now, gone));
             self.inner.len.fetch_sub(gone.handles.len() - before, Relaxed);
+            hand_over_written(shard);
             outcome
         };
         while let Err(NeedsTime) = look(&mut gone, *now) {
-            *now = Some(self.inner.parent.handle().now());
+            *now = Some(parent.handle().now());
         }
-        gone.handles.len()
+        let evicted = gone.handles.len();
+        drop(gone);
+        parent.handle().give_way();
+        evicted
     }
 
     fn shard(&self, hash: u64) -> &RwLock<Shard<K>> {

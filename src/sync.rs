@@ -11,14 +11,26 @@ mod backend {
     pub(crate) use std::sync::{Arc, atomic::AtomicBool};
     pub(crate) use std::thread;
 
-    pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
+    pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
+
+    /// Lets go of a lock, and hands it to the thread that has waited for it, if one has.
+    pub(crate) fn hand_over<T>(guard: MutexGuard<'_, T>) {
+        MutexGuard::unlock_fair(guard);
+    }
+
+    /// The same to those that have waited to read or to write.
+    pub(crate) fn hand_over_written<T>(guard: RwLockWriteGuard<'_, T>) {
+        RwLockWriteGuard::unlock_fair(guard);
+    }
 }
 
 #[cfg(all(test, any(budget_pool_loom, budget_pool_shuttle)))]
 #[path = "sync/explored.rs"]
 mod backend;
 
-pub(crate) use backend::{Arc, AtomicBool, Mutex, MutexGuard, RwLock};
+pub(crate) use backend::{
+    Arc, AtomicBool, Mutex, MutexGuard, RwLock, hand_over, hand_over_written,
+};
 
 /// One poll that takes part in the cooperative budget of a tokio task, where the feature `tokio` is
 /// on: a task that is granted one wait after the other yields to the other tasks of its thread. It

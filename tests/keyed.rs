@@ -10,8 +10,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, BudgetError, BudgetPool, Caps, Child, Clock, Keyed, ManualClock, PoolBuilder, WeakPool,
-    Window,
+    Amount, Axis, BudgetError, BudgetPool, Caps, Child, Clock, Keyed, Level, ManualClock,
+    PoolBuilder, WeakPool, Window,
 };
 
 #[path = "support/invariants.rs"]
@@ -391,11 +391,18 @@ mod what_keeps_a_pool {
     }
 
     #[test]
-    fn whoever_would_be_told_of_its_close() {
+    fn whoever_would_be_told_of_it() {
         let service = Service::new();
         let closed = service.acme().closed();
         service.is_kept();
         drop(closed);
+        service.is_evicted();
+        let reached = service.acme().reached(Level::percent(Axis::Tokens, 80));
+        service.is_kept();
+        drop(reached);
+        let wants = service.acme().wants();
+        service.is_kept();
+        drop(wants);
         service.is_evicted();
         let run = service.acme().run(pending::<()>());
         service.is_kept();
@@ -422,6 +429,26 @@ mod what_keeps_a_pool {
         service.is_evicted();
 
         service.acme().child().build().record(tokens(1)).unwrap();
+        service.is_kept();
+    }
+
+    #[test]
+    fn a_joint_pool_of_which_it_is_any_parent() {
+        let service = Service::new();
+        let model = service.root.child().build();
+        for is_first in [true, false] {
+            let acme = service.acme();
+            let parents = if is_first { [&acme, &model] } else { [&model, &acme] };
+            let joint = BudgetPool::joint(parents).unwrap().build();
+            drop(acme);
+            service.is_kept();
+            drop(joint);
+            assert_eq!((service.tenants.evict_idle(), service.tenants.len()), (1, 0));
+        }
+        let acme = service.acme();
+        let joint = BudgetPool::joint([&model, &acme]).unwrap().build();
+        joint.record(tokens(1)).unwrap();
+        drop((acme, joint));
         service.is_kept();
     }
 

@@ -38,6 +38,15 @@ impl<T> RwLock<T> {
     }
 }
 
+/// Any thread may be the next: all of that is explored.
+pub(crate) fn hand_over<T>(guard: MutexGuard<'_, T>) {
+    drop(guard);
+}
+
+pub(crate) fn hand_over_written<T>(guard: RwLockWriteGuard<'_, T>) {
+    drop(guard);
+}
+
 /// Parks as the standard library does, but never returns early, so that a wake-up that is lost is
 /// not made good by chance. (Besides, loom's own `park` forgets that it was told not to, should the
 /// thread meet a lock in between.)
