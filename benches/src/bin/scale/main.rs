@@ -1,8 +1,9 @@
 //! What a large tree costs those who share its lock: the longest calls beside a thousand, ten
-//! thousand, a hundred thousand and a million pools, holds, waiters and keys, as one Markdown table.
+//! thousand, a hundred thousand and a million pools, holds, waiters and keys, and what so many
+//! tenants of a `Keyed` cost, beside governor's keyed limiter: as two Markdown tables.
 //!
-//! With the names of Markdown files it also writes the table there, behind `<!-- scale -->`; with
-//! the names of topics it measures these alone. It takes about a minute, and a few gigabytes.
+//! With the names of Markdown files it also writes the tables there, behind `<!-- scale -->` and
+//! `<!-- tenants -->`; with the names of topics it measures these alone. A file takes whole tables. It takes about a minute, and a few gigabytes.
 //!
 //! Each call is timed by itself, by the wall clock: it includes the time under the lock, page faults
 //! and what the neighbours on the machine take. So everything is repeated, and two figures are told:
@@ -18,15 +19,19 @@ use std::time::Instant;
 
 use markdown::{head, line};
 use measure::Figure;
-use topics::{TOPICS, Topic};
+use topics::{TENANTS, TOPICS, Topic};
 
 #[path = "../../markdown.rs"]
 mod markdown;
 mod measure;
+mod tenants;
 mod topics;
 
 /// How many pools, holds, waiters or keys.
 const SIZES: [usize; 4] = [1_000, 10_000, 100_000, 1_000_000];
+
+/// Each table by its marker.
+const TABLES: [(&str, &[Topic]); 2] = [("scale", TOPICS), ("tenants", TENANTS)];
 
 /// What a figure counts.
 #[derive(Clone, Copy)]
@@ -57,23 +62,33 @@ fn main() -> Outcome<()> {
     }
     let (files, names): (Vec<String>, Vec<String>) =
         arguments.into_iter().partition(|argument| argument.ends_with(".md"));
-    let topics = names.iter().map(|name| topic(name)).collect::<Outcome<Vec<_>>>()?;
-    if !files.is_empty() && !topics.is_empty() {
-        return Err("a file takes all topics".into());
+    for name in &names {
+        topic(name)?;
     }
-
-    let table = if topics.is_empty() { table(TOPICS)? } else { table(topics)? };
-    println!("{table}");
-    for file in files {
-        markdown::fill(&file, |marker| (marker == "scale").then(|| table.clone()))?;
+    for (marker, topics) in TABLES {
+        let is_named =
+            |topic: &&Topic| names.is_empty() || names.iter().any(|name| name == topic.name);
+        let named: Vec<_> = topics.iter().filter(is_named).collect();
+        if named.is_empty() {
+            continue;
+        }
+        if !files.is_empty() && named.len() < topics.len() {
+            return Err("a file takes all topics of a table".into());
+        }
+        let table = table(named)?;
+        println!("{table}");
+        for file in &files {
+            markdown::fill(file, |found| (found == marker).then(|| table.clone()))?;
+        }
     }
     Ok(())
 }
 
 fn topic(name: &str) -> Outcome<&'static Topic> {
-    let known: Vec<_> = TOPICS.iter().map(|topic| topic.name).collect();
+    let topics = || TABLES.iter().flat_map(|(_, topics)| *topics);
+    let known: Vec<_> = topics().map(|topic| topic.name).collect();
     let unknown = || format!("{name} is neither a file.md nor one of {}", known.join(", "));
-    Ok(TOPICS.iter().find(|topic| topic.name == name).ok_or_else(unknown)?)
+    Ok(topics().find(|topic| topic.name == name).ok_or_else(unknown)?)
 }
 
 fn table(topics: impl IntoIterator<Item = &'static Topic>) -> Outcome<String> {

@@ -70,12 +70,17 @@ pub fn timed<R>(number: usize, make: impl Fn(usize) -> R) -> (Calls, Vec<R>) {
 
 /// Times the call, and the longest `record` on `other` that another thread makes meanwhile.
 pub fn beside<R>(other: &BudgetPool, call: impl FnOnce() -> R) -> [Calls; 2] {
+    meanwhile(|| other.record(one()), call)
+}
+
+/// Times the call, and the longest other call that another thread makes meanwhile.
+pub fn meanwhile<O, R>(other: impl Fn() -> O + Sync, call: impl FnOnce() -> R) -> [Calls; 2] {
     let (has_begun, is_over) = (AtomicBool::new(false), AtomicBool::new(false));
     thread::scope(|scope| {
         let others = scope.spawn(|| {
             let mut longest = 0.0_f64;
             while !is_over.load(Ordering::Acquire) {
-                longest = longest.max(time(|| other.record(one())).0);
+                longest = longest.max(time(&other).0);
                 has_begun.store(true, Ordering::Release);
             }
             longest

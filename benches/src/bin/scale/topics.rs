@@ -12,7 +12,7 @@ use budget_pool::{Amount, Ask, BudgetPool, Clock, ManualClock, Name, Reservation
 use stats_alloc::{INSTRUMENTED_SYSTEM, StatsAlloc};
 
 use crate::measure::{Calls, Figure, Waiting, beside, enqueue, one, poll, repeated, time, timed};
-use crate::{Row, Unit};
+use crate::{Row, Unit, tenants};
 
 /// Counts what is on the heap.
 #[global_allocator]
@@ -28,9 +28,9 @@ pub struct Topic {
     pub measure: fn(usize) -> Vec<Figure>,
 }
 
-const NONE: [Option<f64>; 4] = [None; 4];
+pub const NONE: [Option<f64>; 4] = [None; 4];
 
-const fn ns(what: &'static str, goals: [Option<f64>; 4]) -> Row {
+pub const fn ns(what: &'static str, goals: [Option<f64>; 4]) -> Row {
     Row { what, unit: Unit::Nanoseconds, goals }
 }
 
@@ -107,6 +107,8 @@ pub const TOPICS: &[Topic] = &[
         measure: heap,
     },
 ];
+
+pub const TENANTS: &[Topic] = &[tenants::TOPIC];
 
 fn keys(number: usize) -> Vec<Figure> {
     repeated(|| {
@@ -325,7 +327,7 @@ fn heap(pools: usize) -> Vec<Figure> {
 }
 
 /// How many more bytes are on the heap while what was made lives.
-fn bytes<R>(make: impl FnOnce() -> R) -> f64 {
+pub fn bytes<R>(make: impl FnOnce() -> R) -> f64 {
     let now = || {
         let stats = HEAP.stats();
         stats.bytes_allocated - stats.bytes_deallocated
