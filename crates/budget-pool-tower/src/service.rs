@@ -262,11 +262,8 @@ impl Seen {
     }
 
     fn write_headers(&self, headers: &mut http::HeaderMap) {
-        match (self.rules.headers, &self.pool) {
-            (RateLimitHeaders::Ietf, Some(pool)) => {
-                headers::write(headers, &pool.limits(), |pool| self.rules.is_disclosed(pool));
-            }
-            _ => {}
+        if let (RateLimitHeaders::Ietf, Some(pool)) = (self.rules.headers, &self.pool) {
+            headers::write(headers, &pool.limits(), |pool| self.rules.is_disclosed(pool));
         }
     }
 }

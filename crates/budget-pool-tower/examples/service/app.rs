@@ -218,7 +218,7 @@ impl Spent {
     }
 
     fn add(&mut self, cost: Amount) {
-        self.total = self.total + cost;
+        self.total += cost;
         self.bill.total(self.total);
     }
 }
