@@ -201,3 +201,34 @@ async fn what_is_not_disclosed_is_in_no_header_and_an_inner_layer_keeps_its_own(
     let fields: Vec<&str> = fields.map(|field| field.to_str().unwrap()).collect();
     assert_eq!(fields, [r#""user";r=2"#, r#""tenant";r=8"#]);
 }
+
+#[tokio::test]
+async fn every_name_is_read_back() {
+    let decoded = |name: &str| {
+        let mut bytes = Vec::new();
+        let mut rest = name.as_bytes();
+        while let [first, after @ ..] = rest {
+            let (byte, after) = match (first, after) {
+                (b'%', [high, low, after @ ..]) => {
+                    let digits = [*high, *low];
+                    let digits = std::str::from_utf8(&digits).unwrap();
+                    (u8::from_str_radix(digits, 16).unwrap(), after)
+                }
+                _ => (*first, after),
+            };
+            bytes.push(byte);
+            rest = after;
+        }
+        String::from_utf8(bytes).unwrap()
+    };
+    let odd = ('\0'..='\u{17f}').chain(['\u{2028}', '\u{feff}', '\u{1f980}', char::MAX]);
+    let names = odd.map(|character| format!("a{character}%41")).chain([String::new()]);
+    for name in names {
+        let pool = BudgetPool::builder().name(&name).requests(9).build();
+        let response = ask(&layer(&pool), request()).await;
+        for header in ["ratelimit-policy", "ratelimit"] {
+            let [(told, _)] = &items(&response, header)[..] else { panic!("{name:?}") };
+            assert_eq!(decoded(told), name);
+        }
+    }
+}

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use budget_pool::{Amount, Ask, Axis, BudgetPool, DeadlineBudget, Keyed, OnDrop, Usd, Window};
+use budget_pool::{Amount, Ask, Axis, BudgetPool, Keyed, OnDrop, Usd, Window};
 use budget_pool_tower::{Bill, BudgetLayer, BudgetService, GRPC_TIMEOUT};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -485,6 +485,22 @@ async fn every_body_type_goes_with_the_layer() {
     }));
     let response = upper.oneshot(Request::new("abc".to_owned())).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ABC");
-    let debug = format!("{layer:?} {:?}", DeadlineBudget::unbounded().deadline());
-    assert!(debug.starts_with("BudgetLayer"), "{debug}");
+    let debug = format!("{layer:?}");
+    assert!(debug.starts_with("BudgetLayer { wait: None, "), "{debug}");
+}
+
+#[test]
+fn what_is_sent_between_threads_may_be() {
+    fn may<T: Send + Sync + Unpin + 'static>() {}
+    fn clones<T: Clone>() {}
+    type Served = std::future::Ready<Result<Response<Full<Bytes>>, Infallible>>;
+    type Inner = tower::util::ServiceFn<fn(Request<()>) -> Served>;
+    may::<BudgetLayer>();
+    may::<BudgetService<Inner>>();
+    may::<budget_pool_tower::BudgetFuture<Inner, ()>>();
+    may::<budget_pool_tower::BudgetBody<Full<Bytes>>>();
+    may::<Bill>();
+    clones::<BudgetLayer>();
+    clones::<BudgetService<Inner>>();
+    clones::<Bill>();
 }

@@ -272,7 +272,7 @@ async fn a_tenant_that_has_spent_its_budget_is_told_so_and_the_others_are_not_af
 #[tokio::test]
 async fn what_others_hold_is_worth_waiting_for() {
     let world = World::start().await;
-    let first = async { world.ask(&[SOLO, ("grpc-timeout", "3S")], "Why? draft=2000").await };
+    let first = async { world.ask(&[SOLO, ("grpc-timeout", "3S")], "Why? draft=1600").await };
     let third = async {
         world.until("the first", |world| world.snapshot("solo").admitted == 1).await;
         world.ask(&[SOLO], "Why?").await
