@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{Request, StatusCode, header::CONTENT_LENGTH};
+use axum::http::header::CONTENT_LENGTH;
+use axum::http::{Extensions, Request, StatusCode};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::{get, post};
-use axum::{BoxError, Extension, Json, Router};
+use axum::{BoxError, Json, Router};
 use budget_pool::{
     Amount, BudgetPool, Call, Caps, DeadlineBudget, DeadlineExceeded, Exporter, OnDrop, Usd,
 };
@@ -233,14 +234,13 @@ struct Answer {
 
 async fn answer(
     State(service): State<Arc<Service>>,
-    bill: Option<Extension<Bill>>,
-    time: Option<Extension<DeadlineBudget>>,
+    known: Extensions,
     question: String,
 ) -> Result<Json<Answer>, Failure> {
-    let (Some(Extension(bill)), Some(Extension(time))) = (bill, time) else {
+    let (Some(bill), Some(time)) = (known.get::<Bill>(), known.get::<DeadlineBudget>()) else {
         return Err(Failure::UnknownTenant);
     };
-    let request = &mut Spent::new(time, bill);
+    let request = &mut Spent::new(time.clone(), bill.clone());
     let found = service.call(request, &SEARCH, question.clone()).await?;
     let answer = service.call(request, &DRAFT, format!("{question}\n{found}")).await?;
     let verdict = service.call(request, &JUDGE, format!("{question}\n{found}\n{answer}")).await?;
