@@ -56,7 +56,7 @@ pub(crate) struct Runtime {
 /// its own: who waits for the lock does not disturb who changes the balances.
 struct Shared {
     engine: Mutex<Engine>,
-    /// Whether a hold may expire or a pool is paused, as of the end of the last transition.
+    /// Whether time plays a part whatever the way of a call, as of the end of the last transition.
     heeds_time: AtomicBool,
     clock: SharedClock,
     timer: Option<Timer>,

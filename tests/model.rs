@@ -586,6 +586,7 @@ fn who_waits_is_who_waits_in_the_model() {
             "paused until an instant",
             "paused, and a release is to come",
             "one waits through a joint pool",
+            "a window turns for one that waits",
         ],
     );
 }

@@ -2,8 +2,9 @@
 //!
 //! Nothing happens by itself. A call that knows the time first *advances* its way up to it, and
 //! what was due there is then done as if it had been done in its time: a hold that settles when it
-//! expires settles into the period in which it expired. A window that no call passes turns at the
-//! next call that does.
+//! expires settles into the period in which it expired. A window that nobody waits for turns at the
+//! next call that passes it. A window that brings enough for a candidate turns at the next call on
+//! any pool that is told the time, before a later candidate elsewhere can take what both ask above.
 //!
 //! Expired holds of the whole tree are reclaimed in the order of time, and in small batches, so
 //! that few calls pay for many. A call reclaims more where somebody could tell the difference:
@@ -23,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::hold::{Hold, HoldKey, Serial};
-use super::nodes::{NodeId, Nodes, Way};
+use super::nodes::{NodeId, Way};
 use crate::types::axis::{Quantities, Units};
 use crate::types::error::BudgetError;
 
@@ -209,11 +210,11 @@ const BATCH: u32 = 2;
 
 /// What time does.
 impl Engine {
-    /// Whether time plays a part in the tree whatever the way of a call: a hold may expire, or a
-    /// pool is paused.
+    /// Whether time plays a part in the tree whatever the way of a call: a hold may expire, a pool
+    /// is paused, or a waiter is blocked at a window.
     #[inline]
     pub(crate) fn heeds_time(&self) -> bool {
-        self.expiry.may_expire() | !self.pauses.is_empty()
+        self.expiry.may_expire() | !self.pauses.is_empty() | self.queue.heeds_windows()
     }
 
     /// Brings a way up to the present, for a call that asks for so much there. Returns the instant
@@ -272,8 +273,7 @@ impl Engine {
         let node = hold.node();
         self.advance_to(node, hold.uncovered(asked).units(), now);
         while self.holds.get(key).expiry().is_some_and(|expiry| expiry <= present) {
-            self.reclaim_step(key);
-            self.process_waiters();
+            self.reclaim_and_serve(key);
         }
         let hold = self.holds.get(key);
         if !hold.is_live() {
@@ -296,14 +296,20 @@ impl Engine {
     }
 
     /// Takes a reading of the clock. The waiters whose deadline has come are told first, and then
-    /// the pauses end that are over.
+    /// the pauses end that are over; then the windows turn that somebody waits for.
     #[inline]
     fn see(&mut self, reading: Instant) -> Instant {
-        let now = self.latest.map_or(reading, |latest| latest.max(reading));
+        let before = self.latest;
+        let now = before.map_or(reading, |latest| latest.max(reading));
         (self.latest, self.reading) = (Some(now), Some(reading));
-        self.reject_late();
+        if self.queue.has_waiting() {
+            self.reject_late(before);
+        }
         if !self.pauses.is_empty() {
-            self.end_pauses(now);
+            self.end_pauses(now, before);
+        }
+        if self.queue.heeds_windows() {
+            self.serve_in_time(before);
         }
         now
     }
@@ -319,7 +325,7 @@ impl Engine {
     }
 
     /// Whether waiters or windows are to see the holds expire before what comes next.
-    fn must_reclaim(&self, now: Instant) -> bool {
+    pub(super) fn must_reclaim(&self, now: Instant) -> bool {
         let someone_looks = || self.queue.has_waiting() || self.nodes.has_windows();
         let settles = self.expiry.next_to_settle().is_some_and(|at| at <= now);
         self.queue.is_contested() || (settles && someone_looks())
@@ -327,9 +333,15 @@ impl Engine {
 
     fn reclaim_while(&mut self, now: Instant, more: impl Fn(&Engine) -> bool) {
         while let Some(key) = self.expiry.next_due(now).filter(|_| more(self)) {
-            self.reclaim_step(key);
-            self.process_waiters();
+            self.reclaim_and_serve(key);
         }
+    }
+
+    /// Takes a step towards the reclaiming of an expired hold, and serves the waiters for it.
+    fn reclaim_and_serve(&mut self, key: HoldKey) {
+        let expiry = self.holds.get(key).expiry();
+        self.reclaim_step(key);
+        self.process_waiters_at(expiry);
     }
 
     /// Takes a step towards the reclaiming of an expired hold, as at its instant: first the windows
@@ -348,9 +360,7 @@ impl Engine {
         if !self.nodes.has_windows() {
             return;
         }
-        self.reclaim_before_turns(now, |nodes| {
-            nodes.way(at).any(|(_, node)| node.ends_period_of_holds(now))
-        });
+        self.reclaim_before_turns(now, |engine| engine.ends_period_of_holds(at, now));
         // A turn may leave the last waiter no hope: what that has called must be served, too.
         let has_waiting = self.queue.has_waiting();
         if self.turn_way(at, now) && has_waiting {
@@ -360,7 +370,7 @@ impl Engine {
 
     /// Brings the windows on the way up to an instant. Returns whether anything came free; the
     /// caller then serves the waiters.
-    fn turn_way(&mut self, at: NodeId, now: Instant) -> bool {
+    pub(super) fn turn_way(&mut self, at: NodeId, now: Instant) -> bool {
         let mut freed = false;
         if self.nodes.has_windows() {
             self.nodes.change_way(at, |node| freed |= node.refill(now));
@@ -387,10 +397,20 @@ impl Engine {
 
     /// Before a period ends in a pool, what expired in it is reclaimed. The pools are not asked
     /// while no hold may expire.
-    pub(super) fn reclaim_before_turns(&mut self, now: Instant, ends: impl FnOnce(&Nodes) -> bool) {
-        if self.expiry.may_expire() && ends(&self.nodes) {
+    pub(super) fn reclaim_before_turns(
+        &mut self,
+        now: Instant,
+        ends: impl FnOnce(&Engine) -> bool,
+    ) {
+        if self.expiry.may_expire() && ends(self) {
             self.reclaim_while(now, |_| true);
         }
+    }
+
+    /// Whether a period ends on a way by an instant in which holds may have expired.
+    pub(super) fn ends_period_of_holds(&self, at: NodeId, now: Instant) -> bool {
+        self.expiry.may_expire()
+            && self.nodes.way(at).any(|(_, node)| node.ends_period_of_holds(now))
     }
 }
 

@@ -75,30 +75,31 @@ impl Engine {
             return;
         }
         self.pauses.insert(at, until);
-        self.wall_moved(at);
+        self.wall_moved(at, self.latest);
     }
 
     /// Ends the pause of a pool. A pause above it goes on.
     pub(crate) fn resume(&mut self, at: NodeId, now: Option<Instant>) {
         self.advance(at, &NOTHING, now);
         if self.pauses.remove(at) {
-            self.wall_moved(at);
+            self.wall_moved(at, self.latest);
         }
     }
 
-    /// Ends the pauses that are over by an instant, the earliest first.
+    /// Ends the pauses that are over by an instant, the earliest first. The waiters are served as of
+    /// the instant that was the latest before.
     #[cold]
-    pub(super) fn end_pauses(&mut self, now: Instant) {
+    pub(super) fn end_pauses(&mut self, now: Instant, before: Option<Instant>) {
         while let Some(pool) = self.pauses.next_over(now) {
             self.pauses.remove(pool);
-            self.wall_moved(pool);
+            self.wall_moved(pool, before);
         }
     }
 
     /// A pause began or ended: the candidates that meet the pool on their way are tried anew, each
     /// from its own pool upward. Those that were blocked above a new wall let go of their places
     /// there, and those that were blocked at an old one may have nobody before them.
-    fn wall_moved(&mut self, pool: NodeId) {
+    fn wall_moved(&mut self, pool: NodeId, moment: Option<Instant>) {
         if !self.queue.has_waiting() {
             return;
         }
@@ -106,7 +107,7 @@ impl Engine {
         for (key, _) in self.unpark_below(pool) {
             self.queue.call(key);
         }
-        self.process_waiters();
+        self.process_waiters_at(moment);
     }
 
     /// Whether a pause on the way up lasts until the deadline of a pool.

@@ -88,6 +88,10 @@ pub(super) struct Queue {
     called: BinaryHeap<Reverse<(Ticket, WaitKey)>>,
     /// Pools in which somebody waits for a deadline to come first.
     due: BTreeSet<(Instant, NodeId)>,
+    /// When a window brings enough for a candidate that is the first where it is blocked, or earlier.
+    rooms: BTreeSet<(Instant, WaitKey)>,
+    /// How many candidates are blocked at a pool with a window.
+    at_windows: u32,
     /// Of the waiters that were granted, refused or reminded, and of those that watch: to be woken
     /// outside the lock, in this order.
     wakers: Wakers,
@@ -113,6 +117,8 @@ struct Waiter {
     waker: Option<Waker>,
     /// When its owner will look again by itself, if ever.
     timeout: Option<Instant>,
+    /// When a window brings enough for it, or earlier, if it is the first where it is blocked.
+    room: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -322,6 +328,7 @@ impl Queue {
             terms,
             waker: None,
             timeout: None,
+            room: None,
         };
         let key = WaitKey::of_slot(self.all.insert(waiter));
         self.waiting += 1;
@@ -354,6 +361,27 @@ impl Queue {
 
     pub(super) fn call(&mut self, key: WaitKey) {
         self.called.push(Reverse((self.get(key).ticket, key)));
+    }
+
+    /// When a window is known to bring enough for a candidate, or `None` for no more.
+    fn expect_room(&mut self, key: WaitKey, at: Option<Instant>) {
+        let known = std::mem::replace(&mut self.get_mut(key).room, at);
+        if known != at {
+            known.map(|known| self.rooms.remove(&(known, key)));
+            self.rooms.extend(at.map(|at| (at, key)));
+        }
+    }
+
+    /// Whether a candidate is blocked where a window may bring enough.
+    #[inline]
+    pub(super) fn heeds_windows(&self) -> bool {
+        self.at_windows > 0
+    }
+
+    /// The first candidate for which a window brings enough by an instant, and when.
+    #[inline]
+    pub(super) fn next_room(&self, now: Instant) -> Option<(Instant, WaitKey)> {
+        self.rooms.first().filter(|(at, _)| *at <= now).copied()
     }
 
     /// What became of a waiter, whose owner is to be woken for it.
@@ -630,26 +658,38 @@ impl Engine {
         }
     }
 
-    /// Serves the waiters for all that has changed, and then for each hold in turn that has expired
-    /// where one of them is parked now: no call had to reclaim it as long as nobody waited for it.
+    /// Serves the waiters for all that has changed by the latest instant seen.
     pub(super) fn process_waiters(&mut self) {
-        self.process_called();
-        while self.queue.is_contested() && self.reclaim_next() {
-            self.process_called();
+        self.process_waiters_at(self.latest);
+    }
+
+    /// Serves the waiters for all that has changed by an instant, and then, in the order of time,
+    /// for all that is due where one of them is parked now: no call had to do it as long as nobody
+    /// waited for it.
+    pub(super) fn process_waiters_at(&mut self, mut moment: Option<Instant>) {
+        self.process_called(&mut moment);
+        while let Some(at) = self.step_in_time(false) {
+            moment = Some(at);
+            self.process_called(&mut moment);
         }
     }
 
     /// Tries the candidates that were called, and those that move up behind them, by ticket: each
-    /// stays where it is still refused, or is parked where it is blocked now, or is granted.
-    fn process_called(&mut self) {
+    /// stays where it is still refused, or is parked where it is blocked now, or is granted. Each is
+    /// judged by what its way has at the moment.
+    fn process_called(&mut self, moment: &mut Option<Instant>) {
         while let Some(Reverse((_, key))) = self.queue.called.pop() {
             if !self.queue.get(key).is_waiting() {
                 continue;
             }
             if !self.stays(key) {
+                if self.is_behind(key, *moment) {
+                    self.queue.call(key);
+                    continue;
+                }
                 match self.blocked_at(key) {
                     None => {
-                        if self.has_more_to_come(key) {
+                        if self.has_more_to_come(key, moment) {
                             self.queue.call(key);
                         } else {
                             self.grant(key);
@@ -664,19 +704,67 @@ impl Engine {
                 let refusal = self.explain(*home, asked.units(), self.latest);
                 self.turn_away(vec![(key, refusal)]);
             } else {
+                self.queue.expect_room(key, self.room_in_time(key));
                 self.remind(key);
             }
         }
     }
 
+    /// Brings the windows on the way of a candidate up to an instant, by steps. Returns whether that
+    /// was one: then others may have become free to go first.
+    fn is_behind(&mut self, key: WaitKey, moment: Option<Instant>) -> bool {
+        let Some(now) = moment.filter(|_| self.nodes.has_windows()) else { return false };
+        let home = self.queue.get(key).home;
+        let due = self.expiry.next_due(now).filter(|_| self.ends_period_of_holds(home, now));
+        match due {
+            Some(hold) => {
+                self.reclaim_step(hold);
+                true
+            }
+            None => self.turn_way(home, now),
+        }
+    }
+
     /// Takes a step towards all that is due on the way of a candidate that is granted as much as
     /// there is. Returns whether that was one: then others may have become free to go first.
-    fn has_more_to_come(&mut self, key: WaitKey) -> bool {
+    fn has_more_to_come(&mut self, key: WaitKey, moment: &mut Option<Instant>) -> bool {
         let Waiter { home, ref terms, .. } = *self.queue.get(key);
         if !terms.as_ref().is_some_and(|agreed| agreed.terms.has_choices()) {
             return false;
         }
-        self.reclaim_next() || self.turn_to_latest(home)
+        if let Some(at) = self.step_in_time(true) {
+            *moment = Some(at);
+            return true;
+        }
+        *moment = self.latest;
+        self.turn_to_latest(home)
+    }
+
+    /// Takes a step towards the next that is due for those who wait: a window brings enough for a
+    /// candidate, or a hold has expired. Returns the instant of it. Without `all`, only those holds
+    /// count that may serve a waiter, or that must be reclaimed before the window turns.
+    fn step_in_time(&mut self, all: bool) -> Option<Instant> {
+        let latest = self.latest?;
+        let expiry = self.expiry.next().filter(|at| *at <= latest);
+        let room = self.queue.next_room(latest);
+        let is_wanted = |(at, key): (Instant, WaitKey)| {
+            let home = self.queue.get(key).home;
+            self.must_reclaim(at) || self.ends_period_of_holds(home, at)
+        };
+        let reclaims = match room {
+            Some((at, _)) if expiry.is_none_or(|expiry| expiry >= at) => false,
+            Some(room) => all || is_wanted(room),
+            None => expiry.is_some() && (all || self.queue.is_contested()),
+        };
+        if reclaims {
+            self.reclaim_next();
+            return expiry;
+        }
+        let (at, key) = room?;
+        self.queue.expect_room(key, None);
+        self.turn_way(self.queue.get(key).home, at);
+        self.queue.call(key);
+        Some(at)
     }
 
     /// Takes a step towards the reclaiming of the next hold that has expired, if any has.
@@ -771,6 +859,7 @@ impl Engine {
 
     fn park(&mut self, key: WaitKey, blocked: NodeId) {
         self.unpark(key);
+        self.queue.at_windows += u32::from(self.nodes[blocked].window.is_some());
         let waiter = self.queue.get_mut(key);
         waiter.blocked = Some(blocked);
         let (ticket, home) = (waiter.ticket, waiter.home);
@@ -786,7 +875,10 @@ impl Engine {
             engine.change_contested(pool, |node| node.line.parked.remove(ticket));
             engine.call_parked(pool);
         });
-        self.queue.get_mut(key).blocked = None;
+        if let Some(blocked) = self.queue.get_mut(key).blocked.take() {
+            self.queue.at_windows -= u32::from(self.nodes[blocked].window.is_some());
+            self.queue.expect_room(key, None);
+        }
     }
 
     /// Takes the candidates of a pool and of those below out of all places where they are parked.
@@ -959,20 +1051,28 @@ impl Engine {
         })
     }
 
-    /// Refuses the waiters whose deadline has come by the latest instant seen.
-    #[inline]
-    pub(super) fn reject_late(&mut self) {
+    /// Refuses the waiters whose deadline has come by the latest instant seen. Those behind them are
+    /// served as of the instant that was the latest before.
+    pub(super) fn reject_late(&mut self, before: Option<Instant>) {
         if self.queue.due.first().is_some_and(|(at, _)| Some(*at) <= self.latest) {
-            self.reject_all_late();
+            self.reject_all_late(before);
+        }
+    }
+
+    /// Serves the waiters for which windows have brought enough by the latest instant seen, each at
+    /// its instant.
+    pub(super) fn serve_in_time(&mut self, before: Option<Instant>) {
+        if self.latest.is_some_and(|latest| self.queue.next_room(latest).is_some()) {
+            self.process_waiters_at(before);
         }
     }
 
     #[cold]
-    fn reject_all_late(&mut self) {
+    fn reject_all_late(&mut self, before: Option<Instant>) {
         let late = self.queue.due.iter().take_while(|(at, _)| Some(*at) <= self.latest);
         let pools: Vec<NodeId> = late.map(|(_, pool)| *pool).collect();
         self.reject_all(&pools, self.latest);
-        self.process_waiters();
+        self.process_waiters_at(before);
     }
 
     /// Refuses the waiters in pools that have just been closed, and tells those that watch for it.
@@ -1012,15 +1112,19 @@ impl Engine {
         let waiter = self.queue.get(key);
         let deadline = self.nodes[waiter.home].deadline.map(|deadline| deadline.at);
         let end = deadline.into_iter().chain(waiter.until()).min();
-        let first = |pool: &NodeId| self.nodes[*pool].line.first_parked() == Some(key);
-        let Some(blocked) = waiter.blocked.filter(first) else { return end };
+        let Some(blocked) = self.first_blocked(key) else { return end };
         if let Some(until) = self.pauses.until(blocked) {
             return end.into_iter().chain([until]).min();
         }
         let expires = self.nodes[blocked].expiring > 0;
         let expiry = if expires { self.expiry.next() } else { self.next_to_settle(waiter) };
-        let room = self.room_in_time(blocked, waiter);
-        end.into_iter().chain(expiry).chain(room).min()
+        end.into_iter().chain(expiry).chain(waiter.room).min()
+    }
+
+    /// Where a candidate is blocked, if it is the first there.
+    fn first_blocked(&self, key: WaitKey) -> Option<NodeId> {
+        let first = |pool: &NodeId| self.nodes[*pool].line.first_parked() == Some(key);
+        self.queue.get(key).blocked.filter(first)
     }
 
     /// When the next hold is settled by its expiry, where that may leave a waiter no hope: those
@@ -1034,10 +1138,18 @@ impl Engine {
         way.any(concerns).then_some(at)
     }
 
-    fn room_in_time(&self, pool: NodeId, waiter: &Waiter) -> Option<Instant> {
-        let node = &self.nodes[pool];
-        node.window.as_ref()?;
-        match node.lack(&self.asked_at(pool, waiter)?)?.outlook {
+    /// When a window alone brings enough for the first candidate that is blocked there. During a
+    /// pause it is none: then the end of the pause comes first, and calls the candidate.
+    fn room_in_time(&self, key: WaitKey) -> Option<Instant> {
+        if !self.nodes.has_windows() {
+            return None;
+        }
+        let blocked = self.first_blocked(key)?;
+        let node = &self.nodes[blocked];
+        if node.window.is_none() || self.pauses.until(blocked).is_some() {
+            return None;
+        }
+        match node.lack(&self.asked_at(blocked, self.queue.get(key))?)?.outlook {
             Outlook::At(at) => Some(at),
             _ => None,
         }
@@ -1077,7 +1189,12 @@ impl Engine {
         assert!(self.queue.called.is_empty(), "nobody is left called");
         let is_due = self.latest.is_some_and(|latest| self.expiry.next_due(latest).is_some());
         assert!(!(is_due && self.queue.is_contested()), "nobody waits beside what has expired");
+        let has_room = self.latest.is_some_and(|latest| self.queue.next_room(latest).is_some());
+        assert!(!has_room, "nobody waits for what time has brought");
+        let rooms = self.queue.rooms.iter().all(|&(at, key)| self.queue.get(key).room == Some(at));
+        assert!(rooms, "what is awaited of windows is in the order of time");
         let (mut waiting, mut parked, mut places, mut contested) = (0, 0, 0, 0);
+        let mut at_windows = 0;
         for id in self.nodes.ids() {
             let node = &self.nodes[id];
             contested += u32::from(node.is_contested());
@@ -1093,6 +1210,8 @@ impl Engine {
                 assert_eq!(waiter.blocked.is_some(), is_head, "a candidate is the head of a line");
                 before = Some(key);
                 parked += self.check_waiter(key, waiter);
+                let blocked = waiter.blocked.map(|blocked| &self.nodes[blocked]);
+                at_windows += u32::from(blocked.is_some_and(|node| node.window.is_some()));
             }
             assert_eq!(node.line.last, before);
             let due = node.deadline.filter(|_| node.line.first.is_some());
@@ -1100,13 +1219,19 @@ impl Engine {
             assert!(due, "a deadline will tell who waits for it");
         }
         assert_eq!((waiting, parked), (self.queue.waiting, places), "every place has its waiter");
-        assert_eq!(contested, self.queue.contested);
+        assert_eq!((contested, at_windows), (self.queue.contested, self.queue.at_windows));
     }
 
     /// Returns at how many pools a waiter is parked.
     fn check_waiter(&self, key: WaitKey, waiter: &Waiter) -> usize {
         let mut parked = 0;
         let mut is_below = true;
+        let room = self.room_in_time(key);
+        assert!(
+            room.is_none() || (waiter.room.is_some() && waiter.room <= room),
+            "no turn is missed"
+        );
+        assert!(waiter.room.is_none_or(|at| self.queue.rooms.contains(&(at, key))));
         let asking = self.nodes.asking(waiter.home, waiter.asked.units());
         for ((id, node, open), (.., asked)) in self.nodes.open_way(waiter.home).zip(asking) {
             assert!(node.line.waiting > 0);

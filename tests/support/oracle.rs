@@ -617,6 +617,8 @@ pub(super) struct Model {
     pub(super) now: Nanos,
     /// At most so many expired holds are not reclaimed by the real pools yet.
     unreclaimed: usize,
+    /// The instant of what happens, while a call does all that is due by now.
+    pub(super) moment: Nanos,
     /// What has come of the calls, in a few words each.
     pub(super) met: BTreeSet<&'static str>,
 }
@@ -991,7 +993,8 @@ impl Model {
             Reads::Moves(from, to) => windowed(from) || windowed(to),
             Reads::Surveys(at) => self.below(at).into_iter().any(windowed),
         };
-        let is_timed = is_timed || self.pools.values().any(|pool| pool.paused.is_some());
+        let is_paused = self.pools.values().any(|pool| pool.paused.is_some());
+        let is_timed = is_timed || is_paused || self.waits_at_a_window();
         let may_expire = self.holds.values().any(|hold| hold.is_live() && hold.expiry.is_some());
         if is_timed || may_expire || self.unreclaimed == 0 {
             Some(is_timed || may_expire)
@@ -1005,15 +1008,16 @@ impl Model {
         self.now = self.now.max(now);
         self.tell_late();
         self.end_pauses();
-        while self.expire_next(now) {}
+        self.happen();
+        self.moment = self.now;
         if let Reads::Asks(at) | Reads::Tells(at) | Reads::Surveys(at) | Reads::Always(at) = call {
-            self.turn(self.now, &self.path(at));
+            self.turn(&self.path(at));
         }
         if let Reads::Surveys(at) = call {
-            self.turn(self.now, &self.concerned(at));
+            self.turn(&self.concerned(at));
         }
         if let Reads::Moves(from, to) = call {
-            self.turn(self.now, &[self.path(from), self.path(to)].concat());
+            self.turn(&[self.path(from), self.path(to)].concat());
         }
         self.unreclaimed = self.unreclaimed.saturating_sub(BATCH);
         for pool in self.pools.values_mut() {
@@ -1021,11 +1025,30 @@ impl Model {
         }
     }
 
+    /// All that is due happens, in the order of time: holds expire, and windows bring enough for one
+    /// that waits. Of one instant, the windows come first.
+    pub(super) fn happen(&mut self) {
+        while self.happen_next() {}
+    }
+
+    /// The next of it. Returns whether anything was due.
+    pub(super) fn happen_next(&mut self) -> bool {
+        let room = self.next_room().filter(|(at, _)| *at <= self.now);
+        match (room, self.next_expiry()) {
+            (Some((at, id)), expiry) if expiry.is_none_or(|(expiry, _)| at <= expiry) => {
+                self.turn_for(id, at);
+                true
+            }
+            _ => self.expire_next(self.now),
+        }
+    }
+
     /// Lets the next hold expire, as at its instant, if that has come.
     pub(super) fn expire_next(&mut self, now: Nanos) -> bool {
         let Some((at, id)) = self.next_expiry().filter(|(at, _)| *at <= now) else { return false };
         self.unreclaimed += 1;
-        self.turn(at, &self.path(self.holds[&id].pool));
+        self.moment = self.moment.max(at);
+        self.turn(&self.path(self.holds[&id].pool));
         if self.holds.get(&id).is_some_and(Hold::is_live) {
             self.expire(id);
         }
@@ -1056,10 +1079,31 @@ impl Model {
             .collect()
     }
 
-    /// Brings windows up to an instant: all, or if somebody waits (see `queue.rs`) only those that
+    /// Brings windows up to an instant that is due.
+    pub(super) fn turn_in_time(&mut self, at: Nanos, touched: &[PoolId]) {
+        self.moment = self.moment.max(at);
+        // What has expired before may still be there.
+        let may_be_more = self.unreclaimed > 0;
+        self.pools.values_mut().for_each(|pool| pool.peak_is_least |= may_be_more);
+        self.turn(touched);
+    }
+
+    /// Whether a window on the way up has not come to an instant.
+    pub(super) fn is_behind(&self, home: PoolId, to: Nanos) -> bool {
+        let lags = |id: &PoolId| self.pools[id].window.as_ref().is_some_and(|of| of.at < to);
+        self.path(home).iter().any(lags)
+    }
+
+    /// For a call that is not told the time: it happens at the latest instant seen.
+    pub(super) fn turn_to_present(&mut self, touched: &[PoolId]) {
+        self.moment = self.now;
+        self.turn(touched);
+    }
+
+    /// Brings windows up to the moment: all, or if somebody waits (see `queue.rs`) only those that
     /// are touched.
-    pub(super) fn turn(&mut self, to: Nanos, touched: &[PoolId]) {
-        let all: Vec<PoolId> = self.pools.keys().copied().collect();
+    pub(super) fn turn(&mut self, touched: &[PoolId]) {
+        let (to, all): (_, Vec<PoolId>) = (self.moment, self.pools.keys().copied().collect());
         let mut has_turned = false;
         for &id in if self.anybody_waits() { touched } else { &all } {
             let pool = self.pool(id);
@@ -1279,7 +1323,7 @@ impl Model {
         if self.is_reached(from) {
             return;
         }
-        self.turn(self.now, &self.path(from));
+        self.turn_to_present(&self.path(from));
         // Children go before their parents.
         for id in self.path(from) {
             if !self.is_reached(id) && self.children(id).next().is_none() {
@@ -1585,8 +1629,8 @@ impl Model {
     }
 
     pub(super) fn close(&mut self, id: PoolId) {
-        self.turn(self.now, &self.path(id));
-        self.turn(self.now, &self.concerned(id));
+        self.turn_to_present(&self.path(id));
+        self.turn_to_present(&self.concerned(id));
         self.pool(id).closed = true;
         self.tell_closed();
         self.settle();
