@@ -350,7 +350,7 @@ impl Engine {
     }
 
     #[inline]
-    pub(super) fn is_late(&self, at: NodeId, now: Option<Instant>) -> bool {
+    pub(crate) fn is_late(&self, at: NodeId, now: Option<Instant>) -> bool {
         self.nodes[at].late(now).is_some()
     }
 

@@ -300,8 +300,7 @@ impl Engine {
     #[inline]
     fn see(&mut self, reading: Instant) -> Instant {
         let before = self.latest;
-        let now = before.map_or(reading, |latest| latest.max(reading));
-        (self.latest, self.reading) = (Some(now), Some(reading));
+        let now = self.note(reading);
         if self.queue.has_waiting() {
             self.reject_late(before);
         }
@@ -310,6 +309,24 @@ impl Engine {
         }
         if self.queue.heeds_windows() {
             self.serve_in_time(before);
+        }
+        now
+    }
+
+    /// Takes a reading of the clock. Returns the instant to go by.
+    #[inline]
+    fn note(&mut self, reading: Instant) -> Instant {
+        let now = self.latest.map_or(reading, |latest| latest.max(reading));
+        (self.latest, self.reading) = (Some(now), Some(reading));
+        now
+    }
+
+    /// [`advance`](Engine::advance), while the tree [is quiet](Engine::is_quiet): only windows turn.
+    #[inline]
+    pub(crate) fn pass_quietly(&mut self, at: NodeId, reading: Instant) -> Instant {
+        let now = self.note(reading);
+        if self.nodes.has_windows() {
+            self.nodes.change_way(at, |node| _ = node.refill(now));
         }
         now
     }
