@@ -225,6 +225,8 @@ mod adapters;
 mod ask;
 mod builder;
 mod engine;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod handle;
 mod keyed;
 mod lease;
