@@ -11,6 +11,7 @@
 //! | [`trees`] | pools under pools: shared, carved and joint |
 //! | [`processes`] | one budget beyond one process |
 //! | [`observing`] | snapshots, alerts, logs and metrics |
+//! | [`promises`] | the words, and the fine print of the promises |
 //! | [`moving`] | from nine other libraries: their calls and ours |
 //! | [`questions`] | why one lock, why no `f64`, and whether a pool is a sandbox |
 
@@ -40,6 +41,9 @@ pub mod processes {}
 
 #[doc = include_str!("observing.md")]
 pub mod observing {}
+
+#[doc = include_str!("promises.md")]
+pub mod promises {}
 
 #[doc = include_str!("moving.md")]
 pub mod moving {}
