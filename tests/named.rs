@@ -76,11 +76,12 @@ fn each_promise_has_tests_under_its_number() {
 }
 
 #[test]
-fn what_the_readme_tells_to_run_is_there() {
-    let (readme, mut count) = (text("README.md"), 0);
+fn what_the_documents_tell_to_run_is_there() {
+    let documents = ["README.md", "CONTRIBUTING.md", "examples/README.md", "tests/README.md"];
+    let (told, mut count) = (documents.map(text).concat(), 0);
     for (option, folder) in [("--test ", "tests"), ("--example ", "examples")] {
         for name in
-            readme.split(option).skip(1).filter_map(|rest| rest.split([' ', '`', '\n']).next())
+            told.split(option).skip(1).filter_map(|rest| rest.split([' ', '`', '\n']).next())
         {
             let path = Path::new(ROOT).join(folder);
             let is_there = path.join(format!("{name}.rs")).exists()
@@ -94,7 +95,7 @@ fn what_the_readme_tells_to_run_is_there() {
 
 #[test]
 fn what_the_documents_link_to_is_there() {
-    for document in ["README.md", "ARCHITECTURE.md"] {
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
         let text = text(document);
         let links: Vec<_> =
             text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
@@ -108,6 +109,21 @@ fn what_the_documents_link_to_is_there() {
             assert!(link.starts_with("https://") || is_there, "{document}: {link}");
         }
     }
+}
+
+/// A page that grows is read by nobody.
+#[test]
+fn the_first_pages_are_short() {
+    let readme = text("README.md");
+    assert!(readme.lines().count() <= 150, "the README has {} lines", readme.lines().count());
+    assert!(!readme.contains("<!--"), "the README has a hidden comment");
+    let docs = text("src/lib.rs");
+    let words: usize = docs
+        .lines()
+        .filter_map(|line| line.strip_prefix("//!"))
+        .map(|line| line.split_whitespace().count())
+        .sum();
+    assert!((200..=900).contains(&words), "the landing page has {words} words");
 }
 
 /// The same calls as in its first example, which is run with the docs; by a name and in a table of
