@@ -58,7 +58,7 @@ pub(super) struct Nodes {
     joints: usize,
 }
 
-/// One pool. The first fields are those that a `record` changes: they lie together.
+/// A pool. The first fields are those that a `record` changes: they lie together.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Node {
@@ -73,13 +73,13 @@ pub(super) struct Node {
     is_plain: bool,
     /// Closed, or below a closed pool.
     pub(super) closed: bool,
-    /// What becomes of a hold on this pool whose owner goes away without a word.
+    /// The end of a hold on this pool whose owner goes away without a word.
     pub(super) on_drop: OnDrop,
     /// How many may wait here and below.
     pub(super) most_waiting: u32,
     /// Whether anything outside can still reach this pool.
     handle: bool,
-    /// What the pool itself was told to do on drop, whatever those above were told.
+    /// The `OnDrop` that the pool itself was given, whatever those above were given.
     own_on_drop: Option<OnDrop>,
     /// The children of which this pool is the first parent are in a list through them.
     children: Option<NodeId>,
@@ -95,13 +95,13 @@ pub(super) struct Node {
     pub(super) keys: Option<Box<Keys>>,
     /// How far the caps may still be raised. In a box, as few pools say so.
     pub(super) ceiling: Option<Box<Quantities>>,
-    /// What is to be free at least, before more is wanted.
+    /// The units that are to be free at least, before more is wanted.
     pub(super) low: Option<Box<Quantities>>,
     pub(super) name: Name,
     pub(super) line: Line,
 }
 
-/// What a pool has to do with joint pools: it is one, or it is a further parent of some.
+/// The part of a pool in joint pools: it is one, or it is a further parent of some.
 #[derive(Debug, Default)]
 struct Joins {
     /// Of a joint pool: its parents but the first.
@@ -112,7 +112,7 @@ struct Joins {
     children: BTreeSet<NodeId>,
 }
 
-/// What a new pool is.
+/// The parts of a new pool.
 #[derive(Debug)]
 pub(crate) struct Spec {
     pub(crate) name: Name,
@@ -120,10 +120,10 @@ pub(crate) struct Spec {
     pub(crate) deadline: Option<Deadline>,
     pub(crate) window: Option<Refill>,
     pub(crate) keys: Option<Keys>,
-    /// What was used before the pool was built, as is known from elsewhere.
+    /// The units used before the pool was built, as is known from elsewhere.
     pub(crate) used: Option<Box<Amount>>,
     pub(crate) ceiling: Option<Box<Caps>>,
-    /// What is to be free at least, before more is wanted.
+    /// The units that are to be free at least, before more is wanted.
     pub(crate) low: Option<Box<Amount>>,
     /// As the pool above, if not set.
     pub(crate) on_drop: Option<OnDrop>,
@@ -182,7 +182,7 @@ pub(super) struct Way {
     is_plain: bool,
     /// The axes on which the pool that was visited last is asked.
     open: AxisSet,
-    /// What that pool keeps from those above it.
+    /// The axes that the pool keeps from those above it.
     carved: AxisSet,
     /// The first joint pool that was met, and the place in its list of the pool after the next.
     joint: Option<NodeId>,
@@ -543,7 +543,7 @@ impl Nodes {
 pub(super) struct Below {
     at: NodeId,
     depth: usize,
-    /// Those to come, where the links of first parents do not lead to all of them.
+    /// The pools to come, where the links of first parents do not lead to all of them.
     listed: Option<std::vec::IntoIter<(NodeId, usize)>>,
 }
 
@@ -649,7 +649,7 @@ impl Node {
         self.is_plain
     }
 
-    /// What a joint pool has at a place of the list of all above it.
+    /// The pool at a place of the list of all above a joint pool.
     #[inline]
     fn listed(&self, place: u32) -> Option<NodeId> {
         self.joins.as_ref()?.above.get(place as usize).copied()
@@ -690,7 +690,7 @@ impl Node {
         ceiling.units()[axis].saturating_sub(self.ledger.goal(axis))
     }
 
-    /// What was spent in this period becomes the figure given.
+    /// The spend of this period becomes the figure given.
     pub(super) fn set_spent(&mut self, axis: usize, spent: u64) {
         self.ledger.set_spent(axis, spent.into());
         self.shrink_window();
@@ -708,7 +708,7 @@ impl Node {
         self.window.as_mut().is_some_and(|window| window.advance(&mut self.ledger, now))
     }
 
-    /// When nothing will be used or owed here any more, if nobody touches the pool. What
+    /// When nothing will be used or owed here any more, if nobody touches the pool. A spend that
     /// time never brings back under a window, as the axis has no cap, is a mere count.
     pub(super) fn balances_idle(&self) -> Idle {
         let of_axis = |axis| {
