@@ -107,7 +107,7 @@ struct Waiter {
     behind: Option<WaitKey>,
     outcome: Outcome,
     purpose: Purpose,
-    /// What it waits for: of several that would do, the least.
+    /// The units that it waits for: of several alternatives, the least.
     asked: Quantities,
     terms: Option<Box<Agreed>>,
     waker: Option<Waker>,
@@ -143,7 +143,7 @@ struct Agreed {
     until: Option<Instant>,
 }
 
-/// What a waiter waits for.
+/// The purpose of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// A hold.
@@ -153,18 +153,18 @@ pub(crate) enum Purpose {
     Spend,
 }
 
-/// What a waiter was granted.
+/// The grant of a waiter.
 #[derive(Debug)]
 pub(crate) enum Grant {
     Hold(HoldKey),
     Spent,
 }
 
-/// What became of a waiter, the wakers to be dropped outside the lock, and when its owner must look
-/// again.
+/// The outcome of a waiter, the wakers to be dropped outside the lock, and the instant at which its
+/// owner must look again.
 pub(crate) type Looked = (Poll<Result<Grant, BudgetError>>, [Option<Waker>; 2], Option<Instant>);
 
-/// What a call finds that is ready to wait.
+/// The place of a call that is ready to wait.
 #[derive(Debug)]
 pub(crate) enum Place {
     Granted(Grant),
@@ -185,16 +185,16 @@ pub(super) struct Line {
     parked: Parked,
     /// How many wait, in this pool and in those below.
     waiting: u64,
-    /// What they ask, from the first waiter on. In a box, as few pools have ever had one.
+    /// The sum of their asks, from the first waiter on. In a box, as few pools have ever had one.
     demand: Option<Box<Demand>>,
 }
 
-/// What the waiters of a pool, and of those below, ask of it.
+/// The sum of the asks of a pool's waiters, and of those below.
 #[derive(Debug, Default)]
 struct Demand {
     /// At least what any of them asks here. It falls only when it is looked at or nobody waits.
     most: Units,
-    /// What each of them asks here, axis by axis, once some had to be refused as unsatisfiable:
+    /// The ask of each of them here, axis by axis, once some had to be refused as unsatisfiable:
     /// then the next of those is found without a look at the others. As long as nobody is, it need
     /// not be known.
     each: Option<BTreeSet<Asked>>,
@@ -356,7 +356,7 @@ impl Queue {
         self.called.push(Reverse((self.get(key).ticket, key)));
     }
 
-    /// What became of a waiter, whose owner is to be woken for it.
+    /// Resolves a waiter, whose owner is to be woken for it.
     fn resolve(&mut self, key: WaitKey, outcome: Outcome) {
         let waiter = self.get_mut(key);
         waiter.outcome = outcome;
@@ -475,9 +475,10 @@ impl Engine {
         key
     }
 
-    /// What became of a waiter: collected once. Until then `waker` is kept; those that are kept no
-    /// longer are given back, to be dropped outside the lock. The last is the instant at which its owner must
-    /// look again, should it not be woken before; an owner that cannot sleep until then is refused.
+    /// The outcome of a waiter: collected once. Until then `waker` is kept; those that are kept no
+    /// longer are given back, to be dropped outside the lock. The last is the instant at which its
+    /// owner must look again, should it not be woken before; an owner that cannot sleep until then
+    /// is refused.
     pub(crate) fn poll_wait(
         &mut self,
         key: WaitKey,
@@ -578,7 +579,7 @@ impl Engine {
         }
     }
 
-    /// What the transition leaves behind to be woken.
+    /// The wakers that the transition leaves behind.
     #[inline]
     pub(crate) fn wakers(&mut self) -> &mut Wakers {
         &mut self.queue.wakers
@@ -686,8 +687,8 @@ impl Engine {
     }
 
     /// Whether a window will bring back enough only after the deadline of the waiter. (The pool
-    /// where it is blocked knows no deadline but its own.) Those behind it are told when they are
-    /// the first.
+    /// where it is blocked knows no deadline but its own.) The waiters behind it are told when they
+    /// are the first.
     fn is_too_late_for(&self, key: WaitKey) -> bool {
         let Waiter { home, asked, .. } = self.queue.get(key);
         self.nodes.has_windows() && self.is_unsatisfiable(*home, asked.units())
@@ -702,7 +703,7 @@ impl Engine {
         blocked.is_some_and(|(id, node, open)| self.refuses(id, node, open, waiter))
     }
 
-    /// What a waiter asks of a pool, if that is on its way.
+    /// The units that a waiter asks of a pool, if that is on its way.
     fn asked_at(&self, pool: NodeId, waiter: &Waiter) -> Option<Units> {
         let mut way = self.nodes.asking(waiter.home, waiter.asked.units());
         way.find(|(id, ..)| *id == pool).map(|(.., asked)| asked)
@@ -811,7 +812,8 @@ impl Engine {
         }
     }
 
-    /// What the first candidate lacks of a pool that is blocked there and needs it to be funded.
+    /// The units that the first candidate lacks of a pool that is blocked there and needs it to be
+    /// funded.
     pub(super) fn unfunded_waiter(&self, pool: NodeId) -> Option<Units> {
         let node = &self.nodes[pool];
         let Parked { first, others } = &node.line.parked;
@@ -932,8 +934,8 @@ impl Engine {
         while self.reclaim_next() {}
     }
 
-    /// What is asked of a pool by all that wait in it and below it. It costs what waits there, not
-    /// what the tree holds.
+    /// The asks of a pool by all that wait in it and below it. It costs what waits there, not what
+    /// the tree holds.
     fn all_asked(&self, pool: NodeId) -> BTreeSet<Asked> {
         let mut asked = BTreeSet::new();
         for id in self.waiting_below(pool) {
