@@ -1,4 +1,4 @@
-//! Who is told when the state of a pool meets a condition.
+//! Futures that are told when the state of a pool meets a condition.
 //!
 //! A watch is told once, by the transition that meets its condition. A close is met by
 //! [`Engine::close`] alone, which looks for those that wait for it, so that to wait for a close costs
@@ -26,7 +26,7 @@ use crate::types::want::Want;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct WatchKey(Ticket);
 
-/// What is waited for.
+/// The condition of a watch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Condition {
     /// The pool is closed.
@@ -37,7 +37,7 @@ pub(crate) enum Condition {
     Wanting,
 }
 
-/// What is told to a watch.
+/// The answer to a watch.
 #[derive(Debug)]
 pub(crate) enum Met {
     Closed,
@@ -51,15 +51,15 @@ pub(super) struct Watch(Option<Box<Watches>>);
 
 #[derive(Debug, Default)]
 struct Watches {
-    /// Those that wait for a close. By pool, so that a close looks at its own alone.
+    /// The watches for a close. By pool, so that a close looks at its own alone.
     closings: BTreeMap<(NodeId, WatchKey), Option<Waker>>,
-    /// Those that wait for balances.
+    /// The watches for balances.
     looking: BTreeMap<(NodeId, WatchKey), Looking>,
-    /// What was met, until its owner collects it.
+    /// The answer to each watch that was met, until its owner collects it.
     met: BTreeMap<WatchKey, Met>,
     /// From where on the ways up are to be looked at. Empty between transitions.
     marked: Vec<NodeId>,
-    /// What calls lacked that were refused by this transition. Empty between transitions.
+    /// The units that calls lacked that were refused by this transition. Empty between transitions.
     lacks: Vec<(NodeId, Units)>,
 }
 
@@ -140,7 +140,7 @@ impl Watch {
         self.0.as_mut()?.marked.pop()
     }
 
-    /// What refused calls lacked of a pool, axis by axis.
+    /// The units that refused calls lacked of a pool, axis by axis.
     fn lacked(&self, pool: NodeId) -> Units {
         let mut lacked = NOTHING;
         let lacks = self.0.iter().flat_map(|all| &all.lacks);
@@ -182,7 +182,7 @@ impl Engine {
     }
 }
 
-/// What transitions do for those who watch.
+/// The work of transitions for the watches.
 impl Engine {
     /// The balances or the waiters of a pool, and of those above it, may have changed for another
     /// than the caller.
@@ -268,7 +268,7 @@ impl Engine {
         }
     }
 
-    /// What is told of a condition that is met. A snapshot is of all that time has brought by the
+    /// The answer to a condition that is met. A snapshot is of all that time has brought by the
     /// latest reading of the clock: what has expired by then does not count.
     fn met(&mut self, pool: NodeId, condition: &Condition) -> Option<Met> {
         if !self.is_met(pool, condition) {
@@ -284,7 +284,7 @@ impl Engine {
         }
     }
 
-    /// What a pool is short of.
+    /// The shortage of a pool.
     fn want(&self, pool: NodeId) -> Option<Want> {
         let node = &self.nodes[pool];
         // Nothing funds a closed pool.
@@ -317,7 +317,7 @@ impl Node {
         level.is_reached(taken, |axis| capped.contains(axis).then(|| self.ledger.goal(axis)))
     }
 
-    /// What must come free before what is asked fits, axis by axis.
+    /// The units that must come free before `asked` fits, axis by axis.
     fn missing(&self, asked: &Units) -> Units {
         std::array::from_fn(|axis| {
             u64::try_from(self.ledger.missing(axis, asked[axis])).unwrap_or(u64::MAX)
