@@ -50,7 +50,7 @@ use crate::sync::Mutex;
 /// panic in the caller, as `Instant::now` does there, and `reserve_blocking` cannot park. On WASI
 /// the clock works, too.
 pub trait Clock: Send + Sync {
-    /// The present instant.
+    /// The present `Instant`.
     fn now(&self) -> Instant;
 }
 
@@ -105,7 +105,7 @@ impl fmt::Debug for SharedClock {
 }
 
 /// A clock for tests: it stands still until [`advance`](ManualClock::advance)d, and only moves
-/// forward. Clones are the same clock.
+/// forward. Clones of a `ManualClock` are the same clock.
 ///
 /// Time that only passes changes nothing by itself: after `advance`, touch the pool. Do not combine
 /// it with a [`timer`](crate::PoolBuilder::timer) of real time: a wait would then wake again and again
@@ -128,7 +128,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that stands at the present instant.
+    /// A `ManualClock` that stands at the present instant.
     #[must_use]
     pub fn new() -> ManualClock {
         ManualClock { now: Arc::new(Mutex::new(Instant::now())) }
