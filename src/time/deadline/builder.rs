@@ -49,7 +49,7 @@ impl DeadlineBuilder {
         self
     }
 
-    /// [`call_cap`](DeadlineBuilder::call_cap) for each of these, beside those named before.
+    /// Adds a [`call_cap`](DeadlineBuilder::call_cap) for each of these, beside those named before.
     pub fn call_caps<N: Into<Box<str>>>(
         mut self,
         caps: impl IntoIterator<Item = (N, Duration)>,
