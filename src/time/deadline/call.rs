@@ -1,4 +1,4 @@
-//! One call of a request, and the timeout that it is given.
+//! A call of a request, and the timeout that it is given.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// At least this, instead of the budget's own floor. A cap wins over it.
+    /// At least this, instead of the budget's own floor. A `cap` wins over it.
     pub const fn min(mut self, min: Duration) -> Call<'a> {
         self.min = Some(min);
         self
@@ -45,7 +45,8 @@ impl<'a> Call<'a> {
         self
     }
 
-    /// Refused rather than given a timeout that exceeds what remains.
+    /// A strict call is refused rather than given a timeout that exceeds
+    /// [`remaining`](crate::DeadlineBudget::remaining).
     pub const fn strict(mut self) -> Call<'a> {
         self.strict = true;
         self
@@ -55,7 +56,7 @@ impl<'a> Call<'a> {
         self.strict
     }
 
-    /// The peer's rule: the floor wins over what remains, the cap wins over the floor.
+    /// The rule of the timeout: the floor wins over `remaining`, the cap wins over the floor.
     #[inline]
     pub(super) fn timeout(&self, remaining: Duration, rules: &Rules) -> Duration {
         let floor = self.min.unwrap_or(rules.min_timeout);
