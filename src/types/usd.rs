@@ -42,7 +42,7 @@ impl Usd {
         Usd(nanos)
     }
 
-    /// From micro-dollars (1e-6). One dollar per million tokens is one micro-dollar a token.
+    /// From micro-dollars (1e-6). A dollar per million tokens is one micro-dollar a token.
     ///
     /// # Panics
     /// If the result is above [`Usd::MAX`]; in a `const` that is a compile error. On a figure that
@@ -169,7 +169,7 @@ impl Usd {
         Usd(self.0.saturating_mul(times))
     }
 
-    /// What `n` tokens cost at a price per million tokens.
+    /// The cost of `n` tokens at a price per million tokens.
     ///
     /// Rounded up to the nano: never under the true cost, and over it by less than one nano a call.
     /// Saturates at [`Usd::MAX`].
