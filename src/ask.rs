@@ -41,6 +41,14 @@ pub struct Ask {
 
 impl Ask {
     /// Asks for an `amount`, and nothing less.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Ask, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let hold = pool.reserve(Ask::new(Amount::new().tokens(60)).label("draft"))?;
+    /// assert_eq!(hold.amount(), Amount::new().tokens(60));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[inline]
     pub fn new(amount: Amount) -> Ask {
         Ask { amount, terms: Terms::default() }
@@ -52,6 +60,14 @@ impl Ask {
     ///
     /// A wait waits for the last, and is granted the best that fits at that instant. A refusal,
     /// too, is that of the last.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Ask, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let ask = Ask::new(Amount::new().tokens(500)).or(Amount::new().tokens(80));
+    /// assert_eq!(pool.reserve(ask)?.choice(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn or(mut self, amount: Amount) -> Ask {
         self.terms.push(&self.amount, &amount);
         self
@@ -65,6 +81,14 @@ impl Ask {
     /// tokens are cut first, and then the input tokens. Where `least` names more than the amount,
     /// the amount is the least. A wait waits for the least, and is granted as much as there is at
     /// that instant.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Ask, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let ask = Ask::new(Amount::new().tokens(500)).at_least(Amount::new().tokens(20));
+    /// assert_eq!(pool.reserve(ask)?.amount(), Amount::new().tokens(100));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn at_least(mut self, least: Amount) -> Ask {
         self.terms.cut_to(&self.amount, &least);
         self
@@ -102,12 +126,28 @@ impl Ask {
     }
 
     /// The label of the hold among the [`holders`](crate::BudgetPool::holders).
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Ask, BudgetPool};
+    /// let pool = BudgetPool::unlimited();
+    /// let hold = pool.reserve(Ask::new(Amount::new().tokens(5)).label("draft"))?;
+    /// assert_eq!(pool.holders()[0].label, Some("draft".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn label(mut self, label: impl Into<Name>) -> Ask {
         self.terms.label = Some(label.into());
         self
     }
 
     /// Sets the [`OnDrop`] of this hold, for a drop and an expiry, whatever the pool's own rule.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Ask, BudgetPool, OnDrop};
+    /// let pool = BudgetPool::unlimited();
+    /// drop(pool.reserve(Ask::new(Amount::new().tokens(5)).on_drop(OnDrop::Commit))?);
+    /// assert_eq!(pool.snapshot().tokens.used, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_drop(mut self, on_drop: OnDrop) -> Ask {
         self.terms.on_drop = Some(on_drop);
         self
