@@ -129,36 +129,73 @@ impl<Kind> PoolBuilder<Kind> {
 
     /// The name of the pool, for [`BudgetError::pool`] and
     /// [`Snapshot::name`](crate::Snapshot::name). A name need not be unique.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::builder().name("run-17").build();
+    /// assert_eq!(pool.name(), "run-17");
+    /// ```
     pub fn name(mut self, name: impl Into<Name>) -> Self {
         self.name = Some(name.into());
         self
     }
 
     /// Caps [`Axis::Tokens`]: all tokens.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(10).build();
+    /// assert!(pool.record(Amount::new().tokens(11)).is_err());
+    /// ```
     pub fn tokens(mut self, tokens: u64) -> Self {
         self.caps = self.caps.tokens(tokens);
         self
     }
 
     /// Caps [`Axis::InputTokens`].
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().input_tokens(10).build();
+    /// assert!(pool.record(Amount::new().input_tokens(11)).is_err());
+    /// ```
     pub fn input_tokens(mut self, tokens: u64) -> Self {
         self.caps = self.caps.input_tokens(tokens);
         self
     }
 
     /// Caps [`Axis::OutputTokens`].
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().output_tokens(10).build();
+    /// assert!(pool.record(Amount::new().output_tokens(11)).is_err());
+    /// ```
     pub fn output_tokens(mut self, tokens: u64) -> Self {
         self.caps = self.caps.output_tokens(tokens);
         self
     }
 
     /// Caps [`Axis::Requests`].
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().requests(10).build();
+    /// assert!(pool.record(Amount::new().requests(11)).is_err());
+    /// ```
     pub fn requests(mut self, requests: u64) -> Self {
         self.caps = self.caps.requests(requests);
         self
     }
 
     /// Caps [`Axis::Usd`]: the money.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().usd("0.10".parse()?).build();
+    /// assert!(pool.record(Amount::new().usd("0.11".parse()?)).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn usd(mut self, usd: Usd) -> Self {
         self.caps = self.caps.usd(usd);
         self
@@ -166,6 +203,14 @@ impl<Kind> PoolBuilder<Kind> {
 
     /// Caps the reservations that live at the same time, each by the
     /// [slots](Amount::in_flight) that it takes.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().in_flight(1).build();
+    /// let slot = pool.reserve(Amount::new())?;
+    /// assert!(pool.reserve(Amount::new()).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn in_flight(mut self, slots: u64) -> Self {
         self.caps = self.caps.in_flight(slots);
         self
@@ -174,6 +219,14 @@ impl<Kind> PoolBuilder<Kind> {
     /// Caps an axis: one of the [user's own](Axis::custom), or an [`Axis`] that is known only when
     /// the program runs. Money is in nano-USD. A [`Deadline`](Axis::Deadline) is not counted: it
     /// changes nothing.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis, BudgetPool};
+    /// const BYTES: Axis = Axis::custom(0, "bytes");
+    /// let pool = BudgetPool::builder().cap(BYTES, 1 << 20).build();
+    /// pool.record(Amount::of(BYTES, 4_096))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn cap(mut self, axis: Axis, cap: u64) -> Self {
         self.caps = self.caps.with(axis, cap);
         self
@@ -181,12 +234,28 @@ impl<Kind> PoolBuilder<Kind> {
 
     /// Declares an axis of the [user's own](Axis::custom) without a cap: it counts in any case,
     /// and refusals and snapshots of the whole tree call it by its label.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis, BudgetPool};
+    /// const PAGES: Axis = Axis::custom(1, "pages");
+    /// let pool = BudgetPool::builder().axis(PAGES).build();
+    /// pool.record(Amount::of(PAGES, 3))?;
+    /// assert!(pool.snapshot().to_string().contains("pages"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn axis(mut self, axis: Axis) -> Self {
         self.caps = self.caps.declaring(axis);
         self
     }
 
     /// Sets the caps that `caps` names, beside those set already.
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetPool, Caps};
+    /// let plan = Caps::new().tokens(1_000).requests(10); // from a file, for instance
+    /// let pool = BudgetPool::builder().caps(plan).requests(5).build();
+    /// assert_eq!(pool.snapshot().requests.cap, Some(5));
+    /// ```
     pub fn caps(mut self, caps: Caps) -> Self {
         self.caps = self.caps.overlaid(caps);
         self
@@ -214,6 +283,13 @@ impl<Kind> PoolBuilder<Kind> {
 
     /// How far the caps may still be [raised](BudgetPool::raise_caps), on the axes that are named:
     /// as by [`BudgetPool::set_ceiling`].
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, Caps, Outlook};
+    /// let pool = BudgetPool::builder().tokens(100).ceiling(Caps::new().tokens(1_000)).build();
+    /// let refused = pool.record(Amount::new().tokens(400)).unwrap_err();
+    /// assert_eq!(refused.outlook(), Outlook::AfterFunding);
+    /// ```
     pub fn ceiling(mut self, ceiling: Caps) -> Self {
         self.ceiling = Some(Box::new(ceiling));
         self
@@ -244,6 +320,14 @@ impl<Kind> PoolBuilder<Kind> {
     /// Sets the [`OnDrop`] of the reservations on this pool, and on the pools below that set no
     /// other, for a drop and an [expiry](crate::Ask::ttl). [`Release`](OnDrop::Release) if no pool
     /// on the way up says so.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, OnDrop};
+    /// let run = BudgetPool::builder().on_drop(OnDrop::Commit).build();
+    /// drop(run.child().build().reserve(Amount::new().tokens(5))?);
+    /// assert_eq!(run.snapshot().tokens.used, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_drop(mut self, on_drop: OnDrop) -> Self {
         self.on_drop = Some(on_drop);
         self
@@ -253,6 +337,15 @@ impl<Kind> PoolBuilder<Kind> {
     /// that finds `most` waiters before it is refused at once with
     /// [`QueueFull`](BudgetError::QueueFull), unless its amount fits. Zero is a pool for which
     /// nobody waits; there is no bound if it is not set.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetError, BudgetPool};
+    /// let pool = BudgetPool::builder().in_flight(1).most_waiting(0).build();
+    /// let slot = pool.reserve(Amount::new())?;
+    /// let refused = pool.reserve_blocking(Amount::new()).unwrap_err();
+    /// assert!(matches!(refused, BudgetError::QueueFull { .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn most_waiting(mut self, most: u32) -> Self {
         self.most_waiting = most;
         self
@@ -264,6 +357,14 @@ impl<Kind> PoolBuilder<Kind> {
     ///
     /// A pool reads the [`Clock`] of its tree. A root pool without a [`clock`](PoolBuilder::clock)
     /// takes that of the budget; any other budget given here should go by the tree's clock, too.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetError, BudgetPool};
+    /// let pool = BudgetPool::builder().deadline(Duration::ZERO).build();
+    /// let late = pool.record(Amount::new().requests(1)).unwrap_err();
+    /// assert!(matches!(late, BudgetError::DeadlineExceeded(_)));
+    /// ```
     pub fn deadline(mut self, deadline: impl Into<PoolDeadline>) -> Self {
         self.deadline = Some(deadline.into());
         self
@@ -296,6 +397,16 @@ impl<Kind> PoolBuilder<Kind> {
     /// are used. A `ttl` too long for an [`Instant`] is for ever; `Duration::ZERO` remembers
     /// nothing. With a `capacity` of zero every `record_once` is refused, and every `debit_once` is
     /// booked.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().idempotency_keys(1, Duration::from_secs(60)).build();
+    /// pool.record_once("job-1", Amount::new().requests(1))?;
+    /// let full = pool.record_once("job-2", Amount::new().requests(1)).unwrap_err();
+    /// assert!(full.retry_after() > Some(Duration::from_secs(59)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn idempotency_keys(mut self, capacity: usize, ttl: Duration) -> Self {
         self.keys = Some((capacity, ttl));
         self
@@ -329,6 +440,15 @@ impl PoolBuilder<Root> {
     /// The [`Clock`] of this pool and of all that will be below it; the
     /// [`SystemClock`](crate::SystemClock) if not set. An `Arc<dyn Clock>` is one by closure:
     /// `.clock(move || clock.now())`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{BudgetPool, ManualClock};
+    /// let clock = ManualClock::new();
+    /// let pool = BudgetPool::builder().deadline(Duration::from_secs(5)).clock(clock.clone()).build();
+    /// clock.advance(Duration::from_secs(2));
+    /// assert_eq!(pool.time_left(), Some(Duration::from_secs(3)));
+    /// ```
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.kind.runtime.clock = SharedClock::new(clock);
         self
@@ -373,12 +493,28 @@ impl PoolBuilder<Root> {
 
     /// Sets the [`Observer`] that is told of refusals, of overage, and of holds that end without a
     /// word, in this pool and in all that will be below it. See [`Observer`].
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetError, BudgetPool, Observer};
+    /// struct Log;
+    /// impl Observer for Log {
+    ///     fn refused(&self, refusal: &BudgetError) {
+    ///         eprintln!("{refusal}");
+    ///     }
+    /// }
+    /// let pool = BudgetPool::builder().tokens(100).observer(Log).build();
+    /// ```
     pub fn observer(mut self, observer: impl Observer + Send + Sync + 'static) -> Self {
         self.kind.runtime.listener = Some(listener(observer));
         self
     }
 
     /// The pool.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// ```
     #[must_use]
     pub fn build(self) -> BudgetPool {
         let mut runtime = self.kind.runtime.clone();
@@ -435,6 +571,12 @@ impl PoolBuilder<Child> {
     }
 
     /// The pool.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let run = BudgetPool::builder().tokens(100).build();
+    /// let agent = run.child().tokens(60).build();
+    /// ```
     #[must_use]
     pub fn build(self) -> BudgetPool {
         let parent = self.kind.parent.clone();
@@ -449,6 +591,14 @@ impl PoolBuilder<Joint> {
     }
 
     /// The pool.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let company = BudgetPool::unlimited();
+    /// let (team, model) = (company.child().build(), company.child().build());
+    /// let calls = BudgetPool::joint([&team, &model])?.name("acme/opus").build();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn build(self) -> BudgetPool {
         let parents = self.kind.parents.clone();
@@ -461,6 +611,14 @@ impl PoolBuilder<Joint> {
 
 impl PoolBuilder<Carved> {
     /// The pool, if its caps fit into the parent.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let run = BudgetPool::builder().tokens(100).build();
+    /// let share = run.child().tokens(60).carved().build()?;
+    /// assert!(run.child().tokens(60).carved().build().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As the parent's [`reserve`](BudgetPool::reserve); and
