@@ -124,6 +124,13 @@ struct NeedsTime;
 impl<K> Keyed<K> {
     /// A `Keyed` without pools, below this parent. The parent may have other children: they are
     /// none of the `Keyed`'s.
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetPool, Keyed};
+    /// let service = BudgetPool::builder().in_flight(100).build();
+    /// let tenants: Keyed<String> = Keyed::new(service);
+    /// assert!(tenants.is_empty());
+    /// ```
     #[must_use]
     pub fn new(parent: BudgetPool) -> Keyed<K> {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
@@ -173,6 +180,14 @@ impl<K> Keyed<K> {
     /// time decides about any of the pools (P8).
     ///
     /// [`WeakPool`]: crate::WeakPool
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetPool, Keyed};
+    /// let tenants: Keyed<u64> = Keyed::new(BudgetPool::unlimited());
+    /// drop(tenants.get_or_build(&7, |pool| pool.requests(10)));
+    /// let busy = tenants.get_or_build(&8, |pool| pool.requests(10));
+    /// assert_eq!(tenants.evict_idle(), 1); // somebody holds the pool of 8
+    /// ```
     pub fn evict_idle(&self) -> usize {
         let (mut now, mut evicted) = (None, 0);
         for shard in &self.inner.shards {
@@ -260,6 +275,13 @@ impl<K: Hash + Eq> Keyed<K> {
     }
 
     /// The pool of `key`, if there is one.
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetPool, Keyed};
+    /// let tenants: Keyed<String> = Keyed::new(BudgetPool::unlimited());
+    /// tenants.get_or_build("acme", |pool| pool.requests(10));
+    /// assert!(tenants.get("acme").is_some() && tenants.get("initech").is_none());
+    /// ```
     #[must_use]
     pub fn get<Q>(&self, key: &Q) -> Option<BudgetPool>
     where
