@@ -94,6 +94,15 @@ impl Lease {
     /// The pool is asked each time for units above the batch, and for an axis that the batch does
     /// not name: name in the batch every axis that is spent.
     ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().requests(100).build();
+    /// let mut lease = pool.lease(Amount::new().requests(10));
+    /// while lease.record(Amount::new().requests(1)).is_ok() {}
+    /// drop(lease);
+    /// assert_eq!(pool.snapshot().requests.used, 100);
+    /// ```
+    ///
     /// # Errors
     /// As [`BudgetPool::record`], for the units beyond the share. Nothing of the amount is spent
     /// then, and the share is as it was; the spends before have been settled.
@@ -104,6 +113,14 @@ impl Lease {
 
     /// Books a spend that happened (P2): from the share, and the rest from the pool. A `debit`
     /// refills nothing.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().requests(1).build();
+    /// let mut lease = pool.lease(Amount::new().requests(10));
+    /// let receipt = lease.debit(Amount::new().requests(3)); // it happened
+    /// assert_eq!(receipt.overage(), Amount::new().requests(2));
+    /// ```
     pub fn debit(&mut self, amount: Amount) -> Receipt {
         if self.take(amount.quantities().units()) {
             let booked = Booked::new(amount.quantities(), NOTHING, false);
@@ -117,6 +134,17 @@ impl Lease {
     }
 
     /// Tells the pool the spend since it was last told. The rest of the share stays.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().requests(100).build();
+    /// let mut lease = pool.lease(Amount::new().requests(10));
+    /// lease.record(Amount::new().requests(1))?;
+    /// lease.record(Amount::new().requests(1))?; // from the share
+    /// lease.settle();
+    /// assert_eq!(pool.snapshot().requests.used, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn settle(&mut self) {
         self.pool.handle().tell(|engine, _, now| engine.settle_lease(self.key, &self.left, now));
     }
