@@ -99,11 +99,25 @@ impl BudgetPool {
     }
 
     /// Starts a pool: see [`PoolBuilder`]. Every cap is optional.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::builder().name("run-17").tokens(1_000).build();
+    /// assert_eq!(pool.snapshot().tokens.cap, Some(1_000));
+    /// ```
     pub fn builder() -> PoolBuilder<Root> {
         PoolBuilder::root()
     }
 
     /// A pool without caps: `record` is never refused and counts.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::unlimited();
+    /// pool.record(Amount::new().tokens(5))?;
+    /// assert_eq!(pool.snapshot().tokens.spent, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn unlimited() -> BudgetPool {
         BudgetPool::builder().build()
@@ -185,6 +199,15 @@ impl BudgetPool {
     /// Asks and spends in one step: the whole `amount`, in this pool and all above it, or nothing
     /// (P1). Never waits.
     ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(1_000).requests(1).build();
+    /// pool.record(Amount::new().tokens(600).requests(1))?;
+    /// assert!(pool.record(Amount::new().tokens(100).requests(1)).is_err());
+    /// assert_eq!(pool.snapshot().tokens.used, 600); // on no axis
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Closed`](BudgetError::Closed), [`DeadlineExceeded`](BudgetError::DeadlineExceeded),
     /// [`Paused`](BudgetError::Paused), [`Queued`](BudgetError::Queued) if others wait in this
@@ -199,6 +222,15 @@ impl BudgetPool {
     /// Asks for a hold on the amount, and for one slot in flight, or for as many as
     /// [`Amount::in_flight`] names. Never waits. An [`Ask`] adds alternatives to the amount, and
     /// the terms of the hold.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(1_000).build();
+    /// let hold = pool.reserve(Amount::new().tokens(800))?;
+    /// hold.commit(Amount::new().tokens(650));
+    /// assert_eq!(pool.snapshot().tokens.available, Some(350));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`record`](BudgetPool::record).
@@ -309,6 +341,19 @@ impl BudgetPool {
     /// [`record_wait`](BudgetPool::record_wait), by parking the thread. Not for async code: it
     /// blocks the executor.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetPool, Window};
+    /// let rate = BudgetPool::builder()
+    ///     .requests(10)
+    ///     .window(Window::token_bucket(Duration::from_millis(100)))
+    ///     .build();
+    /// for _call in 0..12 {
+    ///     rate.record_blocking(Amount::new().requests(1))?; // the last two wait 10 ms each
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`reserve_wait`](BudgetPool::reserve_wait).
     pub fn record_blocking(&self, amount: Amount) -> Result<(), BudgetError> {
@@ -383,6 +428,17 @@ impl BudgetPool {
     /// of it, or [`reserve`](BudgetPool::reserve) inside and do the work in line where that is
     /// refused.
     ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let slots = BudgetPool::builder().in_flight(2).build();
+    /// std::thread::scope(|scope| {
+    ///     for _job in 0..5 {
+    ///         scope.spawn(|| slots.reserve_blocking(Amount::new()).map(|slot| slot.commit_all()));
+    ///     }
+    /// });
+    /// assert_eq!(slots.snapshot().committed, 5);
+    /// ```
+    ///
     /// # Errors
     /// As [`reserve_wait`](BudgetPool::reserve_wait).
     pub fn reserve_blocking(&self, ask: impl Into<Ask>) -> Result<Reservation, BudgetError> {
@@ -422,6 +478,13 @@ impl BudgetPool {
     /// The answer that [`record`](BudgetPool::record) would give now; nothing is spent or counted.
     /// By the time it is read, it may have changed: to be sure of a spend, ask for it.
     ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(10).build();
+    /// assert!(pool.peek(Amount::new().tokens(10)).is_ok());
+    /// assert!(pool.peek(Amount::new().tokens(11)).is_err());
+    /// ```
+    ///
     /// # Errors
     /// As [`record`](BudgetPool::record).
     pub fn peek(&self, amount: Amount) -> Result<(), BudgetError> {
@@ -430,6 +493,13 @@ impl BudgetPool {
 
     /// Tells of a spend that happened without a [`Reservation`]. `debit` always books (P2), also
     /// after the deadline, also on a closed pool; the part that does not fit is overage.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let receipt = pool.debit(Amount::new().tokens(130)); // it happened
+    /// assert_eq!(receipt.overage(), Amount::new().tokens(30));
+    /// ```
     pub fn debit(&self, amount: Amount) -> Receipt {
         Receipt::new(self.handle.debit(amount.quantities()), amount.labels())
     }
@@ -518,6 +588,14 @@ impl BudgetPool {
     /// [`record`](BudgetPool::record), and the [`Snapshot`] of this pool in the very instant of the
     /// spend (P5): for an answer that says how much is left.
     ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let snapshot = pool.record_and_snapshot(Amount::new().tokens(30))?;
+    /// assert_eq!(snapshot.tokens.available, Some(70));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`record`](BudgetPool::record).
     pub fn record_and_snapshot(&self, amount: Amount) -> Result<Snapshot, BudgetError> {
@@ -533,6 +611,17 @@ impl BudgetPool {
     /// The [`Snapshot`]s of this pool and all those below it, at one and the same instant (P5). It
     /// takes time in proportion to their number, under the lock. It reads the clock if any of them
     /// must know the time (P8).
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let run = BudgetPool::builder().name("run").build();
+    /// let agent = run.child().name("agent").build();
+    /// agent.record(Amount::new().tokens(5))?;
+    /// for snapshot in run.snapshot_tree().iter() {
+    ///     assert_eq!(snapshot.tokens.used, 5);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn snapshot_tree(&self) -> TreeSnapshot {
         // A page of memory that is touched for the first time takes longer than all that is written
@@ -556,6 +645,15 @@ impl BudgetPool {
     /// The amount of a lease is its share as the pool knows it: a spend that is not settled yet
     /// counts as held. It takes O(holds of the tree x depth) under the lock, and a little for each
     /// hold of the peak number there ever was.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::unlimited();
+    /// let small = pool.reserve(Amount::new().tokens(5))?.label("judge");
+    /// let large = pool.reserve(Amount::new().tokens(900))?.label("draft");
+    /// assert_eq!(pool.holders()[0].label, Some("draft".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
         let mut holders = self.handle.tell(Engine::holders);
@@ -570,12 +668,30 @@ impl BudgetPool {
     /// the counts stay. Live holds stay, and settle into the new period. A
     /// [`Window`](crate::Window) turns when it would have turned. On a carved pool `reset` creates
     /// no budget: the caps become the rest of its share.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// pool.record(Amount::new().tokens(100))?;
+    /// assert_eq!(pool.reset().tokens.used, 100); // the old period
+    /// pool.record(Amount::new().tokens(100))?;
+    /// assert_eq!(pool.snapshot().tokens.spent, 200);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn reset(&self) -> Snapshot {
         self.handle.tell(Engine::reset)
     }
 
     /// Raises the caps; new room pays `overage` first (P2). An axis without a cap stays unlimited.
     /// On a carved pool the budget moves here from the parent, in one transition.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, Caps};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// pool.raise_caps(Caps::new().tokens(50))?;
+    /// pool.record(Amount::new().tokens(150))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Exceeded`](BudgetError::Exceeded) if a cap would no longer fit into a `u64`: `available`
@@ -589,6 +705,15 @@ impl BudgetPool {
     /// Lowers the caps by free units; on a carved pool they go back to the parent. An axis without
     /// a cap stays unlimited.
     ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, Caps};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// pool.record(Amount::new().tokens(60))?;
+    /// assert!(pool.lower_caps(Caps::new().tokens(50)).is_err()); // 40 are free
+    /// pool.lower_caps(Caps::new().tokens(40))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Exceeded`](BudgetError::Exceeded) if less is free in this pool. Nothing has changed then.
     pub fn lower_caps(&self, caps: Caps) -> Result<(), BudgetError> {
@@ -599,6 +724,17 @@ impl BudgetPool {
     /// refused with [`Closed`](BudgetError::Closed), and every waiter is told. Facts are still
     /// booked, live reservations can still be settled. A carved pool gives back the units that are
     /// neither `used` nor `reserved`.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let run = BudgetPool::unlimited();
+    /// let hold = run.child().build().reserve(Amount::new().tokens(5))?;
+    /// run.close();
+    /// assert!(hold.pool().record(Amount::new().tokens(1)).is_err());
+    /// hold.commit_all(); // accounting goes on
+    /// assert_eq!(run.snapshot().tokens.used, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn close(&self) {
         self.handle.enter(Engine::close);
     }
@@ -635,12 +771,31 @@ impl BudgetPool {
 
     /// A [`pause`](BudgetPool::pause) until an instant of the pool's clock. An instant that has
     /// come pauses nothing.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetPool, Clock, ManualClock};
+    /// let clock = ManualClock::new();
+    /// let pool = BudgetPool::builder().clock(clock.clone()).build();
+    /// pool.pause_until(clock.now() + Duration::from_secs(5));
+    /// assert_eq!(pool.record(Amount::new()).unwrap_err().retry_after(), Some(Duration::from_secs(5)));
+    /// ```
     pub fn pause_until(&self, until: Instant) {
         self.handle.ask_at(|engine, at, now| engine.pause(at, until, now));
     }
 
     /// Ends the [`pause`](BudgetPool::pause) of this pool, and serves the waiters. A pause of a
     /// pool above it goes on.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::unlimited();
+    /// pool.pause(Duration::from_secs(3_600));
+    /// pool.resume();
+    /// pool.record(Amount::new().requests(1))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn resume(&self) {
         self.handle.tell(Engine::resume);
     }
@@ -711,6 +866,14 @@ impl BudgetPool {
 
     /// [`lower_caps`](BudgetPool::lower_caps), as far as that is free. Returns the units by which
     /// each cap fell.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, Caps};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// pool.record(Amount::new().tokens(60))?;
+    /// assert_eq!(pool.lower_caps_up_to(Caps::new().tokens(50)), Caps::new().tokens(40));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn lower_caps_up_to(&self, caps: Caps) -> Caps {
         self.handle.tell(|engine, at, now| engine.lower_caps_up_to(at, &caps, now))
     }
@@ -804,12 +967,28 @@ impl BudgetPool {
     }
 
     /// A [`WeakPool`]: a handle that does not keep the pool alive.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::unlimited();
+    /// let weak = pool.downgrade();
+    /// assert!(weak.upgrade().is_some());
+    /// drop(pool);
+    /// assert!(weak.upgrade().is_none());
+    /// ```
     #[must_use]
     pub fn downgrade(&self) -> WeakPool {
         WeakPool::new(Arc::downgrade(&self.handle))
     }
 
     /// Whether both are handles of the same pool.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::unlimited();
+    /// assert!(pool.ptr_eq(&pool.clone()));
+    /// assert!(!pool.ptr_eq(&pool.child().build()));
+    /// ```
     #[must_use]
     pub fn ptr_eq(&self, other: &BudgetPool) -> bool {
         Arc::ptr_eq(&self.handle, &other.handle)
