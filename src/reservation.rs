@@ -137,6 +137,14 @@ impl Reservation {
     }
 
     /// Settles the held units, beside the metered ones: the estimate was exact.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// pool.reserve(Amount::new().tokens(60))?.commit_all();
+    /// assert_eq!(pool.snapshot().tokens.used, 60);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn commit_all(self) -> Receipt {
         self.commit(Amount::new())
     }
@@ -175,6 +183,14 @@ impl Reservation {
     }
 
     /// Gives back all held units, whatever a drop would do: nothing more was spent.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, OnDrop};
+    /// let pool = BudgetPool::builder().tokens(100).on_drop(OnDrop::Commit).build();
+    /// pool.reserve(Amount::new().tokens(60))?.release();
+    /// assert_eq!(pool.snapshot().tokens.available, Some(100));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn release(self) {
         self.end(End::Release, &mut { Booked::NOTHING });
     }
@@ -184,6 +200,15 @@ impl Reservation {
 impl Reservation {
     /// Asks to settle part of the hold now: for a stream that meters as it goes. The units beyond
     /// the hold are taken from the pool.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let hold = pool.reserve(Amount::new().tokens(40))?;
+    /// hold.record(Amount::new().tokens(70))?; // 40 of the hold, 30 of the pool
+    /// assert!(hold.record(Amount::new().tokens(31)).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`BudgetPool::record`], for the units beyond the hold; before all,
@@ -195,6 +220,16 @@ impl Reservation {
 
     /// Tells that part of the hold has been spent: [`record`](Reservation::record) for a chunk that
     /// has already been streamed. `debit` always books (P2).
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let hold = pool.reserve(Amount::new().tokens(60))?;
+    /// hold.debit(Amount::new().tokens(25)); // a chunk has arrived
+    /// assert_eq!(hold.amount(), Amount::new().tokens(35));
+    /// assert_eq!(pool.snapshot().tokens.used, 25);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn debit(&self, part: Amount) -> Receipt {
         let key = self.key();
         let handle = self.pool.handle();
@@ -204,6 +239,16 @@ impl Reservation {
 
     /// Asks to hold `extra` more. It takes more slots [in flight](Amount::in_flight) where `extra`
     /// names them.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let hold = pool.reserve(Amount::new().tokens(60))?;
+    /// hold.grow(Amount::new().tokens(40))?;
+    /// assert!(hold.grow(Amount::new().tokens(1)).is_err());
+    /// assert_eq!(hold.amount(), Amount::new().tokens(100));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`BudgetPool::record`], but `grow` passes the waiters. Before all,
@@ -218,6 +263,15 @@ impl Reservation {
     /// input and output, name them, and their total follows; the total alone leaves them as they
     /// are.
     ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let hold = pool.reserve(Amount::new().tokens(60))?;
+    /// hold.shrink(Amount::new().tokens(50))?;
+    /// assert_eq!(pool.snapshot().tokens.available, Some(90));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Expired`](BudgetError::Expired); [`Exceeded`](BudgetError::Exceeded) if `by` is more than
     /// is held, with the held units as `available` and as `cap`. The hold is then as it was.
@@ -230,6 +284,16 @@ impl Reservation {
     /// [`OnDrop`] and the same expiry. The metered units stay with this hold. Each axis stands for
     /// itself, as in [`shrink`](Reservation::shrink). The new reservation asks the pool for one
     /// slot in flight of its own; where `part` names its slots, they move from this one.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let whole = pool.reserve(Amount::new().tokens(60))?;
+    /// let part = whole.split(Amount::new().tokens(20))?;
+    /// part.commit(Amount::new().tokens(15));
+    /// assert_eq!(whole.amount(), Amount::new().tokens(40));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`shrink`](Reservation::shrink); else as [`BudgetPool::record`], for the slot that the
@@ -280,6 +344,19 @@ impl Reservation {
     /// before or not: longer, or shorter. A `ttl` too long for an [`Instant`] is for ever.
     /// Works after the deadline and on a closed pool, too: it asks for nothing more.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, Ask, BudgetPool, ManualClock};
+    /// let clock = ManualClock::new();
+    /// let pool = BudgetPool::builder().clock(clock.clone()).build();
+    /// let hold = pool.reserve(Ask::new(Amount::new().tokens(5)).ttl(Duration::from_secs(30)))?;
+    /// clock.advance(Duration::from_secs(20));
+    /// hold.renew(Duration::from_secs(30))?; // a heartbeat
+    /// clock.advance(Duration::from_secs(20));
+    /// assert!(!hold.is_expired());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Expired`](BudgetError::Expired): it is too late.
     pub fn renew(&self, ttl: Duration) -> Result<(), BudgetError> {
@@ -289,6 +366,14 @@ impl Reservation {
 
     /// Names this hold in [`BudgetPool::holders`]: `"request"`, or a text of its own
     /// (`format!("request {id}")`).
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::unlimited();
+    /// let hold = pool.reserve(Amount::new().tokens(5))?.label(format!("request {}", 17));
+    /// assert_eq!(pool.holders()[0].label, Some("request 17".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn label(self, label: impl Into<Name>) -> Reservation {
         let label = label.into();
         let old = self.pool.handle().enter(|engine, _| engine.label(self.key(), label));
@@ -298,6 +383,14 @@ impl Reservation {
 
     /// Sets what a drop, or the [expiry](crate::Ask::ttl), does from now on with the held units. On
     /// a hold that has expired already it changes nothing.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, OnDrop};
+    /// let pool = BudgetPool::builder().on_drop(OnDrop::Commit).build();
+    /// drop(pool.reserve(Amount::new().tokens(5))?.on_drop(OnDrop::Release));
+    /// assert_eq!(pool.snapshot().tokens.used, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_drop(self, on_drop: OnDrop) -> Reservation {
         self.pool.handle().tell(|engine, _, now| engine.on_drop(self.key(), on_drop, now));
         self
@@ -339,6 +432,14 @@ impl Reservation {
 
     /// Which amount of the [`Ask`](crate::Ask) was granted: 0 for the first, 1 for that of the first
     /// [`or`](crate::Ask::or). A hold that was asked for by a plain amount has 0.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Ask, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let ask = Ask::new(Amount::new().tokens(500)).or(Amount::new().tokens(80));
+    /// assert_eq!(["large", "small"][pool.reserve(ask)?.choice()], "small");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn choice(&self) -> usize {
         self.pool.handle().enter(|engine, _| engine.choice(self.key())) as usize
@@ -485,6 +586,15 @@ impl CommitRefused {
     }
 
     /// The reservation, as it was before the strict commit.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(10).build();
+    /// let refused = pool.reserve(Amount::new().tokens(5))?.try_commit(Amount::new().tokens(20)).unwrap_err();
+    /// refused.into_reservation().commit(Amount::new().tokens(20)); // it happened
+    /// assert_eq!(pool.snapshot().tokens.overage, 10);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn into_reservation(self) -> Reservation {
         self.reservation
     }
@@ -512,6 +622,15 @@ impl MergeRefused {
     }
 
     /// The reservation that was to be merged into the other.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let (pool, other) = (BudgetPool::unlimited(), BudgetPool::unlimited());
+    /// let hold = pool.reserve(Amount::new().tokens(5))?;
+    /// let refused = hold.merge(other.reserve(Amount::new().tokens(7))?).unwrap_err();
+    /// assert_eq!(refused.into_reservation().amount(), Amount::new().tokens(7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn into_reservation(self) -> Reservation {
         self.reservation
     }
