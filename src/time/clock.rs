@@ -129,6 +129,12 @@ pub struct ManualClock {
 
 impl ManualClock {
     /// A `ManualClock` that stands at the present instant.
+    ///
+    /// ```
+    /// # use budget_pool::{Clock, ManualClock};
+    /// let clock = ManualClock::new();
+    /// assert_eq!(clock.now(), clock.now());
+    /// ```
     #[must_use]
     pub fn new() -> ManualClock {
         ManualClock { now: Arc::new(Mutex::new(Instant::now())) }
@@ -136,6 +142,15 @@ impl ManualClock {
 
     /// Moves this clock and all its clones forward. An advance past what an [`Instant`] can hold
     /// leaves it where it is.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Clock, ManualClock};
+    /// let (clock, twin) = { let clock = ManualClock::new(); (clock.clone(), clock) };
+    /// let before = twin.now();
+    /// clock.advance(Duration::from_secs(5));
+    /// assert_eq!(twin.now() - before, Duration::from_secs(5));
+    /// ```
     pub fn advance(&self, by: Duration) {
         let mut now = self.now.lock();
         *now = now.checked_add(by).unwrap_or(*now);
