@@ -76,6 +76,13 @@ impl DeadlineBudget {
 
     /// Until `deadline`: its total is what is left now. A deadline that has passed is a budget that
     /// has expired, with a total of zero.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let budget = DeadlineBudget::at(std::time::Instant::now() + Duration::from_secs(5));
+    /// assert!(budget.remaining() <= Duration::from_secs(5));
+    /// ```
     #[must_use]
     pub fn at(deadline: Instant) -> DeadlineBudget {
         DeadlineBudget { deadline: Some(deadline), ..DeadlineBudget::unbounded() }
@@ -84,12 +91,27 @@ impl DeadlineBudget {
     /// Without end: it never expires, and [`total`](DeadlineBudget::total) and
     /// [`remaining`](DeadlineBudget::remaining) are [`Duration::MAX`]. It still counts the
     /// [`elapsed`](DeadlineBudget::elapsed) time.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let budget = DeadlineBudget::unbounded();
+    /// assert_eq!(budget.remaining(), Duration::MAX);
+    /// ```
     #[must_use]
     pub fn unbounded() -> DeadlineBudget {
         DeadlineBudget { started: Instant::now(), deadline: None, rules: None }
     }
 
     /// A budget with a margin, a floor, named caps or a clock of its own.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let budget = DeadlineBudget::builder().total(Duration::from_secs(5)).build()?;
+    /// assert_eq!(budget.total(), Duration::from_secs(5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn builder() -> DeadlineBuilder {
         DeadlineBuilder::new()
     }
@@ -138,6 +160,13 @@ impl DeadlineBudget {
 
     /// Whether there is any time left.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// assert!(DeadlineBudget::unbounded().check().is_ok());
+    /// assert!(DeadlineBudget::new(Duration::ZERO).check().is_err());
+    /// ```
+    ///
     /// # Errors
     /// [`DeadlineExceeded`], if there is none.
     #[inline]
@@ -147,6 +176,14 @@ impl DeadlineBudget {
 
     /// Whether work of this length can be done in time. Ask before work that is of no use half
     /// done.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let budget = DeadlineBudget::new(Duration::from_secs(60));
+    /// assert!(budget.fits(Duration::from_secs(5)).is_ok());
+    /// assert!(budget.fits(Duration::from_secs(61)).is_err());
+    /// ```
     ///
     /// # Errors
     /// If it would end after the deadline, or if nothing is left at all (so that even no work does
@@ -307,6 +344,15 @@ impl DeadlineBudget {
     /// As [`from_grpc_timeout`](DeadlineBudget::from_grpc_timeout), but a
     /// [`child`](DeadlineBudget::child) of this budget: it has its clock, floor and named caps,
     /// and a peer cannot ask for more time than it has.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let longest = DeadlineBudget::new(Duration::from_secs(3));
+    /// let request = longest.child_from_grpc_timeout("10S")?;
+    /// assert!(request.remaining() <= Duration::from_secs(3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`from_grpc_timeout`](DeadlineBudget::from_grpc_timeout).
