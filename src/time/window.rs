@@ -123,6 +123,18 @@ impl Window {
     /// At a turn the caps of two periods can be spent within a moment. Where that matters, take a
     /// [`rolling`](Window::rolling) window. Where an overage must not be forgotten at the turn, add
     /// [`carrying_overage`](Window::carrying_overage).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetPool, ManualClock, Window};
+    /// let clock = ManualClock::new();
+    /// let day = Window::fixed(Duration::from_secs(86_400));
+    /// let pool = BudgetPool::builder().tokens(100).window(day).clock(clock.clone()).build();
+    /// pool.record(Amount::new().tokens(100))?;
+    /// clock.advance(Duration::from_secs(86_400));
+    /// pool.record(Amount::new().tokens(100))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn fixed(period: Duration) -> Window {
         Window::new(Kind::Fixed, period)
@@ -258,6 +270,19 @@ impl Window {
     /// until then, and a [token bucket](Window::token_bucket) starts to give back then. A
     /// [rolling](Window::rolling) window has slots from the start on; one of them begins at this
     /// instant. A [calendar](Window::calendar) has its instants, and stays as it is.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetPool, Clock, ManualClock, Window};
+    /// let clock = ManualClock::new();
+    /// let minute = Duration::from_secs(60);
+    /// let window = Window::fixed(minute).aligned_to(clock.now() + minute / 4);
+    /// let pool = BudgetPool::builder().tokens(100).window(window).clock(clock.clone()).build();
+    /// pool.record(Amount::new().tokens(100))?;
+    /// clock.advance(minute / 4); // the first period ends early
+    /// pool.record(Amount::new().tokens(100))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn aligned_to(mut self, at: Instant) -> Window {
         if !matches!(self.kind, Kind::Calendar(_)) {
