@@ -43,6 +43,12 @@ pub struct Amount {
 
 impl Amount {
     /// Names nothing.
+    ///
+    /// ```
+    /// # use budget_pool::Amount;
+    /// assert!(Amount::new().is_zero());
+    /// assert_eq!(Amount::new().tokens(5).requests(1).to_string(), "5 tokens, 1 requests");
+    /// ```
     #[must_use]
     pub const fn new() -> Amount {
         Amount {
@@ -55,12 +61,24 @@ impl Amount {
     }
 
     /// Names one axis: `Amount::of(TOOL_CALLS, 2)`. Money is in nano-USD.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// const TOOL_CALLS: Axis = Axis::custom(0, "tool calls");
+    /// assert_eq!(Amount::of(TOOL_CALLS, 2).units(TOOL_CALLS), 2);
+    /// ```
     #[must_use]
     pub const fn of(axis: Axis, units: u64) -> Amount {
         Amount::new().with(axis, units)
     }
 
     /// Sets [`Axis::Tokens`] as a total. Where input plus output is more, that counts.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// assert_eq!(Amount::new().tokens(5).units(Axis::Tokens), 5);
+    /// assert_eq!(Amount::new().tokens(5).input_tokens(8).units(Axis::Tokens), 8);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn tokens(mut self, tokens: u64) -> Amount {
@@ -69,6 +87,11 @@ impl Amount {
     }
 
     /// Sets [`Axis::InputTokens`], cached tokens included.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// assert_eq!(Amount::new().input_tokens(5).output_tokens(2).units(Axis::Tokens), 7);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn input_tokens(self, tokens: u64) -> Amount {
@@ -76,6 +99,11 @@ impl Amount {
     }
 
     /// Sets [`Axis::OutputTokens`].
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// assert_eq!(Amount::new().output_tokens(5).units(Axis::OutputTokens), 5);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn output_tokens(self, tokens: u64) -> Amount {
@@ -83,6 +111,11 @@ impl Amount {
     }
 
     /// Sets [`Axis::Requests`].
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// assert_eq!(Amount::new().requests(1).units(Axis::Requests), 1);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn requests(self, requests: u64) -> Amount {
@@ -90,6 +123,11 @@ impl Amount {
     }
 
     /// Sets [`Axis::Usd`]: the money.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Usd};
+    /// assert_eq!(Amount::new().usd(Usd::from_cents(3)).to_string(), "0.03 USD");
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn usd(self, usd: Usd) -> Amount {
@@ -122,6 +160,12 @@ impl Amount {
 
     /// Sets an axis, as the setter of its name does. Money is in nano-USD. A
     /// [`Deadline`](Axis::Deadline) is not counted: it changes nothing.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// const PAGES: Axis = Axis::custom(1, "pages");
+    /// assert_eq!(Amount::new().tokens(5).with(PAGES, 2).units(PAGES), 2);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn with(self, axis: Axis, units: u64) -> Amount {
@@ -184,6 +228,13 @@ impl Amount {
     }
 
     /// The named quantities, zero or not, axis by axis in declared order.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// let amount = Amount::new().tokens(5).requests(1);
+    /// let axes: Vec<Axis> = amount.iter().map(|quantity| quantity.axis()).collect();
+    /// assert_eq!(axes, [Axis::Tokens, Axis::Requests]);
+    /// ```
     #[must_use]
     pub fn iter(&self) -> QuantityIter {
         QuantityIter { quantities: self.all(), labels: self.labels }
@@ -197,6 +248,13 @@ impl Amount {
 
     /// The difference, axis by axis; `None` if `other` is more on any axis. The result names the
     /// axes that either names.
+    ///
+    /// ```
+    /// # use budget_pool::Amount;
+    /// let (five, seven) = (Amount::new().tokens(5), Amount::new().tokens(7));
+    /// assert_eq!(seven.checked_sub(five), Some(Amount::new().tokens(2)));
+    /// assert_eq!(five.checked_sub(seven), None);
+    /// ```
     #[must_use]
     pub fn checked_sub(self, other: Amount) -> Option<Amount> {
         let is_covered = other.all().beyond(self.all().units()).is_zero();
@@ -205,6 +263,12 @@ impl Amount {
 
     /// The difference, axis by axis, and zero where `other` is more. The result names the axes that
     /// either names.
+    ///
+    /// ```
+    /// # use budget_pool::Amount;
+    /// let (five, seven) = (Amount::new().tokens(5), Amount::new().tokens(7));
+    /// assert_eq!(five.saturating_sub(seven), Amount::new().tokens(0));
+    /// ```
     #[must_use]
     pub fn saturating_sub(self, other: Amount) -> Amount {
         self.combined(other, u64::saturating_sub)
@@ -366,48 +430,92 @@ pub struct Caps {
 
 impl Caps {
     /// No cap on any axis.
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().tokens(5).units(Axis::Tokens), Some(5));
+    /// assert_eq!(Caps::new().units(Axis::Tokens), None);
+    /// ```
     #[must_use]
     pub const fn new() -> Caps {
         Caps { quantities: Quantities::NONE, labels: Labels::NONE }
     }
 
     /// Caps one axis: `Caps::of(TOOL_CALLS, 50)`. Money is in nano-USD.
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, BudgetPool, Caps};
+    /// const TOOL_CALLS: Axis = Axis::custom(0, "tool calls");
+    /// let pool = BudgetPool::builder().caps(Caps::of(TOOL_CALLS, 50)).build();
+    /// ```
     #[must_use]
     pub const fn of(axis: Axis, cap: u64) -> Caps {
         Caps::new().with(axis, cap)
     }
 
     /// Caps [`Axis::Tokens`]: all tokens.
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().tokens(5).units(Axis::Tokens), Some(5));
+    /// ```
     #[must_use]
     pub const fn tokens(self, tokens: u64) -> Caps {
         self.with(Axis::Tokens, tokens)
     }
 
     /// Caps [`Axis::InputTokens`].
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().input_tokens(5).units(Axis::InputTokens), Some(5));
+    /// ```
     #[must_use]
     pub const fn input_tokens(self, tokens: u64) -> Caps {
         self.with(Axis::InputTokens, tokens)
     }
 
     /// Caps [`Axis::OutputTokens`].
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().output_tokens(5).units(Axis::OutputTokens), Some(5));
+    /// ```
     #[must_use]
     pub const fn output_tokens(self, tokens: u64) -> Caps {
         self.with(Axis::OutputTokens, tokens)
     }
 
     /// Caps [`Axis::Requests`].
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().requests(5).units(Axis::Requests), Some(5));
+    /// ```
     #[must_use]
     pub const fn requests(self, requests: u64) -> Caps {
         self.with(Axis::Requests, requests)
     }
 
     /// Caps [`Axis::Usd`]: the money.
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps, Usd};
+    /// let caps = Caps::new().usd("0.50".parse()?);
+    /// assert_eq!(caps.units(Axis::Usd), Some(500_000_000)); // nano-dollars
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn usd(self, usd: Usd) -> Caps {
         self.with(Axis::Usd, usd.as_nanos())
     }
 
     /// Caps the reservations that live at the same time, each by the slots that it takes.
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().in_flight(4).units(Axis::InFlight), Some(4));
+    /// ```
     #[must_use]
     pub const fn in_flight(self, slots: u64) -> Caps {
         self.with(Axis::InFlight, slots)
@@ -415,6 +523,11 @@ impl Caps {
 
     /// Caps an axis, as the setter of its name does. Money is in nano-USD. A
     /// [`Deadline`](Axis::Deadline) is not counted: it changes nothing.
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().with(Axis::Requests, 5), Caps::new().requests(5));
+    /// ```
     #[must_use]
     pub const fn with(self, axis: Axis, cap: u64) -> Caps {
         match axis {
@@ -460,6 +573,13 @@ impl Caps {
     }
 
     /// The caps, axis by axis in declared order.
+    ///
+    /// ```
+    /// # use budget_pool::Caps;
+    /// for cap in Caps::new().tokens(5).requests(1).iter() {
+    ///     println!("{cap}");
+    /// }
+    /// ```
     #[must_use]
     pub fn iter(&self) -> QuantityIter {
         QuantityIter { quantities: self.quantities, labels: self.labels }
