@@ -38,17 +38,41 @@ impl Level {
     /// [fall](crate::AxisSnapshot::falling_to). A cap that moves moves the level. An axis without a
     /// cap does not reach a percentage, until it is given a cap; [`Axis::Deadline`] is not counted,
     /// and never does. A cap of zero is reached at once.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis, BudgetPool, Level};
+    /// let pool = BudgetPool::builder().tokens(100).used(Amount::new().tokens(80)).build();
+    /// assert_eq!(pool.reached(Level::percent(Axis::Tokens, 80)).block().tokens.used, 80);
+    /// ```
     pub const fn percent(axis: Axis, percent: u32) -> Level {
         Level { mark: Mark::Percent(axis, percent), is_settled: false }
     }
 
     /// This amount, on every axis that it names, whether the axis has a cap or not. An axis that is
     /// named with zero is always there, and so is an amount that names nothing.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, Level};
+    /// let pool = BudgetPool::unlimited();
+    /// pool.debit(Amount::new().requests(5));
+    /// assert_eq!(pool.reached(Level::amount(Amount::new().requests(5))).block().requests.used, 5);
+    /// ```
     pub const fn amount(amount: Amount) -> Level {
         Level { mark: Mark::Amount(amount), is_settled: false }
     }
 
     /// Counts the true spend, `used` and `overage`, without `reserved`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, Axis, BudgetPool, Level};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let hold = pool.reserve(Amount::new().tokens(90))?;
+    /// let level = Level::percent(Axis::Tokens, 80);
+    /// assert!(pool.reached(level).block_at_most(Duration::ZERO).is_some());
+    /// assert!(pool.reached(level.settled()).block_at_most(Duration::ZERO).is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn settled(mut self) -> Level {
         self.is_settled = true;
         self
