@@ -195,6 +195,15 @@ impl Closed {
     }
 
     /// Parks the thread until the pool is closed. Not for async code: it blocks the executor.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::unlimited();
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| pool.close());
+    ///     pool.closed().block();
+    /// });
+    /// ```
     pub fn block(self) {
         self.0.block_for_ever();
     }
