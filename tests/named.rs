@@ -111,6 +111,26 @@ fn what_the_documents_link_to_is_there() {
     }
 }
 
+/// Its table of lines to find: a function that has moved or gone is told here.
+#[test]
+fn what_the_architecture_leads_to_is_there() {
+    let architecture = text("ARCHITECTURE.md");
+    let rows = architecture.lines().filter_map(|line| {
+        let mut cells = line.split(" | ").skip(1);
+        let function = cells.next()?.strip_prefix('`')?.strip_suffix('`')?.split_once("::")?.1;
+        let file = cells.next()?.split_once("](")?.1.split_once(')')?.0;
+        Some((function, file))
+    });
+    let mut count = 0;
+    for (function, file) in rows {
+        let is_there =
+            ["(", "<"].iter().any(|next| text(file).contains(&format!("fn {function}{next}")));
+        assert!(is_there, "{file} has no `fn {function}`");
+        count += 1;
+    }
+    assert!(count >= 15, "only {count} lines are told");
+}
+
 /// A page that grows is read by nobody.
 #[test]
 fn the_first_pages_are_short() {

@@ -109,8 +109,8 @@ impl Ledger {
         self.reserved[axis] = reserved.expect("what is reserved is within the cap");
     }
 
-    /// Takes back units that were [taken](Ledger::try_take) a moment ago. It was never seen, not
-    /// even by the peak.
+    /// Takes back units that were [taken](Ledger::try_take) a moment ago. Nobody has seen them, not
+    /// even the peak.
     pub(super) fn put_back(&mut self, units: &Units, take: Take) {
         for (axis, &units) in units.iter().enumerate() {
             let free = self.free[axis].checked_add(units);
