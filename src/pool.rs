@@ -364,17 +364,9 @@ impl BudgetPool {
     /// the waiters that compete (P6), so that a stream of small calls cannot starve a large one.
     /// Nothing is asked before the first poll. See [`Wait`].
     ///
-    /// The future ends with an error as soon as there is nothing to wait for: the amount can never
-    /// fit, the pool is closed, the deadline has passed. Where time may have to end the wait, by a
-    /// deadline, a window, a pause or a hold that expires, the root pool needs a
-    /// [timer](crate::PoolBuilder::timer): without one the wait is refused at its first need of it
-    /// with [`NoTimer`](BudgetError::NoTimer). Where only time makes a wait hopeless, the waiter
-    /// may be told later, at the next call on the pool or at the deadline, and the waiters behind
-    /// it are served then: a [window](PoolBuilder::window) above brings back enough, but after the
-    /// deadline; a hold above is settled by its expiry.
-    ///
     /// A [window](PoolBuilder::window) that turns and a hold that [expires](crate::Ask::ttl) serve
-    /// it in the same way.
+    /// the wait as a release does. Where time may have to end it, by a deadline, a window, a pause
+    /// or a hold that expires, the root pool needs a [timer](crate::PoolBuilder::timer).
     ///
     /// Two tasks that each hold half of a pool and wait for the other half wait for ever, as with
     /// any semaphore.
@@ -414,6 +406,24 @@ impl BudgetPool {
     /// assert!(timeout(Duration::from_millis(20), worker).await.is_err());
     /// # });
     /// ```
+    ///
+    /// # Errors
+    /// The wait ends as soon as there is nothing to wait for: with
+    /// [`Exceeded`](BudgetError::Exceeded) if the amount can never fit,
+    /// [`Closed`](BudgetError::Closed), [`DeadlineExceeded`](BudgetError::DeadlineExceeded),
+    /// [`Timeout`](BudgetError::Timeout) after [`Ask::wait_at_most`], or
+    /// [`QueueFull`](BudgetError::QueueFull) where the line is
+    /// [full](crate::PoolBuilder::most_waiting). Without a timer a wait that time may have to end is
+    /// refused at its first need of one, with [`NoTimer`](BudgetError::NoTimer).
+    ///
+    /// Where time alone makes a wait hopeless, the waiter may be told later, at the next call on the
+    /// tree that knows the time or at the deadline, and the waiters behind it are served then: a
+    /// [window](PoolBuilder::window) above brings back enough, but after the deadline; a hold above
+    /// is settled by its expiry.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it is ready gives up its place in line, and holds nothing: a
+    /// grant that it has not returned yet is released.
     #[inline]
     pub fn reserve_wait(&self, ask: impl Into<Ask>) -> Wait {
         Wait::new(self.clone(), ask.into())
@@ -468,6 +478,9 @@ impl BudgetPool {
     /// [`Closed`](BudgetError::Closed), [`DeadlineExceeded`](BudgetError::DeadlineExceeded);
     /// [`NoTimer`](BudgetError::NoTimer) if the future has to wait, the pool has a deadline, and the
     /// root has no [timer](PoolBuilder::timer).
+    ///
+    /// # Cancel safety
+    /// The future that it drives is dropped with it, and must be cancel-safe itself.
     pub fn run<F: Future>(
         &self,
         future: F,
@@ -814,6 +827,9 @@ impl BudgetPool {
     /// });
     /// assert!(agent.is_closed());
     /// ```
+    ///
+    /// # Cancel safety
+    /// The future may be dropped and made again: a pool that is closed stays closed.
     pub fn closed(&self) -> Closed {
         Closed::new(self.clone())
     }
@@ -838,6 +854,10 @@ impl BudgetPool {
     /// assert_eq!(snapshot.tokens.used, 800);
     /// # });
     /// ```
+    ///
+    /// # Cancel safety
+    /// The future may be dropped at any point, and leaves nothing behind. A new one resolves at once on a
+    /// pool that is at the level.
     pub fn reached(&self, level: Level) -> Reached {
         Reached::new(self.clone(), level)
     }
@@ -860,6 +880,10 @@ impl BudgetPool {
     /// worker.join().expect("it does not panic")?;
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
+    ///
+    /// # Cancel safety
+    /// The future may be dropped at any point, and leaves nothing behind. A refusal is told only to the
+    /// futures that watched at that instant.
     pub fn wants(&self) -> Wants {
         Wants::new(self.clone())
     }
