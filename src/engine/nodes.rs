@@ -1,12 +1,12 @@
 //! The pools of a tree, and **the** way up from each of them.
 //!
-//! Every walk from a pool towards the root goes by [`Way`], so that one place says which pools a
-//! call is charged to. The way is a chain of parents until it meets a *joint* pool, which has
-//! several: such a pool keeps the list of all pools above it, made once, and the way follows that
-//! list to its end. Nothing here recurses: a tree may be as deep as memory allows.
+//! Every walk from a pool towards the root goes by [`Way`], so that one place says which pools pay
+//! for a call. The way is a chain of parents until it meets a *joint* pool, which has several: such
+//! a pool keeps the list of all pools above it, made once, and the way follows that list to its
+//! end. Nothing here recurses: a tree may be as deep as memory allows.
 //!
 //! A *carved* pool keeps a share of its parent's caps for itself. A call is not admitted again on
-//! those axes above the carve; the one place for that rule is [`Way`]. No carved pool has a joint
+//! those axes above the carve; [`Way`] is the one place for that rule. No carved pool has a joint
 //! one below it, so that the carves of a way all come before the first joint pool on it.
 
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ use crate::types::name::Name;
 use crate::types::on_drop::OnDrop;
 use crate::types::snapshot::Counts;
 
-/// Names one pool of a tree while the pool exists.
+/// The id of a pool while the pool exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NodeId(NonZeroU32);
 
@@ -68,8 +68,8 @@ pub(super) struct Node {
     parent: Option<NodeId>,
     /// The axes on which this pool's caps are reserved in its parent.
     carved: AxisSet,
-    /// Whether the pool is neither carved nor joint: then the way goes on at its one parent, which
-    /// is asked the same.
+    /// Whether the pool is neither carved nor joint: then the way goes on at its one parent, with
+    /// the same units.
     is_plain: bool,
     /// Closed, or below a closed pool.
     pub(super) closed: bool,
@@ -171,7 +171,7 @@ pub(crate) struct Deadline {
 
 /// The way up from a pool: that pool, then every pool above it, each once, children before their
 /// parents, and parents in the order in which a joint pool was given them. A cursor that borrows
-/// nothing, so that a walk may change what it visits.
+/// nothing, so that a walk may change the pools it visits.
 ///
 /// **The carve rule.** Above a carved pool nothing is asked on the axes that it carves: its share
 /// is reserved there already. The other axes are [open](Way::open).
@@ -307,7 +307,7 @@ impl Asking {
         Asking { way: Way::from(at), units: *units }
     }
 
-    /// The next pool; [`units`](Asking::units) then says what it is asked.
+    /// The next pool; [`units`](Asking::units) then has the units asked of it.
     #[inline]
     pub(super) fn up(&mut self, nodes: &Nodes) -> Option<NodeId> {
         let id = self.way.up(nodes)?;
@@ -454,7 +454,7 @@ impl Nodes {
         std::iter::from_fn(move || way.up(self).map(|id| (id, &self[id], way.open())))
     }
 
-    /// The pools on the way up, each with what is asked of it.
+    /// The pools on the way up, each with the units asked of it.
     pub(super) fn asking(
         &self,
         at: NodeId,
@@ -661,7 +661,7 @@ impl Node {
         self.parent.into_iter().chain(further)
     }
 
-    /// Whether there is room for these units, of which only those on open axes are asked here.
+    /// Whether there is room for `units`, of which only those on `open` axes are asked here.
     #[inline]
     pub(super) fn fits(&self, units: &Units, open: AxisSet) -> bool {
         self.ledger.fits(units) || self.ledger.lacking(units).intersection(open).is_empty()
@@ -767,8 +767,8 @@ impl IndexMut<NodeId> for Nodes {
 
 #[cfg(any(test, debug_assertions))]
 impl Nodes {
-    /// Links lead both ways, windows and joint pools are counted, what is inherited is inherited,
-    /// and the list of a joint pool is what its parents make it.
+    /// Links lead both ways, windows and joint pools are counted, children have inherited from
+    /// their parents, and the list of a joint pool follows from its parents.
     pub(super) fn check_invariants(&self) {
         let mut found = 1;
         for (id, _) in self.below(NodeId::ROOT) {
