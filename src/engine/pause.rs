@@ -1,7 +1,7 @@
 //! Pauses: a pool, and all below it, admit nothing until an instant.
 //!
-//! A pause is a wall on the way up, as a lack of room is. A waiter that meets one is blocked there,
-//! and a call is refused with the instant. Accounting knows no pause.
+//! A pause is a wall on the way up, as a lack of room is. A waiter that meets a paused pool is
+//! blocked there, and a call is refused with the instant. Accounting knows no pause.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
