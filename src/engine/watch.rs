@@ -1,11 +1,11 @@
 //! Futures that are told when the state of a pool meets a condition.
 //!
-//! A watch is told once, by the transition that meets its condition. A close is met by
-//! [`Engine::close`] alone, which looks for those that wait for it, so that to wait for a close costs
-//! the other calls nothing. The other conditions are about balances. At its end, each transition
-//! [looks](Engine::look) at the watches of the pools whose balances may have changed: those on its
-//! own way, and those on the ways that were [marked](Engine::mark) where a part of the engine changed
-//! something for another than the caller.
+//! A watch is told once, by the transition that meets its condition. [`Engine::close`] alone meets
+//! a close, and looks for its watches, so that to wait for a close costs the other calls nothing.
+//! The other conditions are about balances. At its end, each transition [looks](Engine::look) at
+//! the watches of the pools whose balances may have changed: those on its own way, and those on the
+//! ways that were [marked](Engine::mark) where a part of the engine changed a balance of others
+//! than the caller.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -22,7 +22,7 @@ use crate::types::level::Level;
 use crate::types::snapshot::Snapshot;
 use crate::types::want::Want;
 
-/// Names one watch.
+/// The id of a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct WatchKey(Ticket);
 
@@ -110,7 +110,7 @@ impl Watch {
         self.0.as_ref().is_some_and(|watches| !watches.looking.is_empty())
     }
 
-    /// Takes the wakers of those that wait for the close of a pool.
+    /// Takes the wakers of the watches for the close of a pool.
     pub(super) fn take_closings(&mut self, pool: NodeId) -> impl Iterator<Item = Waker> {
         let closings = self.0.iter_mut().flat_map(move |all| all.closings.range_mut(of_pool(pool)));
         closings.filter_map(|(_, waker)| waker.take())
@@ -200,7 +200,7 @@ impl Engine {
         }
     }
 
-    /// Notes what a refused call lacks, where only a higher cap would do.
+    /// Notes the units that a refused call lacks, where only a higher cap would do.
     pub(super) fn note_lack(&mut self, at: NodeId, asked: &Units) {
         if self.duties.is_watched() {
             self.note_lack_watched(at, asked);
@@ -220,8 +220,8 @@ impl Engine {
     }
 
     /// Looks at the watches of all pools that a transition of this one may have changed, and tells
-    /// those whose condition it met. It takes time in proportion to the ways and to the watches on
-    /// them.
+    /// the watches whose condition is met. It takes time in proportion to the ways and to the
+    /// watches on them.
     #[cold]
     #[inline(never)]
     pub(crate) fn look(&mut self, at: NodeId) {
