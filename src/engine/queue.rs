@@ -14,7 +14,7 @@
 //! A joint pool has several pools above it that another joint pool may have in the opposite order.
 //! Candidates cannot dead-lock: a candidate holds nothing, is granted all pools of its way in one
 //! step, and waits for room or for an earlier ticket alone, so that the earliest of all waits for
-//! nobody. Nor can it starve: once it is the first that is parked at a pool, no call for new work
+//! nobody. Nor can a candidate starve: once it is the first that is parked at a pool, no call for new work
 //! and no later candidate takes room there, and each pool that it passes keeps it parked while it
 //! moves on.
 //!
