@@ -41,10 +41,10 @@ pub(crate) struct Timer {
     pub(crate) is_here: fn() -> bool,
 }
 
-/// Who is told what happens in a tree.
+/// The listener to the events of a tree.
 pub(crate) type Listener = std::sync::Arc<dyn Fn(Event) + Send + Sync>;
 
-/// What all pools of a tree go by.
+/// The clock, the timer and the listener of all pools of a tree.
 #[derive(Clone, Default)]
 pub(crate) struct Runtime {
     pub(crate) clock: SharedClock,
@@ -52,8 +52,8 @@ pub(crate) struct Runtime {
     pub(crate) listener: Option<Listener>,
 }
 
-/// One tree of pools. The engine is aligned to a cache line, so that the lock before it has one of
-/// its own: who waits for the lock does not disturb who changes the balances.
+/// A tree of pools. The engine is aligned to a cache line, so that the lock before it has one of
+/// its own: a thread that waits for the lock does not disturb the thread that changes the balances.
 struct Shared {
     engine: Mutex<Engine>,
     /// Whether time plays a part whatever the way of a call, as of the end of the last transition.
@@ -105,7 +105,7 @@ impl<'a> Transition<'a> {
         if self.engine().is_observed() { self.observed_step(step) } else { step(self.engine()) }
     }
 
-    /// Takes the step, and notes for the observer what the caller is answered. Apart, as an answer
+    /// Takes the step, and notes the answer of the caller for the observer. Apart, as an answer
     /// that is looked at is then moved, which would cost as much as some of the steps.
     #[cold]
     #[inline(never)]
@@ -168,7 +168,7 @@ fn wake(mut engine: MutexGuard<'_, Engine>) {
 }
 
 /// A waker that panics must not keep the others asleep, nor hurt the caller, who only gave back
-/// what it held.
+/// held units.
 fn wake_one(waker: Waker) {
     contained(|| waker.wake());
 }
@@ -179,13 +179,13 @@ fn tell_one(listener: &Listener, event: Event) {
     contained(|| listener(event));
 }
 
-/// The result of the user's code; `None` if it panics. What it panicked with is forgotten, as its
-/// drop may panic, too.
+/// The result of the user's code; `None` if it panics. The payload of the panic is forgotten, as
+/// its drop may panic, too.
 fn contained<R>(of_user: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(of_user)).map_err(std::mem::forget).ok()
 }
 
-/// One pool of a tree. Its drop is the pool's end; every handle of the user's and every reservation
+/// A pool of a tree. Its drop is the pool's end; every handle of the user's and every reservation
 /// shares it.
 pub(crate) struct Handle {
     shared: Arc<Shared>,
@@ -460,8 +460,8 @@ impl Handle {
         transition(Transition::begin(self).engine(), self.node)
     }
 
-    /// Lets a thread pass that waits for the lock. One that takes the lock again and again would
-    /// mostly be the next itself.
+    /// Lets a thread pass that waits for the lock. A thread that takes the lock again and again
+    /// would mostly be the next itself.
     pub(crate) fn give_way(&self) {
         hand_over(self.shared.engine.lock());
     }
@@ -611,7 +611,7 @@ impl Handle {
     }
 }
 
-/// What is known without the lock.
+/// The answers that take no lock.
 impl Handle {
     #[inline]
     pub(crate) fn now(&self) -> Instant {

@@ -32,7 +32,7 @@ pub(crate) use backend::{
     Arc, AtomicBool, Mutex, MutexGuard, RwLock, hand_over, hand_over_written,
 };
 
-/// One poll that takes part in the cooperative budget of a tokio task, where the feature `tokio` is
+/// Takes part in the cooperative budget of a tokio task for one poll, where the feature `tokio` is
 /// on: a task that is granted one wait after the other yields to the other tasks of its thread. It
 /// is here and not with the adapters because waits are below them.
 #[cfg(feature = "tokio")]

@@ -1,4 +1,4 @@
-//! What other crates are served with: a file for each feature.
+//! Adapters to other crates: a file for each feature.
 
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;

@@ -1,8 +1,8 @@
-//! What a transition has to do beside its own step.
+//! The duties of a transition beside its own step.
 //!
-//! It follows from the parts, and is known in one byte, so that a call on a tree in which nothing is
-//! going on asks once. It is derived anew at the end of each transition; the calls of the hot path
-//! change nothing that it is derived from.
+//! `Duties` follows from the parts, and is known in one byte, so that a call on a tree in which
+//! nothing is going on asks once. It is derived anew at the end of each transition; the calls of
+//! the hot path change nothing that it is derived from.
 
 use super::Engine;
 

@@ -1,7 +1,7 @@
-//! What a transition leaves behind to be told to the observer of the tree, outside the lock.
+//! The events that a transition leaves behind for the observer of the tree, told outside the lock.
 //!
-//! A refusal is told where the call that got it ends, by what it [answers](Answer): so no call can
-//! forget to. What happens to others than the caller is noted where it happens.
+//! A refusal is told where the call that got it ends, by its [`Answer`]: so no call can forget to.
+//! An event of others than the caller is noted where it happens.
 
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::types::name::Name;
 use crate::types::once::Once;
 use crate::types::snapshot::{Holder, Snapshot};
 
-/// What an observer is told.
+/// An event for the observer.
 #[derive(Debug)]
 pub(crate) enum Event {
     Refused(BudgetError),
@@ -31,7 +31,7 @@ pub(crate) enum Event {
 #[derive(Debug, Default)]
 pub(super) struct Events(Vec<Event>);
 
-/// What a transition answers to its caller.
+/// The answer of a transition to its caller.
 pub(crate) trait Answer {
     /// The refusal, if it is one that nobody was told of yet.
     fn refusal(&self) -> Option<&BudgetError> {
@@ -82,7 +82,7 @@ impl Engine {
         self.duties = self.duties.observed();
     }
 
-    /// Notes what the caller of a transition is answered.
+    /// Notes the [`Answer`] to the caller of a transition.
     #[cold]
     #[inline(never)]
     pub(crate) fn hear(&mut self, pool: &Name, answer: &impl Answer) {
@@ -120,7 +120,7 @@ impl Engine {
         }
     }
 
-    /// What the transition leaves behind to be told.
+    /// The events that the transition leaves behind.
     pub(crate) fn events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events.0)
     }

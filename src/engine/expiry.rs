@@ -1,4 +1,4 @@
-//! What time does: holds expire, windows bring back. The instant is passed in.
+//! The work of time: holds expire, windows bring back. The instant is passed in.
 //!
 //! Nothing happens by itself. A call that knows the time first *advances* its way up to it, and
 //! what was due there is then done as if it had been done in its time: a hold that settles when it
@@ -10,15 +10,15 @@
 //! that few calls pay for many. A call reclaims more where somebody could tell the difference:
 //!
 //! - as many as it needs to be admitted;
-//! - all that are due in the tree while any pool is
+//! - all holds that are due in the tree while any pool is
 //!   [contested](super::nodes::Node::is_contested), as one of them may serve a waiter;
-//! - up to the last that *settles*, where there are windows or waiters: what it books must be in
-//!   order with what they do;
+//! - up to the last hold that *settles*, where there are windows or waiters: its bookings must be
+//!   in order with theirs;
 //! - all, before a period ends in a pool that has some, and for a call that looks at everything.
 //!
-//! A hold that is *released* commutes with a window: what it gives back pays the overage, or is
-//! free, in either order. Only the peak of a new period, and a refusal that it brings, would show
-//! that the hold was still there.
+//! A hold that is *released* commutes with a window: its units pay the overage, or are free, in
+//! either order. Only the peak of a new period, and a refusal that it brings, would show that the
+//! hold was still there.
 
 use std::time::{Duration, Instant};
 
@@ -40,9 +40,9 @@ pub(super) struct Expiry {
 /// In the order of time.
 #[derive(Debug, Default)]
 struct Order {
-    /// Those that are released then.
+    /// The holds that are released then.
     releasing: Heap,
-    /// Those that are settled then.
+    /// The holds that are settled then.
     committing: Heap,
     places: Places,
 }
@@ -205,10 +205,10 @@ impl Heap {
     }
 }
 
-/// At least so many are reclaimed at a call: more than one, as each call may bring one.
+/// At least this number of holds is reclaimed at a call: more than one, as each call may bring one.
 const BATCH: u32 = 2;
 
-/// What time does.
+/// The work of time.
 impl Engine {
     /// Whether time plays a part in the tree whatever the way of a call: a hold may expire, a pool
     /// is paused, or a waiter is blocked at a window.
@@ -217,7 +217,7 @@ impl Engine {
         self.expiry.may_expire() | !self.pauses.is_empty() | self.queue.heeds_windows()
     }
 
-    /// Brings a way up to the present, for a call that asks for so much there. Returns the instant
+    /// Brings a way up to the present, for a call that asks for `asked` there. Returns the instant
     /// to go by: time never runs back (P8).
     #[inline]
     pub(super) fn advance(
@@ -250,7 +250,7 @@ impl Engine {
         }
     }
 
-    /// [`advance`](Engine::advance), for a call on a hold that asks for so much: the hold itself is
+    /// [`advance`](Engine::advance), for a call on a hold that asks for `asked`: the hold itself is
     /// brought up to the present, too.
     #[inline]
     pub(super) fn advance_hold(
@@ -331,7 +331,7 @@ impl Engine {
         now
     }
 
-    /// Reclaims expired holds: those that must be, a batch, and on while `more` are needed.
+    /// Reclaims expired holds: the due ones, a batch, and on while `more` says so.
     #[cold]
     #[inline(never)]
     fn reclaim(&mut self, at: NodeId, now: Instant, more: impl Fn(&Engine) -> bool) {
@@ -412,8 +412,8 @@ impl Engine {
         self.latest.is_some_and(|now| self.turn_way(at, now))
     }
 
-    /// Before a period ends in a pool, what expired in it is reclaimed. The pools are not asked
-    /// while no hold may expire.
+    /// Before a period ends in a pool, the holds that expired in it are reclaimed. The pools are
+    /// not asked while no hold may expire.
     pub(super) fn reclaim_before_turns(
         &mut self,
         now: Instant,

@@ -10,7 +10,7 @@ use crate::types::axis::AxisSet;
 use crate::types::error::BudgetError;
 use crate::types::name::Name;
 
-/// From when on a pool is as one that is built anew, if nobody touches it.
+/// The instant from which on an untouched pool is as one that is built anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Idle {
     Now,

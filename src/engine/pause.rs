@@ -1,7 +1,7 @@
 //! Pauses: a pool, and all below it, admit nothing until an instant.
 //!
-//! A pause is a wall on the way up, as a lack of room is. A waiter that meets one is blocked there,
-//! and a call is refused with the instant. Accounting knows no pause.
+//! A pause is a wall on the way up, as a lack of room is. A waiter that meets a paused pool is
+//! blocked there, and a call is refused with the instant. Accounting knows no pause.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -97,8 +97,8 @@ impl Engine {
     }
 
     /// A pause began or ended: the candidates that meet the pool on their way are tried anew, each
-    /// from its own pool upward. Those that were blocked above a new wall let go of their places
-    /// there, and those that were blocked at an old one may have nobody before them.
+    /// from its own pool upward. Waiters that were blocked above a new wall let go of their places
+    /// there, and waiters that were blocked at an old one may have nobody before them.
     fn wall_moved(&mut self, pool: NodeId, moment: Option<Instant>) {
         if !self.queue.has_waiting() {
             return;
@@ -138,8 +138,8 @@ impl Engine {
         self.paused(at).map(|(_, until)| until)
     }
 
-    /// The refusal by a pause. What can never fit is for capacity to refuse: no pause is to be
-    /// waited for.
+    /// The refusal by a pause. A call that can never fit is for capacity to refuse: it waits for no
+    /// pause.
     #[cold]
     pub(super) fn explain_pause(&self, at: NodeId, asked: &Units) -> Option<BudgetError> {
         let (pool, until) = self.paused(at)?;
@@ -160,7 +160,7 @@ impl Engine {
 
 #[cfg(any(test, debug_assertions))]
 impl Engine {
-    /// What is paused exists, once in either order, and is not over.
+    /// Each pause belongs to a pool that exists, stands once in either order, and is not over.
     pub(super) fn check_pauses(&self) {
         let Some(paused) = &self.pauses.0 else { return };
         assert!(!paused.until.is_empty(), "without a pause nothing is kept");

@@ -1,4 +1,4 @@
-//! What is seen from outside, of one instant (P5).
+//! The view from outside, of one instant (P5).
 
 use std::time::Instant;
 
@@ -13,7 +13,7 @@ use crate::types::snapshot::{AxisSnapshot, Holder, Snapshot, Standing};
 /// How many times as many places are made for a part of a tree, until they are enough.
 const FEW: usize = 16;
 
-/// What is available on each axis; `None` = unlimited.
+/// The available units of each axis; `None` = unlimited.
 type Available = [Option<u64>; Axis::COUNTED];
 
 impl Engine {

@@ -1,4 +1,4 @@
-//! What a call to an LLM costs, to the nano-dollar, for the pools of [`budget_pool`].
+//! The cost of a call to an LLM, to the nano-dollar, for the pools of [`budget_pool`].
 //!
 //! ```
 //! use budget_pool::{Amount, BudgetPool, OnDrop, Usd};

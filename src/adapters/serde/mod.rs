@@ -41,7 +41,8 @@ macro_rules! write_struct {
     }};
 }
 
-/// One word of a list: a variant, or the name of a field. A binary format has its place in the list.
+/// A word out of a list: a variant, or the name of a field. A binary format has its place in the
+/// list.
 #[derive(Clone, Copy)]
 struct OneOf {
     words: &'static [&'static str],
@@ -428,7 +429,8 @@ fn window<E: de::Error>(kind: usize, period: Option<Time>, carrying: bool) -> Re
     }
 }
 
-/// The fields. One that is `None` is absent from a text: unlimited, or a cap that is not falling.
+/// The fields. A field that is `None` is absent from a text: unlimited, or a cap that is not
+/// falling.
 impl<T: Serialize> Serialize for AxisSnapshot<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let AxisSnapshot { cap, used, reserved, overage, available, spent, peak, falling_to } =
@@ -518,7 +520,7 @@ impl Serialize for Holder {
     }
 }
 
-/// What its methods say: `settled`, `overage`, `credited`, `is_late`.
+/// The answers of its methods: `settled`, `overage`, `credited`, `is_late`.
 impl Serialize for Receipt {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut fields = serializer.serialize_struct("Receipt", 4)?;
@@ -552,8 +554,8 @@ fn exceeded(error: &BudgetError) -> Option<&BudgetExceeded> {
     }
 }
 
-/// What its methods say, and its text as `message`. `requested`, `available` and `cap` are those of
-/// the [`BudgetExceeded`]; `retry_after` is in decimal seconds: `"1.5s"`.
+/// The answers of its methods, and its text as `message`. `requested`, `available` and `cap` are
+/// those of the [`BudgetExceeded`]; `retry_after` is in decimal seconds: `"1.5s"`.
 impl Serialize for BudgetError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let exceeded = exceeded(self);
