@@ -306,6 +306,25 @@ pub enum Op {
     Closed {
         pool: u8,
     },
+    /// Watches for a level: from 100 on the percentage beyond that, of the cap of one axis; below that
+    /// an amount around what is spoken for.
+    Reached {
+        pool: u8,
+        level: Figures,
+        percent: u8,
+        settled: bool,
+    },
+    Wants {
+        pool: u8,
+    },
+    /// By the same waker as before, or by another.
+    PollWatch {
+        watch: u8,
+        anew: bool,
+    },
+    DropWatch {
+        watch: u8,
+    },
     Advance {
         by: u32,
     },
@@ -324,6 +343,8 @@ pub struct Build {
     pub ceiling: Option<Figures>,
     /// Whether the pool commits what its holds are dropped with, if it says so.
     pub on_drop: Option<bool>,
+    /// How much is to be free at least.
+    pub low: Option<Figures>,
 }
 
 /// Figures on some of the axes: bit `n` of `axes` names axis `n`, and `raw[n]` picks its figure,

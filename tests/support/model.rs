@@ -94,12 +94,15 @@ mod queue;
 mod seen;
 #[path = "steps.rs"]
 mod steps;
+#[path = "watches.rs"]
+mod watches;
 
 use invariants::check_invariants;
 use language::{Build, LANES, Op, Units, Want, YEAR};
 use oracle::{HoldId, LeaseId, Model, Nanos, PoolId, Reads, Refusal, Spec, duration};
 use queue::WaitId;
 use seen::{View, refusal};
+use watches::Watched;
 
 fn name(pool: PoolId) -> String {
     format!("p{pool}")
@@ -156,6 +159,7 @@ struct Both {
     leases: Vec<(LeaseId, Lease)>,
     waiters: Vec<Waiter>,
     closings: Vec<Closing>,
+    watches: Vec<Watched>,
     /// Never touched again, as if by `mem::forget`; but when a run is over it goes, so that a
     /// million of them leak nothing.
     forgotten: Vec<Box<dyn Any>>,
@@ -240,6 +244,7 @@ impl Both {
             leases: Vec::new(),
             waiters: Vec::new(),
             closings: Vec::new(),
+            watches: Vec::new(),
             forgotten: Vec::new(),
             spent: BTreeMap::new(),
             refused: None,
@@ -279,12 +284,13 @@ impl Both {
         loop {
             let handle = self.pools.iter().rposition(|(id, _)| *id != 0);
             let (hold, lease) = (self.holds.pop(), self.leases.pop());
-            let closing = self.closings.pop();
+            let (closing, watch) = (self.closings.pop(), self.watches.pop());
             let is_last = handle.is_none()
                 && hold.is_none()
                 && lease.is_none()
                 && self.waiters.is_empty()
-                && closing.is_none();
+                && closing.is_none()
+                && watch.is_none();
             if steps % 2 == 0 || (hold.is_none() && lease.is_none()) {
                 if let Some(handle) = handle {
                     let (id, handle) = self.pools.remove(handle);
@@ -306,6 +312,9 @@ impl Both {
                 self.call(Reads::Never, || drop(closed))?;
                 same!("wakes of one that is gone", heard(&bell), (0, false));
                 self.model.drop_handle(pool);
+            }
+            if let Some(watch) = watch {
+                self.end_watch(watch)?;
             }
             if is_last {
                 break;
@@ -367,6 +376,7 @@ impl Both {
         reads: Reads,
         call: impl FnOnce() -> T,
     ) -> Result<T, String> {
+        self.check_watches()?;
         let expected = self.model.reads(reads);
         let before = self.reads.load(Ordering::Relaxed);
         let answer = call();

@@ -71,6 +71,8 @@ pub(super) struct Pool {
     merged: u64,
     ended: Ended,
     on_drop: Option<OnDrop>,
+    /// How much is to be free at least.
+    pub(super) low: Units,
     deadline: Option<Deadline>,
     pub(super) window: Option<Window>,
     /// How many are remembered at most, and for how long.
@@ -111,6 +113,18 @@ impl Balance {
         each(|axis| {
             let taken = self.used[axis] + self.reserved[axis];
             self.cap[axis].checked_sub(taken).expect("the model keeps its own caps")
+        })
+    }
+}
+
+impl Balance {
+    /// What must come free before so much fits: the rest of a cap that falls goes first, and what is
+    /// owed.
+    pub(super) fn missing(&self, pool: &Pool, asked: &Units) -> Units {
+        let free = self.free();
+        each(|axis| match asked[axis].saturating_sub(free[axis]) {
+            0 => 0,
+            beyond => (beyond + self.overage[axis] + self.cap[axis] - pool.cap(axis)).min(MAX),
         })
     }
 }
@@ -574,6 +588,7 @@ pub(super) struct Spec {
     pub(super) ceilings: Limits,
     pub(super) used: Option<Want>,
     pub(super) on_drop: Option<OnDrop>,
+    pub(super) low: Option<Want>,
     pub(super) deadline: Option<Duration>,
     pub(super) window: Option<Windowed>,
     pub(super) memory: Option<(usize, Duration)>,
@@ -616,7 +631,9 @@ pub(super) struct Model {
     /// The latest instant seen.
     pub(super) now: Nanos,
     /// At most so many expired holds are not reclaimed by the real pools yet.
-    unreclaimed: usize,
+    pub(super) unreclaimed: usize,
+    /// What the last call lacked of which pools, if it was refused and only higher caps would do.
+    pub(super) lacks: Vec<(PoolId, Units)>,
     /// What has come of the calls, in a few words each.
     pub(super) met: BTreeSet<&'static str>,
 }
@@ -954,9 +971,28 @@ impl Model {
         self.fits(at, units)
     }
 
-    fn counted<T>(&mut self, at: PoolId, answer: Result<T, Refusal>) -> Result<T, Refusal> {
+    /// What a call for so much is answered.
+    fn counted<T>(
+        &mut self,
+        at: PoolId,
+        units: &Units,
+        answer: Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         self.count(at, answer.is_ok());
+        if let Err(refusal) = &answer {
+            self.note_lacks(at, units, refusal);
+        }
         answer
+    }
+
+    /// Notes what a refused call lacks, where only a higher cap would do.
+    pub(super) fn note_lacks(&mut self, at: PoolId, units: &Units, refusal: &Refusal) {
+        if refusal.summary().2 == When::AfterFunding {
+            let asked = self.asked_on_path(at, units).into_iter();
+            let lacks = asked.map(|(pool, asked)| (pool, self.unfunded(pool, &asked)));
+            let lacks: Vec<_> = lacks.filter(|(_, lack)| *lack != ZERO).collect();
+            self.lacks.extend(lacks);
+        }
     }
 
     pub(super) fn count(&mut self, at: PoolId, admitted: bool) {
@@ -1019,6 +1055,15 @@ impl Model {
         for pool in self.pools.values_mut() {
             pool.peak_is_least |= self.unreclaimed > 0;
         }
+    }
+
+    /// A look at a pool: all that is due up to the latest instant seen is done.
+    pub(super) fn bring_all_up(&mut self, at: PoolId) {
+        while self.expire_next(self.now) {}
+        for pool in self.pools.values_mut() {
+            pool.peak_is_least |= self.unreclaimed > 0;
+        }
+        self.turn(self.now, &self.path(at));
     }
 
     /// Lets the next hold expire, as at its instant, if that has come.
@@ -1306,7 +1351,7 @@ impl Model {
         spec: &Spec,
         now: Nanos,
     ) -> Result<PoolId, Refusal> {
-        let Spec { carved, caps, ceilings, used, on_drop, deadline: total, window, memory } = *spec;
+        let Spec { carved, caps, ceilings, used, on_drop, deadline: total, window, .. } = *spec;
         let id = self.built;
         if let Some(parent) = parents.first().copied().filter(|_| carved) {
             if spec.tells_of_its_share() {
@@ -1315,8 +1360,9 @@ impl Model {
             if window.is_some() {
                 return Err(Refusal::CarvedWindow { pool: name(id) });
             }
-            let answer = self.ask_in_turn(parent, &each(|axis| caps[axis].unwrap_or(0).into()));
-            self.counted(parent, answer)?;
+            let share = each(|axis| caps[axis].unwrap_or(0).into());
+            let answer = self.ask_in_turn(parent, &share);
+            self.counted(parent, &share, answer)?;
         }
         self.built += 1;
         let deadline = total
@@ -1328,7 +1374,7 @@ impl Model {
         // Without a cap there is nothing to carve: it was asked for, and is a child like another.
         let carved = caps.map(|cap| carved && cap.is_some());
         let window = window.map(|windowed| Window::new(windowed, now));
-        let memory = memory.unwrap_or((262_144, Duration::from_secs(3_600)));
+        let memory = spec.memory.unwrap_or((262_144, Duration::from_secs(3_600)));
         let pool = Pool {
             parents,
             caps,
@@ -1337,6 +1383,7 @@ impl Model {
             owed: used,
             spent: used,
             on_drop,
+            low: spec.low.map_or(ZERO, |low| low.with_slots()),
             deadline,
             window,
             memory,
@@ -1356,14 +1403,14 @@ impl Model {
 
     pub(super) fn record(&mut self, at: PoolId, units: &Units) -> Result<(), Refusal> {
         let answer = self.ask_in_turn(at, units);
-        self.counted(at, answer)?;
+        self.counted(at, units, answer)?;
         assert_eq!(self.debit(at, units).overage, ZERO, "what was admitted fits");
         Ok(())
     }
 
     pub(super) fn reserve(&mut self, at: PoolId, held: &Units) -> Result<HoldId, Refusal> {
         let answer = self.ask_in_turn(at, held);
-        self.counted(at, answer)?;
+        self.counted(at, held, answer)?;
         Ok(self.begin(at, *held))
     }
 
@@ -1419,7 +1466,7 @@ impl Model {
             .and_then(|()| self.in_time(at))
             .and_then(|()| self.unpaused(at, &amount.units()))
             .and_then(|()| self.in_turn(at, &amount.units()))
-            .or_else(|refusal| self.counted(at, Err(refusal)))?;
+            .or_else(|refusal| self.counted(at, &amount.units(), Err(refusal)))?;
         if !self.has_room_for_a_key(at) {
             let (pool, deadline) = (&self.pools[&at], self.deadline(at));
             let next = pool.keys.values().filter_map(|known| known.until).min();
@@ -1427,6 +1474,7 @@ impl Model {
             let outlook = next.filter(in_time).map_or(When::Never, When::At);
             return self.counted(
                 at,
+                &amount.units(),
                 Err(Refusal::KeysFull {
                     pool: name(at),
                     most: pool.memory.0,
@@ -1659,7 +1707,7 @@ impl Model {
             let growth = self.growth(id, &caps);
             if growth != ZERO {
                 let answer = self.ask(parent, &growth);
-                self.counted(parent, answer)?;
+                self.counted(parent, &growth, answer)?;
             }
         }
         self.move_caps(id, caps);
@@ -1696,7 +1744,7 @@ impl Model {
         let growth = self.growth(id, &caps);
         if let Some(parent) = pool.parents.first().copied().filter(|_| growth != ZERO) {
             let answer = self.ask(parent, &growth);
-            self.counted(parent, answer)?;
+            self.counted(parent, &growth, answer)?;
         }
         self.move_caps(id, caps);
         self.settle();
@@ -1939,8 +1987,9 @@ impl Model {
     pub(super) fn record_part(&mut self, id: HoldId, part: &Units) -> Result<(), Refusal> {
         self.live(id)?;
         let pool = self.holds[&id].pool;
-        let answer = self.ask(pool, &self.beyond(id, part));
-        self.counted(pool, answer)?;
+        let beyond = self.beyond(id, part);
+        let answer = self.ask(pool, &beyond);
+        self.counted(pool, &beyond, answer)?;
         assert_eq!(self.debit_part(id, part).overage, ZERO, "what was admitted fits");
         Ok(())
     }
@@ -1949,7 +1998,7 @@ impl Model {
         self.live(id)?;
         let pool = self.holds[&id].pool;
         let answer = self.ask(pool, extra);
-        self.counted(pool, answer)?;
+        self.counted(pool, extra, answer)?;
         let hold = self.hold(id);
         hold.held = plus(&hold.held, extra);
         self.settle();
@@ -1989,7 +2038,7 @@ impl Model {
         let Hold { pool, label, on_drop, expiry, choice, .. } = self.holds[&id];
         let more = with_in_flight(ZERO, more);
         let answer = self.ask(pool, &more);
-        self.counted(pool, answer)?;
+        self.counted(pool, &more, answer)?;
         let hold = self.hold(id);
         hold.held = minus(&hold.held, &moved);
         let split = Hold::new(pool, plus(&moved, &more), on_drop);
@@ -2054,8 +2103,9 @@ impl Model {
         }
         self.settle_lease(id);
         let pool = self.leases[&id].pool;
-        let answer = self.ask_in_turn(pool, &self.beyond_lease(id, units));
-        self.counted(pool, answer)?;
+        let beyond = self.beyond_lease(id, units);
+        let answer = self.ask_in_turn(pool, &beyond);
+        self.counted(pool, &beyond, answer)?;
         assert_eq!(self.spend_beyond(id, units).overage, ZERO, "what was admitted fits");
         let free = self.least_free(pool);
         let Lease { batch, left, .. } = self.leases[&id];

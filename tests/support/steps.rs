@@ -78,7 +78,9 @@ impl Both {
             | Op::WaitToSpend { pool, .. }
             | Op::Ask { pool, .. }
             | Op::WaitOn { pool, .. }
-            | Op::Closed { pool } => {
+            | Op::Closed { pool }
+            | Op::Reached { pool, .. }
+            | Op::Wants { pool } => {
                 if let Some((id, pool)) = self.pool(pool) {
                     self.pool_step(op, id, pool)?;
                 }
@@ -120,6 +122,8 @@ impl Both {
                     self.poll(waiter, anew)?;
                 }
             }
+            Op::PollWatch { watch, anew } => self.poll_watch(watch, anew)?,
+            Op::DropWatch { watch } => self.drop_watch(watch)?,
             Op::DropWait { wait } => {
                 if let Some(index) = usize::from(wait).checked_rem(self.waiters.len()) {
                     let waiter = self.waiters.swap_remove(index);
@@ -509,6 +513,10 @@ impl Both {
                     }
                 }
             }
+            Op::Reached { ref level, percent, settled, .. } => {
+                self.watch_level(id, pool, level, percent, settled)?;
+            }
+            Op::Wants { .. } => self.watch_wants(id, pool)?,
             _ => unreachable!("not a step of a pool"),
         }
         Ok(())
@@ -549,13 +557,14 @@ impl Both {
     }
 
     pub(super) fn spec(&self, build: &Build, near: &Units) -> Spec {
-        let Build { carved, caps, deadline, window, keys, used, ceiling, on_drop } = build;
+        let Build { carved, caps, deadline, window, keys, used, ceiling, on_drop, low } = build;
         Spec {
             carved: *carved,
             caps: caps_near(caps, near),
             ceilings: ceiling.map_or([None; LANES], |caps| limits_at(&caps, &[64; LANES])),
             used: used.map(|used| Want::fact(&used, &[32; LANES])),
             on_drop: on_drop.map(on_drop_of),
+            low: low.map(|low| Want::asked(&low, &[32; LANES])),
             deadline: deadline_of(*deadline),
             window: window_of(*window, self.now()),
             memory: memory_of(*keys),
@@ -573,6 +582,9 @@ impl Both {
         }
         if let Some(on_drop) = spec.on_drop {
             builder = builder.on_drop(on_drop);
+        }
+        if let Some(low) = spec.low {
+            builder = builder.low(low.amount());
         }
         if spec.ceilings.iter().any(Option::is_some) {
             builder = builder.ceiling(caps_of(&spec.ceilings));
