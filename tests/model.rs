@@ -217,7 +217,7 @@ fn figures_of(much: Much) -> BoxedStrategy<Figures> {
         Much::Caps | Much::Settling | Much::Joints | Much::Watches => {
             prop_oneof![3 => narrow_figures(), 1 => any_figures()].boxed()
         }
-        Much::Money | Much::Deadlines | Much::Time => any_figures().boxed(),
+        Much::Money | Much::Deadlines | Much::Time | Much::Tenants => any_figures().boxed(),
     }
 }
 
@@ -298,6 +298,8 @@ enum Much {
     Crowds,
     /// Those who watch, and what they are told of.
     Watches,
+    /// Pools by key that come and go, in time.
+    Tenants,
 }
 
 fn deadline(much: Much) -> impl Strategy<Value = u8> {
@@ -311,7 +313,7 @@ fn deadline(much: Much) -> impl Strategy<Value = u8> {
 
 fn window(much: Much) -> impl Strategy<Value = u32> {
     let without = match much {
-        Much::Time => 1,
+        Much::Time | Much::Tenants => 1,
         Much::Leases | Much::Settling | Much::Asks => 2,
         Much::Watches => 8,
         Much::Waiting | Much::Crowds | Much::Joints => 5,
@@ -350,10 +352,30 @@ fn joint(much: Much) -> impl Strategy<Value = Op> {
     })
 }
 
+/// Pools by key: what they are like, who keeps them, and when the idle ones go.
+fn of_tenants(much: Much) -> impl Strategy<Value = Op> {
+    let key = any::<u8>;
+    let get =
+        (key(), child(much), prop::bool::weighted(0.4)).prop_map(|(key, op, keep)| match op {
+            Op::Child { build, .. } => Op::GetOrBuild { key, build, keep },
+            _ => unreachable!("a child"),
+        });
+    prop_oneof![
+        2 => any::<u8>().prop_map(|pool| Op::Tenants { pool }),
+        20 => get,
+        14 => Just(Op::EvictIdle),
+        1 => key().prop_map(|key| Op::RemoveTenant { key }),
+        3 => Just(Op::SeeTenants),
+        1 => Just(Op::DropTenants),
+        12 => any::<u8>().prop_map(|pool| Op::Drop { pool }),
+    ]
+}
+
 fn op(much: Much) -> impl Strategy<Value = Op> {
     let passes = match much {
         Much::Money | Much::Caps => 1,
         Much::Watches => 4,
+        Much::Tenants => 30,
         Much::Leases => 8,
         Much::Settling => 14,
         Much::Deadlines | Much::Time | Much::Joints => 10,
@@ -372,6 +394,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         Much::Joints => 3,
         _ => 1,
     };
+    let tenants = if much == Much::Tenants { 120 } else { 1 };
     let watching = if much == Much::Watches { 60 } else { 1 };
     let settling = if much == Much::Settling { 3 } else { 1 };
     let (amount, caps) = (|| figures_of(much), || figures_of(much));
@@ -490,6 +513,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         leased * 12 => of_leases,
         waiting * 8 => of_waits,
         watching => of_watches,
+        tenants => of_tenants(much),
         passes => any::<u32>().prop_map(|by| Op::Advance { by }),
     ]
 }
@@ -507,6 +531,10 @@ fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
         }
         Much::Caps | Much::Watches => (carved_pools(much), unfunded()).boxed(),
         Much::Settling => (carved_pools(much), Just(Vec::new())).boxed(),
+        Much::Tenants => {
+            let begin = |root| (vec![root, Op::Tenants { pool: 0 }], Vec::new());
+            child(much).prop_map(begin).boxed()
+        }
         _ => child(much).prop_map(|root| (vec![root], Vec::new())).boxed(),
     };
     let joints = prop::collection::vec(joint(much), 0..3);
@@ -556,6 +584,9 @@ fn balances_are_those_of_the_model() {
         "a pool has several parents",
         "carved",
         "of another tree",
+        "an observer is told of a refusal",
+        "an observer is told of overage",
+        "an observer is told of a drop",
     ];
     compare_many(Much::Money, &meets);
 }
@@ -631,6 +662,7 @@ fn what_expires_in_crowds_is_what_expires_in_the_model() {
         "a crowd expires where one waits",
         "a crowd expires while one waits elsewhere",
         "a crowd expires beside a window",
+        "an observer is told of an expiry",
     ];
     compare_many(Much::Crowds, &company);
 }
@@ -674,6 +706,17 @@ fn who_watches_is_told_what_the_model_says() {
         "a wait is funded",
     ];
     compare_many(Much::Watches, &meets);
+}
+
+#[test]
+fn tenants_are_those_of_the_model() {
+    let meets = [
+        "a tenant is evicted",
+        "a tenant stays",
+        "time makes a tenant idle",
+        "a tenant comes back",
+    ];
+    compare_many(Much::Tenants, &meets);
 }
 
 #[test]

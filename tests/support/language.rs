@@ -69,7 +69,7 @@ pub(super) fn without_in_flight(units: Units) -> Units {
 /// nothing alive does nothing.
 ///
 /// The first step, if it is a `Child`, says what the root is like, and by its `pool` how often all
-/// is looked at.
+/// is looked at, and whether the tree has an observer.
 #[derive(Debug, Clone)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
 pub enum Op {
@@ -325,6 +325,21 @@ pub enum Op {
     DropWatch {
         watch: u8,
     },
+    /// Begins with pools by key, if there are none.
+    Tenants {
+        pool: u8,
+    },
+    GetOrBuild {
+        key: u8,
+        build: Build,
+        keep: bool,
+    },
+    EvictIdle,
+    RemoveTenant {
+        key: u8,
+    },
+    SeeTenants,
+    DropTenants,
     Advance {
         by: u32,
     },

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use budget_pool::{Axis, OnDrop, Outlook};
 
+use super::events::Events;
 use super::language::{
     AXES, IN_FLIGHT, INPUT, LANES, Limits, MAX, OUTPUT, TOKENS, Units, Want, Windowed, ZERO, each,
     minus, plus, with_in_flight, without_in_flight,
@@ -60,7 +61,7 @@ pub(super) struct Pool {
     /// Whether the real peak may be higher: it also counts what had expired and was not reclaimed
     /// yet.
     peak_is_least: bool,
-    closed: bool,
+    pub(super) closed: bool,
     /// Until when it is paused by itself.
     pub(super) paused: Option<Nanos>,
     admitted: u64,
@@ -565,7 +566,7 @@ impl Refusal {
 }
 
 /// What a fact came to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Booked {
     pub(super) settled: Units,
     pub(super) credited: Units,
@@ -634,6 +635,8 @@ pub(super) struct Model {
     pub(super) unreclaimed: usize,
     /// What the last call lacked of which pools, if it was refused and only higher caps would do.
     pub(super) lacks: Vec<(PoolId, Units)>,
+    /// What an observer is told, if there is one.
+    pub(super) events: Events,
     /// What has come of the calls, in a few words each.
     pub(super) met: BTreeSet<&'static str>,
 }
@@ -1152,6 +1155,7 @@ impl Model {
     /// The time of a hold is over.
     fn expire(&mut self, id: HoldId) {
         let Hold { pool, on_drop, .. } = self.holds[&id];
+        self.tell_expired(id);
         self.count_end(pool, End::Expired);
         let hold = self.hold(id);
         hold.held = without_in_flight(hold.held);
@@ -1336,9 +1340,24 @@ impl Model {
 
     /// Whether anybody still has it, or what it gave.
     fn is_reached(&self, id: PoolId) -> bool {
+        self.pools[&id].handles > 0 || self.has_guards(id)
+    }
+
+    /// Whether anybody has what it gave.
+    pub(super) fn has_guards(&self, id: PoolId) -> bool {
         let held = self.holds.values().any(|hold| hold.pool == id);
-        let leased = self.leases.values().any(|lease| lease.pool == id);
-        self.pools[&id].handles > 0 || held || leased
+        held || self.leases.values().any(|lease| lease.pool == id)
+    }
+
+    /// When nothing will be owed any more on an axis, if time ever brings that; an error if nothing is.
+    pub(super) fn nothing_owed(&self, id: PoolId, axis: usize) -> Result<Option<Nanos>, ()> {
+        let pool = &self.pools[&id];
+        if pool.owed[axis] == 0 { Err(()) } else { Ok(pool.paid_off(axis, 0, pool.caps[axis], 0)) }
+    }
+
+    /// Until when each key is known, if it is ever forgotten.
+    pub(super) fn known_until(&self, id: PoolId) -> Vec<Option<Nanos>> {
+        self.pools[&id].keys.values().map(|known| known.until).collect()
     }
 
     // The calls of a pool.
@@ -1568,7 +1587,9 @@ impl Model {
     pub(super) fn debit(&mut self, at: PoolId, units: &Units) -> Booked {
         let overage = self.book(at, &ZERO, units, |_| ());
         self.settle();
-        Booked { settled: *units, credited: ZERO, overage, late: false }
+        let booked = Booked { settled: *units, credited: ZERO, overage, late: false };
+        self.tell_overage(at, &booked);
+        booked
     }
 
     pub(super) fn credit(&mut self, at: PoolId, units: &Units) -> Booked {
@@ -1887,7 +1908,9 @@ impl Model {
         self.met.extend(met);
         self.settle();
         self.free_unneeded(pool);
-        Booked { settled: *more, credited, overage, late: !is_live }
+        let booked = Booked { settled: *more, credited, overage, late: !is_live };
+        self.tell_overage(pool, &booked);
+        booked
     }
 
     /// What a reservation comes to in all.
@@ -1937,6 +1960,9 @@ impl Model {
     }
 
     pub(super) fn drop_hold(&mut self, id: HoldId) {
+        if self.holds[&id].is_live() {
+            self.tell_dropped(id);
+        }
         let hold = &self.holds[&id];
         match hold.on_drop == OnDrop::Commit && hold.is_live() {
             true => {
@@ -1958,7 +1984,9 @@ impl Model {
             hold.metered = plus(&hold.metered, &more).map(|units| units.min(MAX));
         });
         self.settle();
-        Booked { settled: more, credited: ZERO, overage, late: !is_live }
+        let booked = Booked { settled: more, credited: ZERO, overage, late: !is_live };
+        self.tell_overage(pool, &booked);
+        booked
     }
 
     /// The second becomes part of the first.
@@ -2093,7 +2121,9 @@ impl Model {
             model.leased(id).left = minus(&left, units);
         });
         self.settle();
-        Booked { settled: *units, credited: ZERO, overage, late: false }
+        let booked = Booked { settled: *units, credited: ZERO, overage, late: false };
+        self.tell_overage(pool, &booked);
+        booked
     }
 
     pub(super) fn lease_record(&mut self, id: LeaseId, units: &Units) -> Result<(), Refusal> {
@@ -2193,11 +2223,14 @@ impl Model {
         self.below(top).into_iter().flat_map(|id| self.path(id)).collect()
     }
 
+    pub(super) fn holder(&self, hold: &Hold) -> HolderView {
+        (hold.seen(), name(hold.pool), hold.label.map(str::to_owned))
+    }
+
     pub(super) fn holders(&self, top: PoolId) -> Vec<HolderView> {
         let live =
             self.holds.values().filter(|hold| hold.is_live() && self.is_below(hold.pool, top));
-        let label = |hold: &Hold| hold.label.map(str::to_owned);
-        let holds = live.map(|hold| (hold.seen(), name(hold.pool), label(hold)));
+        let holds = live.map(|hold| self.holder(hold));
         let leases = self.leases.values().filter(|lease| self.is_below(lease.pool, top));
         holds
             .chain(leases.map(|lease| ((lease.reserved(), None), name(lease.pool), None)))

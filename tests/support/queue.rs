@@ -25,6 +25,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::asks::Wish;
+use super::events::Event;
 use super::language::{LANES, Units};
 use super::name;
 use super::oracle::{Balances, HoldId, Model, Nanos, PoolId, Refusal, When};
@@ -180,6 +181,9 @@ impl Model {
             waited: wish.at_most.expect("it was given a time"),
             refusal: Box::new(refusal),
         });
+        if let Err(refusal) = &outcome {
+            self.tell(Event::Refused(refusal.clone()));
+        }
         if outcome.is_ok() {
             self.meet("one that gives up is granted another choice");
         }
@@ -285,6 +289,7 @@ impl Model {
         let Wait { home, asked, .. } = self.waits.all[&id];
         self.count(home, false);
         self.note_lacks(home, &asked, &refusal);
+        self.tell(Event::Refused(refusal.clone()));
         self.set(id, State::Ended(Err(refusal)));
     }
 
