@@ -71,6 +71,9 @@ pub struct Reached(Watching);
 /// is pending for ever. The waker is woken by the call that made the pool short, without the lock; one
 /// that panics is passed over. It costs what a [`Reached`] does.
 ///
+/// As a [`Reached`](Reached#time) does, it counts no hold that has expired by the latest reading of
+/// the clock.
+///
 /// A closed pool wants nothing, as nothing can fund it: the future stays pending. A funder's loop ends
 /// by [`BudgetPool::closed`].
 ///
