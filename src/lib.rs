@@ -139,7 +139,7 @@
 //! | --- | --- |
 //! | `serde` | amounts, caps, windows and axes from and to text and bytes; snapshots, receipts and refusals to them |
 //! | `metrics` | `Exporter`: the figures of a tree of pools for Prometheus and its kin, pulled |
-//! | `tokio` | `PoolBuilder::tokio`: timer and clock by the runtime; waits take part in the cooperative budget of its tasks |
+//! | `tokio` | `PoolBuilder::tokio`: timer and clock by the runtime; waits and watches take part in the cooperative budget of its tasks |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]

@@ -51,7 +51,7 @@ use crate::types::snapshot::Holder;
 pub trait Observer {
     /// A call was refused: each [`BudgetError`] that a pool, a reservation, a lease, a wait or the
     /// builder of a carved pool returns, once. Not of [`peek`](crate::BudgetPool::peek), which asks
-    /// for nothing.
+    /// for nothing, nor of [`joint`](crate::BudgetPool::joint), which is of no pool yet.
     ///
     /// A waiter that is turned away in line is told of by the thread that turns it away, at that
     /// instant, and not again when its owner is told.

@@ -13,6 +13,7 @@ use crate::handle::Handle;
 use crate::lease::Lease;
 use crate::reservation::{Receipt, Reservation};
 use crate::run::run;
+use crate::sync::take_last;
 use crate::time::deadline::DeadlineBudget;
 use crate::types::amount::{Amount, Caps};
 use crate::types::error::BudgetError;
@@ -87,7 +88,7 @@ impl BudgetPool {
     ) -> Result<Handle, Kept> {
         let node = self.handle.node();
         parent.handle.enter(|engine, _| match engine.is_idle(node, now) {
-            Some(true) => Arc::try_unwrap(self.handle)
+            Some(true) => take_last(self.handle)
                 .map_err(|handle| Kept { pool: BudgetPool { handle }, for_want_of_time: false }),
             is_idle => Err(Kept { pool: self, for_want_of_time: is_idle.is_none() }),
         })

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Condition, Met, WatchKey};
 use crate::pool::BudgetPool;
-use crate::sync::thread;
+use crate::sync::{cooperative, thread};
 use crate::types::level::Level;
 use crate::types::snapshot::Snapshot;
 use crate::types::want::Want;
@@ -27,8 +27,9 @@ pub struct Closed(Watching);
 /// first poll.
 ///
 /// It watches from its first poll on. It works on any runtime, keeps its pool alive, and is
-/// cancel-safe: dropped at any point, it leaves nothing behind. Fused: polled again after its end, it
-/// is pending for ever. The waker is woken by the call that reached the level, without the lock; one
+/// cancel-safe: dropped at any point, it leaves nothing behind. With the feature `tokio` it takes part
+/// in the cooperative budget of its task, [as a wait does](crate::Wait#in-a-busy-task). Fused: polled
+/// again after its end, it is pending for ever. The waker is woken by the call that reached the level, without the lock; one
 /// that panics is passed over.
 ///
 /// # Time
@@ -72,6 +73,9 @@ pub struct Reached(Watching);
 /// cancel-safe: dropped at any point, it leaves nothing behind. Fused: polled again after its end, it
 /// is pending for ever. The waker is woken by the call that made the pool short, without the lock; one
 /// that panics is passed over. It costs what a [`Reached`] does.
+///
+/// As a [`Reached`](Reached#time) does, it counts no hold that has expired by the latest reading of
+/// the clock.
 ///
 /// A closed pool wants nothing, as nothing can fund it: the future stays pending. A funder's loop ends
 /// by [`BudgetPool::closed`].
@@ -301,7 +305,8 @@ impl Future for Closed {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.get_mut().0.poll(context.waker()).map(drop)
+        let watching = &mut self.get_mut().0;
+        cooperative(context, |context| watching.poll(context.waker())).map(drop)
     }
 }
 
@@ -309,7 +314,8 @@ impl Future for Reached {
     type Output = Snapshot;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Snapshot> {
-        self.get_mut().0.poll(context.waker()).map(snapshot)
+        let watching = &mut self.get_mut().0;
+        cooperative(context, |context| watching.poll(context.waker())).map(snapshot)
     }
 }
 
@@ -317,7 +323,8 @@ impl Future for Wants {
     type Output = Want;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Want> {
-        self.get_mut().0.poll(context.waker()).map(want)
+        let watching = &mut self.get_mut().0;
+        cooperative(context, |context| watching.poll(context.waker())).map(want)
     }
 }
 

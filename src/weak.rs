@@ -5,6 +5,7 @@ use std::sync::Weak;
 
 use crate::handle::Handle;
 use crate::pool::BudgetPool;
+use crate::sync::upgrade;
 
 /// A handle that does not keep its pool alive, from [`BudgetPool::downgrade`]: for a registry of
 /// pools, or a task that watches one.
@@ -51,7 +52,7 @@ impl WeakPool {
     /// ```
     #[must_use]
     pub fn upgrade(&self) -> Option<BudgetPool> {
-        self.0.upgrade().map(BudgetPool::from_handle)
+        upgrade(&self.0).map(BudgetPool::from_handle)
     }
 
     /// Whether both refer to the same pool, or both to none.

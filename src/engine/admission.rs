@@ -361,7 +361,7 @@ impl Engine {
         asked: &Units,
         now: Option<Instant>,
     ) -> Result<R, BudgetError> {
-        self.note_lack(at, asked);
+        self.note_lack(at, asked, now);
         self.refuse_quietly(at, asked, now)
     }
 

@@ -201,16 +201,16 @@ impl Engine {
     }
 
     /// Notes the units that a refused call lacks, where only a higher cap would do.
-    pub(super) fn note_lack(&mut self, at: NodeId, asked: &Units) {
+    pub(super) fn note_lack(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) {
         if self.duties.is_watched() {
-            self.note_lack_watched(at, asked);
+            self.note_lack_watched(at, asked, now);
         }
     }
 
     #[cold]
-    fn note_lack_watched(&mut self, at: NodeId, asked: &Units) {
-        let outlook = self.nodes.lack(at, asked).map(|lack| lack.outlook);
-        if outlook != Some(Outlook::AfterFunding) {
+    fn note_lack_watched(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) {
+        // By what the caller is told: no funds admit it where it is closed, late or paused too long.
+        if self.explain(at, asked, now).outlook() != Outlook::AfterFunding {
             return;
         }
         let Some(watches) = &mut self.watch.0 else { return };
@@ -268,15 +268,18 @@ impl Engine {
         }
     }
 
-    /// The answer to a condition that is met. A snapshot is of all that time has brought by the
-    /// latest reading of the clock: what has expired by then does not count.
+    /// The answer to a condition that is met, after all that time has brought by the latest reading
+    /// of the clock: what has expired by then does not count.
     fn met(&mut self, pool: NodeId, condition: &Condition) -> Option<Met> {
         if !self.is_met(pool, condition) {
             return None;
         }
         match condition {
             Condition::Closed => Some(Met::Closed),
-            Condition::Wanting => self.want(pool).map(Met::Wanting),
+            Condition::Wanting => {
+                self.advance_all(pool, self.reading);
+                self.want(pool).map(Met::Wanting)
+            }
             Condition::Reached(level) => {
                 let snapshot = self.snapshot(pool, self.reading);
                 self.nodes[pool].is_at(level).then(|| Met::Reached(Box::new(snapshot)))

@@ -217,8 +217,11 @@ impl Model {
     pub(super) fn reserve_on(&mut self, at: PoolId, wish: &Wish) -> Result<HoldId, Refusal> {
         let Some(pick) = self.pick_now(at, wish) else {
             self.count(at, false);
-            let refusal = self.ask_in_turn(at, &wish.least());
-            return Err(refusal.expect_err("what is not granted is refused"));
+            let least = wish.least();
+            let refusal = self.ask_in_turn(at, &least);
+            let refusal = refusal.expect_err("what is not granted is refused");
+            self.note_lacks(at, &least, &refusal);
+            return Err(refusal);
         };
         let id = self.begin_pick(at, pick);
         self.agree(id, wish);

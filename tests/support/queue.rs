@@ -26,6 +26,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::asks::Wish;
+use super::events::Event;
 use super::language::{LANES, Units};
 use super::name;
 use super::oracle::{Balances, HoldId, Model, Nanos, PoolId, Refusal, When};
@@ -181,6 +182,9 @@ impl Model {
             waited: wish.at_most.expect("it was given a time"),
             refusal: Box::new(refusal),
         });
+        if let Err(refusal) = &outcome {
+            self.tell(Event::Refused(refusal.clone()));
+        }
         if outcome.is_ok() {
             self.meet("one that gives up is granted another choice");
         }
@@ -237,6 +241,17 @@ impl Model {
         !self.line().is_empty()
     }
 
+    /// What is asked of a pool by those who are blocked there, the earliest first.
+    pub(super) fn blocked_at(&self, pool: PoolId) -> Vec<Units> {
+        let is_here = |wait: &&Wait| matches!(wait.state, State::Waiting { blocked, .. } if blocked == Some(pool));
+        let asked = |wait: &Wait| {
+            let way = self.asked_on_path(wait.home, &wait.asked).into_iter();
+            way.filter(|(at, _)| *at == pool).map(|(_, asked)| asked).collect::<Vec<_>>()
+        };
+        let line = self.line().into_iter().map(|(_, wait)| wait);
+        line.filter(is_here).flat_map(asked).collect()
+    }
+
     /// Whether what a pool gives back may serve one that waits.
     pub(super) fn is_waited_for(&self, at: PoolId) -> bool {
         let is_parked = |pool| self.line().into_iter().any(|(_, wait)| self.is_parked(wait, pool));
@@ -272,7 +287,10 @@ impl Model {
     }
 
     fn refuse(&mut self, id: WaitId, refusal: Refusal) {
-        self.count(self.home(id), false);
+        let Wait { home, asked, .. } = self.waits.all[&id];
+        self.count(home, false);
+        self.note_lacks(home, &asked, &refusal);
+        self.tell(Event::Refused(refusal.clone()));
         self.set(id, State::Ended(Err(refusal)));
     }
 
