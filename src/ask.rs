@@ -54,6 +54,21 @@ impl Ask {
         Ask { amount, terms: Terms::default() }
     }
 
+    /// The amount that is asked for first: that of [`new`](Ask::new). It makes an alternative of an
+    /// ask of another function.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, Ask};
+    ///
+    /// let (dear, cheap) = (Ask::new(Amount::new().tokens(90)), Ask::new(Amount::new().tokens(9)));
+    /// assert_eq!(dear.or(cheap.amount()).amount(), Amount::new().tokens(90));
+    /// ```
+    #[inline]
+    #[must_use]
+    pub fn amount(&self) -> Amount {
+        self.amount
+    }
+
     /// Adds another amount, for the case that none of those before fits: the first that fits is
     /// granted, and [`Reservation::choice`](crate::Reservation::choice) says which. Name the best
     /// `amount` first.

@@ -137,9 +137,10 @@
 //!
 //! | feature | what it brings |
 //! | --- | --- |
-//! | `serde` | amounts, caps, windows and axes from and to text and bytes; snapshots, receipts and refusals to them |
+//! | `serde` | amounts, caps, windows, levels and axes from and to text and bytes; snapshots, receipts and refusals to them |
 //! | `metrics` | `Exporter`: the figures of a tree of pools for Prometheus and its kin, pulled |
 //! | `tokio` | `PoolBuilder::tokio`: timer and clock by the runtime; waits and watches take part in the cooperative budget of its tasks |
+//! | `tracing` | `TracingObserver`: refusals, overage, expiries, late spends and forgotten holds as events |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -171,6 +172,8 @@ mod weak;
 
 #[cfg(feature = "metrics")]
 pub use adapters::metrics::Exporter;
+#[cfg(feature = "tracing")]
+pub use adapters::tracing::TracingObserver;
 pub use ask::Ask;
 pub use builder::{Carved, Child, Joint, PoolBuilder, PoolDeadline, Root};
 pub use keyed::Keyed;

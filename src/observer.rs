@@ -65,6 +65,13 @@ pub trait Observer {
         let _ = (pool, receipt);
     }
 
+    /// A spend of a hold was told after the hold had [expired](crate::Ask::ttl): the
+    /// [receipt](Receipt::is_late) of a commit or a debit is late. What did not fit is told by
+    /// [`overage`](Observer::overage), too, after this. `pool` is the name of the hold's pool.
+    fn late(&self, pool: &str, receipt: &Receipt) {
+        let _ = (pool, receipt);
+    }
+
     /// The TTL of a hold is over. The call that reclaims the hold tells it;
     /// [`amount`](Holder::amount) is the held amount of that moment, which was released or settled
     /// as [`OnDrop`](crate::OnDrop) says.
@@ -91,6 +98,10 @@ impl<T: Observer + ?Sized> Observer for Arc<T> {
         T::overage(self, pool, receipt);
     }
 
+    fn late(&self, pool: &str, receipt: &Receipt) {
+        T::late(self, pool, receipt);
+    }
+
     fn expired(&self, holder: &Holder) {
         T::expired(self, holder);
     }
@@ -104,6 +115,9 @@ impl<T: Observer + ?Sized> Observer for Arc<T> {
 pub(crate) fn listener(observer: impl Observer + Send + Sync + 'static) -> Listener {
     Arc::new(move |event| match event {
         Event::Refused(refusal) => observer.refused(&refusal),
+        Event::Late(pool, booked, labels) => {
+            observer.late(&pool, &Receipt::new(booked, labels));
+        }
         Event::Overage(pool, booked, labels) => {
             observer.overage(&pool, &Receipt::new(booked, labels));
         }

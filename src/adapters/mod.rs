@@ -6,3 +6,5 @@ pub(crate) mod metrics;
 mod serde;
 #[cfg(feature = "tokio")]
 mod tokio;
+#[cfg(feature = "tracing")]
+pub(crate) mod tracing;

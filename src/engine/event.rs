@@ -22,6 +22,7 @@ use crate::types::snapshot::{Holder, Snapshot};
 pub(crate) enum Event {
     Refused(BudgetError),
     /// Booked for this pool.
+    Late(Name, Booked, Labels),
     Overage(Name, Booked, Labels),
     Expired(Holder),
     Dropped(Holder),
@@ -89,8 +90,12 @@ impl Engine {
         if let Some(refusal) = answer.refusal() {
             self.note_refusal(refusal);
         }
-        if let Some(booked) = answer.booked().filter(|booked| !booked.overage().is_zero()) {
-            let labels = *self.labels();
+        let Some(booked) = answer.booked() else { return };
+        let labels = *self.labels();
+        if booked.late {
+            self.events.0.push(Event::Late(pool.clone(), *booked, labels));
+        }
+        if !booked.overage().is_zero() {
             self.events.0.push(Event::Overage(pool.clone(), *booked, labels));
         }
     }

@@ -295,7 +295,9 @@ impl Engine {
     fn end_late(&mut self, key: HoldKey, how: End<'_>) -> Booked {
         let hold = self.holds.get(key);
         let (node, excess) = (hold.node, hold.excess(how));
-        let mut booked = Booked::new(&hold.bill(how), NOTHING, true);
+        // A drop and a release say nothing that could come too late.
+        let is_said = matches!(how, End::Commit(_));
+        let mut booked = Booked::new(&hold.bill(how), NOTHING, is_said);
         booked.settle(&mut self.nodes, node, &Quantities::NONE, Tally::Fact);
         self.nodes.credit(node, &excess, &mut booked);
         self.holds.remove(key);
@@ -580,6 +582,10 @@ impl Hold {
 
     pub(super) fn commits_on_drop(&self) -> bool {
         self.on_drop == OnDrop::Commit
+    }
+
+    pub(super) fn on_drop(&self) -> OnDrop {
+        self.on_drop
     }
 
     pub(super) fn expiry(&self) -> Option<Instant> {

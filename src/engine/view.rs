@@ -107,6 +107,7 @@ impl Engine {
             amount: Amount::reported(hold.reported(), *self.labels()),
             since: hold.since(),
             expires_in: hold.expiry().and_then(expires_in),
+            on_drop: hold.on_drop(),
         }
     }
 }

@@ -278,6 +278,25 @@ impl BudgetError {
         }
     }
 
+    /// The figures of a refusal for capacity, also of one that a [`Timeout`](BudgetError::Timeout)
+    /// carries.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let pool = BudgetPool::builder().tokens(10).build();
+    /// let refused = pool.record(Amount::new().tokens(11)).unwrap_err();
+    /// assert_eq!(refused.exceeded().unwrap().available().units(), 10);
+    /// ```
+    #[must_use]
+    pub fn exceeded(&self) -> Option<&BudgetExceeded> {
+        match self {
+            BudgetError::Exceeded(exceeded) => Some(exceeded),
+            BudgetError::Timeout { refusal, .. } => refusal.exceeded(),
+            _ => None,
+        }
+    }
+
     /// Whether the same call may fit later. A refusal for lateness, a close or an expiry never
     /// does; nor is another amount for a key worth asking again, though keys are forgotten in time.
     #[must_use]

@@ -23,12 +23,12 @@ use crate::types::axis::Axis;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[must_use = "a level is for `reached`"]
 pub struct Level {
-    mark: Mark,
+    pub(crate) mark: Mark,
     is_settled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Mark {
+pub(crate) enum Mark {
     Percent(Axis, u32),
     Amount(Amount),
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::types::amount::Amount;
 use crate::types::axis::{Axis, Labels, Quantity};
 use crate::types::name::Name;
+use crate::types::on_drop::OnDrop;
 use crate::types::usd::Usd;
 
 /// The balances of an axis of a pool at one instant. `used + reserved` is never above `cap` (P1).
@@ -360,4 +361,6 @@ pub struct Holder {
     pub since: Option<Instant>,
     /// The time until it [expires](crate::Ask::ttl); `None` if it does not.
     pub expires_in: Option<Duration>,
+    /// What a drop or an expiry does with it.
+    pub on_drop: OnDrop,
 }

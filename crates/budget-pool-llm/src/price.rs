@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::iter;
 
-use budget_pool::{Amount, Usd};
+use budget_pool::{Amount, Ask, OnDrop, Usd};
 
 use crate::rate::{Rate, RateError, UNITS_PER_NANO};
 use crate::usage::{Part, Usage};
@@ -396,6 +396,39 @@ impl Price {
             .input_tokens(usage.input)
             .output_tokens(usage.output)
             .usd(usd))
+    }
+
+    /// The hold for a call, before it is made: one request, the tokens of the prompt, the most
+    /// output, which is the `max_tokens` of the call, and the [`bound`](Price::bound) of both in
+    /// money. It [commits on drop](OnDrop::Commit), whatever the pool's rule: a provider bills a
+    /// call that is cut off, and a program that forgets to commit books too much and not too little.
+    ///
+    /// Settle it with [`amount`](Price::amount) or by a [`Metered`](crate::Metered) stream, and
+    /// `release` it when the provider says that nothing was billed. The money of tokens that are not
+    /// listed has no bound: such an ask fits under no cap of money.
+    ///
+    /// ```
+    /// use budget_pool::{BudgetPool, Usd};
+    /// use budget_pool_llm::{Price, Usage};
+    ///
+    /// let pool = BudgetPool::builder().usd("0.05".parse()?).build();
+    /// let large = Price::new("3".parse()?, "15".parse()?);
+    /// let small = Price::new("0.25".parse()?, "1.25".parse()?);
+    ///
+    /// // The large model if the pool has the money, else the small one.
+    /// let ask = large.ask(10_000, 2_000).or(small.ask(10_000, 2_000).amount());
+    /// let hold = pool.reserve(ask)?;
+    /// assert_eq!(hold.choice(), 1);
+    /// hold.commit(small.amount(&Usage::new(10_000, 400))?);
+    /// assert_eq!(pool.snapshot().usd.used, "0.003".parse()?);
+    ///
+    /// drop(pool.reserve(small.ask(10_000, 2_000))?); // cut off
+    /// assert_eq!(pool.snapshot().usd.used, "0.008".parse()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn ask(&self, input: u64, max_output: u64) -> Ask {
+        let most = Amount::new().requests(1).input_tokens(input).output_tokens(max_output);
+        Ask::new(most.usd(self.bound(input, max_output))).on_drop(OnDrop::Commit)
     }
 }
 
