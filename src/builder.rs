@@ -18,12 +18,12 @@ use crate::types::name::Name;
 use crate::types::on_drop::OnDrop;
 use crate::types::usd::Usd;
 
-/// Builds a pool: [`Root`] for one that stands alone, [`Child`] and [`Carved`] for one below
-/// another, [`Joint`] for one below several.
+/// Builds a pool: a [`Root`] stands alone, a [`Child`] or a [`Carved`] pool stands below another,
+/// and a [`Joint`] pool below several.
 ///
-/// A setter that is called again replaces what it set. A cap of zero admits nothing but zero on its
-/// axis. A clone builds a pool of its own, with the same settings, clock, timer, observer and
-/// parents.
+/// A setter that is called again replaces the earlier value. A cap of zero admits nothing but zero
+/// on its axis. A clone builds a pool of its own, with the same settings, clock, timer, observer
+/// and parents.
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `build`"]
 pub struct PoolBuilder<Kind> {
@@ -42,7 +42,7 @@ pub struct PoolBuilder<Kind> {
     kind: Kind,
 }
 
-/// What [`PoolBuilder::deadline`] takes.
+/// The deadline of [`PoolBuilder::deadline`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum PoolDeadline {
@@ -72,8 +72,8 @@ impl From<&DeadlineBudget> for PoolDeadline {
 }
 
 impl PoolDeadline {
-    /// Starts the time by the pool's clock. What lasts for a while keeps the floor and the named
-    /// caps of the budget above.
+    /// Starts the time by the pool's clock. A `Duration` keeps the floor and the named caps of the
+    /// budget above.
     fn start(self, clock: &SharedClock, above: Option<&DeadlineBudget>) -> DeadlineBudget {
         match (self, above) {
             (PoolDeadline::Budget(budget), _) => budget.with_clock(clock.clone()),
@@ -127,37 +127,75 @@ impl<Kind> PoolBuilder<Kind> {
         }
     }
 
-    /// The name, for refusals and snapshots. Need not be unique.
+    /// The name of the pool, for [`BudgetError::pool`] and
+    /// [`Snapshot::name`](crate::Snapshot::name). A name need not be unique.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::builder().name("run-17").build();
+    /// assert_eq!(pool.name(), "run-17");
+    /// ```
     pub fn name(mut self, name: impl Into<Name>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Caps all tokens.
+    /// Caps [`Axis::Tokens`]: all tokens.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(10).build();
+    /// assert!(pool.record(Amount::new().tokens(11)).is_err());
+    /// ```
     pub fn tokens(mut self, tokens: u64) -> Self {
         self.caps = self.caps.tokens(tokens);
         self
     }
 
-    /// Caps the input tokens.
+    /// Caps [`Axis::InputTokens`].
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().input_tokens(10).build();
+    /// assert!(pool.record(Amount::new().input_tokens(11)).is_err());
+    /// ```
     pub fn input_tokens(mut self, tokens: u64) -> Self {
         self.caps = self.caps.input_tokens(tokens);
         self
     }
 
-    /// Caps the output tokens.
+    /// Caps [`Axis::OutputTokens`].
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().output_tokens(10).build();
+    /// assert!(pool.record(Amount::new().output_tokens(11)).is_err());
+    /// ```
     pub fn output_tokens(mut self, tokens: u64) -> Self {
         self.caps = self.caps.output_tokens(tokens);
         self
     }
 
-    /// Caps the requests.
+    /// Caps [`Axis::Requests`].
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().requests(10).build();
+    /// assert!(pool.record(Amount::new().requests(11)).is_err());
+    /// ```
     pub fn requests(mut self, requests: u64) -> Self {
         self.caps = self.caps.requests(requests);
         self
     }
 
-    /// Caps the money.
+    /// Caps [`Axis::Usd`]: the money.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().usd("0.10".parse()?).build();
+    /// assert!(pool.record(Amount::new().usd("0.11".parse()?)).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn usd(mut self, usd: Usd) -> Self {
         self.caps = self.caps.usd(usd);
         self
@@ -165,14 +203,30 @@ impl<Kind> PoolBuilder<Kind> {
 
     /// Caps the reservations that live at the same time, each by the
     /// [slots](Amount::in_flight) that it takes.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().in_flight(1).build();
+    /// let slot = pool.reserve(Amount::new())?;
+    /// assert!(pool.reserve(Amount::new()).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn in_flight(mut self, slots: u64) -> Self {
         self.caps = self.caps.in_flight(slots);
         self
     }
 
-    /// Caps an axis: one of the [user's own](Axis::custom), or one that is known only when the
-    /// program runs. Money is in nano-USD. A [`Deadline`](Axis::Deadline) is not counted: it
+    /// Caps an axis: one of the [user's own](Axis::custom), or an [`Axis`] that is known only when
+    /// the program runs. Money is in nano-USD. A [`Deadline`](Axis::Deadline) is not counted: it
     /// changes nothing.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis, BudgetPool};
+    /// const BYTES: Axis = Axis::custom(0, "bytes");
+    /// let pool = BudgetPool::builder().cap(BYTES, 1 << 20).build();
+    /// pool.record(Amount::of(BYTES, 4_096))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn cap(mut self, axis: Axis, cap: u64) -> Self {
         self.caps = self.caps.with(axis, cap);
         self
@@ -180,20 +234,36 @@ impl<Kind> PoolBuilder<Kind> {
 
     /// Declares an axis of the [user's own](Axis::custom) without a cap: it counts in any case,
     /// and refusals and snapshots of the whole tree call it by its label.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis, BudgetPool};
+    /// const PAGES: Axis = Axis::custom(1, "pages");
+    /// let pool = BudgetPool::builder().axis(PAGES).build();
+    /// pool.record(Amount::of(PAGES, 3))?;
+    /// assert!(pool.snapshot().to_string().contains("pages"));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn axis(mut self, axis: Axis) -> Self {
         self.caps = self.caps.declaring(axis);
         self
     }
 
-    /// Sets the caps that are named here, beside those set already.
+    /// Sets the caps that `caps` names, beside those set already.
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetPool, Caps};
+    /// let plan = Caps::new().tokens(1_000).requests(10); // from a file, for instance
+    /// let pool = BudgetPool::builder().caps(plan).requests(5).build();
+    /// assert_eq!(pool.snapshot().requests.cap, Some(5));
+    /// ```
     pub fn caps(mut self, caps: Caps) -> Self {
         self.caps = self.caps.overlaid(caps);
         self
     }
 
-    /// What this pool has used already, as is known from elsewhere: after a restart in the middle of
-    /// a day. As by [`BudgetPool::set_used`] right after the build, and of this pool alone: tell
-    /// each pool of a tree its own figure, and none is booked twice. On an axis of its share a
+    /// Sets `used` to the figure that is known from elsewhere: after a restart in the middle of a
+    /// day. As by [`BudgetPool::set_used`] right after the build, and of this pool alone: tell each
+    /// pool of a tree its own figure, and none is booked twice. On an axis of its share a
     /// [carved](PoolBuilder::carved) pool cannot have it: [`Carved`](BudgetError::Carved).
     ///
     /// ```
@@ -213,15 +283,22 @@ impl<Kind> PoolBuilder<Kind> {
 
     /// How far the caps may still be [raised](BudgetPool::raise_caps), on the axes that are named:
     /// as by [`BudgetPool::set_ceiling`].
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, Caps, Outlook};
+    /// let pool = BudgetPool::builder().tokens(100).ceiling(Caps::new().tokens(1_000)).build();
+    /// let refused = pool.record(Amount::new().tokens(400)).unwrap_err();
+    /// assert_eq!(refused.outlook(), Outlook::AfterFunding);
+    /// ```
     pub fn ceiling(mut self, ceiling: Caps) -> Self {
         self.ceiling = Some(Box::new(ceiling));
         self
     }
 
-    /// How much is to be free in this pool at least, on the axes that are named: as soon as less is,
-    /// [`BudgetPool::wants`] tells whoever funds the pool. It refuses nothing. Free is what is neither
-    /// used nor reserved of the caps of this pool itself: what a pool above it lacks is for the `wants`
-    /// of that pool to tell.
+    /// The amount that is to be free in this pool at least, on the axes that `low` names: as soon
+    /// as less is free, [`BudgetPool::wants`] tells whoever funds the pool. `low` refuses nothing.
+    /// Free is `cap - used - reserved` of this pool itself: a pool above it tells its own lack by
+    /// its own [`wants`](BudgetPool::wants).
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -240,36 +317,61 @@ impl<Kind> PoolBuilder<Kind> {
         self
     }
 
-    /// What a drop, or an [expiry](crate::Ask::ttl), does with what a reservation on this
-    /// pool still holds, and on the pools below that do not say otherwise.
-    /// [`Release`](OnDrop::Release) if no pool on the way up says so.
+    /// Sets the [`OnDrop`] of the reservations on this pool, and on the pools below that set no
+    /// other, for a drop and an [expiry](crate::Ask::ttl). [`Release`](OnDrop::Release) if no pool
+    /// on the way up says so.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, OnDrop};
+    /// let run = BudgetPool::builder().on_drop(OnDrop::Commit).build();
+    /// drop(run.child().build().reserve(Amount::new().tokens(5))?);
+    /// assert_eq!(run.snapshot().tokens.used, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_drop(mut self, on_drop: OnDrop) -> Self {
         self.on_drop = Some(on_drop);
         self
     }
 
-    /// How many may wait at the same time, for this pool and for those below it. A wait that finds
-    /// so many before it is refused at once with [`QueueFull`](BudgetError::QueueFull), unless what
-    /// it asks fits. Zero is a pool for which nobody waits; there is no bound if it is not set.
+    /// Bounds the waiters of this pool and of those below it to `most` at the same time. A wait
+    /// that finds `most` waiters before it is refused at once with
+    /// [`QueueFull`](BudgetError::QueueFull), unless its amount fits. Zero is a pool for which
+    /// nobody waits; there is no bound if it is not set.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetError, BudgetPool};
+    /// let pool = BudgetPool::builder().in_flight(1).most_waiting(0).build();
+    /// let slot = pool.reserve(Amount::new())?;
+    /// let refused = pool.reserve_blocking(Amount::new()).unwrap_err();
+    /// assert!(matches!(refused, BudgetError::QueueFull { .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn most_waiting(mut self, most: u32) -> Self {
         self.most_waiting = most;
         self
     }
 
     /// Until when the pool may be asked: a [`Duration`] from `build` on, or the instant of a
-    /// [`DeadlineBudget`], which [`BudgetPool::deadline`] gives back. The earliest on the way
-    /// up counts.
+    /// [`DeadlineBudget`], which [`BudgetPool::deadline`] gives back. The earliest `deadline` on
+    /// the way up counts.
     ///
-    /// A pool reads the clock of its tree. One that stands alone and is not given a
-    /// [`clock`](PoolBuilder::clock) takes that of the budget; any other budget given here should
-    /// go by the tree's clock, too.
+    /// A pool reads the [`Clock`] of its tree. A root pool without a [`clock`](PoolBuilder::clock)
+    /// takes that of the budget; any other budget given here should go by the tree's clock, too.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetError, BudgetPool};
+    /// let pool = BudgetPool::builder().deadline(Duration::ZERO).build();
+    /// let late = pool.record(Amount::new().requests(1)).unwrap_err();
+    /// assert!(matches!(late, BudgetError::DeadlineExceeded(_)));
+    /// ```
     pub fn deadline(mut self, deadline: impl Into<PoolDeadline>) -> Self {
         self.deadline = Some(deadline.into());
         self
     }
 
-    /// Lets the caps come back by themselves: so much per minute, per day. A lifetime cap and
-    /// several rates combine as pools under pools, as every spend is charged to the whole path:
+    /// Lets the caps come back by themselves, by a [`Window`]. A lifetime cap and several rates
+    /// combine as pools under pools, as every spend is charged to the whole path:
     ///
     /// ```
     /// use std::time::Duration;
@@ -291,15 +393,26 @@ impl<Kind> PoolBuilder<Kind> {
 
     /// How many keys of [`record_once`](BudgetPool::record_once) and
     /// [`debit_once`](BudgetPool::debit_once) are remembered at most, and each for how long. If not
-    /// set, 262,144 keys are remembered for an hour: 72 new ones each second, about 50 MB if all are
-    /// used. A time too long for an [`Instant`] is for ever; one of zero remembers nothing. With a
-    /// `capacity` of zero every `record_once` is refused, and every `debit_once` is booked.
+    /// set, 262,144 keys are remembered for an hour: 72 new ones each second, about 50 MB if all
+    /// are used. A `ttl` too long for an [`Instant`] is for ever; `Duration::ZERO` remembers
+    /// nothing. With a `capacity` of zero every `record_once` is refused, and every `debit_once` is
+    /// booked.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().idempotency_keys(1, Duration::from_secs(60)).build();
+    /// pool.record_once("job-1", Amount::new().requests(1))?;
+    /// let full = pool.record_once("job-2", Amount::new().requests(1)).unwrap_err();
+    /// assert!(full.retry_after() > Some(Duration::from_secs(59)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn idempotency_keys(mut self, capacity: usize, ttl: Duration) -> Self {
         self.keys = Some((capacity, ttl));
         self
     }
 
-    /// What is built, and its time, which starts now.
+    /// The `Spec` of the pool, and its time, which starts now.
     fn start(
         self,
         clock: &SharedClock,
@@ -324,18 +437,29 @@ impl PoolBuilder<Root> {
         PoolBuilder::new(Root { runtime: Runtime::default() })
     }
 
-    /// Where this pool, and all that will be below it, take the time from; the system's if not set.
-    /// An `Arc<dyn Clock>` is one by closure: `.clock(move || clock.now())`.
+    /// The [`Clock`] of this pool and of all that will be below it; the
+    /// [`SystemClock`](crate::SystemClock) if not set. An `Arc<dyn Clock>` is one by closure:
+    /// `.clock(move || clock.now())`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{BudgetPool, ManualClock};
+    /// let clock = ManualClock::new();
+    /// let pool = BudgetPool::builder().deadline(Duration::from_secs(5)).clock(clock.clone()).build();
+    /// clock.advance(Duration::from_secs(2));
+    /// assert_eq!(pool.time_left(), Some(Duration::from_secs(3)));
+    /// ```
     pub fn clock(mut self, clock: impl Clock + 'static) -> Self {
         self.kind.runtime.clock = SharedClock::new(clock);
         self
     }
 
-    /// How async waits of this pool, and of all that will be below it, sleep: an instant of the
-    /// pool's clock in, a sleep of the caller's runtime until then out. Without it an async wait
-    /// that time may have to end is refused with [`NoTimer`](BudgetError::NoTimer), as it could
-    /// sleep for ever. Blocking waits need none. The timer is called by the poll that has to wait,
-    /// without the lock; should it panic there, the wait keeps its place.
+    /// The sleep of the async waits of this pool, and of all that will be below it: `timer` gets an
+    /// [`Instant`] of the pool's clock and returns a sleep of the caller's runtime until then.
+    /// Without it an async wait that time may have to end is refused with
+    /// [`NoTimer`](BudgetError::NoTimer), as it could sleep for ever. Blocking waits need none. The
+    /// timer is called by the poll that has to wait, without the lock; should it panic there, the
+    /// wait keeps its place.
     ///
     /// A program that moves a [`ManualClock`](crate::ManualClock) and touches the pool by hand says
     /// so with a timer that stays pending: `.timer(|_| Box::pin(std::future::pending()))`. Its
@@ -367,14 +491,30 @@ impl PoolBuilder<Root> {
         self
     }
 
-    /// Who is told of refusals, of overage, and of holds that end without a word, in this pool and
-    /// in all that will be below it. See [`Observer`].
+    /// Sets the [`Observer`] that is told of refusals, of overage, and of holds that end without a
+    /// word, in this pool and in all that will be below it. See [`Observer`].
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetError, BudgetPool, Observer};
+    /// struct Log;
+    /// impl Observer for Log {
+    ///     fn refused(&self, refusal: &BudgetError) {
+    ///         eprintln!("{refusal}");
+    ///     }
+    /// }
+    /// let pool = BudgetPool::builder().tokens(100).observer(Log).build();
+    /// ```
     pub fn observer(mut self, observer: impl Observer + Send + Sync + 'static) -> Self {
         self.kind.runtime.listener = Some(listener(observer));
         self
     }
 
     /// The pool.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// ```
     #[must_use]
     pub fn build(self) -> BudgetPool {
         let mut runtime = self.kind.runtime.clone();
@@ -400,8 +540,8 @@ impl PoolBuilder<Child> {
     }
 
     /// Makes the caps a share that nobody else can touch: they are reserved in the parent, and all
-    /// the way up, when the pool is built. On the axes that it caps, the pools above are not
-    /// asked again. Closing or dropping it returns what is neither used nor held.
+    /// the way up, when the pool is built. On the axes that it caps, the pools above are not asked
+    /// again. Closing or dropping it returns the units that are neither `used` nor `reserved`.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -431,6 +571,12 @@ impl PoolBuilder<Child> {
     }
 
     /// The pool.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let run = BudgetPool::builder().tokens(100).build();
+    /// let agent = run.child().tokens(60).build();
+    /// ```
     #[must_use]
     pub fn build(self) -> BudgetPool {
         let parent = self.kind.parent.clone();
@@ -445,6 +591,14 @@ impl PoolBuilder<Joint> {
     }
 
     /// The pool.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let company = BudgetPool::unlimited();
+    /// let (team, model) = (company.child().build(), company.child().build());
+    /// let calls = BudgetPool::joint([&team, &model])?.name("acme/opus").build();
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn build(self) -> BudgetPool {
         let parents = self.kind.parents.clone();
@@ -457,6 +611,14 @@ impl PoolBuilder<Joint> {
 
 impl PoolBuilder<Carved> {
     /// The pool, if its caps fit into the parent.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let run = BudgetPool::builder().tokens(100).build();
+    /// let share = run.child().tokens(60).carved().build()?;
+    /// assert!(run.child().tokens(60).carved().build().is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As the parent's [`reserve`](BudgetPool::reserve); and

@@ -41,10 +41,10 @@ pub(crate) struct Timer {
     pub(crate) is_here: fn() -> bool,
 }
 
-/// Who is told what happens in a tree.
+/// The listener to the events of a tree.
 pub(crate) type Listener = std::sync::Arc<dyn Fn(Event) + Send + Sync>;
 
-/// What all pools of a tree go by.
+/// The clock, the timer and the listener of all pools of a tree.
 #[derive(Clone, Default)]
 pub(crate) struct Runtime {
     pub(crate) clock: SharedClock,
@@ -52,11 +52,11 @@ pub(crate) struct Runtime {
     pub(crate) listener: Option<Listener>,
 }
 
-/// One tree of pools. The engine is aligned to a cache line, so that the lock before it has one of
-/// its own: who waits for the lock does not disturb who changes the balances.
+/// A tree of pools. The engine is aligned to a cache line, so that the lock before it has one of
+/// its own: a thread that waits for the lock does not disturb the thread that changes the balances.
 struct Shared {
     engine: Mutex<Engine>,
-    /// Whether a hold may expire or a pool is paused, as of the end of the last transition.
+    /// Whether time plays a part whatever the way of a call, as of the end of the last transition.
     heeds_time: AtomicBool,
     clock: SharedClock,
     timer: Option<Timer>,
@@ -105,7 +105,7 @@ impl<'a> Transition<'a> {
         if self.engine().is_observed() { self.observed_step(step) } else { step(self.engine()) }
     }
 
-    /// Takes the step, and notes for the observer what the caller is answered. Apart, as an answer
+    /// Takes the step, and notes the answer of the caller for the observer. Apart, as an answer
     /// that is looked at is then moved, which would cost as much as some of the steps.
     #[cold]
     #[inline(never)]
@@ -168,7 +168,7 @@ fn wake(mut engine: MutexGuard<'_, Engine>) {
 }
 
 /// A waker that panics must not keep the others asleep, nor hurt the caller, who only gave back
-/// what it held.
+/// held units.
 fn wake_one(waker: Waker) {
     contained(|| waker.wake());
 }
@@ -179,13 +179,13 @@ fn tell_one(listener: &Listener, event: Event) {
     contained(|| listener(event));
 }
 
-/// The result of the user's code; `None` if it panics. What it panicked with is forgotten, as its
-/// drop may panic, too.
+/// The result of the user's code; `None` if it panics. The payload of the panic is forgotten, as
+/// its drop may panic, too.
 fn contained<R>(of_user: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(of_user)).map_err(std::mem::forget).ok()
 }
 
-/// One pool of a tree. Its drop is the pool's end; every handle of the user's and every reservation
+/// A pool of a tree. Its drop is the pool's end; every handle of the user's and every reservation
 /// shares it.
 pub(crate) struct Handle {
     shared: Arc<Shared>,
@@ -296,17 +296,31 @@ impl Handle {
     pub(crate) fn record(&self, amount: &Quantities) -> Result<(), BudgetError> {
         let mut engine = match self.quick(self.timed) {
             Ok(engine) => engine,
-            Err(Some(engine)) if engine.concerns_no_waiter(self.node, amount) => engine,
-            Err(busy) => return self.record_slowly(busy, *amount),
+            Err(Begun { engine: Some(engine), .. })
+                if engine.concerns_no_waiter(self.node, amount) =>
+            {
+                engine
+            }
+            Err(begun) => return self.record_slowly(begun, *amount),
         };
         if engine.try_record(self.node, amount) {
             return Ok(());
         }
-        refuse(engine, self.node, *amount)
+        refuse(engine, self.node, *amount, None)
     }
 
     #[inline(never)]
     fn record_slowly(&self, begun: Begun<'_>, amount: Quantities) -> Result<(), BudgetError> {
+        let begun = match self.quick_in_time(begun) {
+            Ok((mut engine, now)) => {
+                let is_late = engine.is_late(self.node, now);
+                if !is_late && engine.try_record(self.node, &amount) {
+                    return Ok(());
+                }
+                return refuse(engine, self.node, amount, now);
+            }
+            Err(begun) => begun,
+        };
         self.ask_on(begun, |engine, at, now| engine.record(at, &amount, now))
     }
 
@@ -317,15 +331,23 @@ impl Handle {
                 if let Some(key) = engine.try_reserve(self.node, held) {
                     return Ok(key);
                 }
-                return refuse(engine, self.node, *held);
+                return refuse(engine, self.node, *held, None);
             }
-            Err(busy) => busy,
+            Err(begun) => begun,
         };
         self.reserve_slowly(begun, *held)
     }
 
     #[inline(never)]
     fn reserve_slowly(&self, begun: Begun<'_>, held: Quantities) -> Result<HoldKey, BudgetError> {
+        let begun = match self.quick_in_time(begun) {
+            Ok((mut engine, now)) => {
+                let is_late = engine.is_late(self.node, now);
+                let key = if is_late { None } else { engine.try_reserve(self.node, &held) };
+                return key.map_or_else(|| refuse(engine, self.node, held, now), Ok);
+            }
+            Err(begun) => begun,
+        };
         self.ask_on(begun, |engine, at, now| engine.reserve(at, &held, now))
     }
 
@@ -345,8 +367,8 @@ impl Handle {
     pub(crate) fn end(&self, key: HoldKey, how: End<'_>, booked: &mut Booked) {
         let begun = match self.quick(self.windowed) {
             Ok(mut engine) if engine.is_live(key) => return engine.end_live(key, how, booked),
-            Ok(engine) => Some(engine),
-            Err(busy) => busy,
+            Ok(engine) => Begun { engine: Some(engine), now: None },
+            Err(begun) => begun,
         };
         *booked = self.end_slowly(begun, key, how);
     }
@@ -361,9 +383,8 @@ impl Handle {
         match self.quick(self.timed) {
             Ok(mut engine) => engine.peek(self.node, amount, None),
             // It asks for nothing, and so is refused nothing.
-            Err(busy) => {
-                self.asking(busy, false, |locked, now| locked.engine().peek(self.node, amount, now))
-            }
+            Err(begun) => self
+                .asking(begun, false, |locked, now| locked.engine().peek(self.node, amount, now)),
         }
     }
 
@@ -371,7 +392,7 @@ impl Handle {
     pub(crate) fn debit(&self, amount: &Quantities) -> Booked {
         match self.quick(self.windowed) {
             Ok(mut engine) => engine.debit(self.node, amount, None),
-            Err(busy) => self.tell_on(busy, |engine, at, now| engine.debit(at, amount, now)),
+            Err(begun) => self.tell_on(begun, |engine, at, now| engine.debit(at, amount, now)),
         }
     }
 
@@ -379,10 +400,29 @@ impl Handle {
     #[inline(always)]
     fn quick(&self, timed: bool) -> Result<MutexGuard<'_, Engine>, Begun<'_>> {
         if timed || self.shared.heeds_time.load(Relaxed) {
-            return Err(None);
+            return Err(Begun::default());
         }
         let engine = self.shared.engine.lock();
-        if engine.is_quiet() { Ok(engine) } else { Err(Some(engine)) }
+        if engine.is_quiet() { Ok(engine) } else { Err(Begun { engine: Some(engine), now: None }) }
+    }
+
+    /// [`quick`](Handle::quick), for a call that asks on a way with a deadline or a window: the
+    /// windows of the way are brought up, and the call is told the instant to go by.
+    #[inline]
+    fn quick_in_time<'a>(
+        &'a self,
+        begun: Begun<'a>,
+    ) -> Result<(MutexGuard<'a, Engine>, Option<Instant>), Begun<'a>> {
+        if begun.engine.is_some() || !self.timed {
+            return Err(begun);
+        }
+        let now = self.now();
+        let mut engine = self.shared.engine.lock();
+        if !engine.is_quiet() {
+            return Err(Begun { engine: Some(engine), now: Some(now) });
+        }
+        let now = engine.pass_quietly(self.node, now);
+        Ok((engine, Some(now)))
     }
 }
 
@@ -393,12 +433,17 @@ fn refuse<R>(
     mut engine: MutexGuard<'_, Engine>,
     at: NodeId,
     asked: Quantities,
+    now: Option<Instant>,
 ) -> Result<R, BudgetError> {
-    engine.refuse_quietly(at, asked.units(), None)
+    engine.refuse_quietly(at, asked.units(), now)
 }
 
-/// The lock, where it was taken already.
-type Begun<'a> = Option<MutexGuard<'a, Engine>>;
+/// What a call has done already: it has taken the lock, or read the clock before that.
+#[derive(Default)]
+struct Begun<'a> {
+    engine: Option<MutexGuard<'a, Engine>>,
+    now: Option<Instant>,
+}
 
 /// The full transitions.
 impl Handle {
@@ -415,8 +460,8 @@ impl Handle {
         transition(Transition::begin(self).engine(), self.node)
     }
 
-    /// Lets a thread pass that waits for the lock. One that takes the lock again and again would
-    /// mostly be the next itself.
+    /// Lets a thread pass that waits for the lock. A thread that takes the lock again and again
+    /// would mostly be the next itself.
     pub(crate) fn give_way(&self) {
         hand_over(self.shared.engine.lock());
     }
@@ -428,7 +473,7 @@ impl Handle {
         &self,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        self.tell_on(None, transition)
+        self.tell_on(Begun::default(), transition)
     }
 
     #[inline]
@@ -449,7 +494,7 @@ impl Handle {
         &self,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        self.ask_on(None, transition)
+        self.ask_on(Begun::default(), transition)
     }
 
     #[inline]
@@ -470,7 +515,7 @@ impl Handle {
         takes_time: bool,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        self.asking(None, takes_time, |locked, now| {
+        self.asking(Begun::default(), takes_time, |locked, now| {
             locked.step(|engine| transition(engine, self.node, now))
         })
     }
@@ -482,7 +527,9 @@ impl Handle {
         takes_time: bool,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        self.asking(None, takes_time, |locked, now| transition(locked.engine(), self.node, now))
+        self.asking(Begun::default(), takes_time, |locked, now| {
+            transition(locked.engine(), self.node, now)
+        })
     }
 
     /// A transition that asks. Should the clock panic, it does so in the caller.
@@ -505,7 +552,7 @@ impl Handle {
     ) -> R {
         let timed = self.windowed || other.windowed;
         let read_clock = || self.try_now();
-        self.transition(None, timed, Engine::heeds_time, read_clock, |locked, now| {
+        self.transition(Begun::default(), timed, Engine::heeds_time, read_clock, |locked, now| {
             locked.step(|engine| transition(engine, [self.node, other.node], now))
         })
     }
@@ -537,7 +584,7 @@ impl Handle {
         let needs_time =
             |engine: &Engine| engine.heeds_time() || engine.has_windows_below(self.node);
         let read_clock = || *reading.get_or_init(|| self.try_now());
-        self.transition(None, self.windowed, needs_time, read_clock, |locked, now| {
+        self.transition(Begun::default(), self.windowed, needs_time, read_clock, |locked, now| {
             locked.step(|engine| transition(engine, self.node, now))
         })
     }
@@ -551,9 +598,11 @@ impl Handle {
         read_clock: impl Fn() -> Option<Instant>,
         step: impl FnOnce(&mut Transition<'_>, Option<Instant>) -> R,
     ) -> R {
-        let reads = begun.is_none() && (timed || self.shared.heeds_time.load(Relaxed));
-        let mut now = if reads { read_clock() } else { None };
-        let engine = begun.unwrap_or_else(|| self.shared.engine.lock());
+        let Begun { engine, mut now } = begun;
+        if engine.is_none() && (timed || self.shared.heeds_time.load(Relaxed)) {
+            now = read_clock();
+        }
+        let engine = engine.unwrap_or_else(|| self.shared.engine.lock());
         let mut locked = Transition::with(self, engine);
         if now.is_none() && needs_time(locked.engine()) {
             now = locked.interrupted(read_clock);
@@ -562,7 +611,7 @@ impl Handle {
     }
 }
 
-/// What is known without the lock.
+/// The answers that take no lock.
 impl Handle {
     #[inline]
     pub(crate) fn now(&self) -> Instant {

@@ -5,10 +5,10 @@
 //! knows a key by its hash, so that the user's `Hash` runs without the lock, and an eviction can
 //! come back to where it was.
 //!
-//! **The order of locks.** A shard's lock comes before the lock of the tree, and never after it. Who
-//! takes several shards takes them in their order. The closure of the user, the clock, wakers, and
-//! the drop of a key or of a pool run without either; `Eq` and `Clone` of the key run under a
-//! shard's lock alone.
+//! **The order of locks.** A shard's lock comes before the lock of the tree, and never after it. A
+//! thread that takes several shards takes them in their order. The closure of the user, the clock,
+//! wakers, and the drop of a key or of a pool run without either; `Eq` and `Clone` of the key run
+//! under a shard's lock alone.
 
 use std::borrow::Borrow;
 use std::cell::OnceCell;
@@ -29,20 +29,20 @@ use crate::pool::{BudgetPool, Kept};
 use crate::sync::{RwLock, hand_over_written};
 use crate::types::snapshot::Snapshot;
 
-/// One for an explorer of schedules: it tells a story again and again, and the hashes, and so the
-/// shards, would be others each time.
+/// An explorer of schedules has one shard: it tells a story again and again, and the hashes, and so
+/// the shards, would be others each time.
 const SHARDS: usize =
     if cfg!(all(test, any(budget_pool_loom, budget_pool_shuttle))) { 1 } else { 256 };
 
 /// How many tenants an eviction looks at before it lets go of a shard's lock.
 const BATCH: usize = 32;
 
-/// Child pools by key, for a service: one for each tenant, user or API key, made when it is first
-/// asked for, and evicted when it is idle.
+/// Child pools by key, for a service: `Keyed` builds the pool of a tenant, a user or an API key at
+/// the first request, and evicts it when it is idle.
 ///
-/// A handle, one pointer wide: a clone is the same. All its methods may be called from many threads.
-/// A pool that is handed out is a [`BudgetPool`] like any other, and a [child](BudgetPool::child) of
-/// the parent.
+/// A handle, one pointer wide: a clone is the same. All methods of `Keyed` may be called from many
+/// threads. A pool that is handed out is a [`BudgetPool`] like any other, and a
+/// [child](BudgetPool::child) of the parent.
 ///
 /// ```
 /// use std::time::Duration;
@@ -112,7 +112,7 @@ struct Tenant<K> {
     pool: Option<BudgetPool>,
 }
 
-/// What an eviction has taken out of a shard, to be dropped without its lock.
+/// The pools that an eviction has taken out of a shard, to be dropped without its lock.
 struct Gone<K> {
     handles: Vec<Handle>,
     buckets: Vec<Bucket<K>>,
@@ -122,8 +122,15 @@ struct Gone<K> {
 struct NeedsTime;
 
 impl<K> Keyed<K> {
-    /// No pools yet, below this parent. The parent may have other children: they are none of the
-    /// `Keyed`'s.
+    /// A `Keyed` without pools, below this parent. The parent may have other children: they are
+    /// none of the `Keyed`'s.
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetPool, Keyed};
+    /// let service = BudgetPool::builder().in_flight(100).build();
+    /// let tenants: Keyed<String> = Keyed::new(service);
+    /// assert!(tenants.is_empty());
+    /// ```
     #[must_use]
     pub fn new(parent: BudgetPool) -> Keyed<K> {
         let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
@@ -143,7 +150,8 @@ impl<K> Keyed<K> {
         self.len() == 0
     }
 
-    /// Drops the pools that are idle, and returns how many. Call it now and then, from a timer.
+    /// Drops the pools that are idle, and returns how many. Call `evict_idle` now and then, from a
+    /// timer.
     ///
     /// A pool is idle if nobody could tell it from one that is built anew:
     ///
@@ -159,8 +167,8 @@ impl<K> Keyed<K> {
     /// - It was not [closed](BudgetPool::close) by itself, and is not [paused](BudgetPool::pause) by
     ///   itself any more. A pool that is closed because its parent is does not stay for that.
     ///
-    /// Caps that were [moved](BudgetPool::set_caps) do not keep a pool. The closure of
-    /// [`get_or_build`](Keyed::get_or_build) is what knows the caps of a tenant.
+    /// Caps that [`set_caps`](BudgetPool::set_caps) moved do not keep a pool. The closure of
+    /// [`get_or_build`](Keyed::get_or_build) knows the caps of a tenant.
     ///
     /// The look and the drop are one step. A request that comes at that moment either finds the old
     /// pool, which then stays, or comes after that is gone with nothing used: no tenant gets its cap
@@ -172,6 +180,14 @@ impl<K> Keyed<K> {
     /// time decides about any of the pools (P8).
     ///
     /// [`WeakPool`]: crate::WeakPool
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetPool, Keyed};
+    /// let tenants: Keyed<u64> = Keyed::new(BudgetPool::unlimited());
+    /// drop(tenants.get_or_build(&7, |pool| pool.requests(10)));
+    /// let busy = tenants.get_or_build(&8, |pool| pool.requests(10));
+    /// assert_eq!(tenants.evict_idle(), 1); // somebody holds the pool of 8
+    /// ```
     pub fn evict_idle(&self) -> usize {
         let (mut now, mut evicted) = (None, 0);
         for shard in &self.inner.shards {
@@ -214,11 +230,11 @@ impl<K> Keyed<K> {
 impl<K: Hash + Eq> Keyed<K> {
     /// The pool of a key, which is built if there is none.
     ///
-    /// The closure sets what a new pool is to be: caps, window, name. It gets a builder of a
-    /// [child](BudgetPool::child) of the parent, and whatever builder it returns, that is where the
-    /// pool is built. It runs without any lock, and may call the `Keyed`. If it panics, nothing has
-    /// changed. Where two threads come with the same new key at once, both closures may run, and
-    /// both threads get the pool of one of them.
+    /// The closure sets the caps, the window and the name of a new pool. The closure gets a builder
+    /// of a [child](BudgetPool::child) of the parent; whatever builder it returns, the pool is
+    /// built there. It runs without any lock, and may call the `Keyed`. If `build` panics, nothing
+    /// has changed. Where two threads come with the same new key at once, both closures may run,
+    /// and both threads get the pool of one of them.
     ///
     /// Ask anew for each request, and keep no handle longer than that: a pool that somebody keeps is
     /// not [evicted](Keyed::evict_idle).
@@ -258,7 +274,14 @@ impl<K: Hash + Eq> Keyed<K> {
         pool
     }
 
-    /// The pool of a key, if there is one.
+    /// The pool of `key`, if there is one.
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetPool, Keyed};
+    /// let tenants: Keyed<String> = Keyed::new(BudgetPool::unlimited());
+    /// tenants.get_or_build("acme", |pool| pool.requests(10));
+    /// assert!(tenants.get("acme").is_some() && tenants.get("initech").is_none());
+    /// ```
     #[must_use]
     pub fn get<Q>(&self, key: &Q) -> Option<BudgetPool>
     where
@@ -269,9 +292,9 @@ impl<K: Hash + Eq> Keyed<K> {
         find(&self.shard(hash).read(), hash, key).cloned()
     }
 
-    /// Forgets the pool of a key, idle or not, and returns it: for a tenant that is gone for good, or
-    /// that was [closed](BudgetPool::close) and is to begin anew. The pool lives on for those who
-    /// keep it, and what it has spent stays booked above. The next
+    /// Forgets the pool of a key, idle or not, and returns it: for a tenant that is gone for good,
+    /// or that was [closed](BudgetPool::close) and is to begin anew. The pool lives on for its
+    /// other handles, and its spend stays booked above. The next
     /// [`get_or_build`](Keyed::get_or_build) of this key builds a pool that has used nothing.
     ///
     /// ```
@@ -299,8 +322,8 @@ impl<K: Hash + Eq> Keyed<K> {
         gone.pool
     }
 
-    /// Every key with its pool, all of one and the same instant (P5): the pools are exactly those
-    /// that there were, and each is as it was then. In no order.
+    /// Every key with its [`Snapshot`], all of one and the same instant (P5). The keys come in no
+    /// order.
     ///
     /// It takes time in proportion to the pools of the parent. New pools and evictions wait for all
     /// of it, and all calls on the tree for a part. [`BudgetPool::snapshot_tree`] of the parent has

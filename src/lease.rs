@@ -9,15 +9,15 @@ use crate::types::amount::Amount;
 use crate::types::axis::{Labels, NOTHING, Quantities, Units, on_each_lane};
 use crate::types::error::BudgetError;
 
-/// A worker's own share of a pool, from [`BudgetPool::lease`]. It keeps its pool alive.
+/// A worker's own share of a pool, from [`BudgetPool::lease`]. A `Lease` keeps its pool alive.
 ///
 /// A lease is for spending in the hot loop of a thread, and not for lending: its
 /// [`record`](Lease::record) spends for good, as [`BudgetPool::record`] does. A
 /// [`Reservation`](crate::Reservation) is for units that come back.
 ///
 /// The share is empty at first, so that a worker can always start. A `record` that the share covers
-/// touches nothing that other threads touch. Any other `record` asks the pool for what is missing,
-/// and the pool refills the share.
+/// touches nothing that other threads touch. Any other `record` asks the pool for the rest, and the
+/// pool refills the share.
 ///
 /// Choose a batch that a worker spends in about a millisecond, and no larger than the cap divided by
 /// ten times the number of workers, so that all shares together hold a tenth of the cap at most.
@@ -61,25 +61,23 @@ use crate::types::error::BudgetError;
 ///
 /// # How much can be stranded
 ///
-/// Nobody else can spend what is left of a share until the lease is dropped. On each axis:
+/// Nobody else can spend the rest of a share until the lease is dropped. On each axis:
 ///
-/// - A refill takes no more than the batch has room for, and no more than an eighth of what is
-///   [available](crate::AxisSnapshot::available) after the `record` that caused it. Of fewer than 8
-///   available units it takes none, and none while others wait for them.
-/// - So a share is never more than its batch, and never more than what was left of it at its last
-///   refill plus an eighth of what was available then. On the axis that ran short nothing was left.
-///   On another axis of the batch there may be: name the axes in the proportion in which they are
-///   spent.
-/// - A refused `record` has counted its own share: what it asked beyond the share was more than
-///   there was available. So the unspent part of a cap at a refusal is what is left of the own
-///   share, what is available, and what other leases, reservations and carved children hold; no
-///   more.
+/// - A refill takes no more than the batch has room for, and no more than an eighth of
+///   [`available`](crate::AxisSnapshot::available) after the `record` that caused it. Of fewer than
+///   8 available units it takes none, and none while others wait for them.
+/// - So a share is never more than its batch, and never more than its rest at its last refill plus
+///   an eighth of `available` then. On the axis that ran short nothing was left. On another axis of
+///   the batch there may be: name the axes in the proportion in which they are spent.
+/// - A refused `record` has counted its own share: it asked for more beyond the share than was
+///   `available`. So the unspent part of a cap at a refusal is the rest of the own share, the
+///   `available` units, and the units of other leases, reservations and carved children; no more.
 #[must_use = "a lease that is dropped goes back"]
 pub struct Lease {
     pool: BudgetPool,
     key: HoldKey,
     batch: Quantities,
-    /// What is left of the share that the pool knows of. The difference has been spent.
+    /// The rest of the share that the pool knows of. The difference has been spent.
     left: Units,
     labels: Labels,
 }
@@ -89,23 +87,40 @@ impl Lease {
         Lease { pool, key, batch: *batch.quantities(), left: NOTHING, labels: batch.labels() }
     }
 
-    /// Spends the amount: from the share if the share covers it. If not, the pool is asked for what
-    /// is missing, as by [`BudgetPool::record`], and then fills the share up to the batch, or [less
-    /// where it runs low or others wait](Lease#how-much-can-be-stranded).
+    /// Spends the amount: from the share if the share covers it. If not, the pool is asked for the
+    /// rest, as by [`BudgetPool::record`], and then fills the share up to the batch, or [less where
+    /// it runs low or others wait](Lease#how-much-can-be-stranded).
     ///
-    /// The pool is asked each time for what is above the batch, and for an axis that the batch does
+    /// The pool is asked each time for units above the batch, and for an axis that the batch does
     /// not name: name in the batch every axis that is spent.
     ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().requests(100).build();
+    /// let mut lease = pool.lease(Amount::new().requests(10));
+    /// while lease.record(Amount::new().requests(1)).is_ok() {}
+    /// drop(lease);
+    /// assert_eq!(pool.snapshot().requests.used, 100);
+    /// ```
+    ///
     /// # Errors
-    /// As [`BudgetPool::record`], for what is beyond the share. Nothing of the amount is spent then,
-    /// and the share is as it was; the spends before have been settled.
+    /// As [`BudgetPool::record`], for the units beyond the share. Nothing of the amount is spent
+    /// then, and the share is as it was; the spends before have been settled.
     #[inline]
     pub fn record(&mut self, amount: Amount) -> Result<(), BudgetError> {
         if self.take(amount.quantities().units()) { Ok(()) } else { self.record_beyond(&amount) }
     }
 
-    /// Books a spend that happened (P2): from the share, and from the pool what is beyond it. A debit
+    /// Books a spend that happened (P2): from the share, and the rest from the pool. A `debit`
     /// refills nothing.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().requests(1).build();
+    /// let mut lease = pool.lease(Amount::new().requests(10));
+    /// let receipt = lease.debit(Amount::new().requests(3)); // it happened
+    /// assert_eq!(receipt.overage(), Amount::new().requests(2));
+    /// ```
     pub fn debit(&mut self, amount: Amount) -> Receipt {
         if self.take(amount.quantities().units()) {
             let booked = Booked::new(amount.quantities(), NOTHING, false);
@@ -118,12 +133,23 @@ impl Lease {
         Receipt::new(booked, amount.labels())
     }
 
-    /// Tells the pool what has been spent since it was last told. What is left of the share stays.
+    /// Tells the pool the spend since it was last told. The rest of the share stays.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().requests(100).build();
+    /// let mut lease = pool.lease(Amount::new().requests(10));
+    /// lease.record(Amount::new().requests(1))?;
+    /// lease.record(Amount::new().requests(1))?; // from the share
+    /// lease.settle();
+    /// assert_eq!(pool.snapshot().requests.used, 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn settle(&mut self) {
         self.pool.handle().tell(|engine, _, now| engine.settle_lease(self.key, &self.left, now));
     }
 
-    /// What is left of the share, on each axis of the batch: zero before the first
+    /// The rest of the share, on each axis of the batch: zero before the first
     /// [`record`](Lease::record).
     #[must_use]
     pub fn remaining(&self) -> Amount {
@@ -131,7 +157,7 @@ impl Lease {
         Amount::reported(left, self.labels)
     }
 
-    /// The pool that this is a share of.
+    /// The [`BudgetPool`] of this share.
     #[must_use]
     pub fn pool(&self) -> &BudgetPool {
         &self.pool

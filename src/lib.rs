@@ -1,5 +1,5 @@
-//! One budget shared by many tasks or threads: several axes at once (tokens, USD, requests,
-//! in-flight, time), never over its caps, never losing a spend that happened.
+//! One budget shared by many tasks or threads, on several axes at once (tokens, dollars, requests,
+//! in flight, time): never over its caps, never losing a spend.
 //!
 //! ```
 //! use std::time::Duration;
@@ -15,163 +15,120 @@
 //!     .tokens(1_000_000)
 //!     .usd("10.00".parse()?)
 //!     .deadline(Duration::from_secs(60))
-//!     .on_drop(OnDrop::Commit) // what was begun and cut off is billed
+//!     .on_drop(OnDrop::Commit) // a call that is cut off is billed all the same
 //!     .build();
 //!
-//! // Known beforehand: ask and spend in one step.
-//! pool.record(Amount::new().tokens(1_200).usd(Usd::from_micros(3_600)))?;
-//!
-//! // Known afterwards: hold the most that it can cost. Cut off anywhere below, that is booked.
+//! // Hold the most that the call can cost. A `?`, a panic or a drop below books it.
 //! let most = Amount::new().input_tokens(1_500).output_tokens(500).usd(Usd::from_cents(1));
 //! let hold = pool.reserve(most)?;
 //! let reply = match call_llm("...", hold.time_left()) {
 //!     Err(failure) if !failure.is_billed => {
-//!         hold.release(); // the provider says so, by a 429 for instance
+//!         hold.release(); // the provider bills no 429
 //!         return Err(failure.into());
 //!     }
 //!     reply => reply?,
 //! };
-//! let cost = Usd::try_from_dollars_f64(reply.dollars)?;
 //! // Settle the real figures.
+//! let cost = Usd::try_from_dollars_f64(reply.dollars)?;
 //! hold.commit(Amount::new().input_tokens(reply.input).output_tokens(reply.output).usd(cost));
 //!
-//! let snap = pool.snapshot();
-//! assert_eq!(snap.usd.used.to_string(), "0.01122");
-//! println!("{} of {:?} used", snap.usd.used, snap.usd.cap);
+//! assert_eq!(pool.snapshot().usd.used.to_string(), "0.00762");
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! A [`BudgetPool`] is a handle: clone it into every task. Pools stand [under
-//! pools](BudgetPool::child): a run under a tenant, an agent under a run; each spend is charged to
-//! the whole path or to none of it. A [joint pool](BudgetPool::joint) stands under several pools of
-//! one tree, such as a team and a model; a pool that it reaches twice is charged once. A service
-//! keeps one for each of its tenants in a [`Keyed`].
+//! A [`BudgetPool`] is a handle: clone it into every task. The core has no I/O, no background
+//! thread, no required runtime and no `unsafe`.
 //!
-//! # What is promised
+//! # Four next steps
 //!
-//! One distinction runs through all of it. **Admission** may be refused: may I spend?
-//! [`record`](BudgetPool::record) and [`reserve`](BudgetPool::reserve) ask. **Accounting** never
-//! is: this was spent, this was given back. [`commit`](Reservation::commit),
-//! [`debit`](BudgetPool::debit) and [`credit`](BudgetPool::credit) tell. Each promise is tested by
-//! its number: `cargo test p1_` runs the tests of P1.
+//! **Fan out.** Each agent has a [child pool](BudgetPool::child), and each spend is charged to the
+//! agent and to the run, or to neither.
+//!
+//! ```
+//! use budget_pool::{Amount, BudgetPool};
+//!
+//! let run = BudgetPool::builder().name("run").tokens(1_000).build();
+//! let agent = run.child().name("agent").tokens(600).build();
+//! agent.record(Amount::new().tokens(500))?;
+//! assert_eq!(run.snapshot().tokens.used, 500);
+//! assert_eq!(agent.record(Amount::new().tokens(200)).unwrap_err().pool(), "agent");
+//! # Ok::<(), budget_pool::BudgetError>(())
+//! ```
+//!
+//! **Wait in line.** A waiter is served first come, first served, by a future
+//! ([`reserve_wait`](BudgetPool::reserve_wait)) or on a parked thread.
+//!
+//! ```
+//! # use budget_pool::{Amount, BudgetPool};
+//! let slots = BudgetPool::builder().in_flight(2).build();
+//! std::thread::scope(|scope| {
+//!     for _job in 0..8 {
+//!         scope.spawn(|| slots.reserve_blocking(Amount::new()).map(|slot| slot.release()));
+//!     }
+//! });
+//! assert_eq!(slots.snapshot().released, 8);
+//! ```
+//!
+//! **Finish by a deadline.** A [`DeadlineBudget`] gives each call of a request its timeout, and a
+//! pool refuses new work after it.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use budget_pool::{BudgetPool, DeadlineBudget};
+//! let request = DeadlineBudget::builder()
+//!     .total(Duration::from_secs(10))
+//!     .call_cap("search", Duration::from_secs(2))
+//!     .build()?;
+//! assert_eq!(request.timeout_for("search")?, Duration::from_secs(2));
+//! let pool = BudgetPool::builder().requests(3).deadline(request).build();
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! **Keep a rate.** A [`Window`] lets the caps come back, and a refusal names the instant.
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use budget_pool::{Amount, BudgetPool, Window};
+//! let minute = Window::rolling(Duration::from_secs(60));
+//! let rate = BudgetPool::builder().requests(100).window(minute).build();
+//! rate.record(Amount::new().requests(100))?;
+//! let refused = rate.record(Amount::new().requests(1)).unwrap_err();
+//! assert!(refused.retry_after() > Some(Duration::from_secs(59)));
+//! # Ok::<(), budget_pool::BudgetError>(())
+//! ```
+//!
+//! # Promises
+//!
+//! *Admission* may be refused: [`record`](BudgetPool::record), [`reserve`](BudgetPool::reserve), a
+//! wait. *Accounting* never is: [`commit`](Reservation::commit), [`debit`](BudgetPool::debit),
+//! [`credit`](BudgetPool::credit), a drop. `cargo test p1_` runs the tests of P1.
 //!
 //! | | promise |
 //! | --- | --- |
-//! | **P1** | *Cap.* On every counted axis of every pool, at every instant, `used + reserved <= cap`: whatever the interleaving, the arithmetic or the order of calls. One call spends on all its axes, in all the pools it charges, or on none. |
-//! | **P2** | *Nothing lost.* What the pool is told is always booked; what does not fit is `overage`. The true spend of a period is `used + overage`. Capacity that is freed, credited or added pays the overage first. `spent` is what was debited and committed less what was credited, over the pool's life. |
-//! | **P3** | *No leak.* Every reserved unit has exactly one live owner: a reservation, a lease, a carved child, or a wait that was granted and not yet collected. Drop, panic, early return, cancelled future, expiry: it goes back or is booked, once, by a rule that the user chose ([`OnDrop`]), and a counter of the [`Snapshot`] shows it. |
-//! | **P4** | *No false refusal.* A call that fits, by the state at its one instant under the lock, is admitted (except one that would jump a queue, which says so). |
-//! | **P5** | *One instant.* A snapshot, of one pool or of a whole tree, is one state that really existed. |
-//! | **P6** | *Fair waiting.* First come, first served among those that compete, and no call for new work passes them: a small one cannot starve a large one. One that can no longer be met is refused at once; where time alone makes it so, at the next call or [by its deadline](BudgetPool::reserve_wait). One that only time can end is served in time, or refused with [`NoTimer`](BudgetError::NoTimer): it is never left asleep. |
-//! | **P7** | *Clear refusals.* A refusal changes nothing, and says which axis of which pool refused, how much was requested, how much was available, what the cap is, and whether the call may fit later. |
-//! | **P8** | *Time only when asked.* A call reads the clock only if its path (the pool and those above it) has a deadline or a window, if there is a live hold in the tree that may expire, or if the call itself takes a time or a key; [`snapshot_tree`](BudgetPool::snapshot_tree) also if a pool below has a window; [`evict_idle`](Keyed::evict_idle) if a pool of its own has one, a pause or a key to outlive. Under the lock time never runs back: it is the later of what was read and what was last seen. |
+//! | **P1** | *Cap.* `used + reserved <= cap` at every instant, on every axis of every pool. One call spends on all its axes in all its pools, or on none. |
+//! | **P2** | *Nothing lost.* A spend that the pool is told of is booked. The part that does not fit is `overage`, and new capacity pays it first. |
+//! | **P3** | *No leak.* Each reserved unit has one live owner. Drop, panic, cancellation and expiry release it or book it, once, as [`OnDrop`] says. |
+//! | **P4** | *No false refusal.* A call that fits is admitted, unless another call waits for the same. |
+//! | **P5** | *One instant.* A [`Snapshot`], of a pool or of a tree, is one state that existed. |
+//! | **P6** | *Fair waiting.* Waiters that compete are served in their order, and no new call passes them. A hopeless waiter is refused. |
+//! | **P7** | *Clear refusals.* A [`BudgetError`] names axis, pool, figures and [`Outlook`], and nothing has changed. |
+//! | **P8** | *Time only when asked.* The clock is read where a deadline, a window, a pause or a TTL makes it matter, or a call takes a time or a key. |
 //!
-//! # The words
+//! The page [`guide::promises`] has the words and the fine print: consistency, a hold's ends, large
+//! numbers. A budget is cooperative: it [is no sandbox](guide::questions).
 //!
-//! | word | meaning |
+//! # Where to go on
+//!
+//! | for | see |
 //! | --- | --- |
-//! | axis | one kind of thing that is limited: [`Axis`] |
-//! | amount | how much of each counted axis one call names: [`Amount`] |
-//! | caps | the most that a pool may have used plus reserved, by axis: [`Caps`] |
-//! | used | settled spend of this period that fits under the cap |
-//! | reserved | promised to live owners |
-//! | available | what can really be spent now, in this pool and those above it |
-//! | overage | real spend that did not fit under the cap |
-//! | spent | all true spend since the pool was built, less what was credited |
-//! | period | from build, [`reset`](BudgetPool::reset) or a [window](Window)'s turn to the next one |
-//! | carve | a share of a pool's caps that is [reserved](PoolBuilder::carved) for one child |
-//!
-//! # What becomes of a hold
-//!
-//! | event | held part | metered part |
-//! | --- | --- | --- |
-//! | [`commit`](Reservation::commit) | replaced by the real total, however large | counted in the total, up or down |
-//! | drop, `?`, panic, cancelled task | as [`OnDrop`] says: released, or settled | stays |
-//! | [`std::mem::forget`] | held for ever, unless it expires | stays |
-//! | it [expires](crate::Ask::ttl) | as [`OnDrop`] says: released, or settled | stays |
-//! | pool [reset](BudgetPool::reset), or its [window](Window) turns | still held, settles into the new period | belongs to the old period |
-//! | pool [closed](BudgetPool::close), deadline passed | can still be committed, debited, shrunk or released | stays |
-//!
-//! # Consistency
-//!
-//! There is one lock for each tree of pools, never held while code of yours runs: no clock is read,
-//! no waker woken and nothing of yours dropped under it. A call holds it for nanoseconds, in
-//! proportion to how deep its pool stands; what looks at a whole tree
-//! ([`snapshot_tree`](BudgetPool::snapshot_tree), [`holders`](BudgetPool::holders),
-//! [`close`](BudgetPool::close)) in proportion to the tree. (The call that comes first after a
-//! while may have to do what time has brought since; one that frees much serves all who can be
-//! served by it.) Pools and holds that are gone leave their place to new ones; their memory goes
-//! with the last pool of the tree. Each call is one transition under that lock. Whatever happened
-//! before a call that changed a pool is visible to whoever sees that change, in a later call on the
-//! same tree, as with any mutex.
-//!
-//! A snapshot is a state that existed, not one that still does. An answer of
-//! [`peek`](BudgetPool::peek) is not a promise. Calls that race are ordered by the lock; who
-//! comes first is not promised.
-//!
-//! # Waiting
-//!
-//! [`reserve_wait`](BudgetPool::reserve_wait) is a future for any runtime;
-//! [`reserve_blocking`](BudgetPool::reserve_blocking) parks the thread. Both take a ticket. Those
-//! compete that ask the same pool, whatever for, and those that ask for something that is capped in
-//! the same pool above them; one that is blocked in its own child does not hold up the others. (Of
-//! what has no cap there is [`u64::MAX`]. One that finds all of it taken waits its turn in that
-//! pool; whoever asks it for nothing that has a cap, and fits, passes.) While somebody waits with
-//! whom it would compete, a call for new work says [`Queued`](BudgetError::Queued):
-//! [`record`](BudgetPool::record), [`reserve`](BudgetPool::reserve), a lease beyond its share, a
-//! carved pool that is built. [`record_wait`](BudgetPool::record_wait) stands in line for a spend.
-//! A reservation's [`record`](Reservation::record) and [`grow`](Reservation::grow) belong to a call
-//! that runs and pass, as accounting does.
-//!
-//! Two tasks that each hold half of a pool and wait for the other half wait for ever, as with any
-//! semaphore. Only time can help them: a deadline, holds that [expire](Ask::ttl), or waits that
-//! [end](Ask::wait_at_most).
-//!
-//! # Deadlines
-//!
-//! After its [deadline](PoolBuilder::deadline) a pool refuses what asks; it does not stop what runs.
-//! Give [`Reservation::time_left`] to the call as its timeout.
-//!
-//! # Time
-//!
-//! There is no thread in the background: whatever time brings is done by the next call on a pool of
-//! the tree that knows the time, before it does its own work, as if it had been done in its time.
-//! (But whoever waits for a deadline that has come is told first, whatever else has come before
-//! it.)
-//!
-//! - A hold that was made [for a while](crate::Ask::ttl) expires: a stuck task or a
-//!   forgotten guard cannot keep budget for ever. A commit that comes late is booked all the same,
-//!   and its receipt [says so](Receipt::is_late).
-//! - The caps of a pool with a [`Window`] come back: at the turns of a period or a calendar,
-//!   continuously, or one period after each spend. A refusal says exactly
-//!   [when](BudgetError::retry_after) the same call will fit.
-//! - A waiter that only time can end is served in time: a blocking wait by itself, an async one by
-//!   its [timer](PoolBuilder::timer).
-//! - A call that may be retried spends [once for its key](BudgetPool::record_once).
-//!
-//! # Watching
-//!
-//! Futures are told when a pool [is closed](BudgetPool::closed), [has reached a
-//! level](BudgetPool::reached), for an alert at 80 per cent, or [wants](BudgetPool::wants) budget of
-//! whoever funds it. A thread blocks on them. An [`Observer`] of a whole tree is told of refusals, of
-//! overage, and of holds that end without a word. Both are told without the lock, and a tree that
-//! nobody watches or observes pays nothing for them.
-//!
-//! # Hot loops
-//!
-//! Threads that would fight for the lock each take a [`Lease`]: a share of their own, spent from
-//! without touching anything shared.
-//!
-//! # What is not here
-//!
-//! - **Other processes.** A pool lives in one process. For a budget in Redis see Python's
-//!   `escrowmint`.
-//! - **Tokenizers and price lists.** Amounts are yours to reckon; [`Usd::for_tokens`] does the
-//!   arithmetic.
-//! - **One axis, no money, no tree.** `tokio::sync::Semaphore` has permits; an atomic counts.
-//! - **A rate, and nothing else.** For requests per second alone there is `governor`.
-//! - **Keys that outlive the process.** Those of [`record_once`](BudgetPool::record_once) are in
-//!   memory, a bounded number of them, for a bounded time.
+//! | LLM agents, HTTP services, thread pools | [`guide::agents`], [`guide::services`], [`guide::threads`] |
+//! | lines, windows, trees | [`guide::waiting`], [`guide::time`], [`guide::trees`] |
+//! | alternatives in one ask | [`Ask`] |
+//! | one pool for each tenant | [`Keyed`] |
+//! | a hot loop that should take no lock | [`Lease`] |
+//! | alerts, logs, metrics | [`BudgetPool::reached`], [`Observer`], [`guide::observing`] |
+//! | code that uses another library today | [`guide::moving`] |
+//! | several processes | [`guide::processes`] |
 //!
 //! # Features and versions
 //!
@@ -180,40 +137,10 @@
 //!
 //! | feature | what it brings |
 //! | --- | --- |
-//! | `serde` | amounts, caps, windows and axes from and to text and bytes; snapshots, receipts and refusals to them |
+//! | `serde` | amounts, caps, windows, levels and axes from and to text and bytes; snapshots, receipts and refusals to them |
 //! | `metrics` | `Exporter`: the figures of a tree of pools for Prometheus and its kin, pulled |
-//! | `tokio` | `PoolBuilder::tokio`: timer and clock by the runtime; waits take part in the cooperative budget of its tasks |
-//!
-//! # Counting beyond a `u64`
-//!
-//! Balances are `u64` (USD in nano-dollars, up to 18.4 billion dollars) and checked. Where facts
-//! add up to more than that, `overage` and `spent` saturate at `u64::MAX`; the caps hold all the
-//! same.
-//!
-//! # What does not compile
-//!
-//! A reservation is settled once:
-//!
-//! ```
-//! # use budget_pool::{Amount, BudgetPool};
-//! let hold = BudgetPool::unlimited().reserve(Amount::new().tokens(5)).unwrap();
-//! hold.commit_all();
-//! ```
-//!
-//! ```compile_fail,E0382
-//! # use budget_pool::{Amount, BudgetPool};
-//! let hold = BudgetPool::unlimited().reserve(Amount::new().tokens(5)).unwrap();
-//! hold.commit_all();
-//! hold.commit_all();
-//! ```
-//!
-//! It has one owner:
-//!
-//! ```compile_fail,E0599
-//! # use budget_pool::{Amount, BudgetPool};
-//! let hold = BudgetPool::unlimited().reserve(Amount::new().tokens(5)).unwrap();
-//! hold.clone().commit_all();
-//! ```
+//! | `tokio` | `PoolBuilder::tokio`: timer and clock by the runtime; waits and watches take part in the cooperative budget of its tasks |
+//! | `tracing` | `TracingObserver`: refusals, overage, expiries, late spends and forgotten holds as events |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![forbid(unsafe_code)]
@@ -225,6 +152,8 @@ mod adapters;
 mod ask;
 mod builder;
 mod engine;
+#[cfg(any(doc, doctest))]
+pub mod guide;
 mod handle;
 mod keyed;
 mod lease;
@@ -243,6 +172,8 @@ mod weak;
 
 #[cfg(feature = "metrics")]
 pub use adapters::metrics::Exporter;
+#[cfg(feature = "tracing")]
+pub use adapters::tracing::TracingObserver;
 pub use ask::Ask;
 pub use builder::{Carved, Child, Joint, PoolBuilder, PoolDeadline, Root};
 pub use keyed::Keyed;

@@ -1,4 +1,4 @@
-//! Who is told what happens in a tree of pools.
+//! The listener to the events of a tree of pools.
 
 use std::sync::Arc;
 
@@ -8,15 +8,15 @@ use crate::reservation::Receipt;
 use crate::types::error::BudgetError;
 use crate::types::snapshot::Holder;
 
-/// Is told what happens in a tree of pools, for logs and metrics; set at the root by
-/// [`PoolBuilder::observer`](crate::PoolBuilder::observer). Each method does nothing unless it is
-/// written.
+/// An `Observer` is told the events of a tree of pools, for logs and metrics;
+/// [`PoolBuilder::observer`](crate::PoolBuilder::observer) sets it at the root. Each method does
+/// nothing unless it is written.
 ///
-/// The methods are called without the lock, after the transition, by the thread whose call brought
-/// the event about, in the order in which the events came within the transition; those of two threads
-/// may come in any order. A call on the pool from here works; one that brings about the same event
-/// again is told again, so that a `refused` that makes a call which is refused recurses. An observer
-/// that panics harms nobody: the panic goes no further, and the next event is told. The panic hook,
+/// The thread whose call brought an event about calls the method without the lock, after the
+/// transition, in the order in which the events came within it; the events of two threads may come
+/// in any order. A call on the pool from here works; a call that brings about the same event again
+/// is told again, so that a `refused` that makes a call which is refused recurses. An observer that
+/// panics harms nobody: the panic goes no further, and the next event is told. The panic hook,
 /// which prints it, is run as ever.
 ///
 /// An observer that keeps a handle of its own pool keeps that alive for ever: a
@@ -24,8 +24,8 @@ use crate::types::snapshot::Holder;
 ///
 /// # What it costs
 ///
-/// Nothing without one. With one, no call of the tree takes the short way; an event costs an
-/// allocation, and a copy of what it tells.
+/// A tree without an `Observer` pays nothing. With an `Observer`, no call of the tree takes the
+/// short way, and an event costs an allocation and a copy of its content.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -51,7 +51,7 @@ use crate::types::snapshot::Holder;
 pub trait Observer {
     /// A call was refused: each [`BudgetError`] that a pool, a reservation, a lease, a wait or the
     /// builder of a carved pool returns, once. Not of [`peek`](crate::BudgetPool::peek), which asks
-    /// for nothing.
+    /// for nothing, nor of [`joint`](crate::BudgetPool::joint), which is of no pool yet.
     ///
     /// A waiter that is turned away in line is told of by the thread that turns it away, at that
     /// instant, and not again when its owner is told.
@@ -60,14 +60,21 @@ pub trait Observer {
     }
 
     /// A spend did not fit: its [overage](Receipt::overage) is not zero. `pool` is the name of the
-    /// pool that was told of the spend; the cap that it exceeds may be one above.
+    /// pool that was told of the spend; the exceeded cap may be that of a pool above.
     fn overage(&self, pool: &str, receipt: &Receipt) {
         let _ = (pool, receipt);
     }
 
-    /// The time of a hold is over. It is told when a call reclaims the hold, by that call; its
-    /// [`amount`](Holder::amount) is what was held then, and was released or settled as
-    /// [`OnDrop`](crate::OnDrop) says.
+    /// A spend of a hold was told after the hold had [expired](crate::Ask::ttl): the
+    /// [receipt](Receipt::is_late) of a commit or a debit is late. What did not fit is told by
+    /// [`overage`](Observer::overage), too, after this. `pool` is the name of the hold's pool.
+    fn late(&self, pool: &str, receipt: &Receipt) {
+        let _ = (pool, receipt);
+    }
+
+    /// The TTL of a hold is over. The call that reclaims the hold tells it;
+    /// [`amount`](Holder::amount) is the held amount of that moment, which was released or settled
+    /// as [`OnDrop`](crate::OnDrop) says.
     fn expired(&self, holder: &Holder) {
         let _ = holder;
     }
@@ -80,7 +87,8 @@ pub trait Observer {
     }
 }
 
-/// One observer of several trees, or one that the program looks at, too.
+/// An `Arc` is an observer, so that several trees can share one, and the program can look at it,
+/// too.
 impl<T: Observer + ?Sized> Observer for Arc<T> {
     fn refused(&self, refusal: &BudgetError) {
         T::refused(self, refusal);
@@ -88,6 +96,10 @@ impl<T: Observer + ?Sized> Observer for Arc<T> {
 
     fn overage(&self, pool: &str, receipt: &Receipt) {
         T::overage(self, pool, receipt);
+    }
+
+    fn late(&self, pool: &str, receipt: &Receipt) {
+        T::late(self, pool, receipt);
     }
 
     fn expired(&self, holder: &Holder) {
@@ -103,6 +115,9 @@ impl<T: Observer + ?Sized> Observer for Arc<T> {
 pub(crate) fn listener(observer: impl Observer + Send + Sync + 'static) -> Listener {
     Arc::new(move |event| match event {
         Event::Refused(refusal) => observer.refused(&refusal),
+        Event::Late(pool, booked, labels) => {
+            observer.late(&pool, &Receipt::new(booked, labels));
+        }
         Event::Overage(pool, booked, labels) => {
             observer.overage(&pool, &Receipt::new(booked, labels));
         }

@@ -13,6 +13,7 @@ use crate::handle::Handle;
 use crate::lease::Lease;
 use crate::reservation::{Receipt, Reservation};
 use crate::run::run;
+use crate::sync::take_last;
 use crate::time::deadline::DeadlineBudget;
 use crate::types::amount::{Amount, Caps};
 use crate::types::error::BudgetError;
@@ -28,7 +29,7 @@ use crate::weak::WeakPool;
 /// An [`Instant`] that is 30 years away can be told on every platform.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 365 * 86_400);
 
-/// One budget shared by many tasks or threads.
+/// A budget that many tasks or threads share.
 ///
 /// A handle, one pointer wide: a clone is the same pool. The pool lives as long as a handle, a
 /// [`Reservation`], a [`Lease`], a [`Wait`] or a child of it does.
@@ -88,7 +89,7 @@ impl BudgetPool {
     ) -> Result<Handle, Kept> {
         let node = self.handle.node();
         parent.handle.enter(|engine, _| match engine.is_idle(node, now) {
-            Some(true) => Arc::try_unwrap(self.handle)
+            Some(true) => take_last(self.handle)
                 .map_err(|handle| Kept { pool: BudgetPool { handle }, for_want_of_time: false }),
             is_idle => Err(Kept { pool: self, for_want_of_time: is_idle.is_none() }),
         })
@@ -99,12 +100,26 @@ impl BudgetPool {
         Arc::strong_count(&self.handle) > 1
     }
 
-    /// Starts a pool. Every cap is optional.
+    /// Starts a pool: see [`PoolBuilder`]. Every cap is optional.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::builder().name("run-17").tokens(1_000).build();
+    /// assert_eq!(pool.snapshot().tokens.cap, Some(1_000));
+    /// ```
     pub fn builder() -> PoolBuilder<Root> {
         PoolBuilder::root()
     }
 
-    /// A pool without caps: it just counts.
+    /// A pool without caps: `record` is never refused and counts.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::unlimited();
+    /// pool.record(Amount::new().tokens(5))?;
+    /// assert_eq!(pool.snapshot().tokens.spent, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn unlimited() -> BudgetPool {
         BudgetPool::builder().build()
@@ -113,9 +128,9 @@ impl BudgetPool {
     /// Starts a pool below this one, whose every spend is also one of this pool's: both admit it,
     /// or neither changes.
     ///
-    /// The caps of children may add up to more than the parent's: they compete. A child's deadline
-    /// never outlives its parent's. A child of a closed pool is born closed. What a child that
-    /// is gone has used stays booked above.
+    /// The caps of children may add up to more than the parent's: they compete. A child's
+    /// `deadline` never outlives its parent's. A child of a closed pool is closed from the start.
+    /// The spend of a child that is gone stays booked above.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -138,9 +153,9 @@ impl BudgetPool {
     /// A joint pool charges a pool once that it reaches by several parents. The path of a call is
     /// the joint pool, then the pools above it, each before its own parents, and the parents in the
     /// given order; a refusal names the first pool on that path that lacks something. The pool is
-    /// closed with any of its parents, the earliest deadline counts, and a call waits in the line of
-    /// each pool on its path. Whatever a pool can do a joint pool can: it has children, carved ones
-    /// and joint ones, too. It keeps the balances of all its parents, as a child does.
+    /// closed with any of its parents, the earliest deadline counts, and a call waits in the line
+    /// of each pool on its path. A joint pool can do whatever a pool can: it has children, carved
+    /// ones and joint ones, too. It keeps the balances of all its parents, as a child does.
     ///
     /// A snapshot of a tree lists a joint pool once, below the first of its parents that is part of
     /// that tree. A parent that is given twice counts once.
@@ -183,22 +198,41 @@ impl BudgetPool {
         Ok(PoolBuilder::joint(parents))
     }
 
-    /// Asks and spends in one step: all of the amount, in this pool and all above it, or nothing
+    /// Asks and spends in one step: the whole `amount`, in this pool and all above it, or nothing
     /// (P1). Never waits.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(1_000).requests(1).build();
+    /// pool.record(Amount::new().tokens(600).requests(1))?;
+    /// assert!(pool.record(Amount::new().tokens(100).requests(1)).is_err());
+    /// assert_eq!(pool.snapshot().tokens.used, 600); // on no axis
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Closed`](BudgetError::Closed), [`DeadlineExceeded`](BudgetError::DeadlineExceeded),
-    /// [`Paused`](BudgetError::Paused), [`Queued`](BudgetError::Queued) if others wait in this pool, or in one above it that caps what
-    /// is asked (P6), or [`Exceeded`](BudgetError::Exceeded), looked for in this order. Nothing has
-    /// changed then (P7). What fits is never refused unless others wait for it (P4).
+    /// [`Paused`](BudgetError::Paused), [`Queued`](BudgetError::Queued) if others wait in this
+    /// pool, or in one above it that caps an axis of `amount` (P6), or
+    /// [`Exceeded`](BudgetError::Exceeded), looked for in this order. Nothing has changed then
+    /// (P7). A call that fits is never refused unless others wait for the same (P4).
     #[inline]
     pub fn record(&self, amount: Amount) -> Result<(), BudgetError> {
         self.handle.record(amount.quantities())
     }
 
-    /// Asks for a hold on the amount, and for one slot in flight, or as many as the amount
-    /// [names](Amount::in_flight). Never waits. An [`Ask`] says what would do instead of the amount,
-    /// and on which terms it is held.
+    /// Asks for a hold on the amount, and for one slot in flight, or for as many as
+    /// [`Amount::in_flight`] names. Never waits. An [`Ask`] adds alternatives to the amount, and
+    /// the terms of the hold.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(1_000).build();
+    /// let hold = pool.reserve(Amount::new().tokens(800))?;
+    /// hold.commit(Amount::new().tokens(650));
+    /// assert_eq!(pool.snapshot().tokens.available, Some(350));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`record`](BudgetPool::record).
@@ -218,8 +252,8 @@ impl BudgetPool {
     ///
     /// A call that was refused is not remembered: nothing happened, and a retry may succeed. Keys
     /// belong to the pool that is called, stay through a [`reset`](BudgetPool::reset), and are
-    /// forgotten after the time set by [`PoolBuilder::idempotency_keys`]. One that is known is answered also
-    /// after the deadline, and when closed: it was spent.
+    /// forgotten after the time set by [`PoolBuilder::idempotency_keys`]. A key that is known is
+    /// answered also after the deadline, and when closed: its amount was spent.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetError, BudgetPool, Once};
@@ -236,19 +270,19 @@ impl BudgetPool {
     /// ```
     ///
     /// # Errors
-    /// [`KeyConflict`](BudgetError::KeyConflict) if the key stands for another amount. If it is not
-    /// known: as [`record`](BudgetPool::record), and before capacity is looked at
-    /// [`KeysFull`](BudgetError::KeysFull), with the instant at which there will be room for
-    /// one.
+    /// [`KeyConflict`](BudgetError::KeyConflict) if the key stands for another amount. If the key
+    /// is not known: as [`record`](BudgetPool::record), and before capacity
+    /// [`KeysFull`](BudgetError::KeysFull), with the instant at which there will be room for one.
     pub fn record_once(&self, key: impl Into<Name>, amount: Amount) -> Result<Once, BudgetError> {
         let key = key.into();
         self.handle.ask_at(|engine, at, now| engine.record_once(at, key, &amount, now))
     }
 
-    /// A worker's own share of so much, to spend from without touching the pool: for spending in
-    /// the hot loop of a thread pool, and not for lending, as what it spends is spent. The share is
-    /// not in flight, does not expire, is empty at first, and is [refilled](Lease::record) up to
-    /// the batch by a call that it does not cover. This asks nothing of the pool and cannot fail.
+    /// A worker's own share of `batch`, to spend from without touching the pool: for spending in
+    /// the hot loop of a thread pool, and not for lending, as a [`Lease::record`] spends for good.
+    /// The share is not in flight, does not expire, is empty at first, and is
+    /// [refilled](Lease::record) up to the batch by a call that it does not cover. `lease` asks
+    /// nothing of the pool and cannot fail.
     ///
     /// Choose the batch so large that a worker spends it in about a millisecond, and no larger than
     /// the cap divided by ten times the number of workers.
@@ -276,8 +310,8 @@ impl BudgetPool {
     /// amount fits, as for a rate limit. It stands in the lines in which
     /// [`reserve_wait`](BudgetPool::reserve_wait) does.
     ///
-    /// Take this, and not a wait for a hold, where what is taken comes back by time: a hold does not
-    /// come back while it is held, so that three tasks that wait for holds at once may wait for
+    /// Take `record_wait`, and not a wait for a hold, where units come back by time: a hold does
+    /// not come back while it is held, so that three tasks that wait for holds at once may wait for
     /// each other.
     ///
     /// ```
@@ -309,6 +343,19 @@ impl BudgetPool {
     /// [`record_wait`](BudgetPool::record_wait), by parking the thread. Not for async code: it
     /// blocks the executor.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetPool, Window};
+    /// let rate = BudgetPool::builder()
+    ///     .requests(10)
+    ///     .window(Window::token_bucket(Duration::from_millis(100)))
+    ///     .build();
+    /// for _call in 0..12 {
+    ///     rate.record_blocking(Amount::new().requests(1))?; // the last two wait 10 ms each
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// As [`reserve_wait`](BudgetPool::reserve_wait).
     pub fn record_blocking(&self, amount: Amount) -> Result<(), BudgetError> {
@@ -316,19 +363,12 @@ impl BudgetPool {
     }
 
     /// Asks for a hold on the amount, and waits until it is granted: first come, first served among
-    /// those that compete (P6), so that a stream of small ones cannot starve a large one.
+    /// the waiters that compete (P6), so that a stream of small calls cannot starve a large one.
     /// Nothing is asked before the first poll. See [`Wait`].
     ///
-    /// The future ends with an error as soon as there is nothing to wait for: the amount can never
-    /// fit, the pool is closed, the deadline has passed. Where time may have to end the wait, by a
-    /// deadline, a window, a pause or a hold that expires, the root pool needs a
-    /// [timer](crate::PoolBuilder::timer): without one the wait is refused at its first need of it
-    /// with [`NoTimer`](BudgetError::NoTimer). What only time makes hopeless may be told later, at the
-    /// next call on the pool or at the deadline, and those behind it are served then: a [window](PoolBuilder::window) above brings back enough, but after the deadline; a
-    /// hold above is settled by its expiry.
-    ///
-    /// What time alone brings (a [window](PoolBuilder::window) that turns, a hold that
-    /// [expires](crate::Ask::ttl)) serves it in the same way.
+    /// A [window](PoolBuilder::window) that turns and a hold that [expires](crate::Ask::ttl) serve
+    /// the wait as a release does. Where time may have to end it, by a deadline, a window, a pause
+    /// or a hold that expires, the root pool needs a [timer](crate::PoolBuilder::timer).
     ///
     /// Two tasks that each hold half of a pool and wait for the other half wait for ever, as with
     /// any semaphore.
@@ -368,6 +408,24 @@ impl BudgetPool {
     /// assert!(timeout(Duration::from_millis(20), worker).await.is_err());
     /// # });
     /// ```
+    ///
+    /// # Errors
+    /// The wait ends as soon as there is nothing to wait for: with
+    /// [`Exceeded`](BudgetError::Exceeded) if the amount can never fit,
+    /// [`Closed`](BudgetError::Closed), [`DeadlineExceeded`](BudgetError::DeadlineExceeded),
+    /// [`Timeout`](BudgetError::Timeout) after [`Ask::wait_at_most`], or
+    /// [`QueueFull`](BudgetError::QueueFull) where the line is
+    /// [full](crate::PoolBuilder::most_waiting). Without a timer a wait that time may have to end is
+    /// refused at its first need of one, with [`NoTimer`](BudgetError::NoTimer).
+    ///
+    /// Where time alone makes a wait hopeless, the waiter may be told later, at the next call on the
+    /// tree that knows the time or at the deadline, and the waiters behind it are served then: a
+    /// [window](PoolBuilder::window) above brings back enough, but after the deadline; a hold above
+    /// is settled by its expiry.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped before it is ready gives up its place in line, and holds nothing: a
+    /// grant that it has not returned yet is released.
     #[inline]
     pub fn reserve_wait(&self, ask: impl Into<Ask>) -> Wait {
         Wait::new(self.clone(), ask.into())
@@ -382,6 +440,17 @@ impl BudgetPool {
     /// of it, or [`reserve`](BudgetPool::reserve) inside and do the work in line where that is
     /// refused.
     ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let slots = BudgetPool::builder().in_flight(2).build();
+    /// std::thread::scope(|scope| {
+    ///     for _job in 0..5 {
+    ///         scope.spawn(|| slots.reserve_blocking(Amount::new()).map(|slot| slot.commit_all()));
+    ///     }
+    /// });
+    /// assert_eq!(slots.snapshot().committed, 5);
+    /// ```
+    ///
     /// # Errors
     /// As [`reserve_wait`](BudgetPool::reserve_wait).
     pub fn reserve_blocking(&self, ask: impl Into<Ask>) -> Result<Reservation, BudgetError> {
@@ -389,7 +458,7 @@ impl BudgetPool {
     }
 
     /// Drives a future until it is done, this pool or one above it is closed, or its deadline
-    /// passes; then the future is dropped. What the future holds ends as [`OnDrop`](crate::OnDrop)
+    /// passes; then the future is dropped. The holds in the future end as [`OnDrop`](crate::OnDrop)
     /// says. On a pool that is closed or late already, the future is never polled.
     ///
     /// ```
@@ -411,6 +480,9 @@ impl BudgetPool {
     /// [`Closed`](BudgetError::Closed), [`DeadlineExceeded`](BudgetError::DeadlineExceeded);
     /// [`NoTimer`](BudgetError::NoTimer) if the future has to wait, the pool has a deadline, and the
     /// root has no [timer](PoolBuilder::timer).
+    ///
+    /// # Cancel safety
+    /// The future that it drives is dropped with it, and must be cancel-safe itself.
     pub fn run<F: Future>(
         &self,
         future: F,
@@ -421,14 +493,28 @@ impl BudgetPool {
     /// The answer that [`record`](BudgetPool::record) would give now; nothing is spent or counted.
     /// By the time it is read, it may have changed: to be sure of a spend, ask for it.
     ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(10).build();
+    /// assert!(pool.peek(Amount::new().tokens(10)).is_ok());
+    /// assert!(pool.peek(Amount::new().tokens(11)).is_err());
+    /// ```
+    ///
     /// # Errors
     /// As [`record`](BudgetPool::record).
     pub fn peek(&self, amount: Amount) -> Result<(), BudgetError> {
         self.handle.peek(amount.quantities())
     }
 
-    /// Tells of a spend that happened without a hold. Always booked (P2), also after the deadline,
-    /// also when closed; what does not fit is overage.
+    /// Tells of a spend that happened without a [`Reservation`]. `debit` always books (P2), also
+    /// after the deadline, also on a closed pool; the part that does not fit is overage.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let receipt = pool.debit(Amount::new().tokens(130)); // it happened
+    /// assert_eq!(receipt.overage(), Amount::new().tokens(30));
+    /// ```
     pub fn debit(&self, amount: Amount) -> Receipt {
         Receipt::new(self.handle.debit(amount.quantities()), amount.labels())
     }
@@ -463,13 +549,14 @@ impl BudgetPool {
         Ok(Receipt::new(booked, amount.labels()))
     }
 
-    /// Tells that a spend was given back: a refund, or a correction of what was booked too high.
-    /// Always booked, also after the deadline, also when closed. On each axis, in this pool and all
-    /// above it, it reduces the overage first, then what is used, and `spent` by the same.
+    /// Tells that a spend was given back: a refund, or a correction of a figure that was booked too
+    /// high. Always booked, also after the deadline, also when closed. On each axis, in this pool
+    /// and all above it, `credit` reduces the `overage` first, then `used`, and `spent` by the
+    /// same.
     ///
     /// A pool gives back no more than it has booked in its present period. A
-    /// [carved](crate::PoolBuilder::carved) pool has its share again by what it has not used any
-    /// more; that is no more than each pool above has used in its own period, but for overage.
+    /// [carved](crate::PoolBuilder::carved) pool regains the credited part of its share; that is no
+    /// more than each pool above has `used` in its own period, but for overage.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool, Usd};
@@ -489,10 +576,10 @@ impl BudgetPool {
         Receipt::new(booked, amount.labels())
     }
 
-    /// What this pool has used in its period becomes the figure that is known from elsewhere, on
-    /// the axes that are named: what the provider says, or what was known before a restart. It is
-    /// of this pool alone. What does not fit under the cap is overage; `spent` moves by the
-    /// difference. Works after the deadline and on a closed pool, too.
+    /// Sets `used` of this pool, on the axes that are named, to the figure that is known from
+    /// elsewhere: from the provider, or from before a restart. `set_used` changes this pool alone.
+    /// The part that does not fit under the cap is overage; `spent` moves by the difference. Works
+    /// after the deadline and on a closed pool, too.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -506,15 +593,23 @@ impl BudgetPool {
     /// ```
     ///
     /// # Errors
-    /// [`Carved`](BudgetError::Carved) where a [carved](crate::PoolBuilder::carved) pool is told of an
-    /// axis of its share: what the pools above keep for it follows from what it has used. Nothing
-    /// has changed then.
+    /// [`Carved`](BudgetError::Carved) where a [carved](crate::PoolBuilder::carved) pool is told of
+    /// an axis of its share: the pools above keep a share for it that follows from its `used`.
+    /// Nothing has changed then.
     pub fn set_used(&self, amount: Amount) -> Result<(), BudgetError> {
         self.handle.tell(|engine, at, now| engine.set_used(at, amount.quantities(), now))
     }
 
-    /// [`record`](BudgetPool::record), and this pool as it is in the very instant of the spend
-    /// (P5): for an answer that says how much is left.
+    /// [`record`](BudgetPool::record), and the [`Snapshot`] of this pool in the very instant of the
+    /// spend (P5): for an answer that says how much is left.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let snapshot = pool.record_and_snapshot(Amount::new().tokens(30))?;
+    /// assert_eq!(snapshot.tokens.available, Some(70));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`record`](BudgetPool::record).
@@ -522,15 +617,26 @@ impl BudgetPool {
         self.handle.ask(|engine, at, now| engine.record_and_snapshot(at, amount.quantities(), now))
     }
 
-    /// This pool at one instant (P5).
+    /// The [`Snapshot`] of this pool at one instant (P5).
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.handle.tell(Engine::snapshot)
     }
 
-    /// This pool and all those below it, at one and the same instant (P5). It takes time in
-    /// proportion to their number, under the lock. It reads the clock if any of them must know
-    /// the time (P8).
+    /// The [`Snapshot`]s of this pool and all those below it, at one and the same instant (P5). It
+    /// takes time in proportion to their number, under the lock. It reads the clock if any of them
+    /// must know the time (P8).
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let run = BudgetPool::builder().name("run").build();
+    /// let agent = run.child().name("agent").build();
+    /// agent.record(Amount::new().tokens(5))?;
+    /// for snapshot in run.snapshot_tree().iter() {
+    ///     assert_eq!(snapshot.tokens.used, 5);
+    /// }
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn snapshot_tree(&self) -> TreeSnapshot {
         // A page of memory that is touched for the first time takes longer than all that is written
@@ -549,11 +655,20 @@ impl BudgetPool {
         TreeSnapshot::new(pools)
     }
 
-    /// Who holds what now: every live reservation and lease of this pool and of those below it, the
-    /// largest first (by tokens, then by the other axes in declared order). Of a lease that is
-    /// its share as the pool knows it: what was spent of it and not settled yet counts as held.
-    /// It takes time in proportion to all the holds of the tree and their depth (and a little
-    /// for each of the most that there ever were at once), under the lock.
+    /// The owners of all held units: every live [`Reservation`] and [`Lease`] of this pool and of
+    /// those below it, the largest first, by tokens and then by the other axes in declared order.
+    /// The amount of a lease is its share as the pool knows it: a spend that is not settled yet
+    /// counts as held. It takes O(holds of the tree x depth) under the lock, and a little for each
+    /// hold of the peak number there ever was.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::unlimited();
+    /// let small = pool.reserve(Amount::new().tokens(5))?.label("judge");
+    /// let large = pool.reserve(Amount::new().tokens(900))?.label("draft");
+    /// assert_eq!(pool.holders()[0].label, Some("draft".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn holders(&self) -> Vec<Holder> {
         let mut holders = self.handle.tell(Engine::holders);
@@ -587,31 +702,58 @@ impl BudgetPool {
         self.handle.tell(Engine::limits)
     }
 
-    /// Starts a new period of this pool alone, and returns the old one as it was in the same
-    /// instant.
+    /// Starts a new period of this pool alone, and returns the [`Snapshot`] of the old one in the
+    /// same instant.
     ///
-    /// `used` and `overage` go to zero, and peaks start again from what is held; `spent` and the
-    /// counts stay. Live holds stay, and settle into the new period. A
-    /// [window](PoolBuilder::window) turns when it would have turned. On a carved pool it creates
-    /// no budget: its caps become what is left of them.
+    /// `used` and `overage` go to zero, and each `peak` starts again from `reserved`; `spent` and
+    /// the counts stay. Live holds stay, and settle into the new period. A
+    /// [`Window`](crate::Window) turns when it would have turned. On a carved pool `reset` creates
+    /// no budget: the caps become the rest of its share.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// pool.record(Amount::new().tokens(100))?;
+    /// assert_eq!(pool.reset().tokens.used, 100); // the old period
+    /// pool.record(Amount::new().tokens(100))?;
+    /// assert_eq!(pool.snapshot().tokens.spent, 200);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn reset(&self) -> Snapshot {
         self.handle.tell(Engine::reset)
     }
 
-    /// Raises the caps; new room pays overage first (P2). An axis without a cap stays unlimited. On
-    /// a carved pool the budget moves here from the parent, in one transition.
+    /// Raises the caps; new room pays `overage` first (P2). An axis without a cap stays unlimited.
+    /// On a carved pool the budget moves here from the parent, in one transition.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, Caps};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// pool.raise_caps(Caps::new().tokens(50))?;
+    /// pool.record(Amount::new().tokens(150))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Exceeded`](BudgetError::Exceeded) if a cap would no longer fit into a `u64` (then
-    /// `available` is how far it can rise, and `cap` is `u64::MAX`);
-    /// [`Closed`](BudgetError::Closed); on a carved pool all that the parent's
-    /// [`record`](BudgetPool::record) can answer. Nothing has changed then.
+    /// [`Exceeded`](BudgetError::Exceeded) if a cap would no longer fit into a `u64`: `available`
+    /// is then how far it can rise, and `cap` is `u64::MAX`. [`Closed`](BudgetError::Closed); on a
+    /// carved pool every refusal of the parent's [`record`](BudgetPool::record). Nothing has
+    /// changed then.
     pub fn raise_caps(&self, caps: Caps) -> Result<(), BudgetError> {
         self.handle.ask(|engine, at, now| engine.raise_caps(at, &caps, now))
     }
 
-    /// Lowers the caps by what is free; on a carved pool it goes back to the parent. An axis
-    /// without a cap stays unlimited.
+    /// Lowers the caps by free units; on a carved pool they go back to the parent. An axis without
+    /// a cap stays unlimited.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, Caps};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// pool.record(Amount::new().tokens(60))?;
+    /// assert!(pool.lower_caps(Caps::new().tokens(50)).is_err()); // 40 are free
+    /// pool.lower_caps(Caps::new().tokens(40))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`Exceeded`](BudgetError::Exceeded) if less is free in this pool. Nothing has changed then.
@@ -619,23 +761,34 @@ impl BudgetPool {
         self.handle.tell(|engine, at, now| engine.lower_caps(at, &caps, now))
     }
 
-    /// The kill switch, for good: from now on everything that asks of this pool or of one below it
-    /// is refused with [`Closed`](BudgetError::Closed), and those that wait are told. Facts are
-    /// still booked, live reservations can still be settled. A carved pool gives back what it
-    /// neither used nor holds.
+    /// The kill switch, for good: from now on every admission of this pool and of those below it is
+    /// refused with [`Closed`](BudgetError::Closed), and every waiter is told. Facts are still
+    /// booked, live reservations can still be settled. A carved pool gives back the units that are
+    /// neither `used` nor `reserved`.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let run = BudgetPool::unlimited();
+    /// let hold = run.child().build().reserve(Amount::new().tokens(5))?;
+    /// run.close();
+    /// assert!(hold.pool().record(Amount::new().tokens(1)).is_err());
+    /// hold.commit_all(); // accounting goes on
+    /// assert_eq!(run.snapshot().tokens.used, 5);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn close(&self) {
         self.handle.enter(Engine::close);
     }
 
     /// Pauses admission by this pool and all below it for so long: a call is refused with
-    /// [`Paused`](BudgetError::Paused) and the exact instant, and a waiter sleeps until then. For a
-    /// provider that says when to come back.
+    /// [`Paused`](BudgetError::Paused) and the exact instant, and a waiter sleeps until then.
+    /// `pause` is for a provider that says when to come back.
     ///
-    /// Accounting goes on: a commit, a debit and a credit are booked, and holds expire. A lease
-    /// spends from the share that it has. A pause moves no window and no deadline: where several
-    /// of them hold a call up, the latest instant counts. Of two pauses of one pool the longer wins.
-    /// A pause of more than 30 years is one of 30 years. A waiter whose deadline comes before the
-    /// end of the pause is refused at once.
+    /// Accounting goes on: a commit, a debit and a credit are booked, and holds expire. A [`Lease`]
+    /// spends from the share that it has. A pause moves no window and no deadline: where several of
+    /// them hold a call up, the latest instant counts. Of two pauses of one pool the longer wins. A
+    /// pause of more than 30 years is one of 30 years. A waiter whose deadline comes before the end
+    /// of the pause is refused at once.
     ///
     /// ```
     /// use std::time::Duration;
@@ -657,14 +810,33 @@ impl BudgetPool {
         self.handle.ask_at(|engine, at, now| engine.pause(at, now + time.min(LONGEST_PAUSE), now));
     }
 
-    /// A [`pause`](BudgetPool::pause) until an instant of the pool's clock. One that has come
-    /// pauses nothing.
+    /// A [`pause`](BudgetPool::pause) until an instant of the pool's clock. An instant that has
+    /// come pauses nothing.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetPool, Clock, ManualClock};
+    /// let clock = ManualClock::new();
+    /// let pool = BudgetPool::builder().clock(clock.clone()).build();
+    /// pool.pause_until(clock.now() + Duration::from_secs(5));
+    /// assert_eq!(pool.record(Amount::new()).unwrap_err().retry_after(), Some(Duration::from_secs(5)));
+    /// ```
     pub fn pause_until(&self, until: Instant) {
         self.handle.ask_at(|engine, at, now| engine.pause(at, until, now));
     }
 
-    /// Ends the [`pause`](BudgetPool::pause) of this pool, and serves those that wait. A pause of a
+    /// Ends the [`pause`](BudgetPool::pause) of this pool, and serves the waiters. A pause of a
     /// pool above it goes on.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::unlimited();
+    /// pool.pause(Duration::from_secs(3_600));
+    /// pool.resume();
+    /// pool.record(Amount::new().requests(1))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn resume(&self) {
         self.handle.tell(Engine::resume);
     }
@@ -683,6 +855,9 @@ impl BudgetPool {
     /// });
     /// assert!(agent.is_closed());
     /// ```
+    ///
+    /// # Cancel safety
+    /// The future may be dropped and made again: a pool that is closed stays closed.
     pub fn closed(&self) -> Closed {
         Closed::new(self.clone())
     }
@@ -707,12 +882,16 @@ impl BudgetPool {
     /// assert_eq!(snapshot.tokens.used, 800);
     /// # });
     /// ```
+    ///
+    /// # Cancel safety
+    /// The future may be dropped at any point, and leaves nothing behind. A new one resolves at once on a
+    /// pool that is at the level.
     pub fn reached(&self, level: Level) -> Reached {
         Reached::new(self.clone(), level)
     }
 
-    /// A future that resolves when this pool is short of budget, with what is missing: for whoever
-    /// funds the pool. See [`Wants`].
+    /// A future that resolves with a [`Want`](crate::Want) when this pool is short of budget: for
+    /// whoever funds the pool. See [`Wants`].
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool, Caps};
@@ -729,25 +908,37 @@ impl BudgetPool {
     /// worker.join().expect("it does not panic")?;
     /// # Ok::<(), budget_pool::BudgetError>(())
     /// ```
+    ///
+    /// # Cancel safety
+    /// The future may be dropped at any point, and leaves nothing behind. A refusal is told only to the
+    /// futures that watched at that instant.
     pub fn wants(&self) -> Wants {
         Wants::new(self.clone())
     }
 
-    /// [`lower_caps`](BudgetPool::lower_caps), as far as that is free. Returns how much each cap
-    /// fell by.
+    /// [`lower_caps`](BudgetPool::lower_caps), as far as that is free. Returns the units by which
+    /// each cap fell.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, Caps};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// pool.record(Amount::new().tokens(60))?;
+    /// assert_eq!(pool.lower_caps_up_to(Caps::new().tokens(50)), Caps::new().tokens(40));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn lower_caps_up_to(&self, caps: Caps) -> Caps {
         self.handle.tell(|engine, at, now| engine.lower_caps_up_to(at, &caps, now))
     }
 
-    /// Sets the caps that are named, up or down, on an axis that had none, too: what was used of it
+    /// Sets the caps that `caps` names, up or down, also on an axis that had none: its `used`
     /// counts.
     ///
-    /// A cap may be set below what is used: the rest is overage at once, and waiters that can never
-    /// be met any more are refused. It cannot be below what is reserved (P1): then it falls as
-    /// holds end, nothing is admitted on that axis meanwhile, and
+    /// A cap may be set below `used`: the rest is `overage` at once, and waiters that can never be
+    /// met any more are refused. A cap cannot be below `reserved` (P1): then it falls as holds end,
+    /// nothing is admitted on that axis meanwhile, and
     /// [`falling_to`](crate::AxisSnapshot::falling_to) shows the goal. On the axes of its share a
-    /// [carved](crate::PoolBuilder::carved) pool gains from its parent, or gives back to it; a cap on
-    /// another axis is a limit, and no share.
+    /// [carved](crate::PoolBuilder::carved) pool gains from its parent, or gives back to it; a cap
+    /// on another axis is a limit, and no share.
     ///
     /// ```
     /// use budget_pool::{BudgetPool, Amount, Caps};
@@ -763,23 +954,23 @@ impl BudgetPool {
     ///
     /// # Errors
     /// Only where a cap rises, as [`raise_caps`](BudgetPool::raise_caps):
-    /// [`Closed`](BudgetError::Closed) on a closed pool, and on a carved one all that the parent can
-    /// answer. Nothing has changed then.
+    /// [`Closed`](BudgetError::Closed) on a closed pool, and on a carved one every refusal of the
+    /// parent. Nothing has changed then.
     pub fn set_caps(&self, caps: Caps) -> Result<(), BudgetError> {
         self.handle.ask(|engine, at, now| engine.set_caps(at, &caps, now))
     }
 
-    /// Moves so much of the caps of this pool to another of its tree, in one step: this one's are
-    /// lowered by what is free, and the other's are raised. Between
-    /// [carved](crate::PoolBuilder::carved) siblings a share moves, and no other call can take it in
-    /// between.
+    /// Moves `caps` from this pool to another of its tree, in one step: the caps of this pool are
+    /// lowered by free units, and those of `to` are raised. Between
+    /// [carved](crate::PoolBuilder::carved) siblings a share moves, and no other call can take it
+    /// in between.
     ///
     /// The cap of a pool that is not carved is a limit, and no budget of its own: to raise the cap of
     /// a parent by that of such a child makes budget in the parent. To give a carved child more of
     /// its parent, [raise](BudgetPool::raise_caps) the child's caps: a transfer would lower the
     /// parent's, too, and needs that free as well.
     ///
-    /// A move of caps is no new work: it passes those who wait, and works after the deadline.
+    /// A move of caps is no new work: it passes the waiters, and works after the deadline.
     ///
     /// ```
     /// use budget_pool::{BudgetPool, Caps};
@@ -810,11 +1001,11 @@ impl BudgetPool {
             .tell_both(&to.handle, |engine, [from, to], now| engine.transfer(from, to, &caps, now))
     }
 
-    /// How far the caps that are named may still be [raised](BudgetPool::raise_caps), by whoever
-    /// funds this pool. What fits below the ceiling and not below the cap is refused with
+    /// Sets how far the caps that `ceiling` names may still be [raised](BudgetPool::raise_caps). A
+    /// call that fits below the ceiling and not below the cap is refused with
     /// [`AfterFunding`](crate::Outlook::AfterFunding), and may [wait](BudgetPool::reserve_wait) for
-    /// it; only what is beyond the ceiling will never fit. A ceiling refuses no raise: one below
-    /// the cap says that no more is to come.
+    /// it; only a call beyond the ceiling will never fit. A ceiling refuses no raise: a ceiling
+    /// below the cap says that no raise is to come.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool, Caps, Outlook};
@@ -827,13 +1018,29 @@ impl BudgetPool {
         self.handle.tell(|engine, at, now| engine.set_ceiling(at, &ceiling, now));
     }
 
-    /// A handle that does not keep the pool alive.
+    /// A [`WeakPool`]: a handle that does not keep the pool alive.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::unlimited();
+    /// let weak = pool.downgrade();
+    /// assert!(weak.upgrade().is_some());
+    /// drop(pool);
+    /// assert!(weak.upgrade().is_none());
+    /// ```
     #[must_use]
     pub fn downgrade(&self) -> WeakPool {
         WeakPool::new(Arc::downgrade(&self.handle))
     }
 
     /// Whether both are handles of the same pool.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::unlimited();
+    /// assert!(pool.ptr_eq(&pool.clone()));
+    /// assert!(!pool.ptr_eq(&pool.child().build()));
+    /// ```
     #[must_use]
     pub fn ptr_eq(&self, other: &BudgetPool) -> bool {
         Arc::ptr_eq(&self.handle, &other.handle)
@@ -845,7 +1052,7 @@ impl BudgetPool {
         self.handle.enter(|engine, at| engine.is_closed(at))
     }
 
-    /// The name that refusals give as their pool; `pool` if it was not given one.
+    /// The name that refusals give as [`BudgetError::pool`]; `pool` if it was not given one.
     #[must_use]
     pub fn name(&self) -> &str {
         self.handle.name()
@@ -859,9 +1066,9 @@ impl BudgetPool {
         self.handle.bounded().map(DeadlineBudget::remaining)
     }
 
-    /// The budget of time that this pool has, to ask it for timeouts: what was given to
-    /// [`PoolBuilder::deadline`], or else the parent's, over at the earliest deadline on the way up and
-    /// read by the pool's clock. `None` without one.
+    /// The [`DeadlineBudget`] of this pool, to ask it for timeouts: that of
+    /// [`PoolBuilder::deadline`], or else the parent's, over at the earliest deadline on the way up
+    /// and read by the pool's clock. `None` without one.
     ///
     /// ```
     /// use std::time::Duration;
@@ -885,9 +1092,9 @@ impl BudgetPool {
 
 #[cfg(any(test, debug_assertions))]
 impl BudgetPool {
-    /// Asserts that all that the tree of this pool derives agrees with what it derives it from: a
-    /// test of this crate calls it after every step. It takes time in proportion to the tree, and
-    /// is absent from release builds.
+    /// Asserts that all derived state of the tree agrees with its sources: a test of this crate
+    /// calls it after every step. It takes time in proportion to the tree, and is absent from
+    /// release builds.
     #[doc(hidden)]
     pub fn check_invariants(&self) {
         self.handle.enter(|engine, _| engine.check_invariants());
@@ -906,7 +1113,7 @@ mod tests {
 
     use super::*;
 
-    /// On another thread, while this one has the lock: whatever takes it, too, does not end.
+    /// Another thread calls while this one has the lock: a call that takes it, too, does not end.
     #[test]
     fn what_is_said_to_take_no_lock_takes_none() {
         let pool = BudgetPool::builder().name("run").deadline(Duration::from_secs(3_600)).build();

@@ -1,4 +1,4 @@
-//! A hold on a budget, and what became of it.
+//! A hold on a budget, and its ends.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -12,10 +12,10 @@ use crate::types::error::BudgetError;
 use crate::types::name::Name;
 use crate::types::on_drop::OnDrop;
 
-/// Budget that is promised to one owner (P3), from [`BudgetPool::reserve`]. It keeps its pool
+/// Budget that [`BudgetPool::reserve`] promises to one owner (P3). A `Reservation` keeps its pool
 /// alive.
 ///
-/// Whatever happens to it, its units go back once, or are spent once:
+/// Each of its ends gives its units back once, or spends them once:
 ///
 /// | event | held part | metered part |
 /// | --- | --- | --- |
@@ -28,16 +28,16 @@ use crate::types::on_drop::OnDrop;
 ///
 /// # What a commit settles
 ///
-/// The total that [`commit`](Reservation::commit) is told is that of the reservation, with what
-/// [`record`](Reservation::record) and [`debit`](Reservation::debit) metered before. It is booked
-/// exactly, up or down.
+/// The total that [`commit`](Reservation::commit) names is that of the whole reservation, including
+/// the parts that [`record`](Reservation::record) and [`debit`](Reservation::debit) metered before.
+/// The total is booked exactly, up or down.
 ///
-/// - An axis that is named settles at its figure; one named with zero settles zero.
-/// - An axis that is not named settles at what was metered and what is held of it. So a commit of
-///   tokens alone books the held money: a forgotten axis does not make money vanish.
-/// - A total of tokens without their parts leaves the parts at what was metered and is held. One
-///   part without the other leaves the other likewise, and the total is the larger of what is named
-///   and of both parts as they are settled.
+/// - An axis that is named settles at its figure; an axis that is named with zero settles zero.
+/// - An axis that is not named settles at its metered and held units. So a commit of tokens alone
+///   books the held money: a forgotten axis does not make money vanish.
+/// - A total of tokens without its parts leaves the parts at their metered and held units. A part
+///   without the other leaves the other likewise, and the total is the larger of the named total
+///   and the sum of both parts as they are settled.
 ///
 /// ```
 /// use budget_pool::{Amount, BudgetPool, Usd};
@@ -55,24 +55,24 @@ use crate::types::on_drop::OnDrop;
 ///
 /// # After it has expired
 ///
-/// A hold with a [TTL](crate::Ask::ttl), be it from [`renew`](Reservation::renew), has
-/// expired from the instant of its expiry on, whether or not a call has reclaimed it yet. What may
-/// still be told:
+/// A hold with a [TTL](crate::Ask::ttl), be it from [`renew`](Reservation::renew), has expired from
+/// the instant of its expiry on, whether or not a call has reclaimed it yet. An owner may still
+/// tell:
 ///
-/// - [`commit`](Reservation::commit) and [`debit`](Reservation::debit) book what happened, as if it
-///   had not been held: from what is free, and what does not fit as overage. What was held is
-///   remembered for this, so that a late [`commit_all`](Reservation::commit_all) books it. The
-///   receipt [is late](Receipt::is_late).
-/// - After [`OnDrop::Commit`], what was held has been settled by the expiry, into the period in
-///   which it expired. It counts as metered, so that a late commit of the real total is exact, too.
+/// - [`commit`](Reservation::commit) and [`debit`](Reservation::debit) book the spend as if it had
+///   not been held: from free units, and the rest as overage. The pool remembers the held units for
+///   this, so that a late [`commit_all`](Reservation::commit_all) books them. [`Receipt::is_late`]
+///   says so.
+/// - After [`OnDrop::Commit`] the expiry has settled the held units, into the period in which the
+///   hold expired. They count as metered, so that a late commit of the real total is exact, too.
 ///
-/// What would ask ([`record`](Reservation::record), [`try_commit`](Reservation::try_commit),
+/// The calls that ask ([`record`](Reservation::record), [`try_commit`](Reservation::try_commit),
 /// [`grow`](Reservation::grow), [`shrink`](Reservation::shrink), [`split`](Reservation::split),
-/// [`merge`](Reservation::merge), [`renew`](Reservation::renew)) is refused with
-/// [`Expired`](BudgetError::Expired). A drop or a release does nothing more. What a forgotten guard
-/// held is free again; what the pool remembers of it (256 bytes at most) stays, as it may still
-/// come. So does its pool, which it keeps alive: the share of a
-/// [carved](crate::PoolBuilder::carved) one goes back only when that is closed.
+/// [`merge`](Reservation::merge), [`renew`](Reservation::renew)) are refused with
+/// [`Expired`](BudgetError::Expired). A drop or a release does nothing more. The units of a
+/// forgotten guard are free again; the memory of it, 256 bytes at most, stays, as its owner may
+/// still come. The hold keeps its pool alive, too: the share of a
+/// [carved](crate::PoolBuilder::carved) pool goes back only when it is closed.
 #[must_use = "a reservation that is dropped is released, or settled"]
 pub struct Reservation {
     pool: BudgetPool,
@@ -109,11 +109,11 @@ impl Reservation {
         self.pool.handle().end(key, End::Drop, &mut { Booked::NOTHING });
     }
 
-    /// Settles the real total of this reservation, of what was metered before, too. Cannot fail
-    /// (P2): what is more than was held comes from what is free, and what does not fit there is
-    /// booked as overage. What is less goes back; where more was metered than the total,
-    /// [`BudgetPool::credit`] says what becomes of the difference. [Which figure an axis settles
-    /// at](Reservation#what-a-commit-settles).
+    /// Settles the real `total` of this reservation, metered parts included. `commit` cannot fail
+    /// (P2): a larger total takes free units, and the part that does not fit is booked as
+    /// [`overage`](Receipt::overage). A smaller total gives the rest back; where more was metered
+    /// than the total, [`BudgetPool::credit`] says what becomes of the difference.
+    /// [`Reservation`](Reservation#what-a-commit-settles) says at which figure an axis settles.
     ///
     /// Works after the deadline, on a closed pool, and after the hold has expired, too: it
     /// happened.
@@ -136,18 +136,27 @@ impl Reservation {
         receipt
     }
 
-    /// Settles what is held, beside what was metered: it was exact.
+    /// Settles the held units, beside the metered ones: the estimate was exact.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// pool.reserve(Amount::new().tokens(60))?.commit_all();
+    /// assert_eq!(pool.snapshot().tokens.used, 60);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn commit_all(self) -> Receipt {
         self.commit(Amount::new())
     }
 
-    /// A strict [`commit`](Reservation::commit): refused, with nothing changed, if the total does
-    /// not fit into what was metered, what is held and what is free. It asks for capacity alone, so
-    /// that it works after the deadline and on a closed pool.
+    /// A strict [`commit`](Reservation::commit): refused, with nothing changed, if `total` does not
+    /// fit into the metered, the held and the free units. It asks for capacity alone, so that it
+    /// works after the deadline and on a closed pool.
     ///
     /// # Errors
-    /// [`CommitRefused`] says what did not fit, or that the hold has
-    /// [expired](BudgetError::Expired), and owns the reservation. **Dropping it drops the hold.**
+    /// [`CommitRefused`] says why, by [`Exceeded`](BudgetError::Exceeded) or
+    /// [`Expired`](BudgetError::Expired), and owns the reservation. **Dropping the
+    /// [`CommitRefused`] drops the hold.**
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -173,27 +182,54 @@ impl Reservation {
         }
     }
 
-    /// Nothing more was spent: gives everything back that is still held, whatever a drop would do.
+    /// Gives back all held units, whatever a drop would do: nothing more was spent.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, OnDrop};
+    /// let pool = BudgetPool::builder().tokens(100).on_drop(OnDrop::Commit).build();
+    /// pool.reserve(Amount::new().tokens(60))?.release();
+    /// assert_eq!(pool.snapshot().tokens.available, Some(100));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn release(self) {
         self.end(End::Release, &mut { Booked::NOTHING });
     }
 }
 
-/// What its owner does with it.
+/// The calls of its owner.
 impl Reservation {
-    /// Asks to settle part of the hold now: for a stream that meters as it goes. What is beyond the
-    /// hold is taken from the pool.
+    /// Asks to settle part of the hold now: for a stream that meters as it goes. The units beyond
+    /// the hold are taken from the pool.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let hold = pool.reserve(Amount::new().tokens(40))?;
+    /// hold.record(Amount::new().tokens(70))?; // 40 of the hold, 30 of the pool
+    /// assert!(hold.record(Amount::new().tokens(31)).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`BudgetPool::record`], for what is beyond the hold; before all,
+    /// As [`BudgetPool::record`], for the units beyond the hold; before all,
     /// [`Expired`](BudgetError::Expired). Nothing has changed then.
     pub fn record(&self, part: Amount) -> Result<(), BudgetError> {
         let key = self.key();
         self.pool.handle().ask(|engine, _, now| engine.record_part(key, part.quantities(), now))
     }
 
-    /// Tells that part of the hold has been spent: the same for what has already been streamed.
-    /// Always booked (P2).
+    /// Tells that part of the hold has been spent: [`record`](Reservation::record) for a chunk that
+    /// has already been streamed. `debit` always books (P2).
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let hold = pool.reserve(Amount::new().tokens(60))?;
+    /// hold.debit(Amount::new().tokens(25)); // a chunk has arrived
+    /// assert_eq!(hold.amount(), Amount::new().tokens(35));
+    /// assert_eq!(pool.snapshot().tokens.used, 25);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn debit(&self, part: Amount) -> Receipt {
         let key = self.key();
         let handle = self.pool.handle();
@@ -204,8 +240,18 @@ impl Reservation {
     /// Asks to hold `extra` more. It takes more slots [in flight](Amount::in_flight) where `extra`
     /// names them.
     ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let hold = pool.reserve(Amount::new().tokens(60))?;
+    /// hold.grow(Amount::new().tokens(40))?;
+    /// assert!(hold.grow(Amount::new().tokens(1)).is_err());
+    /// assert_eq!(hold.amount(), Amount::new().tokens(100));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
-    /// As [`BudgetPool::record`]: it passes those that wait. Before all,
+    /// As [`BudgetPool::record`], but `grow` passes the waiters. Before all,
     /// [`Expired`](BudgetError::Expired). The hold is then as it was.
     pub fn grow(&self, extra: Amount) -> Result<(), BudgetError> {
         let key = self.key();
@@ -214,21 +260,40 @@ impl Reservation {
 
     /// Gives part of the hold back, slots [in flight](Amount::in_flight) where `by` names them.
     /// Works after the deadline and on a closed pool, too. Each axis stands for itself: to shrink
-    /// input and output, name them (their total then follows); to name the total alone leaves them
-    /// as they are.
+    /// input and output, name them, and their total follows; the total alone leaves them as they
+    /// are.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let hold = pool.reserve(Amount::new().tokens(60))?;
+    /// hold.shrink(Amount::new().tokens(50))?;
+    /// assert_eq!(pool.snapshot().tokens.available, Some(90));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
-    /// [`Expired`](BudgetError::Expired); [`Exceeded`](BudgetError::Exceeded) if that is more than
-    /// is held: the hold is then what was available, and the cap, and it is as it was.
+    /// [`Expired`](BudgetError::Expired); [`Exceeded`](BudgetError::Exceeded) if `by` is more than
+    /// is held, with the held units as `available` and as `cap`. The hold is then as it was.
     pub fn shrink(&self, by: Amount) -> Result<(), BudgetError> {
         let key = self.key();
         self.pool.handle().tell(|engine, _, now| engine.shrink(key, &by.all(), now))
     }
 
     /// Moves part of the hold into a reservation of its own, with the same label, the same
-    /// [`OnDrop`] and the same expiry. What was metered stays with this one. Each axis stands for
+    /// [`OnDrop`] and the same expiry. The metered units stay with this hold. Each axis stands for
     /// itself, as in [`shrink`](Reservation::shrink). The new reservation asks the pool for one
     /// slot in flight of its own; where `part` names its slots, they move from this one.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let whole = pool.reserve(Amount::new().tokens(60))?;
+    /// let part = whole.split(Amount::new().tokens(20))?;
+    /// part.commit(Amount::new().tokens(15));
+    /// assert_eq!(whole.amount(), Amount::new().tokens(40));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`shrink`](Reservation::shrink); else as [`BudgetPool::record`], for the slot that the
@@ -239,10 +304,11 @@ impl Reservation {
         Ok(Reservation::new(self.pool.clone(), half))
     }
 
-    /// Puts all that another reservation of the same pool holds and has metered to this one, which
-    /// keeps its label and its expiry. If one of both [commits on a drop](OnDrop::Commit), this one
-    /// does. Nothing is asked of the pool or given back: the slots in flight of both add up, too,
-    /// and [`shrink`](Reservation::shrink) gives back those that are not needed any more.
+    /// Moves the held and metered units of another reservation of the same pool to this one, which
+    /// keeps its label and its expiry. If one of both [commits on a drop](OnDrop::Commit), the
+    /// merged hold does. The pool is asked for nothing and given nothing: the slots in flight of
+    /// both add up, too, and [`shrink`](Reservation::shrink) gives back those that are not needed
+    /// any more.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -278,6 +344,19 @@ impl Reservation {
     /// before or not: longer, or shorter. A `ttl` too long for an [`Instant`] is for ever.
     /// Works after the deadline and on a closed pool, too: it asks for nothing more.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, Ask, BudgetPool, ManualClock};
+    /// let clock = ManualClock::new();
+    /// let pool = BudgetPool::builder().clock(clock.clone()).build();
+    /// let hold = pool.reserve(Ask::new(Amount::new().tokens(5)).ttl(Duration::from_secs(30)))?;
+    /// clock.advance(Duration::from_secs(20));
+    /// hold.renew(Duration::from_secs(30))?; // a heartbeat
+    /// clock.advance(Duration::from_secs(20));
+    /// assert!(!hold.is_expired());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     /// [`Expired`](BudgetError::Expired): it is too late.
     pub fn renew(&self, ttl: Duration) -> Result<(), BudgetError> {
@@ -287,6 +366,14 @@ impl Reservation {
 
     /// Names this hold in [`BudgetPool::holders`]: `"request"`, or a text of its own
     /// (`format!("request {id}")`).
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::unlimited();
+    /// let hold = pool.reserve(Amount::new().tokens(5))?.label(format!("request {}", 17));
+    /// assert_eq!(pool.holders()[0].label, Some("request 17".into()));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn label(self, label: impl Into<Name>) -> Reservation {
         let label = label.into();
         let old = self.pool.handle().enter(|engine, _| engine.label(self.key(), label));
@@ -294,8 +381,16 @@ impl Reservation {
         self
     }
 
-    /// What a drop, or the [expiry](crate::Ask::ttl), does from now on with what is still
-    /// held. On a hold that has expired already it changes nothing.
+    /// Sets what a drop, or the [expiry](crate::Ask::ttl), does from now on with the held units. On
+    /// a hold that has expired already it changes nothing.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, OnDrop};
+    /// let pool = BudgetPool::builder().on_drop(OnDrop::Commit).build();
+    /// drop(pool.reserve(Amount::new().tokens(5))?.on_drop(OnDrop::Release));
+    /// assert_eq!(pool.snapshot().tokens.used, 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn on_drop(self, on_drop: OnDrop) -> Reservation {
         self.pool.handle().tell(|engine, _, now| engine.on_drop(self.key(), on_drop, now));
         self
@@ -318,10 +413,11 @@ impl Reservation {
     }
 }
 
-/// What can be read of it.
+/// The getters.
 impl Reservation {
-    /// What is still held; nothing once it has expired. Slots in flight are named where they are
-    /// another number than one, so that to reserve this amount makes the same hold again.
+    /// The units that are still held; nothing once the hold has expired. The amount names
+    /// `in_flight` where the slots are another number than one, so that to reserve this amount
+    /// makes the same hold again.
     #[must_use]
     pub fn amount(&self) -> Amount {
         self.pool.handle().tell(|engine, _, now| engine.held(self.key(), now))
@@ -336,6 +432,14 @@ impl Reservation {
 
     /// Which amount of the [`Ask`](crate::Ask) was granted: 0 for the first, 1 for that of the first
     /// [`or`](crate::Ask::or). A hold that was asked for by a plain amount has 0.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Ask, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let ask = Ask::new(Amount::new().tokens(500)).or(Amount::new().tokens(80));
+    /// assert_eq!(["large", "small"][pool.reserve(ask)?.choice()], "small");
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub fn choice(&self) -> usize {
         self.pool.handle().enter(|engine, _| engine.choice(self.key())) as usize
@@ -356,7 +460,7 @@ impl Reservation {
         end.map(left)
     }
 
-    /// The pool that this was reserved on.
+    /// The [`BudgetPool`] that this was reserved on.
     #[must_use]
     pub fn pool(&self) -> &BudgetPool {
         &self.pool
@@ -383,7 +487,7 @@ impl fmt::Debug for Reservation {
     }
 }
 
-/// What a settlement booked.
+/// The outcome of a settlement.
 #[derive(Clone, Copy)]
 pub struct Receipt {
     booked: Booked,
@@ -396,30 +500,30 @@ impl Receipt {
         Receipt { booked, labels }
     }
 
-    /// What was settled by this call, on every axis that it touched: of a commit what was not
-    /// metered before.
+    /// The units that this call settled, on every axis that it touched: of a commit, those that
+    /// were not metered before.
     #[must_use]
     pub fn settled(&self) -> Amount {
         Amount::reported(self.booked.settled, self.labels)
     }
 
-    /// What of it did not fit: on each axis the greatest overage on the path, zero where all
-    /// fitted.
+    /// The settled units that did not fit: on each axis the greatest overage on the path, zero
+    /// where all fitted.
     #[must_use]
     pub fn overage(&self) -> Amount {
         Amount::reported(self.booked.overage(), self.labels)
     }
 
-    /// What was given back, by a [`credit`](BudgetPool::credit) or by a commit whose total is less
-    /// than what was metered: on each axis the greatest on the path. A pool gives back no more than
-    /// it has booked in its present period.
+    /// The units that were given back, by a [`credit`](BudgetPool::credit) or by a commit whose
+    /// total is less than the metered units: on each axis the greatest on the path. A pool gives
+    /// back no more than it has booked in its present period.
     #[must_use]
     pub fn credited(&self) -> Amount {
         Amount::reported(self.booked.credited(), self.labels)
     }
 
-    /// Whether the hold had [expired](crate::Ask::ttl) before: what was settled was not
-    /// held any more.
+    /// Whether the hold had [expired](crate::Ask::ttl) before: the settled units were not held any
+    /// more.
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.booked.late
@@ -450,7 +554,7 @@ impl PartialEq for Receipt {
 
 impl Eq for Receipt {}
 
-/// Of what is compared.
+/// By its figures, as `eq` compares them.
 impl Hash for Receipt {
     fn hash<H: Hasher>(&self, state: &mut H) {
         (self.said(), self.is_late()).hash(state);
@@ -474,7 +578,7 @@ pub struct CommitRefused {
 }
 
 impl CommitRefused {
-    /// Why: [`Exceeded`](BudgetError::Exceeded), with what did not fit, or
+    /// The refusal: [`Exceeded`](BudgetError::Exceeded) with the figures of the axis, or
     /// [`Expired`](BudgetError::Expired).
     #[must_use]
     pub fn error(&self) -> &BudgetError {
@@ -482,13 +586,22 @@ impl CommitRefused {
     }
 
     /// The reservation, as it was before the strict commit.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let pool = BudgetPool::builder().tokens(10).build();
+    /// let refused = pool.reserve(Amount::new().tokens(5))?.try_commit(Amount::new().tokens(20)).unwrap_err();
+    /// refused.into_reservation().commit(Amount::new().tokens(20)); // it happened
+    /// assert_eq!(pool.snapshot().tokens.overage, 10);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn into_reservation(self) -> Reservation {
         self.reservation
     }
 }
 
-/// Two reservations that could not become one: nothing has changed, and the one that was to be
-/// merged into the other is in here, as it was.
+/// Two reservations that could not become one: nothing has changed, and the error owns the one that
+/// was to be merged into the other.
 ///
 /// **Dropping this error drops that reservation**, which releases or settles what it holds, as its
 /// [`OnDrop`] says.
@@ -509,6 +622,15 @@ impl MergeRefused {
     }
 
     /// The reservation that was to be merged into the other.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool};
+    /// let (pool, other) = (BudgetPool::unlimited(), BudgetPool::unlimited());
+    /// let hold = pool.reserve(Amount::new().tokens(5))?;
+    /// let refused = hold.merge(other.reserve(Amount::new().tokens(7))?).unwrap_err();
+    /// assert_eq!(refused.into_reservation().amount(), Amount::new().tokens(7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn into_reservation(self) -> Reservation {
         self.reservation
     }

@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 
 #[cfg(not(all(test, any(budget_pool_loom, budget_pool_shuttle))))]
 mod backend {
+    use std::sync::Weak;
     pub(crate) use std::sync::{Arc, atomic::AtomicBool};
     pub(crate) use std::thread;
 
@@ -22,6 +23,16 @@ mod backend {
     pub(crate) fn hand_over_written<T>(guard: RwLockWriteGuard<'_, T>) {
         RwLockWriteGuard::unlock_fair(guard);
     }
+
+    /// Takes a value out of its last handle.
+    pub(crate) fn take_last<T>(handle: Arc<T>) -> Result<T, Arc<T>> {
+        Arc::try_unwrap(handle)
+    }
+
+    /// One more handle of a value, if there is any.
+    pub(crate) fn upgrade<T>(handle: &Weak<T>) -> Option<Arc<T>> {
+        handle.upgrade()
+    }
 }
 
 #[cfg(all(test, any(budget_pool_loom, budget_pool_shuttle)))]
@@ -29,10 +40,10 @@ mod backend {
 mod backend;
 
 pub(crate) use backend::{
-    Arc, AtomicBool, Mutex, MutexGuard, RwLock, hand_over, hand_over_written,
+    Arc, AtomicBool, Mutex, MutexGuard, RwLock, hand_over, hand_over_written, take_last, upgrade,
 };
 
-/// One poll that takes part in the cooperative budget of a tokio task, where the feature `tokio` is
+/// Takes part in the cooperative budget of a tokio task for one poll, where the feature `tokio` is
 /// on: a task that is granted one wait after the other yields to the other tasks of its thread. It
 /// is here and not with the adapters because waits are below them.
 #[cfg(feature = "tokio")]

@@ -19,13 +19,13 @@ use crate::types::error::BudgetError;
 /// A reservation to come, from [`BudgetPool::reserve_wait`].
 ///
 /// It takes its place at the first poll. It works on any runtime, keeps its pool alive, and is
-/// cancel-safe: dropped at any point, it gives up its place, or gives back what it was granted
-/// (P3). Fused: polled again after its end, it is pending for ever. One that is forgotten
-/// ([`std::mem::forget`]) in line keeps its place, and for ever what it is granted.
+/// cancel-safe: dropped at any point, it gives up its place, or gives back its grant (P3). Fused:
+/// polled again after its end, it is pending for ever. A wait that is forgotten
+/// ([`std::mem::forget`]) in line keeps its place, and for ever its grant.
 ///
-/// What is granted is handed over in the transition that freed it, so that nobody can take it in
-/// between. The waker is woken by the call that granted it, without the lock; one that panics is
-/// passed over.
+/// The transition that freed the units hands them over, so that nobody can take them in between.
+/// The waker is woken by the call that granted it, without the lock; one that panics is passed
+/// over.
 ///
 /// # In `select!`
 ///
@@ -59,8 +59,8 @@ use crate::types::error::BudgetError;
 /// # In `join!`
 ///
 /// A hold does not come back while it is held. Three waits of 4 under a cap of 10 that are joined
-/// never end, as the first two keep 8 until the third is granted. Where what was taken comes back by
-/// time, [`record_wait`](BudgetPool::record_wait) spends it instead. Where it is to be held, ask for
+/// never end, as the first two keep 8 until the third is granted. Where units come back by time,
+/// [`record_wait`](BudgetPool::record_wait) spends them instead. Where it is to be held, ask for
 /// the sum of all three in one wait.
 ///
 /// # In a busy task
@@ -76,8 +76,8 @@ pub struct Wait(Waiting);
 /// A spend to come, from [`BudgetPool::record_wait`].
 ///
 /// It waits in the lines in which a [`Wait`] does, and is as cancel-safe: dropped before it is
-/// ready, it has spent nothing. From the grant until it is polled, what it is to spend is
-/// reserved; the poll that returns spends it.
+/// ready, it has spent nothing. From the grant until the poll that spends them, its units are
+/// reserved.
 #[must_use = "a wait does nothing unless it is awaited"]
 pub struct RecordWait(Waiting);
 
@@ -116,14 +116,14 @@ impl Sleeping {
 }
 
 enum State {
-    /// Nothing has been asked yet: what is to be held, and on which terms.
+    /// Nothing has been asked yet: the units to hold, and the terms.
     New(Quantities, Option<Box<Terms>>),
     Queued(WaitKey),
     Ended,
 }
 
 impl State {
-    /// What is to be asked, if nothing has been yet: it is asked once.
+    /// The ask, if it has not been made yet: it is made once.
     fn take_new(&mut self) -> Option<(Quantities, Option<Box<Terms>>)> {
         match std::mem::replace(self, State::Ended) {
             State::New(asked, terms) => Some((asked, terms)),
@@ -160,7 +160,7 @@ impl RecordWait {
     }
 }
 
-/// What was granted, with its owner.
+/// The grant, with its owner.
 enum Granted {
     Hold(Reservation),
     Spent,
@@ -194,7 +194,7 @@ impl Waiting {
         Waiting { pool, purpose, takes_time, state, alarm: None, sleep: None }
     }
 
-    /// Asks, or looks what became of having asked. If nothing has yet, `waker` is told.
+    /// Asks, or looks for the outcome of having asked. If nothing has yet, `waker` is told.
     fn poll_once(&mut self, waker: &Waker, can_sleep: bool) -> Poll<Result<Granted, BudgetError>> {
         let handle = self.pool.handle();
         // Ended, should the clock panic.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::engine::{Condition, Met, WatchKey};
 use crate::pool::BudgetPool;
-use crate::sync::thread;
+use crate::sync::{cooperative, thread};
 use crate::types::level::Level;
 use crate::types::snapshot::Snapshot;
 use crate::types::want::Want;
@@ -20,28 +20,30 @@ pub struct Closed(Watching);
 
 /// A [`Level`] to be reached, from [`BudgetPool::reached`].
 ///
-/// It resolves once, with the [`Snapshot`] of the transition that reached the level: whatever the
-/// balances are by the time it is looked at, the snapshot is at the level. It survives
-/// [resets](BudgetPool::reset) and [windows](crate::Window) that turn. To be told again in the next
-/// period, ask [`BudgetPool::reached`] again once the balances have fallen below the level: on a pool
-/// that is at the level a new one resolves at the first poll.
+/// It resolves once, with the [`Snapshot`] of the transition that reached the level, even if the
+/// balances have fallen since. It survives [resets](BudgetPool::reset) and [windows](crate::Window)
+/// that turn. To be told again in the next period, ask [`BudgetPool::reached`] again once the
+/// balances have fallen below the level: on a pool that is at the level a new one resolves at the
+/// first poll.
 ///
 /// It watches from its first poll on. It works on any runtime, keeps its pool alive, and is
-/// cancel-safe: dropped at any point, it leaves nothing behind. Fused: polled again after its end, it
-/// is pending for ever. The waker is woken by the call that reached the level, without the lock; one
+/// cancel-safe: dropped at any point, it leaves nothing behind. With the feature `tokio` it takes part
+/// in the cooperative budget of its task, [as a wait does](crate::Wait#in-a-busy-task). Fused: polled
+/// again after its end, it is pending for ever. The waker is woken by the call that reached the level, without the lock; one
 /// that panics is passed over.
 ///
 /// # Time
 ///
-/// What time does is seen when a call does it. A hold that has expired counts until a call reclaims
-/// it, but no level is told that is reached by such holds alone: first all is done that is due by the
-/// latest reading of the clock. A poll reads the clock as [`BudgetPool::snapshot`] does (P8).
+/// The work of time is seen when a call does it. A hold that has expired counts until a call
+/// reclaims it, but no level is told that is reached by such holds alone: first all is done that is
+/// due by the latest reading of the clock. A poll reads the clock as [`BudgetPool::snapshot`] does
+/// (P8).
 ///
 /// # A closed pool
 ///
-/// Accounting goes on in a closed pool, and so does the watch. A closed [carved](crate::PoolBuilder::carved)
-/// pool gives back what it neither used nor holds: its cap becomes what it has used and holds, which
-/// is all of it.
+/// Accounting goes on in a closed pool, and so does the watch. A closed
+/// [carved](crate::PoolBuilder::carved) pool gives back the units that are neither `used` nor
+/// `reserved`: its cap becomes `used + reserved`, which is all of it.
 ///
 /// # What it costs
 ///
@@ -56,19 +58,24 @@ pub struct Reached(Watching);
 /// It resolves once, when the pool is short of budget:
 ///
 /// - less is free than [`PoolBuilder::low`](crate::PoolBuilder::low);
-/// - a call was refused with [`AfterFunding`](crate::Outlook::AfterFunding) while it watched, on this
-///   pool or on one below it, and the pool lacks what only a higher cap makes room for; or
+/// - a call was refused with [`AfterFunding`](crate::Outlook::AfterFunding) while it watched, on
+///   this pool or on one below it, and the pool lacks units that only a higher cap makes room for;
+///   or
 /// - a waiter stands blocked at this pool, and only a higher cap of this pool makes room for it. That
 ///   takes a [ceiling](crate::PoolBuilder::ceiling): without one such a waiter is refused.
 ///
 /// On a pool that is low, or has such a waiter, a new one resolves at the first poll; a refusal is
 /// told to those that watched at that instant, and is not remembered for others. So a funder's loop
-/// raises the caps, or waits for a while, before it asks again. [`Want::missing`] says what would do.
+/// raises the caps, or waits for a while, before it asks again. [`Want::missing`] names the units
+/// that would do.
 ///
 /// It watches from its first poll on. It works on any runtime, keeps its pool alive, and is
 /// cancel-safe: dropped at any point, it leaves nothing behind. Fused: polled again after its end, it
 /// is pending for ever. The waker is woken by the call that made the pool short, without the lock; one
 /// that panics is passed over. It costs what a [`Reached`] does.
+///
+/// As a [`Reached`](Reached#time) does, it counts no hold that has expired by the latest reading of
+/// the clock.
 ///
 /// A closed pool wants nothing, as nothing can fund it: the future stays pending. A funder's loop ends
 /// by [`BudgetPool::closed`].
@@ -101,7 +108,7 @@ pub struct Reached(Watching);
 #[must_use = "it does nothing unless it is awaited"]
 pub struct Wants(Watching);
 
-/// What all of them are: a condition, and the place in the engine of one who waits for it.
+/// The condition, and the place in the engine of the one that waits for it.
 struct Watching {
     pool: BudgetPool,
     condition: Condition,
@@ -192,12 +199,21 @@ impl Closed {
     }
 
     /// Parks the thread until the pool is closed. Not for async code: it blocks the executor.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::unlimited();
+    /// std::thread::scope(|scope| {
+    ///     scope.spawn(|| pool.close());
+    ///     pool.closed().block();
+    /// });
+    /// ```
     pub fn block(self) {
         self.0.block_for_ever();
     }
 
-    /// [`block`](Closed::block), for so long at most by the system's clock, whatever the clock of the
-    /// pool. Returns whether the pool is closed.
+    /// [`block`](Closed::block), until `time` is over by the system's clock, whatever the clock of
+    /// the pool. Returns whether the pool is closed.
     ///
     /// ```
     /// use std::time::Duration;
@@ -233,7 +249,7 @@ impl Reached {
         snapshot(self.0.block_for_ever())
     }
 
-    /// [`block`](Reached::block), for so long at most by the system's clock, whatever the clock of
+    /// [`block`](Reached::block), until `time` is over by the system's clock, whatever the clock of
     /// the pool. Returns `None` if the level was not reached by then.
     ///
     /// ```
@@ -270,8 +286,8 @@ impl Wants {
         want(self.0.block_for_ever())
     }
 
-    /// [`block`](Wants::block), for so long at most by the system's clock, whatever the clock of the
-    /// pool. Returns `None` if nothing was wanted by then.
+    /// [`block`](Wants::block), until `time` is over by the system's clock, whatever the clock of
+    /// the pool. Returns `None` if nothing was wanted by then.
     ///
     /// ```
     /// use std::time::Duration;
@@ -289,7 +305,8 @@ impl Future for Closed {
     type Output = ();
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        self.get_mut().0.poll(context.waker()).map(drop)
+        let watching = &mut self.get_mut().0;
+        cooperative(context, |context| watching.poll(context.waker())).map(drop)
     }
 }
 
@@ -297,7 +314,8 @@ impl Future for Reached {
     type Output = Snapshot;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Snapshot> {
-        self.get_mut().0.poll(context.waker()).map(snapshot)
+        let watching = &mut self.get_mut().0;
+        cooperative(context, |context| watching.poll(context.waker())).map(snapshot)
     }
 }
 
@@ -305,7 +323,8 @@ impl Future for Wants {
     type Output = Want;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Want> {
-        self.get_mut().0.poll(context.waker()).map(want)
+        let watching = &mut self.get_mut().0;
+        cooperative(context, |context| watching.poll(context.waker())).map(want)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::Weak;
 
 use crate::handle::Handle;
 use crate::pool::BudgetPool;
+use crate::sync::upgrade;
 
 /// A handle that does not keep its pool alive, from [`BudgetPool::downgrade`]: for a registry of
 /// pools, or a task that watches one.
@@ -27,6 +28,11 @@ impl WeakPool {
     }
 
     /// Refers to no pool: [`upgrade`](WeakPool::upgrade) gives `None`.
+    ///
+    /// ```
+    /// # use budget_pool::WeakPool;
+    /// assert!(WeakPool::dangling().upgrade().is_none());
+    /// ```
     #[must_use]
     pub const fn dangling() -> WeakPool {
         WeakPool(Weak::new())
@@ -37,12 +43,25 @@ impl WeakPool {
     /// [`Reached`](crate::Reached), a [`Wants`](crate::Wants), the builder of a child or of a joint
     /// pool. A child alone keeps the balances of the pools above it,
     /// and no handle to them.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::unlimited();
+    /// let weak = pool.downgrade();
+    /// assert!(weak.upgrade().is_some_and(|same| same.ptr_eq(&pool)));
+    /// ```
     #[must_use]
     pub fn upgrade(&self) -> Option<BudgetPool> {
-        self.0.upgrade().map(BudgetPool::from_handle)
+        upgrade(&self.0).map(BudgetPool::from_handle)
     }
 
     /// Whether both refer to the same pool, or both to none.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// let pool = BudgetPool::unlimited();
+    /// assert!(pool.downgrade().ptr_eq(&pool.downgrade()));
+    /// ```
     #[must_use]
     pub fn ptr_eq(&self, other: &WeakPool) -> bool {
         self.0.ptr_eq(&other.0)

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
 use budget_pool::{
-    Amount, Ask, BudgetPool, Call, DeadlineBudget, ManualClock, Name, Reservation, Usd, Wait,
-    Window,
+    Amount, Ask, Axis, BudgetPool, Call, DeadlineBudget, Level, ManualClock, Name, Observer,
+    Reservation, Usd, Wait, Window,
 };
 
 const PLENTY: u64 = u64::MAX / 2;
@@ -252,6 +252,83 @@ fn a_lease_allocates_nothing() {
         lease.debit(amount() + amount());
         assert!(lease.record(Amount::new().tokens(u64::MAX)).is_err());
     });
+}
+
+struct Silent;
+
+impl Observer for Silent {}
+
+fn observed() -> BudgetPool {
+    BudgetPool::builder().tokens(PLENTY).observer(Silent).build()
+}
+
+fn is_pending<F: Future + Unpin>(watch: &mut F) -> bool {
+    Pin::new(watch).poll(&mut Context::from_waker(Waker::noop())).is_pending()
+}
+
+#[test]
+fn a_watch_that_waits_allocates_nothing_and_makes_no_call_allocate() {
+    for depth in [1, 4] {
+        let pools = chain(depth);
+        let pool = &pools[depth - 1];
+        let mut level = pool.reached(Level::percent(Axis::Tokens, 90));
+        let (mut wants, mut closed) = (pool.wants(), pool.closed());
+        let mut turn = || {
+            assert!(is_pending(&mut level) && is_pending(&mut wants) && is_pending(&mut closed));
+            assert!(pool.record(amount()).is_ok());
+            assert!(pool.record(Amount::new().tokens(u64::MAX)).is_err());
+            pool.reserve(amount()).expect("it fits").commit_all();
+        };
+        (0..50).for_each(|_| turn());
+        let seen = measure(|| (0..2_000).for_each(|_| turn()));
+        assert_eq!(seen, AllocationInfo::default(), "at depth {depth}");
+    }
+}
+
+#[test]
+fn what_a_watch_has_taken_goes_with_it() {
+    let pool = BudgetPool::builder().tokens(10).low(Amount::new().tokens(5)).build();
+    let watch = || {
+        let mut level = pool.reached(Level::percent(Axis::Tokens, 80));
+        let (mut wants, mut dropped) = (pool.wants(), pool.wants());
+        assert!(is_pending(&mut level) && is_pending(&mut wants) && is_pending(&mut dropped));
+        pool.record(Amount::new().tokens(9)).expect("it fits");
+        assert!(!is_pending(&mut level) && !is_pending(&mut wants));
+        pool.reset();
+    };
+    (0..50).for_each(|_| watch());
+    let seen = measure(|| (0..1_000).for_each(|_| watch()));
+    assert_eq!((seen.count_current, seen.bytes_current), (0, 0));
+}
+
+#[test]
+fn an_observer_that_is_told_nothing_costs_no_allocation() {
+    let pool = observed();
+    let turn = || {
+        assert!(pool.record(amount()).is_ok());
+        pool.reserve(amount()).expect("it fits").commit_all();
+        pool.debit(amount());
+    };
+    (0..50).for_each(|_| turn());
+    assert_eq!(measure(|| (0..2_000).for_each(|_| turn())), AllocationInfo::default());
+}
+
+#[test]
+fn an_event_costs_one_allocation_which_is_gone_when_it_is_told() {
+    let refused = |pool: &BudgetPool| assert!(pool.record(Amount::new().tokens(u64::MAX)).is_err());
+    let dropped = |pool: &BudgetPool| drop(pool.reserve(amount()).expect("it fits"));
+    let expired = |pool: &BudgetPool| {
+        let ask = Ask::new(amount()).ttl(Duration::ZERO);
+        pool.reserve(ask).expect("it fits").release();
+    };
+    let events: [(&str, &dyn Fn(&BudgetPool)); 3] =
+        [("refused", &refused), ("dropped", &dropped), ("expired", &expired)];
+    for (what, event) in events {
+        let pool = observed();
+        (0..50).for_each(|_| event(&pool));
+        let seen = measure(|| (0..1_000).for_each(|_| event(&pool)));
+        assert_eq!((seen.count_total, seen.count_current), (1_000, 0), "{what}");
+    }
 }
 
 /// One slot, and a line of those who wait for it, each in one of the pools in turn. It is always as

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use budget_pool::{
-    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Clock, ManualClock, Name, OnDrop, Outlook,
-    Usd, Window,
+    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Clock, Level, ManualClock, Name, OnDrop,
+    Outlook, Usd, Window,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -242,6 +242,47 @@ fn what_is_no_window_is_refused() {
 }
 
 #[test]
+fn a_level_is_a_percentage_of_a_cap_or_an_amount() {
+    let five = Amount::new().usd(Usd::from_dollars(5)).with(TOOL_CALLS, 2);
+    for (level, shown) in [
+        (Level::percent(Axis::Usd, 80), json!({"axis": "usd", "percent": 80})),
+        (
+            Level::percent(TOOL_CALLS, u32::MAX).settled(),
+            json!({"axis": "custom_1", "percent": u32::MAX, "settled": true}),
+        ),
+        (Level::amount(five), json!({"amount": {"usd": "5", "custom_1": 2}})),
+        (Level::amount(Amount::new()).settled(), json!({"amount": {}, "settled": true})),
+    ] {
+        assert_eq!(text(level), shown);
+        assert_eq!(round_trip(&level), [level; 2]);
+    }
+    let read = read(json!({"settled": false, "percent": 95, "axis": "deadline"}));
+    assert_eq!(read, Ok(Level::percent(Axis::Deadline, 95)));
+
+    for (wrong, told) in [
+        (json!({"percent": 80}), "missing field `axis`"),
+        (json!({"axis": "usd"}), "missing field `percent`"),
+        (json!({"settled": true}), "missing field `amount`"),
+        (
+            json!({"axis": "usd", "percent": 80, "amount": {}}),
+            "a level is an axis and a percent, or an amount, and not both",
+        ),
+        (json!({"percent": 80, "amount": {}}), "and not both"),
+        (json!({"axis": "money", "percent": 80}), "unknown variant `money`"),
+        (json!({"axis": "usd", "percent": -1}), "invalid value: integer `-1`, expected u32"),
+        (json!({"axis": "usd", "percent": 0.8}), "invalid type: floating point `0.8`"),
+        (json!({"axis": "usd", "percent": 80, "at": 1}), "unknown field `at`"),
+        (json!({"amount": {"usd": 5}}), "expected dollars as text"),
+        (json!("80 %"), "expected a level"),
+    ] {
+        let refusal = refusal::<Level>(wrong.clone());
+        assert!(refusal.contains(told), "{wrong}: {refusal}");
+    }
+    let twice = serde_json::from_str::<Level>(r#"{"axis": "usd", "axis": "usd", "percent": 1}"#);
+    assert!(twice.unwrap_err().to_string().starts_with("duplicate field `axis`"));
+}
+
+#[test]
 fn names_and_what_a_drop_does_are_words() {
     let name = Name::from("run-17");
     assert_eq!((text(&name), round_trip(&name)), (json!("run-17"), [name.clone(), name]));
@@ -300,7 +341,7 @@ fn a_snapshot_shows_the_balances_and_no_instant() {
         text(pool.holders()),
         json!([{
             "pool": "agent", "label": "call", "expires_in": "58.5s",
-            "amount": {"tokens": 300}
+            "amount": {"tokens": 300}, "on_drop": "release"
         }])
     );
     pool.set_caps(Caps::new().tokens(200)).unwrap();

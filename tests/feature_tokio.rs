@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use budget_pool::{Amount, Ask, BudgetError, BudgetPool, PoolBuilder, Root, Window};
+use budget_pool::{Amount, Ask, Axis, BudgetError, BudgetPool, Level, PoolBuilder, Root, Window};
 use tokio::time::{Instant, advance, sleep, timeout};
 
 #[path = "support/watchdog.rs"]
@@ -62,6 +62,47 @@ fn a_loop_of_granted_waits_leaves_room_for_its_timeout_and_for_other_tasks() {
     assert!(ran > 10, "the other task ran {ran} times");
     let snapshot = pool.snapshot();
     assert_eq!((snapshot.waiting, snapshot.reservations), (0, 0));
+}
+
+/// Each is ready at its first poll, again and again.
+#[test]
+fn a_loop_of_watches_leaves_room_for_its_timeout_and_for_other_tasks() {
+    let low = BudgetPool::builder().tokens(10).low(ONE).build();
+    low.record(Amount::new().tokens(10)).unwrap();
+    let pool = low.clone();
+    let ran = beside(move || {
+        let reached = pool.reached(Level::percent(Axis::Tokens, 80));
+        async { drop(reached.await) }
+    });
+    assert!(ran > 10, "the other task ran {ran} times");
+    let pool = low.clone();
+    let ran = beside(move || {
+        let wants = pool.wants();
+        async { assert!(wants.await.low) }
+    });
+    assert!(ran > 10, "the other task ran {ran} times");
+    low.close();
+    let ran = beside(move || low.closed());
+    assert!(ran > 10, "the other task ran {ran} times");
+}
+
+#[tokio::test]
+async fn a_watch_that_yields_is_told_by_its_next_poll() {
+    let pool = BudgetPool::builder().tokens(10).build();
+    pool.record(Amount::new().tokens(10)).unwrap();
+    let level = || pool.reached(Level::percent(Axis::Tokens, 100));
+    let mut yielding = poll_fn(|context| {
+        for _ in 0..999 {
+            let mut reached = level();
+            if pin!(&mut reached).poll(context).is_pending() {
+                return Poll::Ready(reached);
+            }
+        }
+        panic!("it never yields");
+    })
+    .await;
+    tokio::task::yield_now().await;
+    assert_eq!((&mut yielding).await.tokens.used, 10);
 }
 
 #[tokio::test]

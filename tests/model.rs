@@ -214,10 +214,10 @@ fn figures_of(much: Much) -> BoxedStrategy<Figures> {
     match much {
         Much::Waiting | Much::Crowds => narrow_figures().boxed(),
         Much::Leases | Much::Asks => prop_oneof![2 => narrow_figures(), 1 => any_figures()].boxed(),
-        Much::Caps | Much::Settling | Much::Joints => {
+        Much::Caps | Much::Settling | Much::Joints | Much::Watches => {
             prop_oneof![3 => narrow_figures(), 1 => any_figures()].boxed()
         }
-        Much::Money | Much::Deadlines | Much::Time => any_figures().boxed(),
+        Much::Money | Much::Deadlines | Much::Time | Much::Tenants => any_figures().boxed(),
     }
 }
 
@@ -296,6 +296,10 @@ enum Much {
     Joints,
     /// Holds of which many expire at once, in some pools, and what goes on in others meanwhile.
     Crowds,
+    /// Those who watch, and what they are told of.
+    Watches,
+    /// Pools by key that come and go, in time.
+    Tenants,
 }
 
 fn deadline(much: Much) -> impl Strategy<Value = u8> {
@@ -309,8 +313,9 @@ fn deadline(much: Much) -> impl Strategy<Value = u8> {
 
 fn window(much: Much) -> impl Strategy<Value = u32> {
     let without = match much {
-        Much::Time => 1,
+        Much::Time | Much::Tenants => 1,
         Much::Leases | Much::Settling | Much::Asks => 2,
+        Much::Watches => 8,
         Much::Waiting | Much::Crowds | Much::Joints => 5,
         Much::Money | Much::Deadlines | Much::Caps => 12,
     };
@@ -318,18 +323,22 @@ fn window(much: Much) -> impl Strategy<Value = u32> {
 }
 
 fn child(much: Much) -> impl Strategy<Value = Op> {
-    let funded = if much == Much::Caps { 0.5 } else { 0.1 };
+    let funded = if matches!(much, Much::Caps | Much::Watches) { 0.5 } else { 0.1 };
     let more = (
         prop::option::weighted(0.1, figures_of(much)),
         prop::option::weighted(funded, figures_of(much)),
         prop::option::weighted(0.2, any::<bool>()),
+        prop::option::weighted(if much == Much::Watches { 0.5 } else { 0.05 }, figures_of(much)),
     );
     let plain = (any::<(u8, bool, bool, u8)>(), figures_of(much), deadline(much), window(much));
     (plain, more).prop_map(
-        move |(((pool, carved, also, keys), caps, deadline, window), (used, ceiling, on_drop))| {
+        move |(
+            ((pool, carved, also, keys), caps, deadline, window),
+            (used, ceiling, on_drop, low),
+        )| {
             // One with a window is refused.
             let carved = carved && (also || much != Much::Time);
-            let build = Build { carved, caps, deadline, window, keys, used, ceiling, on_drop };
+            let build = Build { carved, caps, deadline, window, keys, used, ceiling, on_drop, low };
             Op::Child { pool, build }
         },
     )
@@ -343,9 +352,30 @@ fn joint(much: Much) -> impl Strategy<Value = Op> {
     })
 }
 
+/// Pools by key: what they are like, who keeps them, and when the idle ones go.
+fn of_tenants(much: Much) -> impl Strategy<Value = Op> {
+    let key = any::<u8>;
+    let get =
+        (key(), child(much), prop::bool::weighted(0.4)).prop_map(|(key, op, keep)| match op {
+            Op::Child { build, .. } => Op::GetOrBuild { key, build, keep },
+            _ => unreachable!("a child"),
+        });
+    prop_oneof![
+        2 => any::<u8>().prop_map(|pool| Op::Tenants { pool }),
+        20 => get,
+        14 => Just(Op::EvictIdle),
+        1 => key().prop_map(|key| Op::RemoveTenant { key }),
+        3 => Just(Op::SeeTenants),
+        1 => Just(Op::DropTenants),
+        12 => any::<u8>().prop_map(|pool| Op::Drop { pool }),
+    ]
+}
+
 fn op(much: Much) -> impl Strategy<Value = Op> {
     let passes = match much {
         Much::Money | Much::Caps => 1,
+        Much::Watches => 4,
+        Much::Tenants => 30,
         Much::Leases => 8,
         Much::Settling => 14,
         Much::Deadlines | Much::Time | Much::Joints => 10,
@@ -354,15 +384,18 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
     };
     let waiting = match much {
         Much::Waiting | Much::Asks => 8,
-        Much::Caps | Much::Joints => 4,
+        Much::Caps | Much::Joints | Much::Watches => 4,
         Much::Leases | Much::Crowds => 2,
         _ => 1,
     };
     let moving = match much {
         Much::Caps => 4,
+        Much::Watches => 2,
         Much::Joints => 3,
         _ => 1,
     };
+    let tenants = if much == Much::Tenants { 120 } else { 1 };
+    let watching = if much == Much::Watches { 60 } else { 1 };
     let settling = if much == Much::Settling { 3 } else { 1 };
     let (amount, caps) = (|| figures_of(much), || figures_of(much));
     let timed = match much {
@@ -444,6 +477,14 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         1 => (at(), any::<bool>()).prop_map(|(hold, commit)| Op::OnDrop { hold, commit }),
         1 => at().prop_map(|hold| Op::CommitOnDrop { hold }),
     ];
+    let of_watches = prop_oneof![
+        4 => (at(), amount(), at(), any::<bool>()).prop_map(|(pool, level, percent, settled)| {
+            Op::Reached { pool, level, percent, settled }
+        }),
+        3 => at().prop_map(|pool| Op::Wants { pool }),
+        2 => (at(), any::<bool>()).prop_map(|(watch, anew)| Op::PollWatch { watch, anew }),
+        1 => at().prop_map(|watch| Op::DropWatch { watch }),
+    ];
     prop_oneof![
         10 => child(much),
         4 => joint(much),
@@ -471,6 +512,8 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         crowded => little_holds(),
         leased * 12 => of_leases,
         waiting * 8 => of_waits,
+        watching => of_watches,
+        tenants => of_tenants(much),
         passes => any::<u32>().prop_map(|by| Op::Advance { by }),
     ]
 }
@@ -486,8 +529,12 @@ fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
             let crowd = prop_oneof![1 => Just(Vec::new()), 1 => crowd()];
             (joint_pools(), crowd).boxed()
         }
-        Much::Caps => (carved_pools(much), unfunded()).boxed(),
+        Much::Caps | Much::Watches => (carved_pools(much), unfunded()).boxed(),
         Much::Settling => (carved_pools(much), Just(Vec::new())).boxed(),
+        Much::Tenants => {
+            let begin = |root| (vec![root, Op::Tenants { pool: 0 }], Vec::new());
+            child(much).prop_map(begin).boxed()
+        }
         _ => child(much).prop_map(|root| (vec![root], Vec::new())).boxed(),
     };
     let joints = prop::collection::vec(joint(much), 0..3);
@@ -537,6 +584,9 @@ fn balances_are_those_of_the_model() {
         "a pool has several parents",
         "carved",
         "of another tree",
+        "an observer is told of a refusal",
+        "an observer is told of overage",
+        "an observer is told of a drop",
     ];
     compare_many(Much::Money, &meets);
 }
@@ -586,6 +636,7 @@ fn who_waits_is_who_waits_in_the_model() {
             "paused until an instant",
             "paused, and a release is to come",
             "one waits through a joint pool",
+            "a window turns for one that waits",
         ],
     );
 }
@@ -612,6 +663,7 @@ fn what_expires_in_crowds_is_what_expires_in_the_model() {
         "a crowd expires where one waits",
         "a crowd expires while one waits elsewhere",
         "a crowd expires beside a window",
+        "an observer is told of an expiry",
     ];
     compare_many(Much::Crowds, &company);
 }
@@ -639,6 +691,33 @@ fn caps_that_move_are_those_of_the_model() {
         "of another tree",
     ];
     compare_many(Much::Caps, &meets);
+}
+
+#[test]
+fn who_watches_is_told_what_the_model_says() {
+    let meets = [
+        "a level is there",
+        "a level is reached",
+        "a want is there",
+        "a want is told",
+        "a want of a refused call is told",
+        "a want of one that waits is told",
+        "a want of what is low is told",
+        "exceeded until funding",
+        "a wait is funded",
+    ];
+    compare_many(Much::Watches, &meets);
+}
+
+#[test]
+fn tenants_are_those_of_the_model() {
+    let meets = [
+        "a tenant is evicted",
+        "a tenant stays",
+        "time makes a tenant idle",
+        "a tenant comes back",
+    ];
+    compare_many(Much::Tenants, &meets);
 }
 
 #[test]
@@ -672,6 +751,7 @@ const PLAIN: Build = Build {
     used: None,
     ceiling: None,
     on_drop: None,
+    low: None,
 };
 
 fn plain_child(caps: Figures, deadline: u8) -> Op {

@@ -2,7 +2,7 @@
 //! true.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use budget_pool::{Amount, BudgetPool, Usd};
@@ -67,7 +67,13 @@ fn tests_of(source: &str) -> Vec<String> {
 #[test]
 fn each_promise_has_tests_under_its_number() {
     let files = sources("tests").into_iter().chain(sources("src"));
-    let tests: Vec<String> = files.flat_map(|file| tests_of(&text(&file))).collect();
+    // A file is a module, too.
+    let tests_in = |file: String| {
+        let stem = Path::new(&file).file_stem().expect("it has a name").to_owned();
+        let module = stem.into_string().expect("our names are ASCII");
+        tests_of(&text(&file)).into_iter().map(move |test| format!("{module}::{test}"))
+    };
+    let tests: Vec<String> = files.flat_map(tests_in).collect();
     for promise in 1..=8 {
         let filter = format!("p{promise}_");
         let found = tests.iter().filter(|test| test.contains(&filter)).count();
@@ -76,16 +82,25 @@ fn each_promise_has_tests_under_its_number() {
 }
 
 #[test]
-fn what_the_readme_tells_to_run_is_there() {
-    let (readme, mut count) = (text("README.md"), 0);
+fn what_the_documents_tell_to_run_is_there() {
+    let documents = ["README.md", "CONTRIBUTING.md", "examples/README.md", "tests/README.md"];
+    let (told, mut count) = (documents.map(text).concat(), 0);
+    let root = Path::new(ROOT);
+    // A package has no packages beside it.
+    let beside = fs::read_dir(root.join("crates")).ok();
+    let has_others = beside.is_some();
+    let mut roots = vec![root.to_owned()];
+    roots.extend(beside.into_iter().flatten().flatten().map(|package| package.path()));
     for (option, folder) in [("--test ", "tests"), ("--example ", "examples")] {
         for name in
-            readme.split(option).skip(1).filter_map(|rest| rest.split([' ', '`', '\n']).next())
+            told.split(option).skip(1).filter_map(|rest| rest.split([' ', '`', '\n']).next())
         {
-            let path = Path::new(ROOT).join(folder);
-            let is_there = path.join(format!("{name}.rs")).exists()
-                || path.join(name).join("main.rs").exists();
-            assert!(is_there, "{option}{name}");
+            let is_in = |root: &PathBuf| {
+                let path = root.join(folder);
+                path.join(format!("{name}.rs")).exists() || path.join(name).join("main.rs").exists()
+            };
+            let is_left_out = folder == "examples" && !has_others;
+            assert!(roots.iter().any(is_in) || is_left_out, "{option}{name}");
             count += 1;
         }
     }
@@ -94,7 +109,7 @@ fn what_the_readme_tells_to_run_is_there() {
 
 #[test]
 fn what_the_documents_link_to_is_there() {
-    for document in ["README.md", "ARCHITECTURE.md"] {
+    for document in ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"] {
         let text = text(document);
         let links: Vec<_> =
             text.split("](").skip(1).filter_map(|rest| rest.split(')').next()).collect();
@@ -108,6 +123,41 @@ fn what_the_documents_link_to_is_there() {
             assert!(link.starts_with("https://") || is_there, "{document}: {link}");
         }
     }
+}
+
+/// Its table of lines to find: a function that has moved or gone is told here.
+#[test]
+fn what_the_architecture_leads_to_is_there() {
+    let architecture = text("ARCHITECTURE.md");
+    let rows = architecture.lines().filter_map(|line| {
+        let mut cells = line.split(" | ").skip(1);
+        let function = cells.next()?.strip_prefix('`')?.strip_suffix('`')?.split_once("::")?.1;
+        let file = cells.next()?.split_once("](")?.1.split_once(')')?.0;
+        Some((function, file))
+    });
+    let mut count = 0;
+    for (function, file) in rows {
+        let is_there =
+            ["(", "<"].iter().any(|next| text(file).contains(&format!("fn {function}{next}")));
+        assert!(is_there, "{file} has no `fn {function}`");
+        count += 1;
+    }
+    assert!(count >= 15, "only {count} lines are told");
+}
+
+/// A page that grows is read by nobody.
+#[test]
+fn the_first_pages_are_short() {
+    let readme = text("README.md");
+    assert!(readme.lines().count() <= 150, "the README has {} lines", readme.lines().count());
+    assert!(!readme.contains("<!--"), "the README has a hidden comment");
+    let docs = text("src/lib.rs");
+    let words: usize = docs
+        .lines()
+        .filter_map(|line| line.strip_prefix("//!"))
+        .map(|line| line.split_whitespace().count())
+        .sum();
+    assert!((200..=900).contains(&words), "the landing page has {words} words");
 }
 
 /// The same calls as in its first example, which is run with the docs; by a name and in a table of

@@ -69,6 +69,11 @@ impl Observer for Log {
         self.write(format!("overage of `{pool}`: {} of {}", receipt.overage(), receipt.settled()));
     }
 
+    fn late(&self, pool: &str, receipt: &Receipt) {
+        assert!(receipt.is_late());
+        self.write(format!("late to `{pool}`: {}", receipt.settled()));
+    }
+
     fn expired(&self, holder: &Holder) {
         assert_eq!(holder.expires_in, Some(Duration::ZERO));
         self.write(format!("expired: {}", held(holder)));
@@ -461,13 +466,35 @@ mod spends_and_holds {
         assert_eq!(*log.threads.lock().unwrap(), [reclaimed; 2]);
         drop(holds);
         assert_eq!(log.told(), [""; 0]);
-        // A late commit is told of what does not fit.
-        let hold = pool.reserve(ask(80)).unwrap();
-        clock.advance(secs(10));
-        assert!(hold.commit(tokens(90)).is_late());
+    }
+
+    #[test]
+    fn a_spend_that_is_told_late_is_told_as_such_and_a_late_drop_or_release_is_not() {
+        let Timed { pool, clock, log } = Timed::new();
+        let expired = |n, on_drop| {
+            let hold = pool.reserve(Ask::new(tokens(n)).ttl(secs(10)).on_drop(on_drop)).unwrap();
+            clock.advance(secs(10));
+            assert!(hold.is_expired());
+            log.told();
+            hold
+        };
+        for on_drop in [OnDrop::Release, OnDrop::Commit] {
+            drop(expired(1, on_drop));
+            expired(1, on_drop).release();
+            assert_eq!(log.told(), [""; 0], "{on_drop:?}");
+        }
+        assert_eq!(pool.reset().tokens.used, 2);
+        let hold = expired(80, OnDrop::Release);
+        assert!(hold.debit(tokens(20)).is_late());
+        assert!(hold.commit(tokens(20)).is_late());
+        assert_eq!(log.told(), ["late to `run`: 20 tokens", "late to `run`: nothing"]);
+        // What was settled when it expired is not told again, and more is.
+        assert!(expired(50, OnDrop::Commit).commit(tokens(60)).is_late());
+        assert_eq!(log.told(), ["late to `run`: 10 tokens"]);
+        assert!(expired(20, OnDrop::Release).commit(tokens(30)).is_late());
         assert_eq!(
             log.told(),
-            ["expired: 80 tokens of `run` for call", "overage of `run`: 10 tokens of 90 tokens"]
+            ["late to `run`: 30 tokens", "overage of `run`: 10 tokens of 30 tokens"]
         );
     }
 
@@ -519,6 +546,7 @@ fn every_event(pool: &BudgetPool, clock: &ManualClock) {
     assert!(pool.record(tokens(2)).is_err());
     assert!(old.is_expired());
     assert_eq!(pool.debit(tokens(3)).overage(), tokens(2));
+    assert!(old.commit(tokens(0)).is_late());
 }
 
 mod harm {
@@ -548,6 +576,10 @@ mod harm {
             self.at();
         }
 
+        fn late(&self, _: &str, _: &Receipt) {
+            self.at();
+        }
+
         fn expired(&self, _: &Holder) {
             self.at();
         }
@@ -566,7 +598,7 @@ mod harm {
             .observer(Arc::clone(&observer))
             .build();
         every_event(&pool, &clock);
-        assert_eq!(observer.0.load(SeqCst), 4);
+        assert_eq!(observer.0.load(SeqCst), 5);
         check_invariants(&pool);
 
         // Several in one transition: two are turned away.
@@ -574,12 +606,12 @@ mod harm {
         let hold = pool.reserve(tokens(9)).unwrap();
         let waiters = [(); 2].map(|()| Waiter::queued(&pool, tokens(9)));
         pool.close();
-        assert_eq!(observer.0.load(SeqCst), 6);
+        assert_eq!(observer.0.load(SeqCst), 7);
         assert!(waiters.iter().all(|waiter| waiter.wakes() == 1));
         drop(hold);
-        assert_eq!(observer.0.load(SeqCst), 7);
+        assert_eq!(observer.0.load(SeqCst), 8);
         assert!(pool.transfer(&BudgetPool::unlimited(), caps(1)).is_err());
-        assert_eq!(observer.0.load(SeqCst), 8, "without a transition");
+        assert_eq!(observer.0.load(SeqCst), 9, "without a transition");
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Code of the user's that panics where it is called: clocks, wakers and timers; and code that
 //! comes back to the pool from there. (What a panicking clock means where something is due:
-//! `tests/time.rs`. A waker whose `wake` panics on release: `tests/waiting.rs`.)
+//! `tests/time/`. A waker whose `wake` panics on release: `tests/waiting.rs`.)
 //!
 //! After each panic the pool is usable and balanced, and the others that waited are served. A panic
 //! in a waker's `clone` cannot be written here without unsafe code.

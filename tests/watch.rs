@@ -653,6 +653,40 @@ mod wants {
         pool.record(Amount::of(CALLS, 2)).unwrap();
         assert_eq!(pool.wants().block().missing.to_string(), "1 calls");
     }
+
+    /// No funds admit it there: the pool above need not be funded for it.
+    #[test]
+    fn a_refusal_of_a_closed_pool_is_no_want_of_those_above() {
+        let above = ceiled(10, 100);
+        let (open, closed) = (above.child().build(), above.child().build());
+        closed.close();
+        let late = above.child().deadline(Duration::ZERO).build();
+        let mut want = funder(&above);
+        for pool in [closed, late] {
+            assert_eq!(pool.record(tokens(20)).unwrap_err().outlook(), Outlook::Never);
+            want.still_waits();
+        }
+        assert_eq!(open.record(tokens(20)).unwrap_err().outlook(), Outlook::AfterFunding);
+        assert_eq!(want.told().missing, tokens(10));
+        is_sound(&above);
+    }
+
+    /// More holds have expired than a record reclaims that has room without them.
+    #[test]
+    fn a_pool_is_not_low_by_what_has_expired() {
+        let clock = ManualClock::new();
+        let pool = BudgetPool::builder().tokens(30).low(tokens(8)).clock(clock.clone()).build();
+        let hold = || pool.reserve(Ask::new(tokens(1)).ttl(secs(1))).unwrap();
+        let holds: Vec<_> = (0..12).map(|_| hold()).collect();
+        let mut want = funder(&pool);
+        clock.advance(secs(2));
+        pool.record(tokens(15)).unwrap();
+        want.still_waits();
+        pool.record(tokens(8)).unwrap();
+        assert_eq!(want.told().missing, tokens(1));
+        drop(holds);
+        is_sound(&pool);
+    }
 }
 
 mod owners {

@@ -676,3 +676,39 @@ mod random {
         }
     }
 }
+
+/// One waits for the turn of its own window, and a later one in another pool for what both share.
+#[test]
+fn p6_room_that_comes_elsewhere_passes_nobody_whose_window_has_turned() {
+    let clock = ManualClock::new();
+    let builder = BudgetPool::builder().tokens(2).clock(clock.clone()).timer(by_hand);
+    let root = builder.build();
+    let windowed = root.child().name("windowed").tokens(1).window(Window::fixed(MINUTE)).build();
+    let other = root.child().name("other").build();
+    windowed.record(tokens(1)).unwrap();
+    let held = other.reserve(tokens(1)).unwrap();
+    let mut first = Waiter::queued(&windowed, tokens(1));
+    let mut second = Waiter::queued(&other, tokens(1));
+    clock.advance(MINUTE);
+    held.release();
+    let first = first.granted();
+    assert_eq!(second.wakes(), 0);
+    first.release();
+    second.granted().release();
+}
+
+#[test]
+fn p6_a_window_turns_for_one_that_waits_at_a_call_on_any_pool() {
+    let clock = ManualClock::new();
+    let root = BudgetPool::builder().clock(clock.clone()).timer(by_hand).build();
+    let windowed = root.child().tokens(1).window(Window::token_bucket(MINUTE)).build();
+    let other = root.child().build();
+    windowed.record(tokens(1)).unwrap();
+    let mut waiter = Waiter::queued(&windowed, tokens(1));
+    clock.advance(MINUTE - Duration::from_nanos(1));
+    other.record(tokens(1)).unwrap();
+    assert_eq!(waiter.wakes(), 0);
+    clock.advance(Duration::from_nanos(1));
+    other.record(tokens(1)).unwrap();
+    waiter.granted().release();
+}

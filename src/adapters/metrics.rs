@@ -33,7 +33,7 @@ use crate::types::usd::Usd;
 /// - Money is in dollars. `budget_pool_usd_spent_total` is a gauge, as a counter of `metrics` has
 ///   whole numbers.
 /// - An axis is exported from its first cap or spend on.
-/// - An axis of the user's own has its label for a name, with `_` for what may not stand in one:
+/// - An axis of the user's own has its label for a name, with `_` in place of other characters:
 ///   `budget_pool_tool_calls`. A label that would give the name of another metric gives
 ///   `budget_pool_custom_0` to `budget_pool_custom_3`.
 /// - The label `pool` is the pool's name. The figures of pools with the same name are added up.
@@ -55,7 +55,7 @@ use crate::types::usd::Usd;
 pub struct Exporter {
     pool: BudgetPool,
     depth: usize,
-    /// What was exported last: what is gone since then falls to zero.
+    /// The series exported last: a series that is gone since then falls to zero.
     last: Mutex<Series>,
 }
 
@@ -83,23 +83,23 @@ struct Balance {
 }
 
 impl Exporter {
-    /// An exporter of this pool alone. It keeps the pool.
+    /// An `Exporter` of this pool alone. It keeps the pool.
     #[must_use]
     pub fn new(pool: &BudgetPool) -> Exporter {
         Exporter { pool: pool.clone(), depth: 0, last: Mutex::new(Series::new()) }
     }
 
-    /// Exports the pools down to so many levels below this one, too. What the pools further below
-    /// have spent is in the figures of those above them in any case. Every pool is a label of its
-    /// own at the recorder, so choose a depth at which there are few.
+    /// Exports the pools down to `levels` below this one, too. The spend of the pools further below
+    /// is in the figures of those above them in any case. Every pool is a label of its own at the
+    /// recorder, so choose a depth at which there are few.
     #[must_use]
     pub fn depth(mut self, levels: usize) -> Exporter {
         self.depth = levels;
         self
     }
 
-    /// Describes the metrics to the recorder. Those of the user's own axes are described if the
-    /// pools have a cap or a spend on them by now.
+    /// Describes the metrics to the recorder. The metrics of the user's own axes are described if
+    /// the pools have a cap or a spend on them by now.
     pub fn describe(&self) {
         let series = self.look();
         let axes: BTreeSet<Axis> =
@@ -127,8 +127,8 @@ impl Exporter {
         describe_gauge!(TIME_LEFT, Unit::Seconds, "the time until the deadline");
     }
 
-    /// Sets the metrics to what the pools are at one instant. Of two calls at the same time, either
-    /// may be the last to set a metric.
+    /// Sets the metrics to the balances of the pools at one instant. Of two calls at the same time,
+    /// either may be the last to set a metric.
     pub fn export(&self) {
         let mut series = self.look();
         // The recorder is not called under the lock: it is not the library's.
@@ -192,7 +192,7 @@ impl Figures {
         }
     }
 
-    /// What the gauges of a pool say that is gone.
+    /// The gauges of a pool that is gone.
     fn gone(&self) -> Figures {
         let nothing =
             |balance: &Balance| Balance { limit: balance.limit.map(|_| 0), ..Balance::default() };
@@ -284,7 +284,7 @@ fn spent(name: &str) -> String {
     format!("{name}_spent_total")
 }
 
-/// What the metrics of the user's own axes are called.
+/// The names of the metrics of the user's own axes.
 struct Names(BTreeMap<Axis, String>);
 
 impl Names {

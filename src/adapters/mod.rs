@@ -1,4 +1,4 @@
-//! What other crates are served with: a file for each feature.
+//! Adapters to other crates: a file for each feature.
 
 #[cfg(feature = "metrics")]
 pub(crate) mod metrics;
@@ -6,3 +6,5 @@ pub(crate) mod metrics;
 mod serde;
 #[cfg(feature = "tokio")]
 mod tokio;
+#[cfg(feature = "tracing")]
+pub(crate) mod tracing;

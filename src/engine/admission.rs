@@ -1,10 +1,11 @@
-//! Admission, and what it books: a call is charged to every pool on its way up, or to none of them.
+//! Admission, and its bookings: a call is charged to every pool on its way up, or to none of them.
 //!
 //! Above a carved pool a share is reserved already: the pools above keep
 //!
 //! > reserved for a carved pool = its `cap - used`
 //!
-//! so what the carved pool books as used leaves the parent's `reserved`, and enters its `used`.
+//! so the part that the carved pool books as `used` leaves the parent's `reserved`, and enters its
+//! `used`.
 
 use std::time::{Duration, Instant};
 
@@ -57,20 +58,20 @@ impl Booked {
         nodes.settle(at, held, &self.settled, &mut self.figures, tally);
     }
 
-    /// What was settled and did not fit.
+    /// The settled units that did not fit.
     pub(crate) fn overage(&self) -> Quantities {
         let settled = self.settled.axes().difference(self.credits);
         Quantities::each(settled, |axis| self.figures[axis])
     }
 
-    /// What was given back.
+    /// The units that were given back.
     pub(crate) fn credited(&self) -> Quantities {
         Quantities::each(self.credits, |axis| self.figures[axis])
     }
 }
 
-/// How a step counts on every pool of its way. One byte, so that a step that passes it on does not
-/// make it in memory.
+/// How a step counts on every pool of its way. A `Tally` is one byte, so that a step that passes it
+/// on does not make it in memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Tally {
     Fact,
@@ -85,8 +86,8 @@ pub(super) enum Tally {
 
 /// Spending without a hold.
 impl Engine {
-    /// The plain rule of a [`record`](Engine::record): an open pool spends what fits on its whole
-    /// way. It is all that there is to do where time plays no part and [nobody
+    /// The plain rule of a [`record`](Engine::record): an open pool spends an amount that fits on
+    /// its whole way. It is all that there is to do where time plays no part and [nobody
     /// waits](Engine::is_quiet).
     #[inline(always)]
     pub(crate) fn try_record(&mut self, at: NodeId, asked: &Quantities) -> bool {
@@ -121,8 +122,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Spends once for a key. A call that comes again is told what the first was told: that it was
-    /// admitted.
+    /// Spends once for a key. A call that comes again gets the answer of the first: `Once::Before`.
     pub(crate) fn record_once(
         &mut self,
         at: NodeId,
@@ -148,8 +148,8 @@ impl Engine {
         Ok(Once::Now)
     }
 
-    /// Books once for a key what has happened. Where no more keys can be remembered it is booked as
-    /// new: to lose a spend would be worse than to book one twice (P2).
+    /// Books a spend once for a key. Where no more keys can be remembered `debit_once` books the
+    /// spend as new: to lose a spend would be worse than to book one twice (P2).
     pub(crate) fn debit_once(
         &mut self,
         at: NodeId,
@@ -227,8 +227,7 @@ impl Engine {
         Booked::new(amount, self.settle(at, &Quantities::NONE, amount, Tally::Fact), false)
     }
 
-    /// Takes back what was spent, on the whole way up: never more than each pool has booked in its
-    /// period.
+    /// Takes back a spend, on the whole way up: never more than each pool has booked in its period.
     pub(crate) fn credit(
         &mut self,
         at: NodeId,
@@ -243,7 +242,7 @@ impl Engine {
         booked
     }
 
-    /// What this pool alone has used is the figure given, as is known from elsewhere.
+    /// The `used` of this pool alone becomes the figure given, as is known from elsewhere.
     pub(crate) fn set_used(
         &mut self,
         at: NodeId,
@@ -350,7 +349,7 @@ impl Engine {
     }
 
     #[inline]
-    pub(super) fn is_late(&self, at: NodeId, now: Option<Instant>) -> bool {
+    pub(crate) fn is_late(&self, at: NodeId, now: Option<Instant>) -> bool {
         self.nodes[at].late(now).is_some()
     }
 
@@ -362,7 +361,7 @@ impl Engine {
         asked: &Units,
         now: Option<Instant>,
     ) -> Result<R, BudgetError> {
-        self.note_lack(at, asked);
+        self.note_lack(at, asked, now);
         self.refuse_quietly(at, asked, now)
     }
 
@@ -490,7 +489,7 @@ impl Engine {
     }
 }
 
-/// One way up: asked as a whole, then charged as a whole.
+/// The way up: asked as a whole, then charged as a whole.
 impl Nodes {
     /// Takes units on the whole way, or on none of it. Returns whether it did. It goes up once, and
     /// puts back where a pool refuses: most calls are admitted.
@@ -558,7 +557,7 @@ impl Nodes {
         fits
     }
 
-    /// Puts back what was taken below the pool that refused.
+    /// Puts back the units taken below the pool that refused.
     #[cold]
     #[inline(never)]
     fn put_back(&mut self, at: NodeId, refused: NodeId, units: Units, take: Take, tally: Tally) {
@@ -569,7 +568,7 @@ impl Nodes {
         }
     }
 
-    /// Whether every pool on the way has room for what is asked of it.
+    /// Whether every pool on the way has room for its part of `asked`.
     #[inline]
     pub(super) fn fits(&self, at: NodeId, asked: &Units) -> bool {
         let mut way = Way::from(at);
@@ -581,7 +580,7 @@ impl Nodes {
         true
     }
 
-    /// Reserves what [`fits`](Nodes::fits).
+    /// Reserves units that [`fits`](Nodes::fits) has admitted.
     pub(super) fn hold(&mut self, at: NodeId, held: &Units, tally: Tally) {
         self.hold_where(at, held, tally, |_| true);
     }
@@ -604,7 +603,7 @@ impl Nodes {
         }
     }
 
-    /// Replaces what is held by what was really spent, all the way up. Raises `overage` to the
+    /// Replaces the held units by the `actual` spend, all the way up. Raises `overage` to the
     /// greatest on the way, axis by axis.
     #[inline]
     pub(super) fn settle(
@@ -625,8 +624,8 @@ impl Nodes {
         }
     }
 
-    /// [`settle`](Nodes::settle) from a pool upward that is carved or joint: what the pools above a
-    /// carved one can let go follows from what the share lost.
+    /// [`settle`](Nodes::settle) from a pool upward that is carved or joint: the pools above a
+    /// carved one let go as much as its share lost.
     #[inline(never)]
     fn settle_from(
         &mut self,
@@ -650,8 +649,8 @@ impl Nodes {
         });
     }
 
-    /// Takes back a spend on the whole way up. What a carved pool has not used any more belongs to
-    /// its share again: the pools above reserve it, and pay no overage with it.
+    /// Takes back a spend on the whole way up. Units that a carved pool has not used any more
+    /// belong to its share again: the pools above reserve them, and pay no overage with them.
     pub(super) fn credit(&mut self, at: NodeId, amount: &Quantities, booked: &mut Booked) {
         booked.credits = amount.axes();
         if amount.axes().is_empty() {
@@ -670,8 +669,8 @@ impl Nodes {
         }
     }
 
-    /// How much of its share each pool on a way may regain, the last first: what each pool above it
-    /// has used in its period. Nothing where no share is on the way.
+    /// The units of its share that each pool on a way may regain, the last first: as many as each
+    /// pool above it has `used` in its period. Nothing where no share is on the way.
     fn backings(&self, at: NodeId) -> Vec<Units> {
         if !self.way(at).any(|(_, node)| node.is_carved()) {
             return Vec::new();
@@ -826,15 +825,15 @@ impl Node {
         counts.reservations -= 1;
     }
 
-    /// Takes back what was counted for units that were taken.
+    /// Takes back the [`Tally`] of units that were taken.
     fn uncount(&mut self, tally: Tally) {
         self.counts.admitted -= 1;
         self.counts.reservations -= u64::from(tally == Tally::Begun);
     }
 
-    /// Settles, and turns `held` into what the pools above can let go. Of a carved pool that is
-    /// what its share lost: what was used of it, what a cap fell by, and what a closed one has no
-    /// use for.
+    /// Settles, and turns `held` into the units that the pools above can let go. Of a carved pool
+    /// these are the loss of its share: its `used` units, the fall of a cap, and the free units of
+    /// a closed pool.
     fn settle_share(&mut self, held: &mut Quantities, actual: &Quantities, overage: &mut Units) {
         let shares = on_each_lane(|axis| self.ledger.share(axis));
         self.ledger.settle(held, actual, overage);
@@ -851,8 +850,8 @@ impl Node {
         }
     }
 
-    /// Takes back a spend. Turns what a share below has `regained` into what the one of this pool
-    /// has: never more than its `backing`. Returns what was taken back here.
+    /// Takes back a spend. Turns the `regained` units of a share below into those of the share of
+    /// this pool: never more than its `backing`. Returns the units taken back here.
     fn credit(&mut self, axis: usize, units: u64, regained: &mut u64, backing: u64) -> u64 {
         let is_carved = self.carved().contains(axis);
         let share = self.ledger.share(axis);
@@ -903,7 +902,7 @@ impl Node {
         self.outlook(axis, asked, &self.deadline) == Outlook::AfterFunding
     }
 
-    /// What a call can expect that asks for more than is free.
+    /// The outlook of a call that asks for more than is free.
     #[inline]
     fn outlook(&self, axis: usize, asked: u64, deadline: &Option<Deadline>) -> Outlook {
         match self.outlook_of(&self.ledger, axis, asked, deadline) {
@@ -912,7 +911,7 @@ impl Node {
         }
     }
 
-    /// What it could expect at the ceiling, where at the cap there is no hope.
+    /// The outlook at the ceiling, of a call that has no hope at the cap.
     #[cold]
     fn outlook_funded(&self, axis: usize, asked: u64, deadline: &Option<Deadline>) -> Outlook {
         let mut funded = self.ledger.clone();

@@ -1,4 +1,4 @@
-//! What a reservation may be content with, and on which terms it is held.
+//! The alternatives and the terms of a reservation.
 //!
 //! An ask is a list of choices, from the one that is liked best to the one that a waiter waits for.
 //! Each of them is a range: the grant is as much of it as there is. The first choice whose least
@@ -16,7 +16,7 @@ use crate::types::error::BudgetError;
 use crate::types::name::Name;
 use crate::types::on_drop::OnDrop;
 
-/// What is asked beside a plain amount.
+/// The terms of an ask beside a plain amount.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Terms {
     /// Empty where the amount itself is the only choice.
@@ -34,7 +34,7 @@ struct Choice {
     least: Quantities,
 }
 
-/// What is granted of an ask.
+/// The granted part of an ask.
 pub(super) struct Pick {
     pub(super) choice: u32,
     pub(super) granted: Quantities,
@@ -66,13 +66,13 @@ impl Terms {
         self.ttl.is_some() || (waits && self.wait_at_most.is_some())
     }
 
-    /// Another choice, behind those that there are.
+    /// Adds a choice behind the others.
     pub(crate) fn push(&mut self, first: &Amount, next: &Amount) {
         self.known(first);
         self.choices.push(Choice::exactly(next));
     }
 
-    /// The last choice may be cut down to so much.
+    /// The last choice may be cut down to `least`.
     pub(crate) fn cut_to(&mut self, first: &Amount, least: &Amount) {
         self.known(first).cut_to(least);
     }
@@ -85,7 +85,7 @@ impl Terms {
         self.choices.last_mut().expect("there is one now")
     }
 
-    /// What a waiter waits for: the least of the last choice.
+    /// The least of the last choice, for which a waiter waits.
     pub(crate) fn least(&self, held: Quantities) -> Quantities {
         self.choices.last().map_or(held, |last| last.least)
     }
@@ -174,7 +174,8 @@ impl Engine {
         self.reserve_now(at, &least, terms, now)
     }
 
-    /// Brings up what an ask depends on: where it takes as much as there is, all that is due.
+    /// Brings up the state that an ask depends on: where it takes as much as there is, everything
+    /// that is due.
     pub(super) fn advance_for(
         &mut self,
         at: NodeId,
@@ -203,7 +204,7 @@ impl Engine {
         Ok(self.hold_pick(at, pick, terms, now))
     }
 
-    /// Holds what a call is granted at once.
+    /// Holds the grant of a call at once.
     pub(super) fn hold_pick(
         &mut self,
         at: NodeId,
@@ -217,7 +218,7 @@ impl Engine {
         key
     }
 
-    /// What a call is granted that must not pass waiters.
+    /// The grant of a call that must not pass waiters.
     pub(super) fn pick_in_turn(
         &self,
         at: NodeId,

@@ -1,8 +1,8 @@
 //! How caps move, and how a period begins by hand.
 //!
-//! A move is tried on a copy of the balances of its pool. So it is known what becomes of the share
-//! of a carved pool, which is `cap - used`, before anything has changed: what the share gains is
-//! asked of the pools above, and what it loses goes back to them.
+//! A move is tried on a copy of the balances of its pool. So the new share of a carved pool, which
+//! is `cap - used`, is known before anything has changed: its gain is asked of the pools above, and
+//! its loss goes back to them.
 
 use std::collections::BTreeSet;
 use std::time::Instant;
@@ -20,9 +20,9 @@ use crate::types::snapshot::Snapshot;
 struct Move {
     /// Its balances afterwards.
     ledger: Ledger,
-    /// What its share gains of the pools above.
+    /// The units that its share gains of the pools above.
     gained: Units,
-    /// What its share gives back to them.
+    /// The units that its share gives back to them.
     lost: Units,
 }
 
@@ -94,7 +94,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Lowers the caps by what is free of it. Returns what that was.
+    /// Lowers the caps by their free units. Returns the units by which they fell.
     pub(crate) fn lower_caps_up_to(
         &mut self,
         at: NodeId,
@@ -144,9 +144,9 @@ impl Engine {
     }
 }
 
-/// What a move needs.
+/// The steps of a move of caps.
 impl Engine {
-    /// Those of the caps that the pool has.
+    /// The caps among `caps` that the pool has.
     fn capped(&self, at: NodeId, caps: &Caps) -> Quantities {
         caps.quantities().only(self.nodes[at].ledger.capped())
     }
@@ -185,7 +185,7 @@ impl Engine {
         self.process_waiters();
     }
 
-    /// Whether the pools above have what the share of a pool gains.
+    /// Whether the pools above have the units that the share of a pool gains.
     fn can_gain(
         &mut self,
         at: NodeId,
@@ -212,7 +212,7 @@ impl Engine {
     }
 
     /// Moves caps that are free. In the pools that the ways of two shares have in common as much
-    /// stays reserved as was: what moves is never free there, nor pays overage.
+    /// stays `reserved` as was: a moved unit is never free there, nor pays overage.
     fn move_caps(
         &mut self,
         from: NodeId,
@@ -293,12 +293,12 @@ fn beyond(units: &Units, other: &Units) -> Units {
 }
 
 impl Node {
-    /// What a carved pool has of its share on each axis.
+    /// The share of a carved pool on each axis.
     fn shares(&self) -> Units {
         on_each_lane(|axis| if self.carved().contains(axis) { self.ledger.share(axis) } else { 0 })
     }
 
-    /// What becomes of the pool when its caps move on each of these axes.
+    /// A copy of the pool's balances after a move of its caps on each of these axes.
     fn moved(&self, units: &Quantities, change: impl Fn(&mut Ledger, usize, u64)) -> Move {
         let mut ledger = self.ledger.clone();
         units.axes().for_each(|axis| change(&mut ledger, axis, units.units()[axis]));

@@ -1,8 +1,8 @@
-//! What a transition has to do beside its own step.
+//! The duties of a transition beside its own step.
 //!
-//! It follows from the parts, and is known in one byte, so that a call on a tree in which nothing is
-//! going on asks once. It is derived anew at the end of each transition; the calls of the hot path
-//! change nothing that it is derived from.
+//! `Duties` follows from the parts, and is known in one byte, so that a call on a tree in which
+//! nothing is going on asks once. It is derived anew at the end of each transition; the calls of
+//! the hot path change nothing that it is derived from.
 
 use super::Engine;
 
@@ -11,7 +11,7 @@ use super::Engine;
 pub(super) struct Duties(u8);
 
 impl Duties {
-    /// A hold may expire, or a pool is paused.
+    /// A hold may expire, a pool is paused, or a waiter is blocked at a window.
     const TIME: u8 = 1;
     /// Somebody waits.
     const LINE: u8 = 2;
@@ -36,7 +36,7 @@ impl Duties {
 }
 
 impl Engine {
-    /// Whether nobody waits, watches or observes, no hold may expire and no pool is paused: a
+    /// Whether nobody waits, watches or observes, and time plays no part: a
     /// transition that need not know the time has nothing to do before or after its own step.
     #[inline(always)]
     pub(crate) fn is_quiet(&self) -> bool {

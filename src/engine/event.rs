@@ -1,7 +1,7 @@
-//! What a transition leaves behind to be told to the observer of the tree, outside the lock.
+//! The events that a transition leaves behind for the observer of the tree, told outside the lock.
 //!
-//! A refusal is told where the call that got it ends, by what it [answers](Answer): so no call can
-//! forget to. What happens to others than the caller is noted where it happens.
+//! A refusal is told where the call that got it ends, by its [`Answer`]: so no call can forget to.
+//! An event of others than the caller is noted where it happens.
 
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -18,11 +18,12 @@ use crate::types::name::Name;
 use crate::types::once::Once;
 use crate::types::snapshot::{Holder, Snapshot};
 
-/// What an observer is told.
+/// An event for the observer.
 #[derive(Debug)]
 pub(crate) enum Event {
     Refused(BudgetError),
     /// Booked for this pool.
+    Late(Name, Booked, Labels),
     Overage(Name, Booked, Labels),
     Expired(Holder),
     Dropped(Holder),
@@ -32,7 +33,7 @@ pub(crate) enum Event {
 #[derive(Debug, Default)]
 pub(super) struct Events(Vec<Event>);
 
-/// What a transition answers to its caller.
+/// The answer of a transition to its caller.
 pub(crate) trait Answer {
     /// The refusal, if it is one that nobody was told of yet.
     fn refusal(&self) -> Option<&BudgetError> {
@@ -84,15 +85,19 @@ impl Engine {
         self.duties = self.duties.observed();
     }
 
-    /// Notes what the caller of a transition is answered.
+    /// Notes the [`Answer`] to the caller of a transition.
     #[cold]
     #[inline(never)]
     pub(crate) fn hear(&mut self, pool: &Name, answer: &impl Answer) {
         if let Some(refusal) = answer.refusal() {
             self.note_refusal(refusal);
         }
-        if let Some(booked) = answer.booked().filter(|booked| !booked.overage().is_zero()) {
-            let labels = *self.labels();
+        let Some(booked) = answer.booked() else { return };
+        let labels = *self.labels();
+        if booked.late {
+            self.events.0.push(Event::Late(pool.clone(), *booked, labels));
+        }
+        if !booked.overage().is_zero() {
             self.events.0.push(Event::Overage(pool.clone(), *booked, labels));
         }
     }
@@ -122,7 +127,7 @@ impl Engine {
         }
     }
 
-    /// What the transition leaves behind to be told.
+    /// The events that the transition leaves behind.
     pub(crate) fn events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events.0)
     }

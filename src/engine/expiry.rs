@@ -1,29 +1,30 @@
-//! What time does: holds expire, windows bring back. The instant is passed in.
+//! The work of time: holds expire, windows bring back. The instant is passed in.
 //!
 //! Nothing happens by itself. A call that knows the time first *advances* its way up to it, and
 //! what was due there is then done as if it had been done in its time: a hold that settles when it
-//! expires settles into the period in which it expired. A window that no call passes turns at the
-//! next call that does.
+//! expires settles into the period in which it expired. A window that nobody waits for turns at the
+//! next call that passes it. A window that brings enough for a candidate turns at the next call on
+//! any pool that is told the time, before a later candidate elsewhere can take what both ask above.
 //!
 //! Expired holds of the whole tree are reclaimed in the order of time, and in small batches, so
 //! that few calls pay for many. A call reclaims more where somebody could tell the difference:
 //!
 //! - as many as it needs to be admitted;
-//! - all that are due in the tree while any pool is
+//! - all holds that are due in the tree while any pool is
 //!   [contested](super::nodes::Node::is_contested), as one of them may serve a waiter;
-//! - up to the last that *settles*, where there are windows or waiters: what it books must be in
-//!   order with what they do;
+//! - up to the last hold that *settles*, where there are windows or waiters: its bookings must be
+//!   in order with theirs;
 //! - all, before a period ends in a pool that has some, and for a call that looks at everything.
 //!
-//! A hold that is *released* commutes with a window: what it gives back pays the overage, or is
-//! free, in either order. Only the peak of a new period, and a refusal that it brings, would show
-//! that the hold was still there.
+//! A hold that is *released* commutes with a window: its units pay the overage, or are free, in
+//! either order. Only the peak of a new period, and a refusal that it brings, would show that the
+//! hold was still there.
 
 use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::hold::{Hold, HoldKey, Serial};
-use super::nodes::{NodeId, Nodes, Way};
+use super::nodes::{NodeId, Way};
 use crate::types::axis::{Quantities, Units};
 use crate::types::error::BudgetError;
 
@@ -39,9 +40,9 @@ pub(super) struct Expiry {
 /// In the order of time.
 #[derive(Debug, Default)]
 struct Order {
-    /// Those that are released then.
+    /// The holds that are released then.
     releasing: Heap,
-    /// Those that are settled then.
+    /// The holds that are settled then.
     committing: Heap,
     places: Places,
 }
@@ -204,19 +205,19 @@ impl Heap {
     }
 }
 
-/// At least so many are reclaimed at a call: more than one, as each call may bring one.
+/// At least this number of holds is reclaimed at a call: more than one, as each call may bring one.
 const BATCH: u32 = 2;
 
-/// What time does.
+/// The work of time.
 impl Engine {
-    /// Whether time plays a part in the tree whatever the way of a call: a hold may expire, or a
-    /// pool is paused.
+    /// Whether time plays a part in the tree whatever the way of a call: a hold may expire, a pool
+    /// is paused, or a waiter is blocked at a window.
     #[inline]
     pub(crate) fn heeds_time(&self) -> bool {
-        self.expiry.may_expire() | !self.pauses.is_empty()
+        self.expiry.may_expire() | !self.pauses.is_empty() | self.queue.heeds_windows()
     }
 
-    /// Brings a way up to the present, for a call that asks for so much there. Returns the instant
+    /// Brings a way up to the present, for a call that asks for `asked` there. Returns the instant
     /// to go by: time never runs back (P8).
     #[inline]
     pub(super) fn advance(
@@ -249,7 +250,7 @@ impl Engine {
         }
     }
 
-    /// [`advance`](Engine::advance), for a call on a hold that asks for so much: the hold itself is
+    /// [`advance`](Engine::advance), for a call on a hold that asks for `asked`: the hold itself is
     /// brought up to the present, too.
     #[inline]
     pub(super) fn advance_hold(
@@ -272,8 +273,7 @@ impl Engine {
         let node = hold.node();
         self.advance_to(node, hold.uncovered(asked).units(), now);
         while self.holds.get(key).expiry().is_some_and(|expiry| expiry <= present) {
-            self.reclaim_step(key);
-            self.process_waiters();
+            self.reclaim_and_serve(key);
         }
         let hold = self.holds.get(key);
         if !hold.is_live() {
@@ -296,19 +296,42 @@ impl Engine {
     }
 
     /// Takes a reading of the clock. The waiters whose deadline has come are told first, and then
-    /// the pauses end that are over.
+    /// the pauses end that are over; then the windows turn that somebody waits for.
     #[inline]
     fn see(&mut self, reading: Instant) -> Instant {
-        let now = self.latest.map_or(reading, |latest| latest.max(reading));
-        (self.latest, self.reading) = (Some(now), Some(reading));
-        self.reject_late();
+        let before = self.latest;
+        let now = self.note(reading);
+        if self.queue.has_waiting() {
+            self.reject_late(before);
+        }
         if !self.pauses.is_empty() {
-            self.end_pauses(now);
+            self.end_pauses(now, before);
+        }
+        if self.queue.heeds_windows() {
+            self.serve_in_time(before);
         }
         now
     }
 
-    /// Reclaims expired holds: those that must be, a batch, and on while `more` are needed.
+    /// Takes a reading of the clock. Returns the instant to go by.
+    #[inline]
+    fn note(&mut self, reading: Instant) -> Instant {
+        let now = self.latest.map_or(reading, |latest| latest.max(reading));
+        (self.latest, self.reading) = (Some(now), Some(reading));
+        now
+    }
+
+    /// [`advance`](Engine::advance), while the tree [is quiet](Engine::is_quiet): only windows turn.
+    #[inline]
+    pub(crate) fn pass_quietly(&mut self, at: NodeId, reading: Instant) -> Instant {
+        let now = self.note(reading);
+        if self.nodes.has_windows() {
+            self.nodes.change_way(at, |node| _ = node.refill(now));
+        }
+        now
+    }
+
+    /// Reclaims expired holds: the due ones, a batch, and on while `more` says so.
     #[cold]
     #[inline(never)]
     fn reclaim(&mut self, at: NodeId, now: Instant, more: impl Fn(&Engine) -> bool) {
@@ -319,7 +342,7 @@ impl Engine {
     }
 
     /// Whether waiters or windows are to see the holds expire before what comes next.
-    fn must_reclaim(&self, now: Instant) -> bool {
+    pub(super) fn must_reclaim(&self, now: Instant) -> bool {
         let someone_looks = || self.queue.has_waiting() || self.nodes.has_windows();
         let settles = self.expiry.next_to_settle().is_some_and(|at| at <= now);
         self.queue.is_contested() || (settles && someone_looks())
@@ -327,9 +350,15 @@ impl Engine {
 
     fn reclaim_while(&mut self, now: Instant, more: impl Fn(&Engine) -> bool) {
         while let Some(key) = self.expiry.next_due(now).filter(|_| more(self)) {
-            self.reclaim_step(key);
-            self.process_waiters();
+            self.reclaim_and_serve(key);
         }
+    }
+
+    /// Takes a step towards the reclaiming of an expired hold, and serves the waiters for it.
+    fn reclaim_and_serve(&mut self, key: HoldKey) {
+        let expiry = self.holds.get(key).expiry();
+        self.reclaim_step(key);
+        self.process_waiters_at(expiry);
     }
 
     /// Takes a step towards the reclaiming of an expired hold, as at its instant: first the windows
@@ -348,9 +377,7 @@ impl Engine {
         if !self.nodes.has_windows() {
             return;
         }
-        self.reclaim_before_turns(now, |nodes| {
-            nodes.way(at).any(|(_, node)| node.ends_period_of_holds(now))
-        });
+        self.reclaim_before_turns(now, |engine| engine.ends_period_of_holds(at, now));
         // A turn may leave the last waiter no hope: what that has called must be served, too.
         let has_waiting = self.queue.has_waiting();
         if self.turn_way(at, now) && has_waiting {
@@ -360,7 +387,7 @@ impl Engine {
 
     /// Brings the windows on the way up to an instant. Returns whether anything came free; the
     /// caller then serves the waiters.
-    fn turn_way(&mut self, at: NodeId, now: Instant) -> bool {
+    pub(super) fn turn_way(&mut self, at: NodeId, now: Instant) -> bool {
         let mut freed = false;
         if self.nodes.has_windows() {
             self.nodes.change_way(at, |node| freed |= node.refill(now));
@@ -385,12 +412,22 @@ impl Engine {
         self.latest.is_some_and(|now| self.turn_way(at, now))
     }
 
-    /// Before a period ends in a pool, what expired in it is reclaimed. The pools are not asked
-    /// while no hold may expire.
-    pub(super) fn reclaim_before_turns(&mut self, now: Instant, ends: impl FnOnce(&Nodes) -> bool) {
-        if self.expiry.may_expire() && ends(&self.nodes) {
+    /// Before a period ends in a pool, the holds that expired in it are reclaimed. The pools are
+    /// not asked while no hold may expire.
+    pub(super) fn reclaim_before_turns(
+        &mut self,
+        now: Instant,
+        ends: impl FnOnce(&Engine) -> bool,
+    ) {
+        if self.expiry.may_expire() && ends(self) {
             self.reclaim_while(now, |_| true);
         }
+    }
+
+    /// Whether a period ends on a way by an instant in which holds may have expired.
+    pub(super) fn ends_period_of_holds(&self, at: NodeId, now: Instant) -> bool {
+        self.expiry.may_expire()
+            && self.nodes.way(at).any(|(_, node)| node.ends_period_of_holds(now))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Holds: budget that is promised to one owner, and how each of them ends.
+//! Holds: budget that is promised to one owner, and the end of each.
 //!
 //! A hold lives in the engine, under a key, so that it can expire, be listed and be labelled. The
 //! engine remembers an expired one until its owner ends it, as the owner may still tell of a spend.
@@ -32,12 +32,12 @@ use crate::types::on_drop::OnDrop;
 
 const IN_FLIGHT: AxisSet = AxisSet::of(lane::IN_FLIGHT);
 
-/// What a reservation takes that does not say otherwise.
+/// The slots of a reservation that names no other number.
 const ONE_SLOT: u64 = 1;
 
 /// Names one hold: its slot, and the low half of its serial, which tells it from those that had the
-/// slot before. One word, so that a reservation is two: those are handed on in registers, and three
-/// are copied through memory.
+/// slot before. A key is one word, so that a reservation is two: two words are handed on in
+/// registers, and three are copied through memory.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct HoldKey(NonZeroU64);
 
@@ -89,11 +89,11 @@ pub(super) struct Hold {
     node: NodeId,
     /// Of a free slot: the next.
     next_free: Option<u32>,
-    /// What is reserved for it, with the slots that it takes. What was, if it has expired: its owner
-    /// may still come and say that it was spent.
+    /// The units that are reserved for it, with the slots that it takes. The units that it held, if
+    /// it has expired: its owner may still come and say that they were spent.
     held: Quantities,
-    /// What `record`, `debit` and an expiry have settled of it, once any of them has: it is not
-    /// written before.
+    /// The units that `record`, `debit` and an expiry have settled of it, once any of them has: it
+    /// is not written before.
     metered: Units,
     is_metered: bool,
     on_drop: OnDrop,
@@ -110,18 +110,18 @@ pub(super) struct Hold {
 enum State {
     /// No hold: the slot is free.
     Free,
-    /// What is held is reserved.
+    /// The held units are reserved.
     Live,
-    /// Expired: what was held has been released.
+    /// Expired: the held units have been released.
     Released,
-    /// Expired: what was held has been settled.
+    /// Expired: the held units have been settled.
     Settled,
 }
 
 /// How an owner ends its hold.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum End<'a> {
-    /// This was spent, what was metered included.
+    /// This total was spent, metered parts included.
     Commit(&'a Amount),
     /// Nothing more was spent.
     Release,
@@ -167,7 +167,8 @@ impl Holds {
         hold
     }
 
-    /// Frees the slot of a hold. Its key names it no more. What it held can still be read there.
+    /// Frees the slot of a hold. Its key names it no more. The caller can still read there what the
+    /// hold had.
     #[inline]
     pub(super) fn remove(&mut self, key: HoldKey) -> &Hold {
         let free = self.free.replace(key.slot() as u32);
@@ -184,8 +185,8 @@ impl Holds {
 
 /// How holds begin and end.
 impl Engine {
-    /// The plain rule of a [`reserve`](Engine::reserve): an open pool holds what fits on its whole
-    /// way. It is all that there is to do while the tree [is quiet](Engine::is_quiet).
+    /// The plain rule of a [`reserve`](Engine::reserve): an open pool holds an amount that fits on
+    /// its whole way. It is all that there is to do while the tree [is quiet](Engine::is_quiet).
     #[inline(always)]
     pub(crate) fn try_reserve(&mut self, at: NodeId, held: &Quantities) -> Option<HoldKey> {
         let node = &self.nodes[at];
@@ -227,7 +228,7 @@ impl Engine {
         Ok(key)
     }
 
-    /// Makes a hold of what [`fits`](super::nodes::Nodes::fits).
+    /// Makes a hold of units that [`fits`](super::nodes::Nodes::fits) has admitted.
     pub(super) fn begin(&mut self, at: NodeId, held: Quantities, purpose: Purpose) -> HoldKey {
         // A spend is no reservation.
         let tally = match purpose {
@@ -238,7 +239,7 @@ impl Engine {
         self.holds.insert(at, held, self.nodes[at].on_drop)
     }
 
-    /// Ends what is held of a spend: it is spent, or goes back.
+    /// Ends the hold of a spend: its units are spent, or go back.
     pub(super) fn end_spend(&mut self, key: HoldKey, is_spent: bool) {
         let Hold { node, held, .. } = *self.holds.get(key);
         self.holds.remove(key);
@@ -294,7 +295,9 @@ impl Engine {
     fn end_late(&mut self, key: HoldKey, how: End<'_>) -> Booked {
         let hold = self.holds.get(key);
         let (node, excess) = (hold.node, hold.excess(how));
-        let mut booked = Booked::new(&hold.bill(how), NOTHING, true);
+        // A drop and a release say nothing that could come too late.
+        let is_said = matches!(how, End::Commit(_));
+        let mut booked = Booked::new(&hold.bill(how), NOTHING, is_said);
         booked.settle(&mut self.nodes, node, &Quantities::NONE, Tally::Fact);
         self.nodes.credit(node, &excess, &mut booked);
         self.holds.remove(key);
@@ -321,8 +324,8 @@ impl Engine {
         Ok(self.end(key, how, None))
     }
 
-    /// The time of a hold is over: what it holds goes back, or is settled. What that was is kept
-    /// for its owner. The caller serves the waiters.
+    /// The time of a hold is over: its units go back, or are settled. The units stay known to its
+    /// owner. The caller serves the waiters.
     pub(super) fn expire(&mut self, key: HoldKey) {
         if self.is_observed() {
             self.note_expiry(key);
@@ -340,7 +343,7 @@ impl Engine {
     }
 }
 
-/// What an owner does with a hold while it lives.
+/// The calls of an owner while the hold lives.
 impl Engine {
     pub(crate) fn held(&mut self, key: HoldKey, now: Option<Instant>) -> Amount {
         self.advance_hold(key, now, |_| Quantities::NONE);
@@ -373,7 +376,7 @@ impl Engine {
         !self.is_live(key)
     }
 
-    /// Asks to settle part of a hold, and what is beyond it from the pool.
+    /// Asks to settle part of a hold, and the rest from the pool.
     pub(crate) fn record_part(
         &mut self,
         key: HoldKey,
@@ -398,7 +401,7 @@ impl Engine {
         self.meter(key, part, Tally::Fact)
     }
 
-    /// Settles part of a hold, and what is beyond it from the pool.
+    /// Settles part of a hold, and the rest from the pool.
     pub(super) fn meter(&mut self, key: HoldKey, part: &Quantities, tally: Tally) -> Booked {
         let hold = self.holds.get_mut(key);
         let (node, late) = (hold.node, !hold.is_live());
@@ -460,8 +463,8 @@ impl Engine {
         Ok(half)
     }
 
-    /// Puts what another hold of the same pool holds and has metered to this one. Nothing is asked
-    /// or let go.
+    /// Moves the held and the metered units of another hold of the same pool to this one. Nothing
+    /// is asked or let go.
     pub(crate) fn merge(
         &mut self,
         key: HoldKey,
@@ -488,8 +491,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Refuses a part that is more than the hold has: the hold is then what is available, and the
-    /// cap.
+    /// Refuses a part that is more than the hold has: the held units are then `available`, and the
+    /// `cap`.
     fn within_hold(&self, key: HoldKey, part: &Quantities) -> Result<(), BudgetError> {
         let hold = self.holds.get(key);
         let too_much = |&axis: &usize| part.units()[axis] > hold.held.units()[axis];
@@ -520,8 +523,8 @@ impl Hold {
         }
     }
 
-    /// Makes a hold in a free slot: in its place, and not copied there. What was metered by the one
-    /// before is not read any more.
+    /// Makes a hold in a free slot: in its place, and not copied there. The metered units of the
+    /// hold before are not read any more.
     #[inline(always)]
     fn renew(&mut self, serial: Serial, node: NodeId, held: Quantities, on_drop: OnDrop) {
         (self.serial, self.node, self.held) = (serial, node, held);
@@ -543,7 +546,7 @@ impl Hold {
         self.held.axes().contains(lane::IN_FLIGHT)
     }
 
-    /// What it holds, as its owner would name it: one slot is not named.
+    /// The held amount, as its owner would name it: one slot is not named.
     pub(super) fn reported(&self) -> Quantities {
         match self.held.of(lane::IN_FLIGHT) {
             ONE_SLOT => self.held.without(lane::IN_FLIGHT),
@@ -581,6 +584,10 @@ impl Hold {
         self.on_drop == OnDrop::Commit
     }
 
+    pub(super) fn on_drop(&self) -> OnDrop {
+        self.on_drop
+    }
+
     pub(super) fn expiry(&self) -> Option<Instant> {
         self.expiry
     }
@@ -607,7 +614,7 @@ impl Hold {
         }
     }
 
-    /// What its end settles, beside what was metered.
+    /// The units that its end settles, beside the metered ones.
     fn bill(&self, how: End<'_>) -> Quantities {
         let mut bill = Quantities::NONE;
         self.add_bill(how, &mut bill);
@@ -624,8 +631,8 @@ impl Hold {
         }
     }
 
-    /// What is missing up to a total, of which an axis that is named has its figure, and another
-    /// what was metered and is held.
+    /// Adds the units that are missing up to a total, of which an axis that is named has its
+    /// figure, and another the metered and the held units.
     #[inline(always)]
     fn add_bill_of(&self, total: &Amount, bill: &mut Quantities) {
         let (named, figures) = (total.named(), total.quantities());
@@ -643,13 +650,13 @@ impl Hold {
         }
     }
 
-    /// What was settled of it before its end.
+    /// The units that were settled of it before its end.
     #[inline(always)]
     fn metered(&self) -> &Units {
         if self.is_metered { &self.metered } else { &NOTHING }
     }
 
-    /// What was metered beyond the total that its end names: to be given back.
+    /// The units that were metered beyond the total that its end names: to be given back.
     #[cold]
     fn excess(&self, how: End<'_>) -> Quantities {
         let End::Commit(total) = how else { return Quantities::NONE };
@@ -681,13 +688,14 @@ impl Hold {
         Some(input.saturating_add(output).max(total.quantities().of(lane::TOKENS)))
     }
 
-    /// What is held and not settled yet.
+    /// The units that are held and not settled yet.
     #[inline(always)]
     fn left(&self) -> &Units {
         if self.state == State::Settled { &NOTHING } else { self.held.units() }
     }
 
-    /// Settles a part of it. Returns what the pool had reserved of that, and what it is to book.
+    /// Settles a part of it. Returns the units that the pool had reserved of that, and those that
+    /// it is to book.
     fn meter(&mut self, part: &Quantities) -> (Quantities, Quantities) {
         let covered = self.covered(part);
         let (reserved, bill) = match self.state {
@@ -710,17 +718,18 @@ impl Hold {
         }
     }
 
-    /// What of `part` this hold does not cover.
+    /// The units of `part` that this hold does not cover.
     pub(super) fn beyond(&self, part: &Quantities) -> Quantities {
         part.beyond(self.held.units())
     }
 
-    /// What of `part` must come from elsewhere: all of it, if what was held has been released.
+    /// The units of `part` that must come from elsewhere: all of them, if the held units have been
+    /// released.
     pub(super) fn uncovered(&self, part: &Quantities) -> Quantities {
         if self.state == State::Released { *part } else { self.beyond(part) }
     }
 
-    /// What of `part` it does.
+    /// The units of `part` that it covers.
     fn covered(&self, part: &Quantities) -> Quantities {
         let held = self.held.units();
         Quantities::each(part.axes(), |axis| part.units()[axis].min(held[axis]))
@@ -751,7 +760,7 @@ mod tests {
     /// Serials whose low half is all zeros, all ones, or has only the first bit of it.
     const LAST: [u64; 4] = [0, (1 << 31) - 1, (1 << 32) - 1, (1 << 32) + (1 << 31) - 1];
 
-    /// What stays of a guard that was forgotten.
+    /// The place of a guard that was forgotten.
     #[test]
     fn a_holds_place_is_256_bytes_at_most() {
         assert!(size_of::<Hold>() <= 256, "{}", size_of::<Hold>());

@@ -1,7 +1,7 @@
 //! Calls that count once, by their keys.
 //!
-//! Both maps are trees: to insert a key is O(log n), and no insertion ever moves what is there
-//! already. A hash table that doubles would stop every pool of the tree meanwhile.
+//! Both maps are trees: to insert a key is O(log n), and no insertion ever moves another key. A
+//! hash table that doubles would stop every pool of the tree meanwhile.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -21,8 +21,8 @@ pub(crate) struct Keys {
     known: BTreeMap<Hashed, Known>,
     hasher: RandomState,
     /// In the order in which they are forgotten, which is that of their coming: time never runs
-    /// back, and all are remembered for equally long. One that came again after its time is in here
-    /// twice; its first place then means nothing.
+    /// back, and all are remembered for equally long. A key that came again after its time is in
+    /// here twice; its first place then means nothing.
     order: BTreeMap<u64, (Instant, Hashed)>,
     /// How many places were given out.
     places: u64,
@@ -35,13 +35,14 @@ pub(super) type Hashed = (u64, Name);
 
 #[derive(Debug)]
 struct Known {
-    /// What a call with the key charges.
+    /// The units that a call with the key charges.
     units: Units,
     /// `None` = for ever.
     until: Option<Instant>,
 }
 
-/// Forgotten at a time, so that no call pays for all: more than one, as each call may bring one.
+/// The keys forgotten at a time, so that no call pays for all: more than one, as each call may
+/// bring one.
 const BATCH: usize = 4;
 
 impl Default for Keys {
@@ -68,7 +69,7 @@ impl Keys {
         (self.hasher.hash_one(&key), key)
     }
 
-    /// What was spent under this key.
+    /// The units that were spent under this key.
     pub(super) fn get(&self, key: &Hashed, now: Instant) -> Option<Units> {
         let known = self.known.get(key)?;
         known.until.is_none_or(|until| now < until).then_some(known.units)

@@ -1,4 +1,4 @@
-//! What is derived agrees with what it is derived from. For tests: absent from release builds.
+//! Derived state agrees with its sources. For tests: absent from release builds.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! Leases: a lease holds a share of a pool, its worker spends from the share by itself, and the pool
 //! is told afterwards.
 //!
-//! The pool knows what the share was when they last met, and the lease what is left of it. The
-//! difference was spent, and is settled before anything else when they meet again.
+//! The pool knows the share as of their last meeting, and the lease its rest. The difference was
+//! spent, and is settled before anything else when they meet again.
 
 use std::time::Instant;
 
@@ -25,7 +25,7 @@ impl Engine {
         self.holds.insert(at, Quantities::NONE, OnDrop::Release)
     }
 
-    /// Books what was spent of a share since the pool was last told.
+    /// Books the spend of a share since the pool was last told.
     pub(crate) fn settle_lease(&mut self, key: HoldKey, left: &Units, now: Option<Instant>) {
         let hold = self.holds.get(key);
         let (node, spent) = (hold.node(), hold.held().beyond(left));
@@ -34,11 +34,12 @@ impl Engine {
         self.settle(node, &spent, &spent, Tally::Fact);
     }
 
-    /// Spends more than is left: the pool is asked for what is beyond the share, and refills it.
+    /// Spends more than the rest of the share: the pool is asked for the difference, and refills
+    /// the share.
     ///
     /// It settles first, also for a call that it then refuses, so that the refusal and its outlook
-    /// know of all that was spent. It refills last, so that a bite is taken only of what the spend
-    /// has left free.
+    /// know the whole spend. It refills last, so that a bite is taken only of what the spend has
+    /// left free.
     pub(crate) fn record_leased(
         &mut self,
         key: HoldKey,
@@ -87,7 +88,7 @@ impl Engine {
         }
     }
 
-    /// Ends a lease: what is left of its share goes back.
+    /// Ends a lease: the rest of its share goes back.
     pub(crate) fn end_lease(&mut self, key: HoldKey, left: &Units, now: Option<Instant>) {
         self.settle_lease(key, left, now);
         let hold = self.holds.get(key);

@@ -1,18 +1,17 @@
-//! One pool's balances: the cap invariant, and the only arithmetic on it. Pure.
+//! The balances of one pool: the cap invariant, and the only arithmetic on it. Pure.
 //!
 //! On every axis, after every function here (P1, P2):
 //!
 //! - `used + reserved + free = cap`, and so `used + reserved <= cap`: `used` is not stored but
 //!   derived, so that no order of updates can break the equation;
-//! - `overage > 0` implies `free = 0`: what is freed or added pays the overage first;
+//! - `overage > 0` implies `free = 0`: a unit that is freed or added pays the overage first;
 //! - `spent = earlier periods + used + overage`.
 //!
-//! A cap that is [set](Ledger::set_cap) below what is reserved *falls*: it is as high as what is
-//! reserved, and so nothing is free or used, until the holds that end have brought it down to its
-//! goal.
+//! A cap that is [set](Ledger::set_cap) below `reserved` *falls*: it is as high as `reserved`, and
+//! so nothing is free or used, until the holds that end have brought it down to its `goal`.
 //!
-//! An axis without a cap has one of `u64::MAX`. What a fact adds beyond what a `u64` can count is
-//! not counted: `overage` and `spent` stay at `u64::MAX`.
+//! An axis without a cap has one of `u64::MAX`. A spend beyond a `u64` is not counted: `overage`
+//! and `spent` stay at `u64::MAX`.
 //!
 //! Arithmetic is checked. Where it is not, the line above shows what it cannot exceed.
 //!
@@ -24,7 +23,7 @@ use std::array;
 
 use crate::types::axis::{Axis, AxisSet, Quantities, Units, all_lanes, each_lane};
 
-/// What becomes of units that a call takes from the free ones.
+/// The new state of units that a call takes from the free ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Take {
     /// They are used.
@@ -33,7 +32,7 @@ pub(super) enum Take {
     Hold,
 }
 
-/// `free` comes first: it is all that an admission compares.
+/// `free` comes first: an admission compares nothing else.
 #[derive(Debug, Clone)]
 #[repr(C)]
 pub(super) struct Ledger {
@@ -69,7 +68,7 @@ impl Ledger {
         }
     }
 
-    /// **The cap rule.** Whether what is asked is free, on every axis.
+    /// **The cap rule.** Whether `asked` is free, on every axis.
     #[inline(always)]
     pub(super) fn fits(&self, asked: &Units) -> bool {
         all_lanes(|axis| asked[axis] <= self.free[axis])
@@ -83,7 +82,8 @@ impl Ledger {
         lacking
     }
 
-    /// Takes what [`fits`](Ledger::fits), on every axis or on none. Returns whether it did.
+    /// Takes `asked`, on every axis or on none, if it [`fits`](Ledger::fits). Returns whether it
+    /// did.
     #[inline(always)]
     pub(super) fn try_take(&mut self, asked: &Units, take: Take) -> bool {
         if !self.fits(asked) {
@@ -109,8 +109,8 @@ impl Ledger {
         self.reserved[axis] = reserved.expect("what is reserved is within the cap");
     }
 
-    /// Takes back what was [taken](Ledger::try_take) a moment ago. It was never seen, not even by
-    /// the peak.
+    /// Takes back units that were [taken](Ledger::try_take) a moment ago. Nobody has seen them, not
+    /// even the peak.
     pub(super) fn put_back(&mut self, units: &Units, take: Take) {
         for (axis, &units) in units.iter().enumerate() {
             let free = self.free[axis].checked_add(units);
@@ -122,13 +122,13 @@ impl Ledger {
         }
     }
 
-    /// Promises what [`fits`](Ledger::fits) to a live owner.
+    /// Promises units that [`fits`](Ledger::fits) has admitted to a live owner.
     pub(super) fn hold(&mut self, units: &Units) {
         assert!(self.try_take(units, Take::Hold), "what is held fits");
     }
 
-    /// Replaces what is held by what was really spent, less or more. A fact: always booked (P2).
-    /// Raises `overage` to what did not fit.
+    /// Replaces `held` by the `actual` spend, less or more. A spend that happened: always booked
+    /// (P2). Raises `overage` to the part that did not fit.
     #[inline]
     pub(super) fn settle(&mut self, held: &Quantities, actual: &Quantities, overage: &mut Units) {
         for axis in held.axes().union(actual.axes()) {
@@ -152,7 +152,7 @@ impl Ledger {
 
     /// Takes back a spend that was booked, at most all of this period; the overage goes first.
     /// `kept` of it, which was used, goes to the owner of a share, who has it reserved again, and
-    /// `most` is what may be unused again, that included. Returns what was taken back.
+    /// `most` is what may be unused again, that included. Returns the units taken back.
     pub(super) fn credit(&mut self, axis: usize, units: u64, kept: u64, most: u64) -> u64 {
         let used = self.used(axis).min(most);
         let used = used.checked_sub(kept).expect("a share regains what was used");
@@ -167,8 +167,7 @@ impl Ledger {
         kept + paid + freed
     }
 
-    /// What was spent in this period becomes the figure given: used as far as it fits, overage
-    /// beyond.
+    /// The spend of this period becomes the figure given: used as far as it fits, overage beyond.
     pub(super) fn set_spent(&mut self, axis: usize, spent: u128) {
         self.peak[axis] = self.peak(axis);
         let most = self.cap[axis] - self.reserved[axis];
@@ -177,8 +176,8 @@ impl Ledger {
         self.overage[axis] = u64::try_from(spent - u128::from(used)).unwrap_or(u64::MAX);
     }
 
-    /// Sets a cap, below what is used or reserved, too. What was used and does not fit under it any
-    /// more is overage. It falls no further than to what is reserved, and on from there as holds
+    /// Sets a cap, also below `used` or `reserved`. The part of `used` that does not fit under the
+    /// new cap is overage. The cap falls no further than to `reserved`, and on from there as holds
     /// end.
     pub(super) fn set_cap(&mut self, axis: usize, goal: u64) {
         self.capped = self.capped.with_if(axis, true);
@@ -186,7 +185,7 @@ impl Ledger {
         self.set_goal(axis, falls.then_some(goal));
     }
 
-    /// Brings a cap as near to its goal as what is reserved allows. Returns whether it is not there
+    /// Brings a cap as near to its `goal` as `reserved` allows. Returns whether it is not there
     /// yet.
     fn place_cap(&mut self, axis: usize, goal: u64) -> bool {
         let spent = self.owed(axis);
@@ -204,7 +203,7 @@ impl Ledger {
         self.falling = (!falling.axes().is_empty()).then(|| Box::new(falling));
     }
 
-    /// Lowers the caps that fall to what is reserved now.
+    /// Lowers the caps that fall to the present `reserved`.
     #[cold]
     fn fall(&mut self) {
         let falling = self.falling.as_deref().copied().unwrap_or(Quantities::NONE);
@@ -240,7 +239,7 @@ impl Ledger {
         self.falling_to(axis).unwrap_or(self.cap[axis])
     }
 
-    /// What a carved pool has of its share: what it holds and what is free.
+    /// The share of a carved pool: its `reserved` and its `free` units.
     #[inline]
     pub(super) fn share(&self, axis: usize) -> u64 {
         self.cap[axis] - self.used(axis)
@@ -262,22 +261,22 @@ impl Ledger {
         self.set_cap(axis, goal.expect("a cap is raised within its headroom"));
     }
 
-    /// Lowers the cap by what is free.
+    /// Lowers the cap by `free` units.
     pub(super) fn lower(&mut self, axis: usize, units: u64) {
         self.free[axis] =
             self.free[axis].checked_sub(units).expect("a cap is lowered by what is free");
         self.cap[axis] = self.cap[axis].checked_sub(units).expect("what is free is within the cap");
     }
 
-    /// Gives up all that is free. Returns it.
+    /// Gives up all `free` units. Returns it.
     pub(super) fn surrender(&mut self, axis: usize) -> u64 {
         let free = self.free[axis];
         self.lower(axis, free);
         free
     }
 
-    /// Starts a new period: nothing is used. The caps stay, but those of `shares` become what is
-    /// left of them, so that no budget is created.
+    /// Starts a new period: nothing is used. The caps stay, but those of `shares` become the rest
+    /// of the share, so that no budget is created.
     pub(super) fn reset(&mut self, shares: AxisSet) {
         for axis in 0..Axis::COUNTED {
             self.earlier[axis] = self.spent(axis);
@@ -340,7 +339,7 @@ impl Ledger {
         self.earlier[axis].saturating_add(self.used(axis)).saturating_add(self.overage[axis])
     }
 
-    /// What was spent in this period and has not come back yet: time can bring that back.
+    /// The spend of this period that has not come back yet: time can bring it back.
     pub(super) fn owed(&self, axis: usize) -> u128 {
         u128::from(self.used(axis)) + u128::from(self.overage[axis])
     }
@@ -351,8 +350,7 @@ impl Ledger {
         self.overage[axis] > 0 || self.used(axis) > 0
     }
 
-    /// Brings back what was spent, at most all that is [owed](Ledger::owed); it pays the overage
-    /// first.
+    /// Brings back spent units, at most those [owed](Ledger::owed); they pay the overage first.
     #[inline]
     pub(super) fn refill(&mut self, axis: usize, units: u64) {
         let paid = units.min(self.overage[axis]);
@@ -367,8 +365,8 @@ impl Ledger {
         self.bring_back(axis, paid, at_most(units - u128::from(paid), self.used(axis)));
     }
 
-    /// Starts a new period with the overage of the one before, as far as the cap allows, and so on
-    /// for so many turns: each pays off what fits beside what is reserved.
+    /// Starts a new period with the `overage` of the one before, as far as the cap allows, and so
+    /// on for `turns` turns: each pays off as much as fits beside `reserved`.
     pub(super) fn carry_over(&mut self, turns: u128) {
         for axis in 0..Axis::COUNTED {
             let room = u128::from(self.room(axis, self.reserved[axis]));
@@ -378,8 +376,8 @@ impl Ledger {
         }
     }
 
-    /// How many turns after the next one [bring back](Ledger::carry_over) so many units, while so
-    /// many are reserved.
+    /// The number of turns after the next one that [bring back](Ledger::carry_over) `units`, while
+    /// `reserved` stays.
     pub(super) fn turns_to_pay(&self, axis: usize, missing: u128, reserved: u64) -> Option<u128> {
         let (owed, room) = (self.owed(axis), u128::from(self.room(axis, reserved)));
         // The next turn leaves what does not fit.
@@ -392,7 +390,7 @@ impl Ledger {
         }
     }
 
-    /// What can be used while so much is reserved.
+    /// The units that can be used while so many are reserved.
     fn room(&self, axis: usize, reserved: u64) -> u64 {
         self.goal(axis).saturating_sub(reserved)
     }
@@ -406,8 +404,8 @@ impl Ledger {
         self.earlier[axis] = self.earlier[axis].saturating_add(paid).saturating_add(freed);
     }
 
-    /// What must come free before what is asked fits. What comes free lowers a cap that falls, and
-    /// pays the overage first.
+    /// The units that must come free before `asked` fits. A unit that comes free lowers a cap that
+    /// falls, and pays the overage first.
     pub(super) fn missing(&self, axis: usize, asked: u64) -> u128 {
         match asked.checked_sub(self.free[axis]) {
             None | Some(0) => 0,
@@ -417,7 +415,7 @@ impl Ledger {
         }
     }
 
-    /// Whether it fits once all that is reserved was given back.
+    /// Whether `asked` fits once all reserved units were given back.
     #[inline]
     pub(super) fn fits_at_best(&self, axis: usize, asked: u64) -> bool {
         match asked.checked_sub(self.free[axis]) {
@@ -428,7 +426,7 @@ impl Ledger {
         }
     }
 
-    /// What of that is still missing once all that is reserved was given back.
+    /// The units that are still missing once all reserved ones were given back.
     pub(super) fn missing_at_best(&self, axis: usize, asked: u64) -> u128 {
         self.missing(axis, asked).saturating_sub(u128::from(self.reserved[axis]))
     }
@@ -470,7 +468,7 @@ mod tests {
         *Quantities::NONE.with(lane::TOKENS, units).units()
     }
 
-    /// Settles tokens; returns what did not fit.
+    /// Settles tokens; returns the `overage`.
     fn settle(ledger: &mut Ledger, held: u64, actual: u64) -> u64 {
         let mut overage = [0; Axis::COUNTED];
         let [held, actual] = [held, actual].map(|n| Quantities::NONE.with(TOKENS, n));

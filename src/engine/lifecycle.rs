@@ -10,7 +10,7 @@ use crate::types::axis::AxisSet;
 use crate::types::error::BudgetError;
 use crate::types::name::Name;
 
-/// From when on a pool is as one that is built anew, if nobody touches it.
+/// The instant from which on an untouched pool is as one that is built anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Idle {
     Now,
@@ -144,9 +144,10 @@ impl Engine {
     pub(super) fn refill_below(&mut self, at: NodeId) {
         let Some(now) = self.latest.filter(|_| self.nodes.has_windows()) else { return };
         let beside = self.nodes.beside(at);
-        self.reclaim_before_turns(now, |nodes| {
-            let mut all = nodes.below(at).map(|(id, _)| id).chain(beside.iter().copied());
-            all.any(|id| nodes[id].ends_period_of_holds(now))
+        self.reclaim_before_turns(now, |engine| {
+            let below = engine.nodes.below(at).map(|(id, _)| id);
+            let mut all = below.chain(beside.iter().copied());
+            all.any(|id| engine.nodes[id].ends_period_of_holds(now))
         });
         let mut walk = Below::from(at, &self.nodes);
         while let Some((id, _)) = walk.next(&self.nodes) {

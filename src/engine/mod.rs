@@ -1,5 +1,6 @@
-//! One tree of pools, as a state machine. It knows no lock and reads no clock: every transition is
-//! told the time, if it must know it, and leaves behind the wakers of those that must hear of it.
+//! One tree of pools, as a state machine. `Engine` knows no lock and reads no clock: every
+//! transition is told the time, if it must know it, and leaves behind the wakers that are to be
+//! woken.
 //!
 //! The parts own their state, and each rule about it stands in one of them:
 //!
@@ -21,10 +22,11 @@
 //!
 //! [`Engine::check_invariants`] asserts it.
 //!
-//! - In every pool `used + reserved <= cap` on every axis, and what is owed leaves nothing free.
-//! - A pool's `reserved` is what the live holds on it and below it hold, above a carve its share.
-//! - Nobody waits who could be served: each candidate is refused where it is blocked.
-//! - What is counted is there: reservations, waiters, windows, holds that may expire.
+//! - In every pool `used + reserved <= cap` on every axis, and an `overage` leaves nothing free.
+//! - A pool's `reserved` is the sum of the live holds on it and below it, above a carve its share.
+//! - No waiter could be served: each candidate is refused where it is blocked.
+//! - Counts agree with the things they count: reservations, waiters, windows, holds that may
+//!   expire.
 
 use std::time::Instant;
 
@@ -80,7 +82,7 @@ pub(crate) struct Engine {
     watch: Watch,
     pauses: Pauses,
     events: Events,
-    /// What the user's own axes are called. In a box, as few trees have any.
+    /// The labels of the user's own axes. In a box, as few trees have any.
     labels: Option<Box<Labels>>,
     /// The latest instant seen: time never runs back (P8).
     latest: Option<Instant>,
@@ -109,7 +111,7 @@ impl Engine {
         engine
     }
 
-    /// Learns what the user's own axes are called. The first label of each stays.
+    /// Learns the labels of the user's own axes. The first label of each stays.
     fn learn(&mut self, labels: Labels) {
         if labels != Labels::NONE {
             let known = self.labels.get_or_insert_default();

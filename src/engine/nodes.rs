@@ -1,12 +1,12 @@
 //! The pools of a tree, and **the** way up from each of them.
 //!
-//! Every walk from a pool towards the root goes by [`Way`], so that one place says which pools a
-//! call is charged to. The way is a chain of parents until it meets a *joint* pool, which has
-//! several: such a pool keeps the list of all pools above it, made once, and the way follows that
-//! list to its end. Nothing here recurses: a tree may be as deep as memory allows.
+//! Every walk from a pool towards the root goes by [`Way`], so that one place says which pools pay
+//! for a call. The way is a chain of parents until it meets a *joint* pool, which has several: such
+//! a pool keeps the list of all pools above it, made once, and the way follows that list to its
+//! end. Nothing here recurses: a tree may be as deep as memory allows.
 //!
 //! A *carved* pool keeps a share of its parent's caps for itself. A call is not admitted again on
-//! those axes above the carve; the one place for that rule is [`Way`]. No carved pool has a joint
+//! those axes above the carve; [`Way`] is the one place for that rule. No carved pool has a joint
 //! one below it, so that the carves of a way all come before the first joint pool on it.
 
 use std::collections::BTreeSet;
@@ -27,7 +27,7 @@ use crate::types::name::Name;
 use crate::types::on_drop::OnDrop;
 use crate::types::snapshot::Counts;
 
-/// Names one pool of a tree while the pool exists.
+/// The id of a pool while the pool exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NodeId(NonZeroU32);
 
@@ -58,7 +58,7 @@ pub(super) struct Nodes {
     joints: usize,
 }
 
-/// One pool. The first fields are those that a `record` changes: they lie together.
+/// A pool. The first fields are those that a `record` changes: they lie together.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Node {
@@ -68,18 +68,18 @@ pub(super) struct Node {
     parent: Option<NodeId>,
     /// The axes on which this pool's caps are reserved in its parent.
     carved: AxisSet,
-    /// Whether the pool is neither carved nor joint: then the way goes on at its one parent, which
-    /// is asked the same.
+    /// Whether the pool is neither carved nor joint: then the way goes on at its one parent, with
+    /// the same units.
     is_plain: bool,
     /// Closed, or below a closed pool.
     pub(super) closed: bool,
-    /// What becomes of a hold on this pool whose owner goes away without a word.
+    /// The end of a hold on this pool whose owner goes away without a word.
     pub(super) on_drop: OnDrop,
     /// How many may wait here and below.
     pub(super) most_waiting: u32,
     /// Whether anything outside can still reach this pool.
     handle: bool,
-    /// What the pool itself was told to do on drop, whatever those above were told.
+    /// The `OnDrop` that the pool itself was given, whatever those above were given.
     own_on_drop: Option<OnDrop>,
     /// The children of which this pool is the first parent are in a list through them.
     children: Option<NodeId>,
@@ -95,13 +95,13 @@ pub(super) struct Node {
     pub(super) keys: Option<Box<Keys>>,
     /// How far the caps may still be raised. In a box, as few pools say so.
     pub(super) ceiling: Option<Box<Quantities>>,
-    /// What is to be free at least, before more is wanted.
+    /// The units that are to be free at least, before more is wanted.
     pub(super) low: Option<Box<Quantities>>,
     pub(super) name: Name,
     pub(super) line: Line,
 }
 
-/// What a pool has to do with joint pools: it is one, or it is a further parent of some.
+/// The part of a pool in joint pools: it is one, or it is a further parent of some.
 #[derive(Debug, Default)]
 struct Joins {
     /// Of a joint pool: its parents but the first.
@@ -112,7 +112,7 @@ struct Joins {
     children: BTreeSet<NodeId>,
 }
 
-/// What a new pool is.
+/// The parts of a new pool.
 #[derive(Debug)]
 pub(crate) struct Spec {
     pub(crate) name: Name,
@@ -120,10 +120,10 @@ pub(crate) struct Spec {
     pub(crate) deadline: Option<Deadline>,
     pub(crate) window: Option<Refill>,
     pub(crate) keys: Option<Keys>,
-    /// What was used before the pool was built, as is known from elsewhere.
+    /// The units used before the pool was built, as is known from elsewhere.
     pub(crate) used: Option<Box<Amount>>,
     pub(crate) ceiling: Option<Box<Caps>>,
-    /// What is to be free at least, before more is wanted.
+    /// The units that are to be free at least, before more is wanted.
     pub(crate) low: Option<Box<Amount>>,
     /// As the pool above, if not set.
     pub(crate) on_drop: Option<OnDrop>,
@@ -171,7 +171,7 @@ pub(crate) struct Deadline {
 
 /// The way up from a pool: that pool, then every pool above it, each once, children before their
 /// parents, and parents in the order in which a joint pool was given them. A cursor that borrows
-/// nothing, so that a walk may change what it visits.
+/// nothing, so that a walk may change the pools it visits.
 ///
 /// **The carve rule.** Above a carved pool nothing is asked on the axes that it carves: its share
 /// is reserved there already. The other axes are [open](Way::open).
@@ -182,7 +182,7 @@ pub(super) struct Way {
     is_plain: bool,
     /// The axes on which the pool that was visited last is asked.
     open: AxisSet,
-    /// What that pool keeps from those above it.
+    /// The axes that the pool keeps from those above it.
     carved: AxisSet,
     /// The first joint pool that was met, and the place in its list of the pool after the next.
     joint: Option<NodeId>,
@@ -307,7 +307,7 @@ impl Asking {
         Asking { way: Way::from(at), units: *units }
     }
 
-    /// The next pool; [`units`](Asking::units) then says what it is asked.
+    /// The next pool; [`units`](Asking::units) then has the units asked of it.
     #[inline]
     pub(super) fn up(&mut self, nodes: &Nodes) -> Option<NodeId> {
         let id = self.way.up(nodes)?;
@@ -454,7 +454,7 @@ impl Nodes {
         std::iter::from_fn(move || way.up(self).map(|id| (id, &self[id], way.open())))
     }
 
-    /// The pools on the way up, each with what is asked of it.
+    /// The pools on the way up, each with the units asked of it.
     pub(super) fn asking(
         &self,
         at: NodeId,
@@ -543,7 +543,7 @@ impl Nodes {
 pub(super) struct Below {
     at: NodeId,
     depth: usize,
-    /// Those to come, where the links of first parents do not lead to all of them.
+    /// The pools to come, where the links of first parents do not lead to all of them.
     listed: Option<std::vec::IntoIter<(NodeId, usize)>>,
 }
 
@@ -649,7 +649,7 @@ impl Node {
         self.is_plain
     }
 
-    /// What a joint pool has at a place of the list of all above it.
+    /// The pool at a place of the list of all above a joint pool.
     #[inline]
     fn listed(&self, place: u32) -> Option<NodeId> {
         self.joins.as_ref()?.above.get(place as usize).copied()
@@ -661,7 +661,7 @@ impl Node {
         self.parent.into_iter().chain(further)
     }
 
-    /// Whether there is room for these units, of which only those on open axes are asked here.
+    /// Whether there is room for `units`, of which only those on `open` axes are asked here.
     #[inline]
     pub(super) fn fits(&self, units: &Units, open: AxisSet) -> bool {
         self.ledger.fits(units) || self.ledger.lacking(units).intersection(open).is_empty()
@@ -690,7 +690,7 @@ impl Node {
         ceiling.units()[axis].saturating_sub(self.ledger.goal(axis))
     }
 
-    /// What was spent in this period becomes the figure given.
+    /// The spend of this period becomes the figure given.
     pub(super) fn set_spent(&mut self, axis: usize, spent: u64) {
         self.ledger.set_spent(axis, spent.into());
         self.shrink_window();
@@ -708,7 +708,7 @@ impl Node {
         self.window.as_mut().is_some_and(|window| window.advance(&mut self.ledger, now))
     }
 
-    /// When nothing will be used or owed here any more, if nobody touches the pool. What
+    /// When nothing will be used or owed here any more, if nobody touches the pool. A spend that
     /// time never brings back under a window, as the axis has no cap, is a mere count.
     pub(super) fn balances_idle(&self) -> Idle {
         let of_axis = |axis| {
@@ -767,8 +767,8 @@ impl IndexMut<NodeId> for Nodes {
 
 #[cfg(any(test, debug_assertions))]
 impl Nodes {
-    /// Links lead both ways, windows and joint pools are counted, what is inherited is inherited,
-    /// and the list of a joint pool is what its parents make it.
+    /// Links lead both ways, windows and joint pools are counted, children have inherited from
+    /// their parents, and the list of a joint pool follows from its parents.
     pub(super) fn check_invariants(&self) {
         let mut found = 1;
         for (id, _) in self.below(NodeId::ROOT) {

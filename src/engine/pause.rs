@@ -1,7 +1,7 @@
 //! Pauses: a pool, and all below it, admit nothing until an instant.
 //!
-//! A pause is a wall on the way up, as a lack of room is. A waiter that meets one is blocked there,
-//! and a call is refused with the instant. Accounting knows no pause.
+//! A pause is a wall on the way up, as a lack of room is. A waiter that meets a paused pool is
+//! blocked there, and a call is refused with the instant. Accounting knows no pause.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
@@ -75,30 +75,31 @@ impl Engine {
             return;
         }
         self.pauses.insert(at, until);
-        self.wall_moved(at);
+        self.wall_moved(at, self.latest);
     }
 
     /// Ends the pause of a pool. A pause above it goes on.
     pub(crate) fn resume(&mut self, at: NodeId, now: Option<Instant>) {
         self.advance(at, &NOTHING, now);
         if self.pauses.remove(at) {
-            self.wall_moved(at);
+            self.wall_moved(at, self.latest);
         }
     }
 
-    /// Ends the pauses that are over by an instant, the earliest first.
+    /// Ends the pauses that are over by an instant, the earliest first. The waiters are served as of
+    /// the instant that was the latest before.
     #[cold]
-    pub(super) fn end_pauses(&mut self, now: Instant) {
+    pub(super) fn end_pauses(&mut self, now: Instant, before: Option<Instant>) {
         while let Some(pool) = self.pauses.next_over(now) {
             self.pauses.remove(pool);
-            self.wall_moved(pool);
+            self.wall_moved(pool, before);
         }
     }
 
     /// A pause began or ended: the candidates that meet the pool on their way are tried anew, each
-    /// from its own pool upward. Those that were blocked above a new wall let go of their places
-    /// there, and those that were blocked at an old one may have nobody before them.
-    fn wall_moved(&mut self, pool: NodeId) {
+    /// from its own pool upward. Waiters that were blocked above a new wall let go of their places
+    /// there, and waiters that were blocked at an old one may have nobody before them.
+    fn wall_moved(&mut self, pool: NodeId, moment: Option<Instant>) {
         if !self.queue.has_waiting() {
             return;
         }
@@ -106,7 +107,7 @@ impl Engine {
         for (key, _) in self.unpark_below(pool) {
             self.queue.call(key);
         }
-        self.process_waiters();
+        self.process_waiters_at(moment);
     }
 
     /// Whether a pause on the way up lasts until the deadline of a pool.
@@ -137,8 +138,8 @@ impl Engine {
         self.paused(at).map(|(_, until)| until)
     }
 
-    /// The refusal by a pause. What can never fit is for capacity to refuse: no pause is to be
-    /// waited for.
+    /// The refusal by a pause. A call that can never fit is for capacity to refuse: it waits for no
+    /// pause.
     #[cold]
     pub(super) fn explain_pause(&self, at: NodeId, asked: &Units) -> Option<BudgetError> {
         let (pool, until) = self.paused(at)?;
@@ -159,7 +160,7 @@ impl Engine {
 
 #[cfg(any(test, debug_assertions))]
 impl Engine {
-    /// What is paused exists, once in either order, and is not over.
+    /// Each pause belongs to a pool that exists, stands once in either order, and is not over.
     pub(super) fn check_pauses(&self) {
         let Some(paused) = &self.pauses.0 else { return };
         assert!(!paused.until.is_empty(), "without a pause nothing is kept");

@@ -1,25 +1,27 @@
-//! The waiters of a tree: in what order they are served, and where each is blocked.
+//! The waiters of a tree: their order, and the pool at which each is blocked.
 //!
 //! Each pool has one line, first come, first served, by ticket. Only the head of a line is a
 //! *candidate*. A candidate is *blocked* at the first pool on its way up that refuses it, for lack
-//! of room or because an earlier candidate is parked there. It is *parked* there, and at the pools
-//! on its way that it would have passed: it keeps its place in all of them, so that streams of
-//! small waiters in two pools cannot take turns to starve a large one that needs both. A pool that
-//! gains room, or loses a candidate, calls the first that is parked at it: a candidate that is
-//! still refused where it is blocked stays, and one that is now blocked elsewhere moves there. So a
-//! small waiter cannot starve a large one, a waiter that is blocked in a child does not hold up
-//! those outside of it, and the cost is that of the grants and the moves.
+//! of room or because an earlier candidate is parked there. A blocked candidate is *parked* there,
+//! and at the pools on its way that it would have passed: it keeps its place in all of them, so
+//! that streams of small waiters in two pools cannot take turns to starve a large one that needs
+//! both. A pool that gains room, or loses a candidate, calls the first candidate that is parked at
+//! it: a candidate that is still refused where it is blocked stays, and a candidate that is now
+//! blocked elsewhere moves there. So a small waiter cannot starve a large one, a waiter that is
+//! blocked in a child does not hold up the waiters outside of it, and the cost is that of the
+//! grants and the moves.
 //!
 //! A joint pool has several pools above it that another joint pool may have in the opposite order.
-//! They cannot dead-lock: a candidate holds nothing, is granted all pools of its way in one step, and
-//! waits for room or for an earlier ticket alone, so that the earliest of all waits for nobody. Nor
-//! can it starve: once it is the first that is parked at a pool, no call for new work and no later
-//! candidate takes room there, and each pool that it passes keeps it parked while it moves on.
+//! Candidates cannot dead-lock: a candidate holds nothing, is granted all pools of its way in one
+//! step, and waits for room or for an earlier ticket alone, so that the earliest of all waits for
+//! nobody. Nor can a candidate starve: once it is the first that is parked at a pool, no call for new work
+//! and no later candidate takes room there, and each pool that it passes keeps it parked while it
+//! moves on.
 //!
-//! Candidates compete at a pool that caps what they ask: on a carved axis nothing is asked above
-//! the carve. A candidate that is blocked where it does not compete, because all that can be
-//! counted of an axis without a cap is taken, waits its turn there, too. So as long as the first
-//! that is parked at a pool stays, all that are blocked there stay.
+//! Candidates compete at a pool that caps an axis of their ask: on a carved axis nothing is asked
+//! above the carve. A candidate that is blocked where it does not compete, because all countable
+//! units of an axis without a cap are taken, waits its turn there, too. So as long as the first
+//! candidate that is parked at a pool stays, all candidates that are blocked there stay.
 //!
 //! ```text
 //!          ┌────────── in line ──────────┐
@@ -57,7 +59,7 @@ impl Ticket {
     pub(super) const LAST: Ticket = Ticket(u64::MAX);
 }
 
-/// Names one waiter, until its owner collects or cancels it.
+/// The id of a waiter, until its owner collects or cancels it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct WaitKey(NonZeroU32);
 
@@ -88,8 +90,12 @@ pub(super) struct Queue {
     called: BinaryHeap<Reverse<(Ticket, WaitKey)>>,
     /// Pools in which somebody waits for a deadline to come first.
     due: BTreeSet<(Instant, NodeId)>,
-    /// Of the waiters that were granted, refused or reminded, and of those that watch: to be woken
-    /// outside the lock, in this order.
+    /// When a window brings enough for a candidate that is the first where it is blocked, or earlier.
+    rooms: BTreeSet<(Instant, WaitKey)>,
+    /// How many candidates are blocked at a pool with a window.
+    at_windows: u32,
+    /// The wakers of the waiters that were granted, refused or reminded, and of the watches: to be
+    /// woken outside the lock, in this order.
     wakers: Wakers,
 }
 
@@ -100,19 +106,21 @@ pub(super) type Wakers = Vec<Waker>;
 struct Waiter {
     ticket: Ticket,
     home: NodeId,
-    /// Where a candidate is blocked; it is parked from its own pool up to this one.
+    /// The pool at which a candidate is blocked; it is parked from its own pool up to this one.
     blocked: Option<NodeId>,
     /// Its neighbours in the line of its pool.
     before: Option<WaitKey>,
     behind: Option<WaitKey>,
     outcome: Outcome,
     purpose: Purpose,
-    /// What it waits for: of several that would do, the least.
+    /// The units that it waits for: of several alternatives, the least.
     asked: Quantities,
     terms: Option<Box<Agreed>>,
     waker: Option<Waker>,
     /// When its owner will look again by itself, if ever.
     timeout: Option<Instant>,
+    /// When a window brings enough for it, or earlier, if it is the first where it is blocked.
+    room: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -143,35 +151,35 @@ struct Agreed {
     until: Option<Instant>,
 }
 
-/// What a waiter waits for.
+/// The purpose of a wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// A hold.
     Hold,
-    /// A spend. It is held from the grant until its owner collects it, so that an owner who never
-    /// does has spent nothing.
+    /// A spend. The hold lasts from the grant until its owner collects it, so that an owner who
+    /// never does has spent nothing.
     Spend,
 }
 
-/// What a waiter was granted.
+/// The grant of a waiter.
 #[derive(Debug)]
 pub(crate) enum Grant {
     Hold(HoldKey),
     Spent,
 }
 
-/// What became of a waiter, the wakers to be dropped outside the lock, and when its owner must look
-/// again.
+/// The outcome of a waiter, the wakers to be dropped outside the lock, and the instant at which its
+/// owner must look again.
 pub(crate) type Looked = (Poll<Result<Grant, BudgetError>>, [Option<Waker>; 2], Option<Instant>);
 
-/// What a call finds that is ready to wait.
+/// The place of a call that is ready to wait.
 #[derive(Debug)]
 pub(crate) enum Place {
     Granted(Grant),
     InLine(WaitKey),
 }
 
-/// So much of an axis, by a waiter.
+/// The units that a waiter asks of an axis.
 type Asked = (usize, u64, WaitKey);
 
 /// The waiters of one pool.
@@ -183,18 +191,19 @@ pub(super) struct Line {
     /// The candidates, of this pool and of those below, that wait for this pool or pass it on their
     /// way.
     parked: Parked,
-    /// How many wait, in this pool and in those below.
+    /// The number of waiters, in this pool and in those below.
     waiting: u64,
-    /// What they ask, from the first waiter on. In a box, as few pools have ever had one.
+    /// The sum of their asks, from the first waiter on. In a box, as few pools have ever had one.
     demand: Option<Box<Demand>>,
 }
 
-/// What the waiters of a pool, and of those below, ask of it.
+/// The sum of the asks of a pool's waiters, and of those below.
 #[derive(Debug, Default)]
 struct Demand {
-    /// At least what any of them asks here. It falls only when it is looked at or nobody waits.
+    /// A lower bound of the asks of its waiters here. It falls only when it is looked at or nobody
+    /// waits.
     most: Units,
-    /// What each of them asks here, axis by axis, once some had to be refused as unsatisfiable:
+    /// The ask of each of them here, axis by axis, once some had to be refused as unsatisfiable:
     /// then the next of those is found without a look at the others. As long as nobody is, it need
     /// not be known.
     each: Option<BTreeSet<Asked>>,
@@ -228,7 +237,7 @@ impl Parked {
 }
 
 impl Line {
-    /// How many wait, in this pool and in those below.
+    /// The number of waiters, in this pool and in those below.
     pub(super) fn waiting(&self) -> u64 {
         self.waiting
     }
@@ -322,6 +331,7 @@ impl Queue {
             terms,
             waker: None,
             timeout: None,
+            room: None,
         };
         let key = WaitKey::of_slot(self.all.insert(waiter));
         self.waiting += 1;
@@ -356,7 +366,28 @@ impl Queue {
         self.called.push(Reverse((self.get(key).ticket, key)));
     }
 
-    /// What became of a waiter, whose owner is to be woken for it.
+    /// When a window is known to bring enough for a candidate, or `None` for no more.
+    fn expect_room(&mut self, key: WaitKey, at: Option<Instant>) {
+        let known = std::mem::replace(&mut self.get_mut(key).room, at);
+        if known != at {
+            known.map(|known| self.rooms.remove(&(known, key)));
+            self.rooms.extend(at.map(|at| (at, key)));
+        }
+    }
+
+    /// Whether a candidate is blocked where a window may bring enough.
+    #[inline]
+    pub(super) fn heeds_windows(&self) -> bool {
+        self.at_windows > 0
+    }
+
+    /// The first candidate for which a window brings enough by an instant, and when.
+    #[inline]
+    pub(super) fn next_room(&self, now: Instant) -> Option<(Instant, WaitKey)> {
+        self.rooms.first().filter(|(at, _)| *at <= now).copied()
+    }
+
+    /// Resolves a waiter, whose owner is to be woken for it.
     fn resolve(&mut self, key: WaitKey, outcome: Outcome) {
         let waiter = self.get_mut(key);
         waiter.outcome = outcome;
@@ -411,9 +442,9 @@ impl Engine {
         Ok(Place::InLine(self.enqueue(at, asked, Purpose::Hold, Some(agreed))))
     }
 
-    /// Whether a spend has nothing to do with those who wait: nobody waits in a pool on its way, or
-    /// is parked there, and it takes no hope from those who wait below. Then there is nobody to
-    /// pass, to call or to refuse, and its own step is all that there is to do.
+    /// Whether a spend has nothing to do with the waiters: nobody waits in a pool on its way, or is
+    /// parked there, and the spend takes no hope from the waiters below. Then there is nobody to
+    /// pass, to call or to refuse, and the step of the spend is the whole transition.
     #[inline(always)]
     pub(crate) fn concerns_no_waiter(&self, at: NodeId, spent: &Quantities) -> bool {
         if !self.is_quiet_but_for_waiters() {
@@ -429,8 +460,8 @@ impl Engine {
         true
     }
 
-    /// The first pool on the way up where others wait for what is asked here, too: the called one,
-    /// or one that caps any of it.
+    /// The first pool on the way up where others wait for the same units: the called pool, or a
+    /// pool that caps an axis of the call.
     #[inline]
     pub(super) fn queued_at(&self, at: NodeId, asked: &Units) -> Option<NodeId> {
         if !self.queue.has_waiting() {
@@ -443,7 +474,7 @@ impl Engine {
         queued.map(|(id, ..)| id)
     }
 
-    /// Refuses where a pool on the way up has no place for one more waiter, and counts that.
+    /// Refuses where a pool on the way up has no place for another waiter, and counts that.
     fn has_place(&mut self, at: NodeId) -> Result<(), BudgetError> {
         let is_full = |node: &Node| node.line.waiting() >= u64::from(node.most_waiting);
         let Some((_, node)) = self.nodes.way(at).find(|(_, node)| is_full(node)) else {
@@ -475,9 +506,10 @@ impl Engine {
         key
     }
 
-    /// What became of a waiter: collected once. Until then `waker` is kept; those that are kept no
-    /// longer are given back, to be dropped outside the lock. The last is the instant at which its owner must
-    /// look again, should it not be woken before; an owner that cannot sleep until then is refused.
+    /// The outcome of a waiter: collected once. Until then the queue keeps `waker`; a waker that it
+    /// keeps no longer is given back, to be dropped outside the lock. The last is the instant at
+    /// which its owner must look again, should it not be woken before; an owner that cannot sleep
+    /// until then is refused.
     pub(crate) fn poll_wait(
         &mut self,
         key: WaitKey,
@@ -548,8 +580,8 @@ impl Engine {
         refusal
     }
 
-    /// The owner has gone: its place is given up, or what it was granted is given back. Returns
-    /// what to drop outside the lock.
+    /// The owner has gone: the waiter gives up its place, or gives back its grant. Returns the
+    /// values to drop outside the lock.
     pub(crate) fn cancel_wait(&mut self, key: WaitKey) -> Option<Waker> {
         if self.queue.get(key).is_waiting() {
             self.unqueue(key);
@@ -567,7 +599,7 @@ impl Engine {
         waiter.waker
     }
 
-    /// Hands over what was granted: a spend is spent now.
+    /// Hands over the grant: a [`Purpose::Spend`] is spent now.
     fn collect(&mut self, hold: HoldKey, purpose: Purpose) -> Grant {
         match purpose {
             Purpose::Hold => Grant::Hold(hold),
@@ -578,7 +610,7 @@ impl Engine {
         }
     }
 
-    /// What the transition leaves behind to be woken.
+    /// The wakers that the transition leaves behind.
     #[inline]
     pub(crate) fn wakers(&mut self) -> &mut Wakers {
         &mut self.queue.wakers
@@ -588,7 +620,7 @@ impl Engine {
 /// How the queue moves on.
 impl Engine {
     /// After a change of the balances on a way: refuses the waiters that can never be met now, and
-    /// serves those that can.
+    /// serves those that fit.
     #[inline]
     pub(super) fn balances_changed(&mut self, at: NodeId) {
         if self.queue.has_waiting() {
@@ -614,7 +646,7 @@ impl Engine {
         }
     }
 
-    /// Calls the first of those parked at a pool, after the pool gained room or lost one of them.
+    /// Calls the first candidate parked at a pool, after the pool gained room or lost a candidate.
     pub(super) fn call_parked(&mut self, at: NodeId) {
         if let Some((ticket, key)) = self.nodes[at].line.parked.first {
             self.queue.called.push(Reverse((ticket, key)));
@@ -630,26 +662,38 @@ impl Engine {
         }
     }
 
-    /// Serves the waiters for all that has changed, and then for each hold in turn that has expired
-    /// where one of them is parked now: no call had to reclaim it as long as nobody waited for it.
+    /// Serves the waiters for all that has changed by the latest instant seen.
     pub(super) fn process_waiters(&mut self) {
-        self.process_called();
-        while self.queue.is_contested() && self.reclaim_next() {
-            self.process_called();
+        self.process_waiters_at(self.latest);
+    }
+
+    /// Serves the waiters for all that has changed by an instant, and then, in the order of time,
+    /// for all that is due where one of them is parked now: no call had to do it as long as nobody
+    /// waited for it.
+    pub(super) fn process_waiters_at(&mut self, mut moment: Option<Instant>) {
+        self.process_called(&mut moment);
+        while let Some(at) = self.step_in_time(false) {
+            moment = Some(at);
+            self.process_called(&mut moment);
         }
     }
 
     /// Tries the candidates that were called, and those that move up behind them, by ticket: each
-    /// stays where it is still refused, or is parked where it is blocked now, or is granted.
-    fn process_called(&mut self) {
+    /// stays where it is still refused, or is parked where it is blocked now, or is granted. Each is
+    /// judged by what its way has at the moment.
+    fn process_called(&mut self, moment: &mut Option<Instant>) {
         while let Some(Reverse((_, key))) = self.queue.called.pop() {
             if !self.queue.get(key).is_waiting() {
                 continue;
             }
             if !self.stays(key) {
+                if self.is_behind(key, *moment) {
+                    self.queue.call(key);
+                    continue;
+                }
                 match self.blocked_at(key) {
                     None => {
-                        if self.has_more_to_come(key) {
+                        if self.has_more_to_come(key, moment) {
                             self.queue.call(key);
                         } else {
                             self.grant(key);
@@ -664,19 +708,67 @@ impl Engine {
                 let refusal = self.explain(*home, asked.units(), self.latest);
                 self.turn_away(vec![(key, refusal)]);
             } else {
+                self.queue.expect_room(key, self.room_in_time(key));
                 self.remind(key);
             }
         }
     }
 
+    /// Brings the windows on the way of a candidate up to an instant, by steps. Returns whether that
+    /// was one: then others may have become free to go first.
+    fn is_behind(&mut self, key: WaitKey, moment: Option<Instant>) -> bool {
+        let Some(now) = moment.filter(|_| self.nodes.has_windows()) else { return false };
+        let home = self.queue.get(key).home;
+        let due = self.expiry.next_due(now).filter(|_| self.ends_period_of_holds(home, now));
+        match due {
+            Some(hold) => {
+                self.reclaim_step(hold);
+                true
+            }
+            None => self.turn_way(home, now),
+        }
+    }
+
     /// Takes a step towards all that is due on the way of a candidate that is granted as much as
     /// there is. Returns whether that was one: then others may have become free to go first.
-    fn has_more_to_come(&mut self, key: WaitKey) -> bool {
+    fn has_more_to_come(&mut self, key: WaitKey, moment: &mut Option<Instant>) -> bool {
         let Waiter { home, ref terms, .. } = *self.queue.get(key);
         if !terms.as_ref().is_some_and(|agreed| agreed.terms.has_choices()) {
             return false;
         }
-        self.reclaim_next() || self.turn_to_latest(home)
+        if let Some(at) = self.step_in_time(true) {
+            *moment = Some(at);
+            return true;
+        }
+        *moment = self.latest;
+        self.turn_to_latest(home)
+    }
+
+    /// Takes a step towards the next that is due for those who wait: a window brings enough for a
+    /// candidate, or a hold has expired. Returns the instant of it. Without `all`, only those holds
+    /// count that may serve a waiter, or that must be reclaimed before the window turns.
+    fn step_in_time(&mut self, all: bool) -> Option<Instant> {
+        let latest = self.latest?;
+        let expiry = self.expiry.next().filter(|at| *at <= latest);
+        let room = self.queue.next_room(latest);
+        let is_wanted = |(at, key): (Instant, WaitKey)| {
+            let home = self.queue.get(key).home;
+            self.must_reclaim(at) || self.ends_period_of_holds(home, at)
+        };
+        let reclaims = match room {
+            Some((at, _)) if expiry.is_none_or(|expiry| expiry >= at) => false,
+            Some(room) => all || is_wanted(room),
+            None => expiry.is_some() && (all || self.queue.is_contested()),
+        };
+        if reclaims {
+            self.reclaim_next();
+            return expiry;
+        }
+        let (at, key) = room?;
+        self.queue.expect_room(key, None);
+        self.turn_way(self.queue.get(key).home, at);
+        self.queue.call(key);
+        Some(at)
     }
 
     /// Takes a step towards the reclaiming of the next hold that has expired, if any has.
@@ -686,8 +778,8 @@ impl Engine {
     }
 
     /// Whether a window will bring back enough only after the deadline of the waiter. (The pool
-    /// where it is blocked knows no deadline but its own.) Those behind it are told when they are
-    /// the first.
+    /// where it is blocked knows no deadline but its own.) The waiters behind it are told when they
+    /// are the first.
     fn is_too_late_for(&self, key: WaitKey) -> bool {
         let Waiter { home, asked, .. } = self.queue.get(key);
         self.nodes.has_windows() && self.is_unsatisfiable(*home, asked.units())
@@ -702,7 +794,7 @@ impl Engine {
         blocked.is_some_and(|(id, node, open)| self.refuses(id, node, open, waiter))
     }
 
-    /// What a waiter asks of a pool, if that is on its way.
+    /// The units that a waiter asks of a pool, if that is on its way.
     fn asked_at(&self, pool: NodeId, waiter: &Waiter) -> Option<Units> {
         let mut way = self.nodes.asking(waiter.home, waiter.asked.units());
         way.find(|(id, ..)| *id == pool).map(|(.., asked)| asked)
@@ -728,7 +820,8 @@ impl Engine {
         self.queue.resolve(key, Outcome::Granted(hold));
     }
 
-    /// The best that a candidate is granted whose least is: it passes no earlier one for it.
+    /// The best choice of a candidate whose least is granted: it passes no earlier candidate for
+    /// it.
     fn pick_for(&self, waiter: &Waiter, terms: &Terms) -> Pick {
         let passes_nobody = |units: &Units| {
             let mut way = self.nodes.open_way(waiter.home);
@@ -741,8 +834,8 @@ impl Engine {
         pick.expect("the least fits, and is the last choice")
     }
 
-    /// Refuses all of them before any of those behind them is looked at: then none of them is in
-    /// the way any more, nor is served.
+    /// Refuses all of them before the queue looks at the waiters behind them: then none of them is
+    /// in the way any more, nor is served.
     fn turn_away(&mut self, refusals: Vec<(WaitKey, BudgetError)>) {
         for (key, refusal) in refusals {
             self.note_refusal(&refusal);
@@ -752,7 +845,7 @@ impl Engine {
         }
     }
 
-    /// Its place is free: calls those that were behind it, in its own line and where it was parked.
+    /// Its place is free: calls the candidates behind it, in its own line and where it was parked.
     fn unqueue(&mut self, key: WaitKey) {
         self.unpark(key);
         let Waiter { home, asked, .. } = *self.queue.get(key);
@@ -771,6 +864,7 @@ impl Engine {
 
     fn park(&mut self, key: WaitKey, blocked: NodeId) {
         self.unpark(key);
+        self.queue.at_windows += u32::from(self.nodes[blocked].window.is_some());
         let waiter = self.queue.get_mut(key);
         waiter.blocked = Some(blocked);
         let (ticket, home) = (waiter.ticket, waiter.home);
@@ -786,7 +880,10 @@ impl Engine {
             engine.change_contested(pool, |node| node.line.parked.remove(ticket));
             engine.call_parked(pool);
         });
-        self.queue.get_mut(key).blocked = None;
+        if let Some(blocked) = self.queue.get_mut(key).blocked.take() {
+            self.queue.at_windows -= u32::from(self.nodes[blocked].window.is_some());
+            self.queue.expect_room(key, None);
+        }
     }
 
     /// Takes the candidates of a pool and of those below out of all places where they are parked.
@@ -801,7 +898,7 @@ impl Engine {
         candidates
     }
 
-    /// Parks candidates where they were blocked, those that still wait, and calls them.
+    /// Parks the candidates that still wait where they were blocked, and calls them.
     pub(super) fn park_all(&mut self, candidates: Vec<(WaitKey, NodeId)>) {
         for (key, blocked) in candidates {
             if self.queue.get(key).is_waiting() {
@@ -811,7 +908,8 @@ impl Engine {
         }
     }
 
-    /// What the first candidate lacks of a pool that is blocked there and needs it to be funded.
+    /// The units that the first candidate lacks of a pool that is blocked there and needs it to be
+    /// funded.
     pub(super) fn unfunded_waiter(&self, pool: NodeId) -> Option<Units> {
         let node = &self.nodes[pool];
         let Parked { first, others } = &node.line.parked;
@@ -821,8 +919,8 @@ impl Engine {
         lacks.find(|lack| *lack != Units::default())
     }
 
-    /// Whether a pool has no room for a candidate, is paused, or an earlier one waits there for the
-    /// same.
+    /// Whether a pool has no room for a candidate, is paused, or has an earlier candidate that
+    /// waits for the same.
     fn refuses(&self, pool: NodeId, node: &Node, open: AxisSet, waiter: &Waiter) -> bool {
         let is_behind = node.line.has_parked_before(waiter.ticket);
         let must_wait = is_behind && takes_turn(pool, node, open, waiter);
@@ -845,7 +943,7 @@ impl Engine {
         }
     }
 
-    /// Changes what decides whether a pool is [contested](Node::is_contested), and counts that.
+    /// Changes a condition of [`is_contested`](Node::is_contested), and counts the contested pools.
     pub(super) fn change_contested(&mut self, pool: NodeId, change: impl FnOnce(&mut Node)) {
         let node = &mut self.nodes[pool];
         let was = node.is_contested();
@@ -856,7 +954,7 @@ impl Engine {
 }
 
 impl Node {
-    /// Whether all that wait here and below can still be met after a spend.
+    /// Whether all waiters here and below can still be met after a spend.
     #[inline(always)]
     fn leaves_hope(&self, spent: &Quantities) -> bool {
         let Some(demand) = self.line.demand.as_ref().filter(|_| self.line.waiting > 0) else {
@@ -870,8 +968,8 @@ impl Node {
     }
 }
 
-/// Whether a candidate must wait its turn at a pool, and is parked there on its way up: its own,
-/// one with a cap on what it asks, and where it is blocked now.
+/// Whether a candidate must wait its turn at a pool, and is parked there on its way up: its own
+/// pool, a pool with a cap on an axis of its ask, and the pool where it is blocked now.
 fn takes_turn(pool: NodeId, node: &Node, open: AxisSet, waiter: &Waiter) -> bool {
     pool == waiter.home || waiter.blocked == Some(pool) || node.caps_any(waiter.asked.units(), open)
 }
@@ -925,15 +1023,15 @@ impl Engine {
         self.turn_away(refusals);
     }
 
-    /// Reclaims all that is due, so that what a refusal gives as available is what there is. While a
-    /// waiter stands where a hold may expire, each is reclaimed in its turn, and those it serves
-    /// come before the next.
+    /// Reclaims every hold that is due, so that a refusal's `available` is exact. While a waiter
+    /// stands where a hold may expire, each hold is reclaimed in its turn, and the waiters it
+    /// serves come before the next.
     fn reclaim_for_figures(&mut self) {
         while self.reclaim_next() {}
     }
 
-    /// What is asked of a pool by all that wait in it and below it. It costs what waits there, not
-    /// what the tree holds.
+    /// The asks of a pool by all that wait in it and below it. The cost is that of the waiters
+    /// here, and not that of the tree.
     fn all_asked(&self, pool: NodeId) -> BTreeSet<Asked> {
         let mut asked = BTreeSet::new();
         for id in self.waiting_below(pool) {
@@ -945,7 +1043,7 @@ impl Engine {
         asked
     }
 
-    /// A pool, and those below it that have waiters in them or below.
+    /// A pool, and the pools below it that have waiters.
     fn waiting_below(&self, pool: NodeId) -> impl Iterator<Item = NodeId> {
         let (mut pools, mut seen) = (vec![pool], BTreeSet::new());
         std::iter::from_fn(move || {
@@ -959,23 +1057,32 @@ impl Engine {
         })
     }
 
-    /// Refuses the waiters whose deadline has come by the latest instant seen.
-    #[inline]
-    pub(super) fn reject_late(&mut self) {
+    /// Refuses the waiters whose deadline has come by the latest instant seen. Those behind them are
+    /// served as of the instant that was the latest before.
+    pub(super) fn reject_late(&mut self, before: Option<Instant>) {
         if self.queue.due.first().is_some_and(|(at, _)| Some(*at) <= self.latest) {
-            self.reject_all_late();
+            self.reject_all_late(before);
+        }
+    }
+
+    /// Serves the waiters for which windows have brought enough by the latest instant seen, each at
+    /// its instant.
+    pub(super) fn serve_in_time(&mut self, before: Option<Instant>) {
+        if self.latest.is_some_and(|latest| self.queue.next_room(latest).is_some()) {
+            self.process_waiters_at(before);
         }
     }
 
     #[cold]
-    fn reject_all_late(&mut self) {
+    fn reject_all_late(&mut self, before: Option<Instant>) {
         let late = self.queue.due.iter().take_while(|(at, _)| Some(*at) <= self.latest);
         let pools: Vec<NodeId> = late.map(|(_, pool)| *pool).collect();
         self.reject_all(&pools, self.latest);
-        self.process_waiters();
+        self.process_waiters_at(before);
     }
 
-    /// Refuses the waiters in pools that have just been closed, and tells those that watch for it.
+    /// Refuses the waiters in pools that have just been closed, and tells the watches for the
+    /// close.
     pub(super) fn reject_closed(&mut self, pools: &[NodeId]) {
         self.reject_all(pools, None);
         for &pool in pools {
@@ -1005,26 +1112,31 @@ impl Engine {
 
 /// Waiters for which time is enough.
 impl Engine {
-    /// When time alone may change what becomes of a waiter: its deadline comes, or it gives up; and for the first
-    /// of those that are blocked at a pool, the pause of that pool ends, enough has come back there,
-    /// or a hold expires. The others cannot pass it whatever the time.
+    /// The instant at which time alone may change the outcome of a waiter: its deadline comes, or
+    /// it gives up; and for the first of those that are blocked at a pool, the pause of that pool
+    /// ends, enough units have come back there, or a hold expires. The others cannot pass it
+    /// whatever the time.
     fn next_timeout(&self, key: WaitKey) -> Option<Instant> {
         let waiter = self.queue.get(key);
         let deadline = self.nodes[waiter.home].deadline.map(|deadline| deadline.at);
         let end = deadline.into_iter().chain(waiter.until()).min();
-        let first = |pool: &NodeId| self.nodes[*pool].line.first_parked() == Some(key);
-        let Some(blocked) = waiter.blocked.filter(first) else { return end };
+        let Some(blocked) = self.first_blocked(key) else { return end };
         if let Some(until) = self.pauses.until(blocked) {
             return end.into_iter().chain([until]).min();
         }
         let expires = self.nodes[blocked].expiring > 0;
         let expiry = if expires { self.expiry.next() } else { self.next_to_settle(waiter) };
-        let room = self.room_in_time(blocked, waiter);
-        end.into_iter().chain(expiry).chain(room).min()
+        end.into_iter().chain(expiry).chain(waiter.room).min()
     }
 
-    /// When the next hold is settled by its expiry, where that may leave a waiter no hope: those
-    /// behind it are served then.
+    /// Where a candidate is blocked, if it is the first there.
+    fn first_blocked(&self, key: WaitKey) -> Option<NodeId> {
+        let first = |pool: &NodeId| self.nodes[*pool].line.first_parked() == Some(key);
+        self.queue.get(key).blocked.filter(first)
+    }
+
+    /// The instant at which the next hold is settled by its expiry, where that may leave a waiter
+    /// no hope: the waiters behind it are served then.
     fn next_to_settle(&self, waiter: &Waiter) -> Option<Instant> {
         let at = self.expiry.next_to_settle()?;
         let mut way = self.nodes.open_way(waiter.home);
@@ -1034,10 +1146,18 @@ impl Engine {
         way.any(concerns).then_some(at)
     }
 
-    fn room_in_time(&self, pool: NodeId, waiter: &Waiter) -> Option<Instant> {
-        let node = &self.nodes[pool];
-        node.window.as_ref()?;
-        match node.lack(&self.asked_at(pool, waiter)?)?.outlook {
+    /// When a window alone brings enough for the first candidate that is blocked there. During a
+    /// pause it is none: then the end of the pause comes first, and calls the candidate.
+    fn room_in_time(&self, key: WaitKey) -> Option<Instant> {
+        if !self.nodes.has_windows() {
+            return None;
+        }
+        let blocked = self.first_blocked(key)?;
+        let node = &self.nodes[blocked];
+        if node.window.is_none() || self.pauses.until(blocked).is_some() {
+            return None;
+        }
+        match node.lack(&self.asked_at(blocked, self.queue.get(key))?)?.outlook {
             Outlook::At(at) => Some(at),
             _ => None,
         }
@@ -1057,8 +1177,8 @@ impl Engine {
         }
     }
 
-    /// [`remind`](Engine::remind), for all that a hold on this way may block, after it was given a
-    /// time.
+    /// [`remind`](Engine::remind), for the waiters that a hold on this way may block, after it was
+    /// given a time.
     pub(super) fn remind_way(&mut self, at: NodeId) {
         let mut way = Way::from(at);
         while let Some(id) = way.up(&self.nodes).filter(|_| self.queue.has_waiting()) {
@@ -1077,7 +1197,12 @@ impl Engine {
         assert!(self.queue.called.is_empty(), "nobody is left called");
         let is_due = self.latest.is_some_and(|latest| self.expiry.next_due(latest).is_some());
         assert!(!(is_due && self.queue.is_contested()), "nobody waits beside what has expired");
+        let has_room = self.latest.is_some_and(|latest| self.queue.next_room(latest).is_some());
+        assert!(!has_room, "nobody waits for what time has brought");
+        let rooms = self.queue.rooms.iter().all(|&(at, key)| self.queue.get(key).room == Some(at));
+        assert!(rooms, "what is awaited of windows is in the order of time");
         let (mut waiting, mut parked, mut places, mut contested) = (0, 0, 0, 0);
+        let mut at_windows = 0;
         for id in self.nodes.ids() {
             let node = &self.nodes[id];
             contested += u32::from(node.is_contested());
@@ -1093,6 +1218,8 @@ impl Engine {
                 assert_eq!(waiter.blocked.is_some(), is_head, "a candidate is the head of a line");
                 before = Some(key);
                 parked += self.check_waiter(key, waiter);
+                let blocked = waiter.blocked.map(|blocked| &self.nodes[blocked]);
+                at_windows += u32::from(blocked.is_some_and(|node| node.window.is_some()));
             }
             assert_eq!(node.line.last, before);
             let due = node.deadline.filter(|_| node.line.first.is_some());
@@ -1100,13 +1227,19 @@ impl Engine {
             assert!(due, "a deadline will tell who waits for it");
         }
         assert_eq!((waiting, parked), (self.queue.waiting, places), "every place has its waiter");
-        assert_eq!(contested, self.queue.contested);
+        assert_eq!((contested, at_windows), (self.queue.contested, self.queue.at_windows));
     }
 
     /// Returns at how many pools a waiter is parked.
     fn check_waiter(&self, key: WaitKey, waiter: &Waiter) -> usize {
         let mut parked = 0;
         let mut is_below = true;
+        let room = self.room_in_time(key);
+        assert!(
+            room.is_none() || (waiter.room.is_some() && waiter.room <= room),
+            "no turn is missed"
+        );
+        assert!(waiter.room.is_none_or(|at| self.queue.rooms.contains(&(at, key))));
         let asking = self.nodes.asking(waiter.home, waiter.asked.units());
         for ((id, node, open), (.., asked)) in self.nodes.open_way(waiter.home).zip(asking) {
             assert!(node.line.waiting > 0);
@@ -1127,7 +1260,7 @@ impl Engine {
         parked
     }
 
-    /// How many wait below each pool is what its line counts.
+    /// The count of a line is the number of waiters below its pool.
     pub(super) fn count_waiting_below(&self) {
         let mut counted = BTreeMap::new();
         for id in self.nodes.ids() {

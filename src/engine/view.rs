@@ -1,4 +1,4 @@
-//! What is seen from outside, of one instant (P5).
+//! The view from outside, of one instant (P5).
 
 use std::time::Instant;
 
@@ -15,7 +15,7 @@ use crate::types::snapshot::{AxisSnapshot, Holder, Snapshot, Standing};
 /// How many times as many places are made for a part of a tree, until they are enough.
 const FEW: usize = 16;
 
-/// What is available on each axis; `None` = unlimited.
+/// The available units of each axis; `None` = unlimited.
 type Available = [Option<u64>; Axis::COUNTED];
 
 impl Engine {
@@ -137,6 +137,7 @@ impl Engine {
             amount: Amount::reported(hold.reported(), *self.labels()),
             since: hold.since(),
             expires_in: hold.expiry().and_then(expires_in),
+            on_drop: hold.on_drop(),
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Who is told when the state of a pool meets a condition.
+//! Futures that are told when the state of a pool meets a condition.
 //!
-//! A watch is told once, by the transition that meets its condition. A close is met by
-//! [`Engine::close`] alone, which looks for those that wait for it, so that to wait for a close costs
-//! the other calls nothing. The other conditions are about balances. At its end, each transition
-//! [looks](Engine::look) at the watches of the pools whose balances may have changed: those on its
-//! own way, and those on the ways that were [marked](Engine::mark) where a part of the engine changed
-//! something for another than the caller.
+//! A watch is told once, by the transition that meets its condition. [`Engine::close`] alone meets
+//! a close, and looks for its watches, so that to wait for a close costs the other calls nothing.
+//! The other conditions are about balances. At its end, each transition [looks](Engine::look) at
+//! the watches of the pools whose balances may have changed: those on its own way, and those on the
+//! ways that were [marked](Engine::mark) where a part of the engine changed a balance of others
+//! than the caller.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -22,11 +22,11 @@ use crate::types::level::Level;
 use crate::types::snapshot::Snapshot;
 use crate::types::want::Want;
 
-/// Names one watch.
+/// The id of a watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct WatchKey(Ticket);
 
-/// What is waited for.
+/// The condition of a watch.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Condition {
     /// The pool is closed.
@@ -37,7 +37,7 @@ pub(crate) enum Condition {
     Wanting,
 }
 
-/// What is told to a watch.
+/// The answer to a watch.
 #[derive(Debug)]
 pub(crate) enum Met {
     Closed,
@@ -51,15 +51,15 @@ pub(super) struct Watch(Option<Box<Watches>>);
 
 #[derive(Debug, Default)]
 struct Watches {
-    /// Those that wait for a close. By pool, so that a close looks at its own alone.
+    /// The watches for a close. By pool, so that a close looks at its own alone.
     closings: BTreeMap<(NodeId, WatchKey), Option<Waker>>,
-    /// Those that wait for balances.
+    /// The watches for balances.
     looking: BTreeMap<(NodeId, WatchKey), Looking>,
-    /// What was met, until its owner collects it.
+    /// The answer to each watch that was met, until its owner collects it.
     met: BTreeMap<WatchKey, Met>,
     /// From where on the ways up are to be looked at. Empty between transitions.
     marked: Vec<NodeId>,
-    /// What calls lacked that were refused by this transition. Empty between transitions.
+    /// The units that calls lacked that were refused by this transition. Empty between transitions.
     lacks: Vec<(NodeId, Units)>,
 }
 
@@ -110,7 +110,7 @@ impl Watch {
         self.0.as_ref().is_some_and(|watches| !watches.looking.is_empty())
     }
 
-    /// Takes the wakers of those that wait for the close of a pool.
+    /// Takes the wakers of the watches for the close of a pool.
     pub(super) fn take_closings(&mut self, pool: NodeId) -> impl Iterator<Item = Waker> {
         let closings = self.0.iter_mut().flat_map(move |all| all.closings.range_mut(of_pool(pool)));
         closings.filter_map(|(_, waker)| waker.take())
@@ -140,7 +140,7 @@ impl Watch {
         self.0.as_mut()?.marked.pop()
     }
 
-    /// What refused calls lacked of a pool, axis by axis.
+    /// The units that refused calls lacked of a pool, axis by axis.
     fn lacked(&self, pool: NodeId) -> Units {
         let mut lacked = NOTHING;
         let lacks = self.0.iter().flat_map(|all| &all.lacks);
@@ -182,7 +182,7 @@ impl Engine {
     }
 }
 
-/// What transitions do for those who watch.
+/// The work of transitions for the watches.
 impl Engine {
     /// The balances or the waiters of a pool, and of those above it, may have changed for another
     /// than the caller.
@@ -200,17 +200,17 @@ impl Engine {
         }
     }
 
-    /// Notes what a refused call lacks, where only a higher cap would do.
-    pub(super) fn note_lack(&mut self, at: NodeId, asked: &Units) {
+    /// Notes the units that a refused call lacks, where only a higher cap would do.
+    pub(super) fn note_lack(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) {
         if self.duties.is_watched() {
-            self.note_lack_watched(at, asked);
+            self.note_lack_watched(at, asked, now);
         }
     }
 
     #[cold]
-    fn note_lack_watched(&mut self, at: NodeId, asked: &Units) {
-        let outlook = self.nodes.lack(at, asked).map(|lack| lack.outlook);
-        if outlook != Some(Outlook::AfterFunding) {
+    fn note_lack_watched(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) {
+        // By what the caller is told: no funds admit it where it is closed, late or paused too long.
+        if self.explain(at, asked, now).outlook() != Outlook::AfterFunding {
             return;
         }
         let Some(watches) = &mut self.watch.0 else { return };
@@ -220,8 +220,8 @@ impl Engine {
     }
 
     /// Looks at the watches of all pools that a transition of this one may have changed, and tells
-    /// those whose condition it met. It takes time in proportion to the ways and to the watches on
-    /// them.
+    /// the watches whose condition is met. It takes time in proportion to the ways and to the
+    /// watches on them.
     #[cold]
     #[inline(never)]
     pub(crate) fn look(&mut self, at: NodeId) {
@@ -268,15 +268,18 @@ impl Engine {
         }
     }
 
-    /// What is told of a condition that is met. A snapshot is of all that time has brought by the
-    /// latest reading of the clock: what has expired by then does not count.
+    /// The answer to a condition that is met, after all that time has brought by the latest reading
+    /// of the clock: what has expired by then does not count.
     fn met(&mut self, pool: NodeId, condition: &Condition) -> Option<Met> {
         if !self.is_met(pool, condition) {
             return None;
         }
         match condition {
             Condition::Closed => Some(Met::Closed),
-            Condition::Wanting => self.want(pool).map(Met::Wanting),
+            Condition::Wanting => {
+                self.advance_all(pool, self.reading);
+                self.want(pool).map(Met::Wanting)
+            }
             Condition::Reached(level) => {
                 let snapshot = self.snapshot(pool, self.reading);
                 self.nodes[pool].is_at(level).then(|| Met::Reached(Box::new(snapshot)))
@@ -284,7 +287,7 @@ impl Engine {
         }
     }
 
-    /// What a pool is short of.
+    /// The shortage of a pool.
     fn want(&self, pool: NodeId) -> Option<Want> {
         let node = &self.nodes[pool];
         // Nothing funds a closed pool.
@@ -317,7 +320,7 @@ impl Node {
         level.is_reached(taken, |axis| capped.contains(axis).then(|| self.ledger.goal(axis)))
     }
 
-    /// What must come free before what is asked fits, axis by axis.
+    /// The units that must come free before `asked` fits, axis by axis.
     fn missing(&self, asked: &Units) -> Units {
         std::array::from_fn(|axis| {
             u64::try_from(self.ledger.missing(axis, asked[axis])).unwrap_or(u64::MAX)

@@ -6,6 +6,9 @@ use loom as explorer;
 #[cfg(not(budget_pool_loom))]
 use shuttle as explorer;
 
+use std::sync::Weak;
+use std::sync::atomic::Ordering::SeqCst;
+
 pub(crate) use explorer::sync::{
     Arc, MutexGuard, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicBool,
 };
@@ -45,6 +48,28 @@ pub(crate) fn hand_over<T>(guard: MutexGuard<'_, T>) {
 
 pub(crate) fn hand_over_written<T>(guard: RwLockWriteGuard<'_, T>) {
     drop(guard);
+}
+
+explorer::lazy_static! {
+    /// Stands for the counts of handles, which are the standard library's.
+    static ref COUNTS: AtomicBool = AtomicBool::new(false);
+}
+
+/// A thread that is about to take the last handle of a value may be overtaken by one that is about
+/// to take one more. The explorers switch threads at their own operations alone, and loom only
+/// where two threads touch the same.
+fn touch_counts() {
+    COUNTS.store(true, SeqCst);
+}
+
+pub(crate) fn take_last<T>(handle: std::sync::Arc<T>) -> Result<T, std::sync::Arc<T>> {
+    touch_counts();
+    std::sync::Arc::try_unwrap(handle)
+}
+
+pub(crate) fn upgrade<T>(handle: &Weak<T>) -> Option<std::sync::Arc<T>> {
+    touch_counts();
+    handle.upgrade()
 }
 
 /// Parks as the standard library does, but never returns early, so that a wake-up that is lost is

@@ -50,7 +50,7 @@ use crate::sync::Mutex;
 /// panic in the caller, as `Instant::now` does there, and `reserve_blocking` cannot park. On WASI
 /// the clock works, too.
 pub trait Clock: Send + Sync {
-    /// The present instant.
+    /// The present `Instant`.
     fn now(&self) -> Instant;
 }
 
@@ -105,7 +105,7 @@ impl fmt::Debug for SharedClock {
 }
 
 /// A clock for tests: it stands still until [`advance`](ManualClock::advance)d, and only moves
-/// forward. Clones are the same clock.
+/// forward. Clones of a `ManualClock` are the same clock.
 ///
 /// Time that only passes changes nothing by itself: after `advance`, touch the pool. Do not combine
 /// it with a [`timer`](crate::PoolBuilder::timer) of real time: a wait would then wake again and again
@@ -128,7 +128,13 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock that stands at the present instant.
+    /// A `ManualClock` that stands at the present instant.
+    ///
+    /// ```
+    /// # use budget_pool::{Clock, ManualClock};
+    /// let clock = ManualClock::new();
+    /// assert_eq!(clock.now(), clock.now());
+    /// ```
     #[must_use]
     pub fn new() -> ManualClock {
         ManualClock { now: Arc::new(Mutex::new(Instant::now())) }
@@ -136,6 +142,15 @@ impl ManualClock {
 
     /// Moves this clock and all its clones forward. An advance past what an [`Instant`] can hold
     /// leaves it where it is.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Clock, ManualClock};
+    /// let (clock, twin) = { let clock = ManualClock::new(); (clock.clone(), clock) };
+    /// let before = twin.now();
+    /// clock.advance(Duration::from_secs(5));
+    /// assert_eq!(twin.now() - before, Duration::from_secs(5));
+    /// ```
     pub fn advance(&self, by: Duration) {
         let mut now = self.now.lock();
         *now = now.checked_add(by).unwrap_or(*now);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-/// How the caps of a pool come back by themselves: so much per minute, per day, per month. For
+/// The way in which the caps of a pool come back by themselves: per minute, per day, per month. For
 /// [`PoolBuilder::window`](crate::PoolBuilder::window).
 ///
 /// | window | what was used comes back | admitted in any one period, at most | for |
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 /// | [`token_bucket`](Window::token_bucket) | continuously, N per period | 2N - 1, after a pause | a rate with bursts |
 /// | [`rolling`](Window::rolling) | one period after it was spent, by slots of a 60th | N | a limit that a provider enforces |
 ///
-/// N is the cap. Four callers that spend as fast as they are let, one under each window:
+/// N is the cap. Four greedy callers, one under each window:
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,13 +47,12 @@ use std::time::{Duration, Instant};
 /// # What every window has in common
 ///
 /// A window counts every axis but [`InFlight`](crate::Axis::InFlight), whose cap is one of the
-/// present. The arithmetic is exact: nothing drifts, however long it runs. A period is clamped to
-/// 1 ns ..= 584 years. A token bucket and an overage that is carried never bring back what would
-/// come later than 584 years from now.
+/// present. The arithmetic is exact: nothing drifts, however long it runs. A period is clamped to 1
+/// ns ..= 584 years. A token bucket and [`carrying_overage`](Window::carrying_overage) never bring
+/// back units that would come later than 584 years from now.
 ///
-/// What a hold settles counts from its settlement, as it is not known before what the hold will
-/// come to. A provider that counts a request from its start wants the request spent at the start,
-/// and only the rest held:
+/// A hold counts from its settlement, as its total is not known before. A provider that counts a
+/// request from its start wants the request spent at the start, and only the rest held:
 ///
 /// ```
 /// use std::time::Duration;
@@ -118,25 +117,36 @@ impl Window {
         Window { kind, period, start: None, carries: false }
     }
 
-    /// A new period begins every so often, as by [`reset`](crate::BudgetPool::reset): `used` and
-    /// `overage` start again from zero, and what is still held settles into the period in which
-    /// it is settled.
+    /// A new period begins every `period`, as by [`reset`](crate::BudgetPool::reset): `used` and
+    /// `overage` start again from zero, and a hold settles into the period in which it is settled.
     ///
     /// At a turn the caps of two periods can be spent within a moment. Where that matters, take a
     /// [`rolling`](Window::rolling) window. Where an overage must not be forgotten at the turn, add
     /// [`carrying_overage`](Window::carrying_overage).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetPool, ManualClock, Window};
+    /// let clock = ManualClock::new();
+    /// let day = Window::fixed(Duration::from_secs(86_400));
+    /// let pool = BudgetPool::builder().tokens(100).window(day).clock(clock.clone()).build();
+    /// pool.record(Amount::new().tokens(100))?;
+    /// clock.advance(Duration::from_secs(86_400));
+    /// pool.record(Amount::new().tokens(100))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn fixed(period: Duration) -> Window {
         Window::new(Kind::Fixed, period)
     }
 
-    /// What was used comes back continuously, at the rate of each cap per period: a token bucket,
-    /// with the cap as its burst. What is owed (`overage`) is paid off first. An axis without a
-    /// cap has no rate: it counts on.
+    /// Used units come back continuously, at the rate of each cap per period: a token bucket, with
+    /// the cap as its burst. The `overage` is paid off first. An axis without a cap has no rate: it
+    /// counts on.
     ///
-    /// `used` is what has not come back yet. What is held comes back from its settlement on. A
-    /// caller that finds the bucket full spends the cap N at once, and the N - 1 that come back
-    /// before a period is over: where a provider counts any period, take
+    /// `used` is the spend that has not come back yet. A held unit comes back from its settlement
+    /// on. A caller that finds the bucket full spends the cap N at once, and the N - 1 that come
+    /// back before a period is over: where a provider counts any period, take
     /// [`rolling`](Window::rolling).
     ///
     /// ```
@@ -163,24 +173,25 @@ impl Window {
         Window::new(Kind::TokenBucket, period)
     }
 
-    /// Never more than the cap in any period, whatever the arrivals: in no half-open interval of
-    /// this length does the pool admit more than its cap.
+    /// A pool admits no more than its cap in any half-open interval of this length, whatever the
+    /// arrivals.
     ///
-    /// The pool counts by 60 slots of a period. What was spent in a slot comes back one period
-    /// after the slot has ended, and so a period to 61 / 60 of a period after it was spent. The
-    /// refusal's instant and [`retry_after`](crate::BudgetError::retry_after) are exact: they name
-    /// the slot whose return makes room. An axis without a cap counts on; what it has used when it
-    /// is capped later counts from there.
+    /// The pool counts by 60 slots of a period. A spend in a slot comes back one period after the
+    /// slot has ended, and so a period to 61 / 60 of a period after the spend. The refusal's
+    /// instant and [`retry_after`](crate::BudgetError::retry_after) are exact: they name the slot
+    /// whose return makes room. An axis without a cap counts on; its `used` counts from the instant
+    /// at which it is capped later.
     ///
     /// - An overage is booked in the slot in which it arose, and comes back with that slot. Until
-    ///   then what comes back pays the overage first.
-    /// - A [`credit`](crate::BudgetPool::credit), a commit below what was metered and a lower
-    ///   [`set_used`](crate::BudgetPool::set_used) reduce the newest slots first, as a correction is
-    ///   mostly one of a moment ago. In any period the spends less the credits are at most the cap.
-    /// - A higher `set_used`, and what [`PoolBuilder::used`](crate::PoolBuilder::used) says, count
-    ///   from then on.
-    /// - [`set_caps`](crate::BudgetPool::set_caps) moves no slot: what was spent stays spent, and
-    ///   what is beyond a lower cap is overage.
+    ///   then a returning unit pays the `overage` first.
+    /// - A [`credit`](crate::BudgetPool::credit), a commit below the metered units and a lower
+    ///   [`set_used`](crate::BudgetPool::set_used) reduce the newest slots first, as a correction
+    ///   is mostly one of a moment ago. In any period the spends less the credits are at most the
+    ///   cap.
+    /// - A higher `set_used`, and the figure of [`PoolBuilder::used`](crate::PoolBuilder::used),
+    ///   count from then on.
+    /// - [`set_caps`](crate::BudgetPool::set_caps) moves no slot: a spend stays, and the part
+    ///   beyond a lower cap is `overage`.
     /// - [`reset`](crate::BudgetPool::reset) empties all slots.
     ///
     /// The slots take 480 bytes for each axis that has a cap, in a box of their own. A slot counts
@@ -259,6 +270,19 @@ impl Window {
     /// until then, and a [token bucket](Window::token_bucket) starts to give back then. A
     /// [rolling](Window::rolling) window has slots from the start on; one of them begins at this
     /// instant. A [calendar](Window::calendar) has its instants, and stays as it is.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, BudgetPool, Clock, ManualClock, Window};
+    /// let clock = ManualClock::new();
+    /// let minute = Duration::from_secs(60);
+    /// let window = Window::fixed(minute).aligned_to(clock.now() + minute / 4);
+    /// let pool = BudgetPool::builder().tokens(100).window(window).clock(clock.clone()).build();
+    /// pool.record(Amount::new().tokens(100))?;
+    /// clock.advance(minute / 4); // the first period ends early
+    /// pool.record(Amount::new().tokens(100))?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn aligned_to(mut self, at: Instant) -> Window {
         if !matches!(self.kind, Kind::Calendar(_)) {
@@ -267,9 +291,9 @@ impl Window {
         self
     }
 
-    /// A new period begins with the overage of the old one: as much of it as the cap allows is
+    /// A new period begins with the `overage` of the old one: as much of it as the cap allows is
     /// `used` from the start, and the rest stays `overage`, to be paid off in the periods to come.
-    /// What is still held stays held, and leaves the less for it. Without this a turn forgets the
+    /// A hold stays held, and leaves the less for the overage. Without this a turn forgets the
     /// overage.
     ///
     /// The outlook of a refusal counts the turns that it takes. A [rolling](Window::rolling) window

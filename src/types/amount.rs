@@ -1,4 +1,4 @@
-//! What a call names, and the most that a pool may have.
+//! The amount that a call names, and the caps that a pool may have.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -8,14 +8,14 @@ use std::ops::{Add, AddAssign};
 use crate::types::axis::{Axis, AxisSet, Labels, Quantities, Quantity, lane, list};
 use crate::types::usd::Usd;
 
-/// How much of each counted axis one call names.
+/// The units of each counted axis that one call names.
 ///
-/// Which axes are *named* matters, not which are nonzero: a commit settles a named axis at its
-/// figure, zero included, and an axis that is not named at what is held of it.
+/// A *named* axis matters, and not a nonzero one: a commit settles a named axis at its figure, zero
+/// included, and an axis that is not named at its held units.
 ///
-/// What is charged on [`Tokens`](Axis::Tokens) is the larger of what was named and input plus
-/// output, so that every provider's usage block, with or without a total, can be written down as it
-/// comes. Cached input tokens are input tokens; their price is yours to reckon.
+/// The charge on [`Tokens`](Axis::Tokens) is the larger of the named total and input plus output,
+/// so that every provider's usage block, with or without a total, can be written down as it comes.
+/// Cached input tokens are input tokens; their price is yours to reckon.
 ///
 /// The setters set; `+` adds, saturating: a sum that overflows on an axis is `u64::MAX` there,
 /// which fits under no smaller cap, nor on an axis that has been used at all.
@@ -30,11 +30,11 @@ use crate::types::usd::Usd;
 /// ```
 #[derive(Clone, Copy)]
 pub struct Amount {
-    /// What is charged: what was set, and the token total that follows from its parts. Without in
-    /// flight, which only a hold takes.
+    /// The units that are charged: those that were set, and the token total that follows from its
+    /// parts. Without in flight, which only a hold takes.
     quantities: Quantities,
-    /// What `tokens` was set to. Kept apart from what is charged, so that setters can be called in
-    /// any order and again.
+    /// The figure that `tokens` was set to. The setters keep it apart from the charge, so that they
+    /// can be called in any order and again.
     total: u64,
     in_flight: u64,
     named: AxisSet,
@@ -43,6 +43,12 @@ pub struct Amount {
 
 impl Amount {
     /// Names nothing.
+    ///
+    /// ```
+    /// # use budget_pool::Amount;
+    /// assert!(Amount::new().is_zero());
+    /// assert_eq!(Amount::new().tokens(5).requests(1).to_string(), "5 tokens, 1 requests");
+    /// ```
     #[must_use]
     pub const fn new() -> Amount {
         Amount {
@@ -55,12 +61,24 @@ impl Amount {
     }
 
     /// Names one axis: `Amount::of(TOOL_CALLS, 2)`. Money is in nano-USD.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// const TOOL_CALLS: Axis = Axis::custom(0, "tool calls");
+    /// assert_eq!(Amount::of(TOOL_CALLS, 2).units(TOOL_CALLS), 2);
+    /// ```
     #[must_use]
     pub const fn of(axis: Axis, units: u64) -> Amount {
         Amount::new().with(axis, units)
     }
 
-    /// Sets the tokens as a total. Where input plus output is more, that counts.
+    /// Sets [`Axis::Tokens`] as a total. Where input plus output is more, that counts.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// assert_eq!(Amount::new().tokens(5).units(Axis::Tokens), 5);
+    /// assert_eq!(Amount::new().tokens(5).input_tokens(8).units(Axis::Tokens), 8);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn tokens(mut self, tokens: u64) -> Amount {
@@ -68,37 +86,57 @@ impl Amount {
         self.name(lane::TOKENS).with_total()
     }
 
-    /// Sets the input tokens, cached ones included.
+    /// Sets [`Axis::InputTokens`], cached tokens included.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// assert_eq!(Amount::new().input_tokens(5).output_tokens(2).units(Axis::Tokens), 7);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn input_tokens(self, tokens: u64) -> Amount {
         self.set(lane::INPUT_TOKENS, tokens).with_total()
     }
 
-    /// Sets the output tokens.
+    /// Sets [`Axis::OutputTokens`].
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// assert_eq!(Amount::new().output_tokens(5).units(Axis::OutputTokens), 5);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn output_tokens(self, tokens: u64) -> Amount {
         self.set(lane::OUTPUT_TOKENS, tokens).with_total()
     }
 
-    /// Sets the requests.
+    /// Sets [`Axis::Requests`].
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// assert_eq!(Amount::new().requests(1).units(Axis::Requests), 1);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn requests(self, requests: u64) -> Amount {
         self.set(lane::REQUESTS, requests)
     }
 
-    /// Sets the money.
+    /// Sets [`Axis::Usd`]: the money.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Usd};
+    /// assert_eq!(Amount::new().usd(Usd::from_cents(3)).to_string(), "0.03 USD");
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn usd(self, usd: Usd) -> Amount {
         self.set(lane::USD, usd.as_nanos())
     }
 
-    /// Sets how much a reservation takes of the cap on what is [in flight](Axis::InFlight). A
-    /// reservation whose amount does not say so takes one; zero is a hold that takes no slot, as
-    /// one inside another; more is a weighted one.
+    /// Sets the slots that a reservation takes of the cap on [`InFlight`](Axis::InFlight). A
+    /// reservation whose amount does not name `in_flight` takes one slot; `in_flight(0)` is a hold
+    /// inside another, and more is a weighted hold.
     ///
     /// Only a hold is in flight: [`record`](crate::BudgetPool::record),
     /// [`debit`](crate::BudgetPool::debit), a lease and a commit ignore it.
@@ -122,6 +160,12 @@ impl Amount {
 
     /// Sets an axis, as the setter of its name does. Money is in nano-USD. A
     /// [`Deadline`](Axis::Deadline) is not counted: it changes nothing.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// const PAGES: Axis = Axis::custom(1, "pages");
+    /// assert_eq!(Amount::new().tokens(5).with(PAGES, 2).units(PAGES), 2);
+    /// ```
     #[inline(always)]
     #[must_use]
     pub const fn with(self, axis: Axis, units: u64) -> Amount {
@@ -164,9 +208,9 @@ impl Amount {
         self
     }
 
-    /// How much of an axis is charged, zero if it is not named; of [`Tokens`](Axis::Tokens) the
-    /// larger of what was named and input plus output. Of [`InFlight`](Axis::InFlight) it is what
-    /// was named.
+    /// The units of `axis` that are charged, zero if it is not named; of [`Tokens`](Axis::Tokens)
+    /// the larger of the named total and input plus output. Of [`InFlight`](Axis::InFlight) it is
+    /// the named figure.
     #[must_use]
     pub const fn units(&self, axis: Axis) -> u64 {
         match axis {
@@ -183,7 +227,14 @@ impl Amount {
         self.all().names(axis).then(|| Quantity::new(axis, self.units(axis)))
     }
 
-    /// What is named, zero or not, axis by axis in declared order.
+    /// The named quantities, zero or not, axis by axis in declared order.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis};
+    /// let amount = Amount::new().tokens(5).requests(1);
+    /// let axes: Vec<Axis> = amount.iter().map(|quantity| quantity.axis()).collect();
+    /// assert_eq!(axes, [Axis::Tokens, Axis::Requests]);
+    /// ```
     #[must_use]
     pub fn iter(&self) -> QuantityIter {
         QuantityIter { quantities: self.all(), labels: self.labels }
@@ -195,16 +246,29 @@ impl Amount {
         self.all().is_zero()
     }
 
-    /// What is left, axis by axis; `None` if `other` is more on any axis. The result names the axes
-    /// that either names.
+    /// The difference, axis by axis; `None` if `other` is more on any axis. The result names the
+    /// axes that either names.
+    ///
+    /// ```
+    /// # use budget_pool::Amount;
+    /// let (five, seven) = (Amount::new().tokens(5), Amount::new().tokens(7));
+    /// assert_eq!(seven.checked_sub(five), Some(Amount::new().tokens(2)));
+    /// assert_eq!(five.checked_sub(seven), None);
+    /// ```
     #[must_use]
     pub fn checked_sub(self, other: Amount) -> Option<Amount> {
         let is_covered = other.all().beyond(self.all().units()).is_zero();
         is_covered.then(|| self.saturating_sub(other))
     }
 
-    /// What is left, axis by axis, and zero where `other` is more. The result names the axes that
+    /// The difference, axis by axis, and zero where `other` is more. The result names the axes that
     /// either names.
+    ///
+    /// ```
+    /// # use budget_pool::Amount;
+    /// let (five, seven) = (Amount::new().tokens(5), Amount::new().tokens(7));
+    /// assert_eq!(five.saturating_sub(seven), Amount::new().tokens(0));
+    /// ```
     #[must_use]
     pub fn saturating_sub(self, other: Amount) -> Amount {
         self.combined(other, u64::saturating_sub)
@@ -219,7 +283,7 @@ impl Amount {
         Amount::reported(both, self.labels.or(other.labels))
     }
 
-    /// What the pool reports: each axis stands for itself.
+    /// An amount that the pool reports: each axis stands for itself.
     pub(crate) fn reported(quantities: Quantities, labels: Labels) -> Amount {
         let named = quantities.axes();
         let is_weighted = named.contains(lane::IN_FLIGHT);
@@ -228,19 +292,19 @@ impl Amount {
         Amount { quantities, total: quantities.of(lane::TOKENS), in_flight, named, labels }
     }
 
-    /// What a spend charges. Only a hold is in flight.
+    /// The units that a spend charges. Only a hold is in flight.
     #[inline]
     pub(crate) const fn quantities(&self) -> &Quantities {
         &self.quantities
     }
 
-    /// What a reservation holds: the slots that it takes, too.
+    /// The units that a reservation holds: the slots that it takes, too.
     #[inline(always)]
     pub(crate) const fn held(&self) -> Quantities {
         self.quantities.with(lane::IN_FLIGHT, self.in_flight)
     }
 
-    /// All that is named, in flight included, with the token total that follows.
+    /// All named units, in flight included, with the token total that follows.
     pub(crate) const fn all(&self) -> Quantities {
         match self.named.contains(lane::IN_FLIGHT) {
             true => self.held(),
@@ -248,13 +312,13 @@ impl Amount {
         }
     }
 
-    /// The axes that were named, and not what follows from them.
+    /// The axes that were named, without the total that follows from them.
     #[inline]
     pub(crate) const fn named(&self) -> AxisSet {
         self.named
     }
 
-    /// What the axes of the user's own are called.
+    /// The labels of the user's own axes.
     #[inline]
     pub(crate) const fn labels(&self) -> Labels {
         self.labels
@@ -277,7 +341,7 @@ impl PartialEq for Amount {
 
 impl Eq for Amount {}
 
-/// Of what is compared: equal amounts hash alike.
+/// By the figures that `eq` compares: equal amounts hash alike.
 impl Hash for Amount {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.all().hash(state);
@@ -330,14 +394,15 @@ impl FromIterator<Quantity> for Amount {
     }
 }
 
-/// What is not zero, as a person reads it: `1200 tokens, 0.0036 USD`, or `nothing`.
+/// The quantities that are not zero, as a person reads them: `1200 tokens, 0.0036 USD`, or
+/// `nothing`.
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         list(self.iter().filter(|quantity| quantity.units() > 0), f)
     }
 }
 
-/// What is named, zero or not.
+/// The named quantities, zero or not.
 impl fmt::Debug for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Amount").field(&self.iter()).finish()
@@ -365,48 +430,92 @@ pub struct Caps {
 
 impl Caps {
     /// No cap on any axis.
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().tokens(5).units(Axis::Tokens), Some(5));
+    /// assert_eq!(Caps::new().units(Axis::Tokens), None);
+    /// ```
     #[must_use]
     pub const fn new() -> Caps {
         Caps { quantities: Quantities::NONE, labels: Labels::NONE }
     }
 
     /// Caps one axis: `Caps::of(TOOL_CALLS, 50)`. Money is in nano-USD.
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, BudgetPool, Caps};
+    /// const TOOL_CALLS: Axis = Axis::custom(0, "tool calls");
+    /// let pool = BudgetPool::builder().caps(Caps::of(TOOL_CALLS, 50)).build();
+    /// ```
     #[must_use]
     pub const fn of(axis: Axis, cap: u64) -> Caps {
         Caps::new().with(axis, cap)
     }
 
-    /// Caps all tokens.
+    /// Caps [`Axis::Tokens`]: all tokens.
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().tokens(5).units(Axis::Tokens), Some(5));
+    /// ```
     #[must_use]
     pub const fn tokens(self, tokens: u64) -> Caps {
         self.with(Axis::Tokens, tokens)
     }
 
-    /// Caps the input tokens.
+    /// Caps [`Axis::InputTokens`].
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().input_tokens(5).units(Axis::InputTokens), Some(5));
+    /// ```
     #[must_use]
     pub const fn input_tokens(self, tokens: u64) -> Caps {
         self.with(Axis::InputTokens, tokens)
     }
 
-    /// Caps the output tokens.
+    /// Caps [`Axis::OutputTokens`].
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().output_tokens(5).units(Axis::OutputTokens), Some(5));
+    /// ```
     #[must_use]
     pub const fn output_tokens(self, tokens: u64) -> Caps {
         self.with(Axis::OutputTokens, tokens)
     }
 
-    /// Caps the requests.
+    /// Caps [`Axis::Requests`].
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().requests(5).units(Axis::Requests), Some(5));
+    /// ```
     #[must_use]
     pub const fn requests(self, requests: u64) -> Caps {
         self.with(Axis::Requests, requests)
     }
 
-    /// Caps the money.
+    /// Caps [`Axis::Usd`]: the money.
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps, Usd};
+    /// let caps = Caps::new().usd("0.50".parse()?);
+    /// assert_eq!(caps.units(Axis::Usd), Some(500_000_000)); // nano-dollars
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn usd(self, usd: Usd) -> Caps {
         self.with(Axis::Usd, usd.as_nanos())
     }
 
     /// Caps the reservations that live at the same time, each by the slots that it takes.
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().in_flight(4).units(Axis::InFlight), Some(4));
+    /// ```
     #[must_use]
     pub const fn in_flight(self, slots: u64) -> Caps {
         self.with(Axis::InFlight, slots)
@@ -414,6 +523,11 @@ impl Caps {
 
     /// Caps an axis, as the setter of its name does. Money is in nano-USD. A
     /// [`Deadline`](Axis::Deadline) is not counted: it changes nothing.
+    ///
+    /// ```
+    /// # use budget_pool::{Axis, Caps};
+    /// assert_eq!(Caps::new().with(Axis::Requests, 5), Caps::new().requests(5));
+    /// ```
     #[must_use]
     pub const fn with(self, axis: Axis, cap: u64) -> Caps {
         match axis {
@@ -425,7 +539,7 @@ impl Caps {
         }
     }
 
-    /// These caps, and what an axis without one is called.
+    /// These caps, and the label of an axis without one.
     #[must_use]
     pub(crate) const fn declaring(self, axis: Axis) -> Caps {
         Caps { labels: self.labels.with(axis), ..self }
@@ -440,7 +554,7 @@ impl Caps {
         }
     }
 
-    /// What the pool reports.
+    /// Caps that the pool reports.
     pub(crate) fn reported(quantities: Quantities, labels: Labels) -> Caps {
         Caps { quantities, labels }
     }
@@ -459,6 +573,13 @@ impl Caps {
     }
 
     /// The caps, axis by axis in declared order.
+    ///
+    /// ```
+    /// # use budget_pool::Caps;
+    /// for cap in Caps::new().tokens(5).requests(1).iter() {
+    ///     println!("{cap}");
+    /// }
+    /// ```
     #[must_use]
     pub fn iter(&self) -> QuantityIter {
         QuantityIter { quantities: self.quantities, labels: self.labels }
@@ -468,7 +589,7 @@ impl Caps {
         &self.quantities
     }
 
-    /// What the axes of the user's own are called.
+    /// The labels of the user's own axes.
     pub(crate) const fn labels(&self) -> Labels {
         self.labels
     }
@@ -483,7 +604,7 @@ impl PartialEq for Caps {
 
 impl Eq for Caps {}
 
-/// Of what is compared.
+/// By the figures that `eq` compares.
 impl Hash for Caps {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.quantities.hash(state);
@@ -543,7 +664,7 @@ impl fmt::Debug for Caps {
 /// The quantities of an [`Amount`] or of [`Caps`], axis by axis in declared order.
 #[derive(Clone)]
 pub struct QuantityIter {
-    /// What is left to come.
+    /// The quantities to come.
     quantities: Quantities,
     labels: Labels,
 }
@@ -565,7 +686,7 @@ impl Iterator for QuantityIter {
     }
 }
 
-/// What is left to come.
+/// The quantities to come.
 impl fmt::Debug for QuantityIter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         list(self.clone(), f)

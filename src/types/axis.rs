@@ -10,13 +10,12 @@ use std::str::FromStr;
 use crate::types::name::InLine;
 use crate::types::usd::Usd;
 
-/// One kind of thing that is limited.
+/// A kind of unit that is limited.
 ///
 /// All but [`Deadline`](Axis::Deadline) are *counted*: a pool keeps a balance of them. Their
 /// declared order is the order in which a refusal looks for the axis to name.
 ///
-/// Four axes are the user's own, for what a budget has beside tokens and money: bytes, jobs, calls
-/// of a tool.
+/// Four axes are the user's own, for units beside tokens and money: bytes, jobs, calls of a tool.
 ///
 /// ```
 /// use budget_pool::{Amount, Axis, BudgetPool};
@@ -78,7 +77,7 @@ impl CustomAxis {
     }
 }
 
-/// What an axis is called. It is for texts alone: all are equal.
+/// The name of an axis. It is for texts alone: all are equal.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Label(&'static str);
 
@@ -225,7 +224,8 @@ impl Axis {
 }
 
 /// The unit: `tokens`, `input tokens`, `output tokens`, `requests`, `USD`, `in flight`, the label
-/// of an axis of the user's own, `deadline`. What would break a line in a label is escaped.
+/// of an axis of the user's own, `deadline`. A character of a label that would break a line is
+/// escaped.
 impl fmt::Display for Axis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -252,7 +252,7 @@ impl FromStr for Axis {
 )]
 pub struct ParseAxisError(());
 
-/// What the user's own axes are called.
+/// The labels of the user's own axes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Labels([Option<&'static str>; Axis::CUSTOM]);
 
@@ -284,7 +284,7 @@ impl Labels {
         Axis::at(lane, self.label(lane))
     }
 
-    /// What the axis at a place of [`Units`] is called, if it is a user's own.
+    /// The label of the axis at a place of [`Units`], if it is a user's own.
     pub(crate) fn label(&self, lane: usize) -> Label {
         let index = lane.checked_sub(Axis::FIRST_CUSTOM);
         Label(index.map_or("", |index| self.0[index].unwrap_or(Labels::UNNAMED[index])))
@@ -315,7 +315,7 @@ pub(crate) struct AxisSet(u16);
 impl AxisSet {
     pub(crate) const EMPTY: AxisSet = AxisSet(0);
     pub(crate) const ALL: AxisSet = AxisSet((1 << Axis::COUNTED) - 1);
-    /// What tokens are made of.
+    /// The parts of the token total.
     pub(crate) const TOKEN_PARTS: AxisSet =
         AxisSet::of(lane::INPUT_TOKENS).with(lane::OUTPUT_TOKENS);
 
@@ -386,14 +386,14 @@ impl Iterator for AxisSet {
     }
 }
 
-/// One `u64` for each counted axis, by its index.
+/// A `u64` for each counted axis, by its index.
 pub(crate) type Units = [u64; Axis::COUNTED];
 
 pub(crate) const NOTHING: Units = [0; Axis::COUNTED];
 
 /// Visits every place of [`Units`], in two loops. The compiler unrolls each of them, so that the
-/// places cost nothing which an amount that is known then does not name. One loop over all of them
-/// is too long for it.
+/// places cost nothing which an amount that is known then does not name. A loop over all of them is
+/// too long for the optimizer.
 #[inline(always)]
 pub(crate) fn each_lane(mut visit: impl FnMut(usize)) {
     for lane in 0..Axis::FIRST_CUSTOM {
@@ -480,7 +480,7 @@ impl Quantities {
         self.units == NOTHING
     }
 
-    /// What of these is more than `units`.
+    /// The units of these that are more than `units`.
     #[must_use]
     pub(crate) fn beyond(&self, units: &Units) -> Quantities {
         Quantities::each(self.axes, |axis| self.units[axis].saturating_sub(units[axis]))
@@ -538,7 +538,7 @@ impl fmt::Debug for AxisSet {
     }
 }
 
-/// How much of one counted axis, with its unit.
+/// The units of one counted axis, with their kind.
 ///
 /// Displays as `1200 tokens`, `3 requests`, `0.0036 USD`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]

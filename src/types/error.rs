@@ -31,21 +31,21 @@ use crate::types::name::Name;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum BudgetError {
-    /// It does not fit under a cap.
+    /// The call does not fit under a cap.
     #[error(transparent)]
     Exceeded(#[from] BudgetExceeded),
-    /// It came after the deadline.
+    /// The call came after the deadline.
     #[error(transparent)]
     DeadlineExceeded(#[from] DeadlineExceeded),
-    /// The pool, or one above it, is [paused](crate::BudgetPool::pause). What can never fit is
-    /// refused with [`Exceeded`](BudgetError::Exceeded) all the same.
+    /// The pool, or one above it, is [paused](crate::BudgetPool::pause). A call that can never fit
+    /// is refused with [`Exceeded`](BudgetError::Exceeded) all the same.
     #[error("`{}` is paused, {}", .pool.in_line(), hope(*.outlook, *.retry_after))]
     #[non_exhaustive]
     Paused {
         /// The name of the pool that is paused; of several on the way up, the one whose pause ends
         /// last.
         pool: Name,
-        /// When the pause ends.
+        /// The instant at which the pause ends.
         until: Instant,
         /// When the call may fit: the end of the pause, or later where a window or a release has to
         /// make room first; never where the deadline comes before.
@@ -70,12 +70,12 @@ pub enum BudgetError {
         pool: Name,
         /// The time that the wait was given.
         waited: Duration,
-        /// What a plain [`reserve`](crate::BudgetPool::reserve) would have been answered at the end
-        /// of that time.
+        /// The refusal that a plain [`reserve`](crate::BudgetPool::reserve) would have got at the
+        /// end of that time.
         #[source]
         refusal: Box<BudgetError>,
     },
-    /// As many wait as [may](crate::PoolBuilder::most_waiting).
+    /// As many wait as [`most_waiting`](crate::PoolBuilder::most_waiting) allows.
     #[error("the queue of `{}` is full: {most} may wait", .pool.in_line())]
     #[non_exhaustive]
     QueueFull {
@@ -111,7 +111,8 @@ pub enum BudgetError {
         /// The name of the pool that was reserved on.
         pool: Name,
     },
-    /// Another amount was spent under the same [key](crate::BudgetPool::record_once).
+    /// Another amount was spent under the same key of
+    /// [`record_once`](crate::BudgetPool::record_once).
     #[error("key `{}` of `{}` stands for another amount", .key.in_line(), .pool.in_line())]
     #[non_exhaustive]
     KeyConflict {
@@ -120,17 +121,18 @@ pub enum BudgetError {
         /// The key.
         key: Name,
     },
-    /// The pool remembers as many [keys](crate::PoolBuilder::idempotency_keys) as its capacity.
-    /// Evicting a live key could spend twice.
+    /// The pool remembers as many keys as
+    /// [`idempotency_keys`](crate::PoolBuilder::idempotency_keys) allows. Evicting a live key could
+    /// spend twice.
     #[error("keys of `{}` full: capacity {capacity}, {}",
         .pool.in_line(), hope(*.outlook, *.retry_after))]
     #[non_exhaustive]
     KeysFull {
         /// The name of the pool that was called.
         pool: Name,
-        /// How many keys the pool remembers at most.
+        /// The number of keys that the pool remembers at most.
         capacity: usize,
-        /// When the pool will forget the next key.
+        /// The instant at which the pool will forget the next key, as an [`Outlook`].
         outlook: Outlook,
         /// How long from the refusal until that instant.
         retry_after: Option<Duration>,
@@ -185,8 +187,8 @@ pub enum BudgetError {
 }
 
 impl BudgetError {
-    /// What kind of refusal this is, in one stable snake_case word: a label for logs and metrics.
-    /// A variant keeps its word for ever, and a new variant brings a word of its own.
+    /// The kind of this refusal, in one stable snake_case word: a label for logs and metrics. A
+    /// variant keeps its word for ever, and a new variant brings a word of its own.
     ///
     /// | variant | word |
     /// | --- | --- |
@@ -276,8 +278,27 @@ impl BudgetError {
         }
     }
 
-    /// Whether the same call may fit later. What is late, closed or expired never does; nor is
-    /// another amount for a key worth asking again, though keys are forgotten in time.
+    /// The figures of a refusal for capacity, also of one that a [`Timeout`](BudgetError::Timeout)
+    /// carries.
+    ///
+    /// ```
+    /// use budget_pool::{Amount, BudgetPool};
+    ///
+    /// let pool = BudgetPool::builder().tokens(10).build();
+    /// let refused = pool.record(Amount::new().tokens(11)).unwrap_err();
+    /// assert_eq!(refused.exceeded().unwrap().available().units(), 10);
+    /// ```
+    #[must_use]
+    pub fn exceeded(&self) -> Option<&BudgetExceeded> {
+        match self {
+            BudgetError::Exceeded(exceeded) => Some(exceeded),
+            BudgetError::Timeout { refusal, .. } => refusal.exceeded(),
+            _ => None,
+        }
+    }
+
+    /// Whether the same call may fit later. A refusal for lateness, a close or an expiry never
+    /// does; nor is another amount for a key worth asking again, though keys are forgotten in time.
     #[must_use]
     pub fn outlook(&self) -> Outlook {
         match self {
@@ -314,9 +335,9 @@ impl BudgetError {
     }
 }
 
-/// Whether a refused call may fit later, the caps and the deadline being what they are: a
-/// [`reset`](crate::BudgetPool::reset) or an [`raise_caps`](crate::BudgetPool::raise_caps) is not foreseen. The
-/// worse is the greater.
+/// Whether a refused call may fit later, the caps and the deadline being as they are: a
+/// [`reset`](crate::BudgetPool::reset) or a [`raise_caps`](crate::BudgetPool::raise_caps) is not
+/// foreseen. The worse is the greater.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[non_exhaustive]
 pub enum Outlook {
@@ -324,16 +345,16 @@ pub enum Outlook {
     /// will have brought back enough, a [pause](crate::BudgetPool::pause) will be over, or a
     /// [key](crate::PoolBuilder::idempotency_keys) will have been forgotten. This is exact if nobody else spends, and live holds stay held.
     At(Instant),
-    /// It fits once enough of what is reserved now has been given back. To a reservation or a lease
-    /// that asks for more, what it holds itself counts as reserved, too.
+    /// The call fits once enough `reserved` units have been given back. For a reservation or a
+    /// lease that asks for more, its own held units count as `reserved`, too.
     AfterRelease,
     /// It may fit once the caps have been raised: the call requests more than the cap leaves, but
     /// not more than the ceiling up to which the caps may be raised. A pool without a ceiling never
     /// says so.
     AfterFunding,
-    /// Neither time nor a release can make it fit: more is asked than the cap leaves beside what is
-    /// used (under a [window](crate::Window), more than the cap), or it would fit only after
-    /// the deadline.
+    /// Neither time nor a release can make it fit: the call asks for more than the cap leaves
+    /// beside `used`, under a [window](crate::Window) for more than the cap, or it would fit only
+    /// after the deadline.
     Never,
 }
 
@@ -426,14 +447,14 @@ impl BudgetExceeded {
         Axis::at(usize::from(self.lane), self.label)
     }
 
-    /// What the call requested of that axis.
+    /// The quantity that the call requested of that axis.
     #[must_use]
     pub fn requested(&self) -> Quantity {
         Quantity::new(self.axis(), self.requested)
     }
 
-    /// What was available in the pool that refused, with two exceptions. Where a call names more of
-    /// a reservation than the reservation holds, it is what is held. Where
+    /// The quantity that was available in the pool that refused, with two exceptions. Where a call
+    /// names more of a reservation than the reservation holds, it is the held units. Where
     /// [`raise_caps`](crate::BudgetPool::raise_caps) would raise a cap beyond `u64::MAX`, it is how
     /// far the cap can rise.
     #[must_use]
@@ -442,9 +463,9 @@ impl BudgetExceeded {
     }
 
     /// The cap of the pool that refused, with two exceptions. Where a call names more of a
-    /// reservation than the reservation holds, it is what is held. Where
-    /// [`raise_caps`](crate::BudgetPool::raise_caps) would raise a cap beyond `u64::MAX`, it is that
-    /// number, the most that a cap can be.
+    /// reservation than the reservation holds, it is the held units. Where
+    /// [`raise_caps`](crate::BudgetPool::raise_caps) would raise a cap beyond `u64::MAX`, it is
+    /// that number, the most that a cap can be.
     ///
     /// `None` on an axis without a cap. Such an axis refuses only what no longer fits into a `u64`
     /// beside what it has counted.
@@ -453,13 +474,14 @@ impl BudgetExceeded {
         self.is_capped.then(|| Quantity::new(self.axis(), self.cap))
     }
 
-    /// What `used + reserved` of the pool would have been after the call: the cap, less what was
-    /// available, plus what was requested, and at most `u64::MAX`. It exceeds the cap, unless the
-    /// cap is `u64::MAX` itself. An axis without a cap counts as one with a cap of `u64::MAX`.
+    /// The sum that `used + reserved` of the pool would have been after the call: the cap, less
+    /// [`available`](BudgetExceeded::available), plus [`requested`](BudgetExceeded::requested), and
+    /// at most `u64::MAX`. It exceeds the cap, unless the cap is `u64::MAX` itself. An axis without
+    /// a cap counts as one with a cap of `u64::MAX`.
     ///
-    /// Of a call that names more of a reservation than it holds, this is what was
-    /// [requested](BudgetExceeded::requested). Of [`lower_caps`](crate::BudgetPool::lower_caps), it
-    /// counts the units that the cap was to lose as if they were reserved.
+    /// Of a call that names more of a reservation than it holds, this is
+    /// [`requested`](BudgetExceeded::requested). Of [`lower_caps`](crate::BudgetPool::lower_caps),
+    /// it counts the units that the cap was to lose as if they were reserved.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetError, BudgetPool};
@@ -509,7 +531,7 @@ fn hope(outlook: Outlook, retry_after: Option<Duration>) -> String {
 }
 
 /// Three significant digits of a measured time, rounded up, so that no text says of a late call
-/// that it was in time. What cannot be rounded up is rounded down: the longest times.
+/// that it was in time. A time that cannot be rounded up is rounded down: the longest times.
 fn rounded_up(time: Duration) -> Duration {
     let down = rounded_down(time);
     if down == time { time } else { down.checked_add(grain(time)).unwrap_or(down) }
@@ -522,7 +544,7 @@ fn rounded_down(time: Duration) -> Duration {
     from_nanos(time.as_nanos() / grain * grain)
 }
 
-/// One in the third significant digit.
+/// A unit in the third significant digit.
 fn grain(time: Duration) -> Duration {
     let digits = time.as_nanos().checked_ilog10().unwrap_or(0);
     from_nanos(10_u128.pow(digits.saturating_sub(2)))
@@ -586,8 +608,8 @@ impl DeadlineExceeded {
         self.elapsed
     }
 
-    /// What was left of the budget: the [`budget`](DeadlineExceeded::budget) less what had
-    /// [`elapsed`](DeadlineExceeded::elapsed); zero once the deadline has passed.
+    /// The time that was left of the budget: the [`budget`](DeadlineExceeded::budget) less the
+    /// [`elapsed`](DeadlineExceeded::elapsed) time; zero once the deadline has passed.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.budget.saturating_sub(self.elapsed)

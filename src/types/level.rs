@@ -5,10 +5,9 @@ use crate::types::axis::Axis;
 
 /// A mark that the balances of one pool may reach, for [`BudgetPool::reached`](crate::BudgetPool::reached).
 ///
-/// A level counts all that is spoken for in the present period of the pool: what is used, what is
-/// reserved, and what is overage. With [`settled`](Level::settled) it counts the true spend alone:
-/// used and overage. Overage counts because it was spent, so that a level above 100 per cent tells
-/// of a pool that is over its cap.
+/// A level counts `used`, `reserved` and `overage` of the present period of the pool. With
+/// [`settled`](Level::settled) it counts the true spend alone: used and overage. Overage counts
+/// because it was spent, so that a level above 100 per cent tells of a pool that is over its cap.
 ///
 /// ```
 /// use budget_pool::{Amount, Axis, BudgetPool, Level, Usd};
@@ -24,32 +23,56 @@ use crate::types::axis::Axis;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[must_use = "a level is for `reached`"]
 pub struct Level {
-    mark: Mark,
+    pub(crate) mark: Mark,
     is_settled: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Mark {
+pub(crate) enum Mark {
     Percent(Axis, u32),
     Amount(Amount),
 }
 
 impl Level {
-    /// So many hundredths of the cap of an axis, which is the cap that was set, should it still
+    /// A percentage of the cap of `axis`, which is the cap that was set, should it still
     /// [fall](crate::AxisSnapshot::falling_to). A cap that moves moves the level. An axis without a
-    /// cap does not reach a percentage, until it is given a cap;
-    /// [`Axis::Deadline`] is not counted, and never does. A cap of zero is reached at once.
+    /// cap does not reach a percentage, until it is given a cap; [`Axis::Deadline`] is not counted,
+    /// and never does. A cap of zero is reached at once.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, Axis, BudgetPool, Level};
+    /// let pool = BudgetPool::builder().tokens(100).used(Amount::new().tokens(80)).build();
+    /// assert_eq!(pool.reached(Level::percent(Axis::Tokens, 80)).block().tokens.used, 80);
+    /// ```
     pub const fn percent(axis: Axis, percent: u32) -> Level {
         Level { mark: Mark::Percent(axis, percent), is_settled: false }
     }
 
     /// This amount, on every axis that it names, whether the axis has a cap or not. An axis that is
     /// named with zero is always there, and so is an amount that names nothing.
+    ///
+    /// ```
+    /// # use budget_pool::{Amount, BudgetPool, Level};
+    /// let pool = BudgetPool::unlimited();
+    /// pool.debit(Amount::new().requests(5));
+    /// assert_eq!(pool.reached(Level::amount(Amount::new().requests(5))).block().requests.used, 5);
+    /// ```
     pub const fn amount(amount: Amount) -> Level {
         Level { mark: Mark::Amount(amount), is_settled: false }
     }
 
-    /// Counts what was really spent, used and overage, and not what is reserved.
+    /// Counts the true spend, `used` and `overage`, without `reserved`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Amount, Axis, BudgetPool, Level};
+    /// let pool = BudgetPool::builder().tokens(100).build();
+    /// let hold = pool.reserve(Amount::new().tokens(90))?;
+    /// let level = Level::percent(Axis::Tokens, 80);
+    /// assert!(pool.reached(level).block_at_most(Duration::ZERO).is_some());
+    /// assert!(pool.reached(level.settled()).block_at_most(Duration::ZERO).is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn settled(mut self) -> Level {
         self.is_settled = true;
         self
@@ -59,7 +82,7 @@ impl Level {
         self.is_settled
     }
 
-    /// Whether balances are there: `taken` is what counts of an axis, and `cap` its cap.
+    /// Whether balances are there: `taken` is the counted figure of an axis, and `cap` its cap.
     pub(crate) fn is_reached(
         &self,
         taken: impl Fn(usize) -> u128,

@@ -31,8 +31,8 @@ impl Name {
         &self.0
     }
 
-    /// For a text of one line, whatever the name: what would break the line, or command the
-    /// terminal, is escaped.
+    /// For a text of one line, whatever the name: a character that would break the line, or command
+    /// the terminal, is escaped.
     pub(crate) fn in_line(&self) -> InLine<'_> {
         InLine(self)
     }

@@ -1,12 +1,13 @@
-//! What becomes of a hold whose owner goes away without a word.
+//! The end of a hold whose owner goes away without a word.
 
-/// What a drop, or an [expiry](crate::Ask::ttl), does with what a reservation still
-/// holds.
+/// The rule for the units that a reservation still holds at its drop or its
+/// [expiry](crate::Ask::ttl).
 ///
 /// [`PoolBuilder::on_drop`](crate::PoolBuilder::on_drop) sets it for a pool and all below,
 /// [`Reservation::on_drop`](crate::Reservation::on_drop) for one hold. Choose
-/// [`Commit`](OnDrop::Commit) where the other side bills what was begun, whether or not the caller
-/// stays to hear the figure: a call to an LLM provider that is cut off is paid for all the same.
+/// [`Commit`](OnDrop::Commit) where the other side bills a call that was begun, whether or not the
+/// caller stays to hear the figure: a call to an LLM provider that is cut off is paid for all the
+/// same.
 ///
 /// ```
 /// use budget_pool::{Amount, BudgetPool, OnDrop};
@@ -21,9 +22,9 @@
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum OnDrop {
-    /// What is held goes back: nothing was spent.
+    /// The held units go back: nothing was spent.
     #[default]
     Release,
-    /// What is held is settled: it was spent.
+    /// The held units are settled: they were spent.
     Commit,
 }

@@ -1,6 +1,6 @@
 //! Whether a call that counts once for its key counted now.
 
-/// What a [`record_once`](crate::BudgetPool::record_once) that was admitted did.
+/// The effect of a [`record_once`](crate::BudgetPool::record_once) that was admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Once {
     /// The key was new: the amount was spent by this call.

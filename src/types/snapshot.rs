@@ -1,4 +1,4 @@
-//! What is seen of a pool from outside.
+//! The view of a pool from outside.
 
 use std::fmt;
 use std::ops::Deref;
@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use crate::types::amount::Amount;
 use crate::types::axis::{Axis, Labels, Quantity};
 use crate::types::name::Name;
+use crate::types::on_drop::OnDrop;
 use crate::types::usd::Usd;
 
-/// One axis of a pool at one instant. `used + reserved` is never above `cap` (P1).
+/// The balances of an axis of a pool at one instant. `used + reserved` is never above `cap` (P1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct AxisSnapshot<T> {
@@ -22,11 +23,11 @@ pub struct AxisSnapshot<T> {
     /// Real spend of this period that did not fit under the cap. The true spend is `used +
     /// overage` (P2).
     pub overage: T,
-    /// What can really be spent now: the least that is free in this pool and in those above it, up
-    /// to the nearest carve. `None` = unlimited. It is a matter of balances alone: a closed or
-    /// late pool refuses all the same.
+    /// The units that can really be spent now: the least that is free in this pool and in those
+    /// above it, up to the nearest carve. `None` = unlimited. It is a matter of balances alone: a
+    /// closed or late pool refuses all the same.
     pub available: Option<T>,
-    /// All true spend since the pool was built, less what was credited.
+    /// All debits and commits since the pool was built, less the credits.
     pub spent: T,
     /// The most that `used + reserved` has been in this period. A hold that has expired may count
     /// until it is reclaimed.
@@ -54,8 +55,8 @@ impl<T: Copy> AxisSnapshot<T> {
 
 /// A pool at one instant that really existed (P5).
 ///
-/// It is not promised to be the present one: by the time it is read, others may have spent. What
-/// must hold when you act, ask for with [`record`](crate::BudgetPool::record) or
+/// It is not promised to be the present one: by the time it is read, others may have spent. To be
+/// sure of a spend, ask for it with [`record`](crate::BudgetPool::record) or
 /// [`reserve`](crate::BudgetPool::reserve).
 ///
 /// `Display` is a small table of the axes that have a cap or were used:
@@ -96,15 +97,15 @@ pub struct Snapshot {
     pub in_flight: AxisSnapshot<u64>,
     /// The user's own axes, by their index. [`axis`](Snapshot::axis) finds one by its constant.
     pub custom: [AxisSnapshot<u64>; 4],
-    /// What asked for capacity and was admitted, on this pool and on those below it: `record`,
-    /// `record_once` once for a key, `reserve`, a wait that was granted, a reservation's `record`,
-    /// `grow` and `split`, a lease's `record` that its share does not cover, and what a carved child
-    /// asks when it is built or its caps rise.
+    /// The calls that asked for capacity and were admitted, on this pool and on those below it:
+    /// `record`, `record_once` once for a key, `reserve`, a wait that was granted, a reservation's
+    /// `record`, `grow` and `split`, a lease's `record` that its share does not cover, and the ask
+    /// of a carved child that is built or whose caps rise.
     pub admitted: u64,
-    /// What of that was refused. These are not counted: a wait that was given up, a strict commit, a
-    /// key that stands for another amount, what is asked of an expired hold, more than a reservation
-    /// holds, more than a cap can rise by or is free to be taken from it, a cap of a closed pool, and
-    /// a transfer.
+    /// The calls of the same kinds that were refused. These are not counted: a wait that was given
+    /// up, a strict commit, a key that stands for another amount, a call on an expired hold, more
+    /// than a reservation holds, more than a cap can rise or fall by, a cap of a closed pool, and a
+    /// transfer.
     pub refused: u64,
     /// Live reservations, on this pool and on those below it.
     pub reservations: u64,
@@ -116,10 +117,10 @@ pub struct Snapshot {
     /// Reservations that ended without one, on this pool and on those below it: released by their
     /// owner, or by a drop. Many of them may be commits that were forgotten.
     pub released: u64,
-    /// Reservations whose time ran out, on this pool and on those below it, whether that
-    /// [released or committed](crate::OnDrop) what they held.
+    /// Reservations whose time ran out, on this pool and on those below it, whether the expiry
+    /// [released or committed](crate::OnDrop) the held units.
     pub expired: u64,
-    /// Those that wait for a reservation, on this pool and on those below it.
+    /// The waiters, on this pool and on those below it.
     pub waiting: u64,
     /// Whether this pool, or one above it, was closed.
     pub closed: bool,
@@ -129,7 +130,7 @@ pub struct Snapshot {
     labels: Labels,
 }
 
-/// How often what happened, on a pool and on those below it. [`Snapshot`] says what each counts.
+/// The counts of events, on a pool and on those below it. [`Snapshot`] says what each counts.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Counts {
     pub(crate) admitted: u64,
@@ -140,7 +141,7 @@ pub(crate) struct Counts {
     pub(crate) expired: u64,
 }
 
-/// Whether a pool admits, and who waits for that.
+/// Whether a pool admits, and the number of its waiters.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Standing {
     pub(crate) closed: bool,
@@ -200,8 +201,8 @@ impl Snapshot {
         Snapshot::new(Name::DEFAULT, 0, standing, counts, Labels::NONE, axes)
     }
 
-    /// One axis, for code that loops over them; `None` for [`Axis::Deadline`], which is not
-    /// counted.
+    /// The balances of an axis, for code that loops over them; `None` for [`Axis::Deadline`], which
+    /// is not counted.
     #[must_use]
     pub fn axis(&self, axis: Axis) -> Option<AxisSnapshot<Quantity>> {
         let count =
@@ -337,26 +338,29 @@ impl IntoIterator for TreeSnapshot {
     }
 }
 
-/// One table a pool, indented by depth.
+/// A table for each pool, indented by depth.
 impl fmt::Display for TreeSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.pools.iter().try_for_each(|pool| pool.fmt(f))
     }
 }
 
-/// Who holds what, and since when: one live reservation or lease.
+/// The owner of held units, and since when: one live [`Reservation`](crate::Reservation) or
+/// [`Lease`](crate::Lease).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Holder {
     /// The name of the pool that it was made on.
     pub pool: Name,
-    /// What it was [labelled](crate::Reservation::label), if it was.
+    /// The [label](crate::Reservation::label) of the hold, if it has one.
     pub label: Option<Name>,
-    /// What it still holds.
+    /// The units that it still holds.
     pub amount: Amount,
     /// When it was made, by the pool's clock; `None` where the call that made it had no reason to
     /// read the clock (P8).
     pub since: Option<Instant>,
     /// The time until it [expires](crate::Ask::ttl); `None` if it does not.
     pub expires_in: Option<Duration>,
+    /// What a drop or an expiry does with it.
+    pub on_drop: OnDrop,
 }

@@ -37,17 +37,27 @@ impl Usd {
     pub const MAX: Usd = Usd(u64::MAX);
 
     /// From nano-dollars (1e-9).
+    ///
+    /// ```
+    /// # use budget_pool::Usd;
+    /// assert_eq!(Usd::from_nanos(1).to_string(), "0.000000001");
+    /// ```
     #[must_use]
     pub const fn from_nanos(nanos: u64) -> Usd {
         Usd(nanos)
     }
 
-    /// From micro-dollars (1e-6). One dollar per million tokens is one micro-dollar a token.
+    /// From micro-dollars (1e-6). A dollar per million tokens is one micro-dollar a token.
     ///
     /// # Panics
     /// If the result is above [`Usd::MAX`]; in a `const` that is a compile error. On a figure that
     /// is not your own use [`checked_mul`](Usd::checked_mul):
     /// `Usd::from_nanos(1_000).checked_mul(micros)`.
+    ///
+    /// ```
+    /// # use budget_pool::Usd;
+    /// assert_eq!(Usd::from_micros(3_600).to_string(), "0.0036");
+    /// ```
     #[must_use]
     pub const fn from_micros(micros: u64) -> Usd {
         Usd::scaled(micros, NANOS_PER_MICRO)
@@ -57,6 +67,11 @@ impl Usd {
     ///
     /// # Panics
     /// If the result is above [`Usd::MAX`]; see [`from_micros`](Usd::from_micros).
+    ///
+    /// ```
+    /// # use budget_pool::Usd;
+    /// assert_eq!(Usd::from_cents(150).to_string(), "1.5");
+    /// ```
     #[must_use]
     pub const fn from_cents(cents: u64) -> Usd {
         Usd::scaled(cents, NANOS_PER_CENT)
@@ -66,6 +81,11 @@ impl Usd {
     ///
     /// # Panics
     /// If the result is above [`Usd::MAX`]; see [`from_micros`](Usd::from_micros).
+    ///
+    /// ```
+    /// # use budget_pool::Usd;
+    /// assert_eq!(Usd::from_dollars(3).to_string(), "3");
+    /// ```
     #[must_use]
     pub const fn from_dollars(dollars: u64) -> Usd {
         Usd::scaled(dollars, NANOS_PER_DOLLAR)
@@ -116,6 +136,11 @@ impl Usd {
     }
 
     /// The sum, or `None` above [`Usd::MAX`].
+    ///
+    /// ```
+    /// # use budget_pool::Usd;
+    /// assert_eq!(Usd::MAX.checked_add(Usd::from_nanos(1)), None);
+    /// ```
     #[must_use]
     pub const fn checked_add(self, other: Usd) -> Option<Usd> {
         match self.0.checked_add(other.0) {
@@ -125,6 +150,11 @@ impl Usd {
     }
 
     /// The difference, or `None` below zero.
+    ///
+    /// ```
+    /// # use budget_pool::Usd;
+    /// assert_eq!(Usd::from_cents(5).checked_sub(Usd::from_cents(6)), None);
+    /// ```
     #[must_use]
     pub const fn checked_sub(self, other: Usd) -> Option<Usd> {
         match self.0.checked_sub(other.0) {
@@ -134,6 +164,11 @@ impl Usd {
     }
 
     /// The product, or `None` above [`Usd::MAX`].
+    ///
+    /// ```
+    /// # use budget_pool::Usd;
+    /// assert_eq!(Usd::from_cents(5).checked_mul(3), Some(Usd::from_cents(15)));
+    /// ```
     #[must_use]
     pub const fn checked_mul(self, times: u64) -> Option<Usd> {
         match self.0.checked_mul(times) {
@@ -143,6 +178,11 @@ impl Usd {
     }
 
     /// The quotient, its fraction of a nano cut off, or `None` for a division by zero.
+    ///
+    /// ```
+    /// # use budget_pool::Usd;
+    /// assert_eq!(Usd::from_cents(5).checked_div(0), None);
+    /// ```
     #[must_use]
     pub const fn checked_div(self, by: u64) -> Option<Usd> {
         match self.0.checked_div(by) {
@@ -152,24 +192,39 @@ impl Usd {
     }
 
     /// The sum, at most [`Usd::MAX`].
+    ///
+    /// ```
+    /// # use budget_pool::Usd;
+    /// assert_eq!(Usd::MAX.saturating_add(Usd::from_cents(1)), Usd::MAX);
+    /// ```
     #[must_use]
     pub const fn saturating_add(self, other: Usd) -> Usd {
         Usd(self.0.saturating_add(other.0))
     }
 
     /// The difference, at least zero.
+    ///
+    /// ```
+    /// # use budget_pool::Usd;
+    /// assert_eq!(Usd::from_cents(5).saturating_sub(Usd::from_cents(6)), Usd::ZERO);
+    /// ```
     #[must_use]
     pub const fn saturating_sub(self, other: Usd) -> Usd {
         Usd(self.0.saturating_sub(other.0))
     }
 
     /// The product, at most [`Usd::MAX`].
+    ///
+    /// ```
+    /// # use budget_pool::Usd;
+    /// assert_eq!(Usd::MAX.saturating_mul(2), Usd::MAX);
+    /// ```
     #[must_use]
     pub const fn saturating_mul(self, times: u64) -> Usd {
         Usd(self.0.saturating_mul(times))
     }
 
-    /// What `n` tokens cost at a price per million tokens.
+    /// The cost of `n` tokens at a price per million tokens.
     ///
     /// Rounded up to the nano: never under the true cost, and over it by less than one nano a call.
     /// Saturates at [`Usd::MAX`].

@@ -217,8 +217,11 @@ impl Model {
     pub(super) fn reserve_on(&mut self, at: PoolId, wish: &Wish) -> Result<HoldId, Refusal> {
         let Some(pick) = self.pick_now(at, wish) else {
             self.count(at, false);
-            let refusal = self.ask_in_turn(at, &wish.least());
-            return Err(refusal.expect_err("what is not granted is refused"));
+            let least = wish.least();
+            let refusal = self.ask_in_turn(at, &least);
+            let refusal = refusal.expect_err("what is not granted is refused");
+            self.note_lacks(at, &least, &refusal);
+            return Err(refusal);
         };
         let id = self.begin_pick(at, pick);
         self.agree(id, wish);
@@ -251,15 +254,15 @@ impl Model {
     /// One that takes as much as there is takes it at the latest instant seen, though what serves it
     /// may have come earlier: what is due by then is done first. Returns whether anything was.
     pub(super) fn bring_up(&mut self, home: PoolId, wish: &Wish) -> bool {
-        let is_behind =
-            |id: &PoolId| self.pools[id].window.as_ref().is_some_and(|window| window.at < self.now);
-        let way = self.path(home);
-        let is_behind = wish.has_a_choice() && way.iter().any(is_behind);
-        if wish.has_a_choice() && self.expire_next(self.now) {
+        if !wish.has_a_choice() {
+            return false;
+        }
+        if self.happen_next() {
             return true;
         }
+        let is_behind = self.is_behind(home, self.now);
         if is_behind {
-            self.turn(self.now, &way);
+            self.turn_to_present(&self.path(home));
         }
         is_behind
     }

@@ -94,6 +94,7 @@ impl Both {
     pub(super) fn check_wakes(&mut self, mut was_timed: bool) -> Result<(), String> {
         for _ in 0..MANY_REMINDERS {
             was_timed |= self.model.is_timed();
+            self.collect_watches()?;
             let mut reminded = None;
             for (index, Waiter { id, bell, .. }) in self.waiters.iter().enumerate() {
                 let Some(bell) = bell else { continue };

@@ -69,7 +69,7 @@ pub(super) fn without_in_flight(units: Units) -> Units {
 /// nothing alive does nothing.
 ///
 /// The first step, if it is a `Child`, says what the root is like, and by its `pool` how often all
-/// is looked at.
+/// is looked at, and whether the tree has an observer.
 #[derive(Debug, Clone)]
 #[cfg_attr(fuzzing, derive(arbitrary::Arbitrary))]
 pub enum Op {
@@ -306,6 +306,40 @@ pub enum Op {
     Closed {
         pool: u8,
     },
+    /// Watches for a level: from 100 on the percentage beyond that, of the cap of one axis; below that
+    /// an amount around what is spoken for.
+    Reached {
+        pool: u8,
+        level: Figures,
+        percent: u8,
+        settled: bool,
+    },
+    Wants {
+        pool: u8,
+    },
+    /// By the same waker as before, or by another.
+    PollWatch {
+        watch: u8,
+        anew: bool,
+    },
+    DropWatch {
+        watch: u8,
+    },
+    /// Begins with pools by key, if there are none.
+    Tenants {
+        pool: u8,
+    },
+    GetOrBuild {
+        key: u8,
+        build: Build,
+        keep: bool,
+    },
+    EvictIdle,
+    RemoveTenant {
+        key: u8,
+    },
+    SeeTenants,
+    DropTenants,
     Advance {
         by: u32,
     },
@@ -324,6 +358,8 @@ pub struct Build {
     pub ceiling: Option<Figures>,
     /// Whether the pool commits what its holds are dropped with, if it says so.
     pub on_drop: Option<bool>,
+    /// How much is to be free at least.
+    pub low: Option<Figures>,
 }
 
 /// Figures on some of the axes: bit `n` of `axes` names axis `n`, and `raw[n]` picks its figure,

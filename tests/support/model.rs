@@ -82,6 +82,8 @@ macro_rules! ensure {
 mod asks;
 #[path = "checks.rs"]
 mod checks;
+#[path = "events.rs"]
+mod events;
 #[path = "invariants.rs"]
 mod invariants;
 #[path = "language.rs"]
@@ -94,12 +96,19 @@ mod queue;
 mod seen;
 #[path = "steps.rs"]
 mod steps;
+#[path = "tenants.rs"]
+mod tenants;
+#[path = "watches.rs"]
+mod watches;
 
+use events::{Event, Record};
 use invariants::check_invariants;
 use language::{Build, LANES, Op, Units, Want, YEAR};
 use oracle::{HoldId, LeaseId, Model, Nanos, PoolId, Reads, Refusal, Spec, duration};
 use queue::WaitId;
 use seen::{View, refusal};
+use tenants::Tenants;
+use watches::Watched;
 
 fn name(pool: PoolId) -> String {
     format!("p{pool}")
@@ -155,7 +164,11 @@ struct Both {
     holds: Vec<(HoldId, Reservation)>,
     leases: Vec<(LeaseId, Lease)>,
     waiters: Vec<Waiter>,
+    /// What the observer of the tree is told, if it has one.
+    record: Option<Arc<Record>>,
     closings: Vec<Closing>,
+    watches: Vec<Watched>,
+    tenants: Option<Tenants>,
     /// Never touched again, as if by `mem::forget`; but when a run is over it goes, so that a
     /// million of them leak nothing.
     forgotten: Vec<Box<dyn Any>>,
@@ -239,7 +252,10 @@ impl Both {
             holds: Vec::new(),
             leases: Vec::new(),
             waiters: Vec::new(),
+            record: None,
             closings: Vec::new(),
+            watches: Vec::new(),
+            tenants: None,
             forgotten: Vec::new(),
             spent: BTreeMap::new(),
             refused: None,
@@ -253,6 +269,10 @@ impl Both {
         let (spec, often, ops) = match ops.split_first() {
             Some((Op::Child { pool, build }, rest)) => {
                 let build = Build { carved: false, ..*build };
+                if pool / 2 % 4 == 0 {
+                    self.record = Some(Arc::default());
+                    self.model.observe();
+                }
                 (self.spec(&build, &[64; LANES]), pool % 2 == 0, rest)
             }
             _ => (Spec::default(), true, ops),
@@ -264,9 +284,11 @@ impl Both {
             self.step(op)?;
             self.check_leases()?;
             self.check_wakes(was_timed)?;
+            self.check_events()?;
             let time_has_passed = matches!(op, Op::Advance { .. });
             if !time_has_passed && (often || at % SELDOM == 0) {
                 self.check(at)?;
+                self.check_events()?;
             }
         }
         self.finish(ops.len(), often)
@@ -279,12 +301,14 @@ impl Both {
         loop {
             let handle = self.pools.iter().rposition(|(id, _)| *id != 0);
             let (hold, lease) = (self.holds.pop(), self.leases.pop());
-            let closing = self.closings.pop();
+            let (closing, watch) = (self.closings.pop(), self.watches.pop());
             let is_last = handle.is_none()
                 && hold.is_none()
                 && lease.is_none()
                 && self.waiters.is_empty()
-                && closing.is_none();
+                && closing.is_none()
+                && watch.is_none();
+            self.drop_tenants()?;
             if steps % 2 == 0 || (hold.is_none() && lease.is_none()) {
                 if let Some(handle) = handle {
                     let (id, handle) = self.pools.remove(handle);
@@ -307,10 +331,14 @@ impl Both {
                 same!("wakes of one that is gone", heard(&bell), (0, false));
                 self.model.drop_handle(pool);
             }
+            if let Some(watch) = watch {
+                self.end_watch(watch)?;
+            }
             if is_last {
                 break;
             }
             self.check_wakes(true)?;
+            self.check_events()?;
             if often {
                 self.check(0)?;
             }
@@ -318,6 +346,7 @@ impl Both {
         self.check(0)?;
         self.advance_to((PAST + END).as_nanos());
         self.check(0)?;
+        self.check_events()?;
 
         let forgotten = !self.model.holds.is_empty() || !self.model.leases.is_empty();
         if let Some((_, root)) = self.pools.first().filter(|_| !forgotten) {
@@ -367,6 +396,7 @@ impl Both {
         reads: Reads,
         call: impl FnOnce() -> T,
     ) -> Result<T, String> {
+        self.check_watches()?;
         let expected = self.model.reads(reads);
         let before = self.reads.load(Ordering::Relaxed);
         let answer = call();
@@ -435,7 +465,19 @@ impl Both {
         self.met.borrow_mut().insert(what);
     }
 
-    fn answer<T>(&self, answer: Result<T, BudgetError>) -> Result<T, Refusal> {
+    /// What a call is answered. The observer is told of a refusal.
+    fn answer<T>(&mut self, answer: Result<T, BudgetError>) -> Result<T, Refusal> {
+        answer.map_err(|error| self.told_refusal(&error))
+    }
+
+    fn told_refusal(&mut self, error: &BudgetError) -> Refusal {
+        let refusal = self.refusal(error);
+        self.model.tell(Event::Refused(refusal.clone()));
+        refusal
+    }
+
+    /// The same of a look, and of a wait, whose refusal the observer knows already.
+    fn unheard<T>(&self, answer: Result<T, BudgetError>) -> Result<T, Refusal> {
         answer.map_err(|error| self.refusal(&error))
     }
 

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use budget_pool::{Axis, OnDrop, Outlook};
 
+use super::events::Events;
 use super::language::{
     AXES, IN_FLIGHT, INPUT, LANES, Limits, MAX, OUTPUT, TOKENS, Units, Want, Windowed, ZERO, each,
     minus, plus, with_in_flight, without_in_flight,
@@ -60,7 +61,7 @@ pub(super) struct Pool {
     /// Whether the real peak may be higher: it also counts what had expired and was not reclaimed
     /// yet.
     peak_is_least: bool,
-    closed: bool,
+    pub(super) closed: bool,
     /// Until when it is paused by itself.
     pub(super) paused: Option<Nanos>,
     admitted: u64,
@@ -71,6 +72,8 @@ pub(super) struct Pool {
     merged: u64,
     ended: Ended,
     on_drop: Option<OnDrop>,
+    /// How much is to be free at least.
+    pub(super) low: Units,
     deadline: Option<Deadline>,
     pub(super) window: Option<Window>,
     /// How many are remembered at most, and for how long.
@@ -111,6 +114,18 @@ impl Balance {
         each(|axis| {
             let taken = self.used[axis] + self.reserved[axis];
             self.cap[axis].checked_sub(taken).expect("the model keeps its own caps")
+        })
+    }
+}
+
+impl Balance {
+    /// What must come free before so much fits: the rest of a cap that falls goes first, and what is
+    /// owed.
+    pub(super) fn missing(&self, pool: &Pool, asked: &Units) -> Units {
+        let free = self.free();
+        each(|axis| match asked[axis].saturating_sub(free[axis]) {
+            0 => 0,
+            beyond => (beyond + self.overage[axis] + self.cap[axis] - pool.cap(axis)).min(MAX),
         })
     }
 }
@@ -551,7 +566,7 @@ impl Refusal {
 }
 
 /// What a fact came to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Booked {
     pub(super) settled: Units,
     pub(super) credited: Units,
@@ -574,6 +589,7 @@ pub(super) struct Spec {
     pub(super) ceilings: Limits,
     pub(super) used: Option<Want>,
     pub(super) on_drop: Option<OnDrop>,
+    pub(super) low: Option<Want>,
     pub(super) deadline: Option<Duration>,
     pub(super) window: Option<Windowed>,
     pub(super) memory: Option<(usize, Duration)>,
@@ -616,7 +632,13 @@ pub(super) struct Model {
     /// The latest instant seen.
     pub(super) now: Nanos,
     /// At most so many expired holds are not reclaimed by the real pools yet.
-    unreclaimed: usize,
+    pub(super) unreclaimed: usize,
+    /// The instant of what happens, while a call does all that is due by now.
+    pub(super) moment: Nanos,
+    /// What the last call lacked of which pools, if it was refused and only higher caps would do.
+    pub(super) lacks: Vec<(PoolId, Units)>,
+    /// What an observer is told, if there is one.
+    pub(super) events: Events,
     /// What has come of the calls, in a few words each.
     pub(super) met: BTreeSet<&'static str>,
 }
@@ -954,9 +976,28 @@ impl Model {
         self.fits(at, units)
     }
 
-    fn counted<T>(&mut self, at: PoolId, answer: Result<T, Refusal>) -> Result<T, Refusal> {
+    /// What a call for so much is answered.
+    fn counted<T>(
+        &mut self,
+        at: PoolId,
+        units: &Units,
+        answer: Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
         self.count(at, answer.is_ok());
+        if let Err(refusal) = &answer {
+            self.note_lacks(at, units, refusal);
+        }
         answer
+    }
+
+    /// Notes what a refused call lacks, where only a higher cap would do.
+    pub(super) fn note_lacks(&mut self, at: PoolId, units: &Units, refusal: &Refusal) {
+        if refusal.summary().2 == When::AfterFunding {
+            let asked = self.asked_on_path(at, units).into_iter();
+            let lacks = asked.map(|(pool, asked)| (pool, self.unfunded(pool, &asked)));
+            let lacks: Vec<_> = lacks.filter(|(_, lack)| *lack != ZERO).collect();
+            self.lacks.extend(lacks);
+        }
     }
 
     pub(super) fn count(&mut self, at: PoolId, admitted: bool) {
@@ -991,7 +1032,8 @@ impl Model {
             Reads::Moves(from, to) => windowed(from) || windowed(to),
             Reads::Surveys(at) => self.below(at).into_iter().any(windowed),
         };
-        let is_timed = is_timed || self.pools.values().any(|pool| pool.paused.is_some());
+        let is_paused = self.pools.values().any(|pool| pool.paused.is_some());
+        let is_timed = is_timed || is_paused || self.waits_at_a_window();
         let may_expire = self.holds.values().any(|hold| hold.is_live() && hold.expiry.is_some());
         if is_timed || may_expire || self.unreclaimed == 0 {
             Some(is_timed || may_expire)
@@ -1005,15 +1047,16 @@ impl Model {
         self.now = self.now.max(now);
         self.tell_late();
         self.end_pauses();
-        while self.expire_next(now) {}
+        self.happen();
+        self.moment = self.now;
         if let Reads::Asks(at) | Reads::Tells(at) | Reads::Surveys(at) | Reads::Always(at) = call {
-            self.turn(self.now, &self.path(at));
+            self.turn(&self.path(at));
         }
         if let Reads::Surveys(at) = call {
-            self.turn(self.now, &self.concerned(at));
+            self.turn(&self.concerned(at));
         }
         if let Reads::Moves(from, to) = call {
-            self.turn(self.now, &[self.path(from), self.path(to)].concat());
+            self.turn(&[self.path(from), self.path(to)].concat());
         }
         self.unreclaimed = self.unreclaimed.saturating_sub(BATCH);
         for pool in self.pools.values_mut() {
@@ -1021,11 +1064,39 @@ impl Model {
         }
     }
 
+    /// A look at a pool: all that is due up to the latest instant seen is done.
+    pub(super) fn bring_all_up(&mut self, at: PoolId) {
+        self.happen();
+        for pool in self.pools.values_mut() {
+            pool.peak_is_least |= self.unreclaimed > 0;
+        }
+        self.turn_to_present(&self.path(at));
+    }
+
+    /// All that is due happens, in the order of time: holds expire, and windows bring enough for one
+    /// that waits. Of one instant, the windows come first.
+    pub(super) fn happen(&mut self) {
+        while self.happen_next() {}
+    }
+
+    /// The next of it. Returns whether anything was due.
+    pub(super) fn happen_next(&mut self) -> bool {
+        let room = self.next_room().filter(|(at, _)| *at <= self.now);
+        match (room, self.next_expiry()) {
+            (Some((at, id)), expiry) if expiry.is_none_or(|(expiry, _)| at <= expiry) => {
+                self.turn_for(id, at);
+                true
+            }
+            _ => self.expire_next(self.now),
+        }
+    }
+
     /// Lets the next hold expire, as at its instant, if that has come.
     pub(super) fn expire_next(&mut self, now: Nanos) -> bool {
         let Some((at, id)) = self.next_expiry().filter(|(at, _)| *at <= now) else { return false };
         self.unreclaimed += 1;
-        self.turn(at, &self.path(self.holds[&id].pool));
+        self.moment = self.moment.max(at);
+        self.turn(&self.path(self.holds[&id].pool));
         if self.holds.get(&id).is_some_and(Hold::is_live) {
             self.expire(id);
         }
@@ -1056,10 +1127,31 @@ impl Model {
             .collect()
     }
 
-    /// Brings windows up to an instant: all, or if somebody waits (see `queue.rs`) only those that
+    /// Brings windows up to an instant that is due.
+    pub(super) fn turn_in_time(&mut self, at: Nanos, touched: &[PoolId]) {
+        self.moment = self.moment.max(at);
+        // What has expired before may still be there.
+        let may_be_more = self.unreclaimed > 0;
+        self.pools.values_mut().for_each(|pool| pool.peak_is_least |= may_be_more);
+        self.turn(touched);
+    }
+
+    /// Whether a window on the way up has not come to an instant.
+    pub(super) fn is_behind(&self, home: PoolId, to: Nanos) -> bool {
+        let lags = |id: &PoolId| self.pools[id].window.as_ref().is_some_and(|of| of.at < to);
+        self.path(home).iter().any(lags)
+    }
+
+    /// For a call that is not told the time: it happens at the latest instant seen.
+    pub(super) fn turn_to_present(&mut self, touched: &[PoolId]) {
+        self.moment = self.now;
+        self.turn(touched);
+    }
+
+    /// Brings windows up to the moment: all, or if somebody waits (see `queue.rs`) only those that
     /// are touched.
-    pub(super) fn turn(&mut self, to: Nanos, touched: &[PoolId]) {
-        let all: Vec<PoolId> = self.pools.keys().copied().collect();
+    pub(super) fn turn(&mut self, touched: &[PoolId]) {
+        let (to, all): (_, Vec<PoolId>) = (self.moment, self.pools.keys().copied().collect());
         let mut has_turned = false;
         for &id in if self.anybody_waits() { touched } else { &all } {
             let pool = self.pool(id);
@@ -1107,6 +1199,7 @@ impl Model {
     /// The time of a hold is over.
     fn expire(&mut self, id: HoldId) {
         let Hold { pool, on_drop, .. } = self.holds[&id];
+        self.tell_expired(id);
         self.count_end(pool, End::Expired);
         let hold = self.hold(id);
         hold.held = without_in_flight(hold.held);
@@ -1279,7 +1372,7 @@ impl Model {
         if self.is_reached(from) {
             return;
         }
-        self.turn(self.now, &self.path(from));
+        self.turn_to_present(&self.path(from));
         // Children go before their parents.
         for id in self.path(from) {
             if !self.is_reached(id) && self.children(id).next().is_none() {
@@ -1291,9 +1384,24 @@ impl Model {
 
     /// Whether anybody still has it, or what it gave.
     fn is_reached(&self, id: PoolId) -> bool {
+        self.pools[&id].handles > 0 || self.has_guards(id)
+    }
+
+    /// Whether anybody has what it gave.
+    pub(super) fn has_guards(&self, id: PoolId) -> bool {
         let held = self.holds.values().any(|hold| hold.pool == id);
-        let leased = self.leases.values().any(|lease| lease.pool == id);
-        self.pools[&id].handles > 0 || held || leased
+        held || self.leases.values().any(|lease| lease.pool == id)
+    }
+
+    /// When nothing will be owed any more on an axis, if time ever brings that; an error if nothing is.
+    pub(super) fn nothing_owed(&self, id: PoolId, axis: usize) -> Result<Option<Nanos>, ()> {
+        let pool = &self.pools[&id];
+        if pool.owed[axis] == 0 { Err(()) } else { Ok(pool.paid_off(axis, 0, pool.caps[axis], 0)) }
+    }
+
+    /// Until when each key is known, if it is ever forgotten.
+    pub(super) fn known_until(&self, id: PoolId) -> Vec<Option<Nanos>> {
+        self.pools[&id].keys.values().map(|known| known.until).collect()
     }
 
     // The calls of a pool.
@@ -1306,7 +1414,7 @@ impl Model {
         spec: &Spec,
         now: Nanos,
     ) -> Result<PoolId, Refusal> {
-        let Spec { carved, caps, ceilings, used, on_drop, deadline: total, window, memory } = *spec;
+        let Spec { carved, caps, ceilings, used, on_drop, deadline: total, window, .. } = *spec;
         let id = self.built;
         if let Some(parent) = parents.first().copied().filter(|_| carved) {
             if spec.tells_of_its_share() {
@@ -1315,8 +1423,9 @@ impl Model {
             if window.is_some() {
                 return Err(Refusal::CarvedWindow { pool: name(id) });
             }
-            let answer = self.ask_in_turn(parent, &each(|axis| caps[axis].unwrap_or(0).into()));
-            self.counted(parent, answer)?;
+            let share = each(|axis| caps[axis].unwrap_or(0).into());
+            let answer = self.ask_in_turn(parent, &share);
+            self.counted(parent, &share, answer)?;
         }
         self.built += 1;
         let deadline = total
@@ -1328,7 +1437,7 @@ impl Model {
         // Without a cap there is nothing to carve: it was asked for, and is a child like another.
         let carved = caps.map(|cap| carved && cap.is_some());
         let window = window.map(|windowed| Window::new(windowed, now));
-        let memory = memory.unwrap_or((262_144, Duration::from_secs(3_600)));
+        let memory = spec.memory.unwrap_or((262_144, Duration::from_secs(3_600)));
         let pool = Pool {
             parents,
             caps,
@@ -1337,6 +1446,7 @@ impl Model {
             owed: used,
             spent: used,
             on_drop,
+            low: spec.low.map_or(ZERO, |low| low.with_slots()),
             deadline,
             window,
             memory,
@@ -1356,14 +1466,14 @@ impl Model {
 
     pub(super) fn record(&mut self, at: PoolId, units: &Units) -> Result<(), Refusal> {
         let answer = self.ask_in_turn(at, units);
-        self.counted(at, answer)?;
+        self.counted(at, units, answer)?;
         assert_eq!(self.debit(at, units).overage, ZERO, "what was admitted fits");
         Ok(())
     }
 
     pub(super) fn reserve(&mut self, at: PoolId, held: &Units) -> Result<HoldId, Refusal> {
         let answer = self.ask_in_turn(at, held);
-        self.counted(at, answer)?;
+        self.counted(at, held, answer)?;
         Ok(self.begin(at, *held))
     }
 
@@ -1419,7 +1529,7 @@ impl Model {
             .and_then(|()| self.in_time(at))
             .and_then(|()| self.unpaused(at, &amount.units()))
             .and_then(|()| self.in_turn(at, &amount.units()))
-            .or_else(|refusal| self.counted(at, Err(refusal)))?;
+            .or_else(|refusal| self.counted(at, &amount.units(), Err(refusal)))?;
         if !self.has_room_for_a_key(at) {
             let (pool, deadline) = (&self.pools[&at], self.deadline(at));
             let next = pool.keys.values().filter_map(|known| known.until).min();
@@ -1427,6 +1537,7 @@ impl Model {
             let outlook = next.filter(in_time).map_or(When::Never, When::At);
             return self.counted(
                 at,
+                &amount.units(),
                 Err(Refusal::KeysFull {
                     pool: name(at),
                     most: pool.memory.0,
@@ -1520,7 +1631,9 @@ impl Model {
     pub(super) fn debit(&mut self, at: PoolId, units: &Units) -> Booked {
         let overage = self.book(at, &ZERO, units, |_| ());
         self.settle();
-        Booked { settled: *units, credited: ZERO, overage, late: false }
+        let booked = Booked { settled: *units, credited: ZERO, overage, late: false };
+        self.tell_overage(at, &booked);
+        booked
     }
 
     pub(super) fn credit(&mut self, at: PoolId, units: &Units) -> Booked {
@@ -1585,8 +1698,8 @@ impl Model {
     }
 
     pub(super) fn close(&mut self, id: PoolId) {
-        self.turn(self.now, &self.path(id));
-        self.turn(self.now, &self.concerned(id));
+        self.turn_to_present(&self.path(id));
+        self.turn_to_present(&self.concerned(id));
         self.pool(id).closed = true;
         self.tell_closed();
         self.settle();
@@ -1659,7 +1772,7 @@ impl Model {
             let growth = self.growth(id, &caps);
             if growth != ZERO {
                 let answer = self.ask(parent, &growth);
-                self.counted(parent, answer)?;
+                self.counted(parent, &growth, answer)?;
             }
         }
         self.move_caps(id, caps);
@@ -1696,7 +1809,7 @@ impl Model {
         let growth = self.growth(id, &caps);
         if let Some(parent) = pool.parents.first().copied().filter(|_| growth != ZERO) {
             let answer = self.ask(parent, &growth);
-            self.counted(parent, answer)?;
+            self.counted(parent, &growth, answer)?;
         }
         self.move_caps(id, caps);
         self.settle();
@@ -1839,7 +1952,9 @@ impl Model {
         self.met.extend(met);
         self.settle();
         self.free_unneeded(pool);
-        Booked { settled: *more, credited, overage, late: !is_live }
+        let booked = Booked { settled: *more, credited, overage, late: !is_live };
+        self.tell_overage(pool, &booked);
+        booked
     }
 
     /// What a reservation comes to in all.
@@ -1889,6 +2004,9 @@ impl Model {
     }
 
     pub(super) fn drop_hold(&mut self, id: HoldId) {
+        if self.holds[&id].is_live() {
+            self.tell_dropped(id);
+        }
         let hold = &self.holds[&id];
         match hold.on_drop == OnDrop::Commit && hold.is_live() {
             true => {
@@ -1910,7 +2028,9 @@ impl Model {
             hold.metered = plus(&hold.metered, &more).map(|units| units.min(MAX));
         });
         self.settle();
-        Booked { settled: more, credited: ZERO, overage, late: !is_live }
+        let booked = Booked { settled: more, credited: ZERO, overage, late: !is_live };
+        self.tell_overage(pool, &booked);
+        booked
     }
 
     /// The second becomes part of the first.
@@ -1939,8 +2059,9 @@ impl Model {
     pub(super) fn record_part(&mut self, id: HoldId, part: &Units) -> Result<(), Refusal> {
         self.live(id)?;
         let pool = self.holds[&id].pool;
-        let answer = self.ask(pool, &self.beyond(id, part));
-        self.counted(pool, answer)?;
+        let beyond = self.beyond(id, part);
+        let answer = self.ask(pool, &beyond);
+        self.counted(pool, &beyond, answer)?;
         assert_eq!(self.debit_part(id, part).overage, ZERO, "what was admitted fits");
         Ok(())
     }
@@ -1949,7 +2070,7 @@ impl Model {
         self.live(id)?;
         let pool = self.holds[&id].pool;
         let answer = self.ask(pool, extra);
-        self.counted(pool, answer)?;
+        self.counted(pool, extra, answer)?;
         let hold = self.hold(id);
         hold.held = plus(&hold.held, extra);
         self.settle();
@@ -1989,7 +2110,7 @@ impl Model {
         let Hold { pool, label, on_drop, expiry, choice, .. } = self.holds[&id];
         let more = with_in_flight(ZERO, more);
         let answer = self.ask(pool, &more);
-        self.counted(pool, answer)?;
+        self.counted(pool, &more, answer)?;
         let hold = self.hold(id);
         hold.held = minus(&hold.held, &moved);
         let split = Hold::new(pool, plus(&moved, &more), on_drop);
@@ -2044,7 +2165,9 @@ impl Model {
             model.leased(id).left = minus(&left, units);
         });
         self.settle();
-        Booked { settled: *units, credited: ZERO, overage, late: false }
+        let booked = Booked { settled: *units, credited: ZERO, overage, late: false };
+        self.tell_overage(pool, &booked);
+        booked
     }
 
     pub(super) fn lease_record(&mut self, id: LeaseId, units: &Units) -> Result<(), Refusal> {
@@ -2054,8 +2177,9 @@ impl Model {
         }
         self.settle_lease(id);
         let pool = self.leases[&id].pool;
-        let answer = self.ask_in_turn(pool, &self.beyond_lease(id, units));
-        self.counted(pool, answer)?;
+        let beyond = self.beyond_lease(id, units);
+        let answer = self.ask_in_turn(pool, &beyond);
+        self.counted(pool, &beyond, answer)?;
         assert_eq!(self.spend_beyond(id, units).overage, ZERO, "what was admitted fits");
         let free = self.least_free(pool);
         let Lease { batch, left, .. } = self.leases[&id];
@@ -2143,11 +2267,14 @@ impl Model {
         self.below(top).into_iter().flat_map(|id| self.path(id)).collect()
     }
 
+    pub(super) fn holder(&self, hold: &Hold) -> HolderView {
+        (hold.seen(), name(hold.pool), hold.label.map(str::to_owned))
+    }
+
     pub(super) fn holders(&self, top: PoolId) -> Vec<HolderView> {
         let live =
             self.holds.values().filter(|hold| hold.is_live() && self.is_below(hold.pool, top));
-        let label = |hold: &Hold| hold.label.map(str::to_owned);
-        let holds = live.map(|hold| (hold.seen(), name(hold.pool), label(hold)));
+        let holds = live.map(|hold| self.holder(hold));
         let leases = self.leases.values().filter(|lease| self.is_below(lease.pool, top));
         holds
             .chain(leases.map(|lease| ((lease.reserved(), None), name(lease.pool), None)))

@@ -15,8 +15,9 @@
 //! - Whoever waits for a deadline that has come is told by the next call, on any pool, that is told
 //!   the time, and before anything else that is due is done.
 //! - A window turns when a call on its pool, or on one below, is told the time; or one that looks
-//!   at it from above. (While nobody waits nobody can see that, and the model turns all windows in
-//!   their time.) Those who wait for it are served then.
+//!   at it from above; and in its time, at the next call on any pool that is told the time, for the
+//!   first that is blocked there. (While nobody waits nobody can see that, and the model turns all
+//!   windows in their time.) Those who wait for it are served then.
 //! - What can never be met, by what time brings, is judged by the deadline of each pool for itself.
 //!   One that waits in a pool whose deadline is before that of a pool with a window above it may be
 //!   told somewhat later: it does not wait here.
@@ -25,6 +26,7 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use super::asks::Wish;
+use super::events::Event;
 use super::language::{LANES, Units};
 use super::name;
 use super::oracle::{Balances, HoldId, Model, Nanos, PoolId, Refusal, When};
@@ -180,6 +182,9 @@ impl Model {
             waited: wish.at_most.expect("it was given a time"),
             refusal: Box::new(refusal),
         });
+        if let Err(refusal) = &outcome {
+            self.tell(Event::Refused(refusal.clone()));
+        }
         if outcome.is_ok() {
             self.meet("one that gives up is granted another choice");
         }
@@ -190,7 +195,7 @@ impl Model {
     pub(super) fn cancel(&mut self, id: WaitId) {
         let wait = self.waits.all.remove(&id).expect("a wait");
         if let State::Ended(Ok(granted)) = wait.state {
-            self.turn(self.now, &self.path(wait.home));
+            self.turn_to_present(&self.path(wait.home));
             match wait.is_spend {
                 true => self.end_spend(granted, false),
                 false => self.release(granted),
@@ -236,6 +241,17 @@ impl Model {
         !self.line().is_empty()
     }
 
+    /// What is asked of a pool by those who are blocked there, the earliest first.
+    pub(super) fn blocked_at(&self, pool: PoolId) -> Vec<Units> {
+        let is_here = |wait: &&Wait| matches!(wait.state, State::Waiting { blocked, .. } if blocked == Some(pool));
+        let asked = |wait: &Wait| {
+            let way = self.asked_on_path(wait.home, &wait.asked).into_iter();
+            way.filter(|(at, _)| *at == pool).map(|(_, asked)| asked).collect::<Vec<_>>()
+        };
+        let line = self.line().into_iter().map(|(_, wait)| wait);
+        line.filter(is_here).flat_map(asked).collect()
+    }
+
     /// Whether what a pool gives back may serve one that waits.
     pub(super) fn is_waited_for(&self, at: PoolId) -> bool {
         let is_parked = |pool| self.line().into_iter().any(|(_, wait)| self.is_parked(wait, pool));
@@ -271,7 +287,10 @@ impl Model {
     }
 
     fn refuse(&mut self, id: WaitId, refusal: Refusal) {
-        self.count(self.home(id), false);
+        let Wait { home, asked, .. } = self.waits.all[&id];
+        self.count(home, false);
+        self.note_lacks(home, &asked, &refusal);
+        self.tell(Event::Refused(refusal.clone()));
         self.set(id, State::Ended(Err(refusal)));
     }
 
@@ -317,8 +336,51 @@ impl Model {
     /// hold serves that has expired by the latest instant seen, one after the other.
     pub(super) fn serve(&mut self) {
         self.serve_now();
-        if self.is_contested() {
-            self.expire_next(self.now);
+        let has_room = self.next_room().is_some_and(|(at, _)| at <= self.now);
+        if has_room || self.is_contested() {
+            self.happen_next();
+        }
+    }
+
+    /// Whether one is blocked at a pool with a window.
+    pub(super) fn waits_at_a_window(&self) -> bool {
+        self.line().into_iter().any(|(_, wait)| match wait.state {
+            State::Waiting { blocked: Some(pool), .. } => self.pools[&pool].window.is_some(),
+            _ => false,
+        })
+    }
+
+    /// When a window next brings enough for one that waits: the first that is blocked there.
+    pub(super) fn next_room(&self) -> Option<(Nanos, WaitId)> {
+        let balances = self.balances();
+        let room = |(id, wait): (WaitId, &Wait)| {
+            let State::Waiting { blocked: Some(pool), .. } = wait.state else { return None };
+            let is_parked = |other: &Wait| self.is_parked(other, pool);
+            let first = self.line().into_iter().find(|(_, other)| is_parked(other));
+            let is_first = first.is_some_and(|(first, _)| first == id);
+            let is_windowed = self.pools[&pool].window.is_some();
+            if !is_first || !is_windowed || self.pools[&pool].paused.is_some() {
+                return None;
+            }
+            let way = self.asked_on_path(wait.home, &wait.asked);
+            let (_, asked) = way.into_iter().find(|(on_way, _)| *on_way == pool)?;
+            let short = self.short(&balances[&pool], pool, &asked, self.deadline(pool));
+            let times = short.iter().map(|refusal| match refusal.outlook {
+                When::At(at) => Some(at),
+                _ => None,
+            });
+            Some((times.collect::<Option<Vec<Nanos>>>()?.into_iter().max()?, id))
+        };
+        self.line().into_iter().filter_map(room).min()
+    }
+
+    /// A window has brought enough for one that waits.
+    pub(super) fn turn_for(&mut self, id: WaitId, at: Nanos) {
+        self.meet("a window turns for one that waits");
+        self.turn_in_time(at, &self.path(self.home(id)));
+        if let State::Waiting { ticket, blocked: Some(_) } = self.waits.all[&id].state {
+            self.set(id, State::Waiting { ticket, blocked: None });
+            self.serve();
         }
     }
 
@@ -338,6 +400,10 @@ impl Model {
         while let Some(id) = self.next_to_try() {
             let Wait { home, asked, ref wish, .. } = self.waits.all[&id];
             let wish = wish.clone();
+            if self.is_behind(home, self.moment) {
+                self.turn(&self.path(home));
+                continue;
+            }
             let ticket = self.waits.all[&id].ticket().expect("it waits");
             // Where it was parked nothing holds it, and it is in nobody's way there while it is
             // tried.

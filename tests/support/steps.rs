@@ -32,6 +32,10 @@ const MOST_WAITS: usize = 12;
 const MOST_CLOSINGS: usize = 3;
 
 impl Both {
+    pub(super) fn has_room_for_pools(&self) -> bool {
+        self.model.pools.len() < MOST_POOLS
+    }
+
     pub(super) fn step(&mut self, op: &Op) -> Result<(), String> {
         let refused = self.refused.take();
         match *op {
@@ -78,7 +82,10 @@ impl Both {
             | Op::WaitToSpend { pool, .. }
             | Op::Ask { pool, .. }
             | Op::WaitOn { pool, .. }
-            | Op::Closed { pool } => {
+            | Op::Closed { pool }
+            | Op::Reached { pool, .. }
+            | Op::Wants { pool }
+            | Op::Tenants { pool } => {
                 if let Some((id, pool)) = self.pool(pool) {
                     self.pool_step(op, id, pool)?;
                 }
@@ -120,6 +127,13 @@ impl Both {
                     self.poll(waiter, anew)?;
                 }
             }
+            Op::GetOrBuild { key, ref build, keep } => self.get_or_build(key, build, keep)?,
+            Op::EvictIdle => self.evict_idle()?,
+            Op::RemoveTenant { key } => self.remove_tenant(key)?,
+            Op::SeeTenants => self.see_tenants()?,
+            Op::DropTenants => self.drop_tenants()?,
+            Op::PollWatch { watch, anew } => self.poll_watch(watch, anew)?,
+            Op::DropWatch { watch } => self.drop_watch(watch)?,
             Op::DropWait { wait } => {
                 if let Some(index) = usize::from(wait).checked_rem(self.waiters.len()) {
                     let waiter = self.waiters.swap_remove(index);
@@ -206,7 +220,7 @@ impl Both {
     ) -> Result<Result<(), Refusal>, String> {
         self.log(format!("p{id}.peek({})", want.amount()));
         let real = self.call(Reads::Asks(id), || pool.peek(want.amount()))?;
-        let real = self.answer(real);
+        let real = self.unheard(real);
         same!("check", real, self.model.ask_in_turn(id, &want.units()));
         Ok(real)
     }
@@ -244,13 +258,13 @@ impl Both {
         let near = self.model.near(id);
         match *op {
             Op::Child { ref build, .. } => {
-                if self.model.pools.len() < MOST_POOLS {
+                if self.has_room_for_pools() {
                     let spec = self.spec(build, &near);
                     self.child(id, &pool, spec)?;
                 }
             }
             Op::Joint { others, ref build, .. } => {
-                if self.model.pools.len() < MOST_POOLS {
+                if self.has_room_for_pools() {
                     let spec = self.spec(&Build { carved: false, ..*build }, &near);
                     self.joint((id, pool), others, spec)?;
                 }
@@ -509,6 +523,11 @@ impl Both {
                     }
                 }
             }
+            Op::Reached { ref level, percent, settled, .. } => {
+                self.watch_level(id, pool, level, percent, settled)?;
+            }
+            Op::Wants { .. } => self.watch_wants(id, pool)?,
+            Op::Tenants { .. } => self.begin_tenants(id, pool)?,
             _ => unreachable!("not a step of a pool"),
         }
         Ok(())
@@ -549,13 +568,14 @@ impl Both {
     }
 
     pub(super) fn spec(&self, build: &Build, near: &Units) -> Spec {
-        let Build { carved, caps, deadline, window, keys, used, ceiling, on_drop } = build;
+        let Build { carved, caps, deadline, window, keys, used, ceiling, on_drop, low } = build;
         Spec {
             carved: *carved,
             caps: caps_near(caps, near),
             ceilings: ceiling.map_or([None; LANES], |caps| limits_at(&caps, &[64; LANES])),
             used: used.map(|used| Want::fact(&used, &[32; LANES])),
             on_drop: on_drop.map(on_drop_of),
+            low: low.map(|low| Want::asked(&low, &[32; LANES])),
             deadline: deadline_of(*deadline),
             window: window_of(*window, self.now()),
             memory: memory_of(*keys),
@@ -563,7 +583,12 @@ impl Both {
     }
 
     /// What a builder is told.
-    fn equip<K>(&self, id: PoolId, mut builder: PoolBuilder<K>, spec: &Spec) -> PoolBuilder<K> {
+    pub(super) fn equip<K>(
+        &self,
+        id: PoolId,
+        mut builder: PoolBuilder<K>,
+        spec: &Spec,
+    ) -> PoolBuilder<K> {
         builder = builder.name(name(id)).caps(caps_of(&spec.caps));
         if let Some(deadline) = spec.deadline {
             builder = builder.deadline(deadline);
@@ -573,6 +598,9 @@ impl Both {
         }
         if let Some(on_drop) = spec.on_drop {
             builder = builder.on_drop(on_drop);
+        }
+        if let Some(low) = spec.low {
+            builder = builder.low(low.amount());
         }
         if spec.ceilings.iter().any(Option::is_some) {
             builder = builder.ceiling(caps_of(&spec.ceilings));
@@ -610,7 +638,11 @@ impl Both {
             time.now()
         };
         self.log(format!("p0 = {spec:?}"));
-        let pool = self.equip(0, BudgetPool::builder().clock(read).timer(by_hand), &spec).build();
+        let mut builder = BudgetPool::builder().clock(read).timer(by_hand);
+        if let Some(record) = &self.record {
+            builder = builder.observer(Arc::clone(record));
+        }
+        let pool = self.equip(0, builder, &spec).build();
         let id = self.model.build(Vec::new(), &spec, self.now()).expect("a root is not refused");
         self.pools.push((id, pool));
     }
@@ -657,7 +689,7 @@ impl Both {
                     let real = self.call(Reads::Never, || BudgetPool::joint(&pools).map(drop))?;
                     let carved = self.carved_above(&ids);
                     let foreign = Refusal::ForeignPool { pool: "other".to_owned() };
-                    same!("joint", self.answer(real), Err::<(), _>(carved.unwrap_or(foreign)));
+                    same!("joint", self.unheard(real), Err::<(), _>(carved.unwrap_or(foreign)));
                     return Ok(());
                 }
                 _ => {
@@ -671,7 +703,7 @@ impl Both {
         self.log(format!("p{joint} = a joint pool below {ids:?} with {spec:?}"));
         let builder = self.call(Reads::Never, || BudgetPool::joint(&pools))?;
         let refused = self.carved_above(&ids);
-        let builder = match (self.answer(builder), refused) {
+        let builder = match (self.unheard(builder), refused) {
             (Ok(builder), None) => self.equip(joint, builder, &spec),
             (real, refused) => {
                 same!("joint", real.map(drop), refused.map_or(Ok(()), Err));
@@ -967,7 +999,7 @@ impl Both {
             }
             (Poll::Ready(real), model) => {
                 self.meet(if was_new { "refused at once" } else { "refused after a wait" });
-                let real = self.answer(real).map(drop);
+                let real = self.unheard(real).map(drop);
                 same!("a wait", Some(real), model.map(|model| model.map(drop)));
             }
             (Poll::Pending, model) => {
@@ -1046,7 +1078,7 @@ impl Both {
         match real {
             Ok(()) => same!("merge", Ok(()), model),
             Err(refused) => {
-                same!("merge", Err(self.refusal(refused.error())), model);
+                same!("merge", Err(self.told_refusal(refused.error())), model);
                 match take_back {
                     true => self.holds.push((second, refused.into_reservation())),
                     false => self.drop_hold(second, refused.into_reservation())?,
@@ -1075,7 +1107,7 @@ impl Both {
                 self.spent.clear();
             }
             Err(refused) => {
-                same!("try_commit", Err(self.refusal(refused.error())), model);
+                same!("try_commit", Err(self.told_refusal(refused.error())), model);
                 match take_back {
                     true => self.holds.push((id, refused.into_reservation())),
                     false => self.drop_hold(id, refused.into_reservation())?,

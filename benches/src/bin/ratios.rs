@@ -2,8 +2,8 @@
 //! table a group.
 //!
 //! With the names of Markdown files it writes the tables there: `<!-- record -->` is followed by
-//! that of the group `record`, `<!-- ratios -->` by all ratios, `<!-- goals -->` by those that have
-//! a goal. What was not measured is shown as `-`.
+//! that of the group `record`, `<!-- ratios -->` by all ratios. A time that was not measured is
+//! shown as `-`.
 //!
 //! A time is the median over the samples, and beside it the least of them. On a quiet machine the
 //! two agree; where their ratios do not, measure again.
@@ -86,27 +86,25 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let files: Vec<String> = env::args().skip(1).collect();
     if files.is_empty() {
-        println!("{}", ratios(&times, |_| true));
+        println!("{}", ratios(&times));
         for (group, times) in &times {
             println!("{group}\n\n{}", table(times));
         }
     }
     for file in files {
         markdown::fill(&file, |marker| match marker {
-            "ratios" => Some(ratios(&times, |_| true)),
-            "goals" => Some(ratios(&times, |row| row.3.is_some())),
+            "ratios" => Some(ratios(&times)),
             group => times.get(group).map(table),
         })?;
     }
     Ok(())
 }
 
-fn ratios(times: &Times, is_shown: impl Fn(&Row) -> bool) -> String {
+fn ratios(times: &Times) -> String {
     let get = |id: &str| id.split_once('/').and_then(|(group, id)| times.get(group)?.get(id));
     let mut table =
         head(&["time of a call, ns", "this", "that", "ratio", "of the least", "at most"]);
-    for row in ROWS.iter().filter(|row| is_shown(row)) {
-        let &(what, this, that, goal) = row;
+    for &(what, this, that, goal) in ROWS {
         let (this, that) = (get(this), get(that));
         let ratio =
             |of: fn(&Time) -> f64| show(this.zip(that).map(|(this, that)| of(this) / of(that)), 2);

@@ -5,7 +5,7 @@ use async_openai::types::responses::ResponseUsage;
 
 use crate::usage::Usage;
 
-/// A count with a sign: one below zero says nothing.
+/// The count has a sign, and one below zero says nothing.
 fn count(count: Option<i64>) -> u64 {
     count.and_then(|count| u64::try_from(count).ok()).unwrap_or(0)
 }

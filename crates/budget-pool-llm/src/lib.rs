@@ -1,21 +1,15 @@
-//! What a call to an LLM costs, to the nano-dollar, for the pools of [`budget_pool`].
+//! The cost of a call to an LLM, to the nano-dollar, for the pools of [`budget_pool`].
 //!
 //! ```
-//! use budget_pool::{Amount, BudgetPool, OnDrop, Usd};
+//! use budget_pool::BudgetPool;
 //! use budget_pool_llm::{Price, Usage};
 //!
 //! // Dollars per million tokens, as price pages say them.
 //! let price = Price::new("3".parse()?, "15".parse()?).cache_read("0.30".parse()?);
-//! let pool = BudgetPool::builder().usd("1".parse()?).on_drop(OnDrop::Commit).build();
+//! let pool = BudgetPool::builder().usd("1".parse()?).build();
 //!
-//! // Before the call: hold the most that it can cost.
-//! let (input, max_output) = (10_000, 2_000);
-//! let most = Amount::new()
-//!     .requests(1)
-//!     .input_tokens(input)
-//!     .output_tokens(max_output)
-//!     .usd(price.bound(input, max_output));
-//! let hold = pool.reserve(most)?;
+//! // Before the call: hold the most that it can cost. If the hold is dropped, that is booked.
+//! let hold = pool.reserve(price.ask(10_000, 2_000))?;
 //! assert_eq!(pool.snapshot().usd.reserved, "0.06".parse()?);
 //!
 //! // After the call: settle what the provider says.

@@ -10,8 +10,8 @@ use futures_core::{FusedStream, Stream};
 use crate::price::{Price, Unpriced};
 use crate::usage::Usage;
 
-/// What one chunk of a stream tells about the tokens of its call. The meter of a [`Metered`] stream
-/// says it of each.
+/// The news of one chunk of a stream about the tokens of its call. The meter of a [`Metered`]
+/// stream says it of each.
 ///
 /// ```
 /// use budget_pool_llm::{Chunk, Usage};
@@ -34,15 +34,16 @@ use crate::usage::Usage;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Chunk {
-    /// Nothing that is counted: a role, a ping, an error that does not say what was billed.
+    /// Nothing that `Metered` counts: a role, a ping, an error that does not say whether the
+    /// provider billed.
     Nothing,
-    /// So many tokens were generated with this chunk, by a count of the caller's own.
+    /// This number of tokens was generated with the chunk, by a count of the caller's own.
     Output(u64),
     /// The provider tells the input, and the output is still to come, as Anthropic's
-    /// `message_start` does. Only the parts of the input are read. It is not a bill.
+    /// `message_start` does. Only the parts of the input are read. A `Prompt` is not a bill.
     Prompt(Usage),
     /// The provider tells the usage **so far**, of the whole call: the only block of a stream, or
-    /// one of several that grow. Each block replaces what was known before it, so that the last one
+    /// one of several that grow. Each block replaces the one before it, so that the last `Usage`
     /// counts.
     Usage(Usage),
     /// The provider says that nothing of this call is billed, as with a 429. It holds until a later
@@ -53,11 +54,11 @@ pub enum Chunk {
 /// A stream of chunks with a [hold](Reservation): meters each chunk, and settles the hold when the
 /// stream ends, breaks off or is dropped.
 ///
-/// The *meter* is a function of the caller's that says of each item what it tells about tokens: see
-/// [`Chunk`]. What it tells is booked at once, in the part of the hold that is metered
-/// ([`Reservation::debit`]), so that snapshots show it while the stream runs. The rest of the hold is
-/// settled at the end, whichever comes first: the inner stream ends, or `Metered` is dropped. A
-/// panic of the meter or of the inner stream is a drop. After each of these nothing is held.
+/// The *meter* is a function of the caller's that turns each item into a [`Chunk`]. The tokens that
+/// the meter tells are booked at once, in the metered part of the hold ([`Reservation::debit`]), so
+/// that snapshots show them while the stream runs. The rest of the hold is settled at the end,
+/// whichever comes first: the inner stream ends, or `Metered` is dropped. A panic of the meter or
+/// of the inner stream is a drop. After each of these `reserved` is zero.
 ///
 /// | the meter has told | what is booked |
 /// | --- | --- |
@@ -68,15 +69,15 @@ pub enum Chunk {
 ///
 /// The hold's rule thus decides how a call ends for which the provider never said a figure. With
 /// `OnDrop::Commit` the whole hold is booked: the provider may have generated more than arrived.
-/// With `OnDrop::Release` exactly what was counted is booked.
+/// With `OnDrop::Release` the hold books exactly the count.
 ///
 /// A count of the meter's own is priced with the input that the provider told in a
 /// [`Prompt`](Chunk::Prompt), or else with the input tokens that the hold named. The first count
 /// books the input, too, and the request, if the hold has one.
 ///
-/// The figures are those of tokens and money. Requests, and axes of the caller's own, settle at what
-/// the hold has of them. Where a block [has no price](Unpriced), its tokens are booked, and the money
-/// settles at what is held: [`unpriced`](Metered::unpriced) tells why. A hold that has expired is
+/// The figures of a `Usage` are tokens and money. Requests, and axes of the caller's own, settle at
+/// the held units. Where a block [has no price](Unpriced), its tokens are booked, and the money
+/// settles at the held `usd`: [`unpriced`](Metered::unpriced) tells why. A hold that has expired is
 /// settled late, as [`Reservation::commit`] does.
 ///
 /// A retry is another call, which the provider bills by itself: it takes a hold and a `Metered` of
@@ -157,8 +158,8 @@ where
 }
 
 impl<S, M> Metered<S, M> {
-    /// The usage as it is known: the provider's last block, and what the meter counted since.
-    /// Before any block, the input is what the hold named.
+    /// The [`Usage`] as it is known: the provider's last block, and the `Chunk::Output` counts
+    /// since. Before any block, the input is the `input_tokens` of the hold.
     ///
     /// ```
     /// # use budget_pool::BudgetPool;
@@ -197,8 +198,8 @@ impl<S, M> Metered<S, M> {
         self.account.source == Source::Bill
     }
 
-    /// What the settlement at the end of the stream booked, beside what was metered before. `None`
-    /// before the end, and where the hold went by its `OnDrop`.
+    /// The [`Receipt`] of the settlement at the end of the stream, beside the tokens that were
+    /// metered before. `None` before the end, and where the hold went by its `OnDrop`.
     ///
     /// ```
     /// # use budget_pool::{Amount, Axis, BudgetPool};
@@ -217,8 +218,8 @@ impl<S, M> Metered<S, M> {
         self.account.receipt.as_ref()
     }
 
-    /// Why the usage as it is known has no price, if that is so. The money then settles at what is
-    /// held.
+    /// Why the usage as it is known has no price, if that is so. The money then settles at the held
+    /// `usd`.
     ///
     /// ```
     /// # use budget_pool::{Amount, BudgetPool, Usd};
@@ -327,9 +328,10 @@ struct Account {
     price: Price,
     usage: Usage,
     source: Source,
-    /// What was booked by the hold's meter: input, output and money, each the most that was known.
+    /// The sums booked so far by the hold's meter: input, output and money, each the most that was
+    /// known.
     metered: (u64, u64, Usd),
-    /// What the hold has of requests, which the first token books.
+    /// The `requests` of the hold, which the first token books.
     requests: u64,
     receipt: Option<Receipt>,
     has_ended: bool,
@@ -379,7 +381,8 @@ impl Account {
         self.meter();
     }
 
-    /// Books what is known beyond what is booked. What is booked too high comes down at the end.
+    /// Books the known usage beyond the booked one. The settlement at the end takes back a count
+    /// that was too high.
     fn meter(&mut self) {
         let Some(hold) = &self.hold else { return };
         let (input, output, usd) = self.metered;

@@ -4,16 +4,16 @@ use std::error::Error;
 use std::fmt;
 use std::iter;
 
-use budget_pool::{Amount, Usd};
+use budget_pool::{Amount, Ask, OnDrop, Usd};
 
 use crate::rate::{Rate, RateError, UNITS_PER_NANO};
 use crate::usage::{Part, Usage};
 
-/// What the tokens of one model cost: a [`Rate`] for each [`Part`] that is listed, and tiers.
+/// The prices of one model: a [`Rate`] for each [`Part`] that is listed, and tiers.
 ///
 /// A part without a rate is *not listed*, which is not the same as free. A call that has tokens of
-/// such a part is [`Unpriced`]. Reasoning is the exception: without a rate of its own it costs what
-/// output costs.
+/// such a part is [`Unpriced`]. Reasoning is the exception: without a rate of its own it costs as
+/// much as `Part::Output`.
 ///
 /// ```
 /// use budget_pool::Usd;
@@ -42,7 +42,7 @@ struct Tier {
     rates: Rates,
 }
 
-/// Those that are listed.
+/// The [`Rate`] of each [`Part`] that is listed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct Rates([Option<Rate>; Part::COUNT]);
 
@@ -67,7 +67,7 @@ impl Rates {
         rates
     }
 
-    /// What tokens of this part cost.
+    /// The [`Rate`] of a token of this part.
     fn of(&self, part: Part) -> Option<Rate> {
         match part {
             Part::Reasoning => self.listed(part).or(self.listed(Part::Output)),
@@ -171,8 +171,8 @@ impl Price {
         self.with(Part::CacheWrite1h, per_million)
     }
 
-    /// Sets the price of reasoning, in dollars per million tokens. Without it, reasoning costs what
-    /// output costs.
+    /// Sets the price of reasoning, in dollars per million tokens. Without it, reasoning costs as
+    /// much as `Part::Output`.
     ///
     /// ```
     /// use budget_pool::Usd;
@@ -263,7 +263,8 @@ impl Price {
         }
     }
 
-    /// What a token of this part costs in a call with so much input, or `None` if it is not listed.
+    /// The [`Rate`] of a token of this part in a call with so much input, or `None` if it is not
+    /// listed.
     ///
     /// ```
     /// use budget_pool_llm::{Part, Price, Rate};
@@ -280,7 +281,7 @@ impl Price {
     }
 }
 
-/// What a call costs.
+/// The cost of a call.
 impl Price {
     /// The tiers whose threshold is below the input, and what there is without any, in order.
     fn applicable(&self, input: u64) -> impl Iterator<Item = Rates> {
@@ -296,9 +297,9 @@ impl Price {
     /// `Usd::MAX`.
     ///
     /// # Errors
-    /// [`Unpriced`] if a part has tokens and is not listed, or if the block contradicts itself. It
-    /// never costs 0 for that: leave the money unnamed in the commit, and the pool books what was
-    /// held of it.
+    /// [`Unpriced`] if a part has tokens and is not listed, or if the block contradicts itself.
+    /// `Unpriced` never means 0: leave `usd` unnamed in the commit, and the pool books the held
+    /// money.
     ///
     /// ```
     /// use budget_pool::Usd;
@@ -325,9 +326,9 @@ impl Price {
         Ok(rounded_up(sum))
     }
 
-    /// The most that a call with up to so much input and so much output can cost, if nothing is
-    /// read from a cache or written to one: by the dearest tier that applies, and with the dearer
-    /// of output and reasoning. It is for the hold before the call.
+    /// The most that a call with up to `input` and `max_output` tokens can cost, if it reads and
+    /// writes no cache: by the dearest tier that applies, and with the dearer of output and
+    /// reasoning. It is for the hold before the call.
     ///
     /// Reads from a cache only make a call cheaper. A call that writes one may cost more: its bound
     /// is the [`cost`](Price::cost) of a usage whose input is all written. Tokens that are not
@@ -369,7 +370,7 @@ impl Price {
         self.applicable(input).map(|rates| rates.output_within(input, units)).min().flatten()
     }
 
-    /// What a call books: one request, the tokens on all three axes, and the money.
+    /// The [`Amount`] that a call books: one request, the tokens on all three axes, and the money.
     ///
     /// # Errors
     /// [`Unpriced`], as [`cost`](Price::cost).
@@ -396,6 +397,39 @@ impl Price {
             .output_tokens(usage.output)
             .usd(usd))
     }
+
+    /// The hold for a call, before it is made: one request, the tokens of the prompt, the most
+    /// output, which is the `max_tokens` of the call, and the [`bound`](Price::bound) of both in
+    /// money. It [commits on drop](OnDrop::Commit), whatever the pool's rule: a provider bills a
+    /// call that is cut off, and a program that forgets to commit books too much and not too little.
+    ///
+    /// Settle it with [`amount`](Price::amount) or by a [`Metered`](crate::Metered) stream, and
+    /// `release` it when the provider says that nothing was billed. The money of tokens that are not
+    /// listed has no bound: such an ask fits under no cap of money.
+    ///
+    /// ```
+    /// use budget_pool::{BudgetPool, Usd};
+    /// use budget_pool_llm::{Price, Usage};
+    ///
+    /// let pool = BudgetPool::builder().usd("0.05".parse()?).build();
+    /// let large = Price::new("3".parse()?, "15".parse()?);
+    /// let small = Price::new("0.25".parse()?, "1.25".parse()?);
+    ///
+    /// // The large model if the pool has the money, else the small one.
+    /// let ask = large.ask(10_000, 2_000).or(small.ask(10_000, 2_000).amount());
+    /// let hold = pool.reserve(ask)?;
+    /// assert_eq!(hold.choice(), 1);
+    /// hold.commit(small.amount(&Usage::new(10_000, 400))?);
+    /// assert_eq!(pool.snapshot().usd.used, "0.003".parse()?);
+    ///
+    /// drop(pool.reserve(small.ask(10_000, 2_000))?); // cut off
+    /// assert_eq!(pool.snapshot().usd.used, "0.008".parse()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn ask(&self, input: u64, max_output: u64) -> Ask {
+        let most = Amount::new().requests(1).input_tokens(input).output_tokens(max_output);
+        Ask::new(most.usd(self.bound(input, max_output))).on_drop(OnDrop::Commit)
+    }
 }
 
 /// Why the figures of a price list are not a [`Price`].
@@ -414,7 +448,7 @@ pub enum PriceError {
     Rate {
         /// Whose figure it is.
         part: Part,
-        /// What is wrong with it.
+        /// The fault of the text.
         error: RateError,
     },
     /// A part has two figures.
@@ -461,7 +495,7 @@ pub enum Unpriced {
         /// Its tokens.
         tokens: u64,
     },
-    /// More tokens were read from a cache or written to one than the prompt has. To take the
+    /// The prompt has fewer tokens than `cache_read` and the cache writes together. To take the
     /// difference as zero would lose the tokens of a provider that counts them
     /// [beside](Usage::cache_beside) the prompt.
     #[non_exhaustive]
@@ -469,8 +503,8 @@ pub enum Unpriced {
         /// The block.
         usage: Usage,
     },
-    /// There are more tokens of reasoning than were generated. The provider may count them
-    /// [beside](Usage::reasoning_beside) the output.
+    /// There are more tokens of reasoning than were generated. The provider may count them beside
+    /// the output: see [`Usage::reasoning_beside`].
     #[non_exhaustive]
     ReasoningBeyondOutput {
         /// The block.

@@ -15,12 +15,12 @@ const UNITS_PER_NANO_A_MILLION: u128 = 10_u128.pow(12);
 /// A nano-dollar for one token.
 pub(crate) const UNITS_PER_NANO: u128 = 10_u128.pow(18);
 
-/// What one token costs, exact to 27 decimals of a dollar.
+/// The price of one token, exact to 27 decimals of a dollar.
 ///
 /// Price lists name it in two ways. A price page says dollars per million tokens:
 /// [`per_million`](Rate::per_million). A list for programs says dollars per token, as decimal text
 /// or as a float: [`FromStr`] and [`TryFrom`]. A float is read as the shortest decimal text that
-/// names it, which is what stood in the list.
+/// names it, which is the text of the list.
 ///
 /// ```
 /// use budget_pool_llm::{Rate, RateError};
@@ -39,10 +39,10 @@ pub(crate) const UNITS_PER_NANO: u128 = 10_u128.pow(18);
 pub struct Rate(u128);
 
 impl Rate {
-    /// Nothing: the tokens are free, and listed so.
+    /// `ZERO`: the tokens are free, and listed so.
     pub const ZERO: Rate = Rate(0);
 
-    /// From dollars per million tokens. Always exact.
+    /// From dollars per million tokens. `per_million` is always exact.
     ///
     /// ```
     /// use budget_pool_llm::Rate;

@@ -89,7 +89,7 @@ impl Usage {
     }
 
     /// The block names a total, too: tokens that the total has and no part names count as output,
-    /// which is the dearest reading. A total below the parts changes nothing.
+    /// which is the dearest reading. A `total` below the parts changes nothing.
     ///
     /// This is also the reading of a block that has a total and nothing else.
     ///
@@ -109,7 +109,7 @@ impl Usage {
         self
     }
 
-    /// Input and output together.
+    /// The sum of `input` and `output`.
     ///
     /// ```
     /// use budget_pool_llm::Usage;
@@ -121,8 +121,8 @@ impl Usage {
         self.input.saturating_add(self.output)
     }
 
-    /// The input that was neither read from a cache nor written to one, or `None` if those parts are
-    /// more than the input. Some providers limit a rate by this figure.
+    /// The input that was neither read from a cache nor written to one, or `None` if those parts
+    /// are more than the input. Some providers limit a rate by [`uncached`](Usage::uncached) input.
     ///
     /// ```
     /// use budget_pool_llm::Usage;
@@ -158,7 +158,7 @@ impl Usage {
     }
 }
 
-/// What has a price of its own.
+/// A kind of tokens with a price of its own.
 ///
 /// ```
 /// use budget_pool_llm::Part;
@@ -176,7 +176,7 @@ pub enum Part {
     CacheWrite,
     /// Tokens written to a cache for an hour.
     CacheWrite1h,
-    /// Generated tokens, and those of reasoning where it has no price of its own.
+    /// Generated tokens, and those of reasoning where `Part::Reasoning` has no price.
     Output,
     /// Tokens of reasoning.
     Reasoning,

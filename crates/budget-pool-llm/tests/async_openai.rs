@@ -66,3 +66,25 @@ fn a_chunk_of_a_stream_may_have_no_usage() {
     let chunk: CreateChatCompletionStreamResponse = serde_json::from_value(chunk).unwrap();
     assert!(chunk.usage.is_none());
 }
+
+#[test]
+fn absurd_blocks_of_the_wire_are_refused_by_the_client_or_kept_as_they_came() {
+    // A count that is negative as an `i32`: the client has no chunk of it, but an error.
+    for said in [
+        json!({"prompt_tokens": -1, "completion_tokens": 7, "total_tokens": 6}),
+        json!({"prompt_tokens": i32::MIN, "completion_tokens": 7, "total_tokens": 7}),
+        json!({"prompt_tokens": 70, "completion_tokens": 7}),
+        json!({"prompt_tokens": 70.5, "completion_tokens": 7, "total_tokens": 77}),
+    ] {
+        assert!(serde_json::from_value::<CompletionUsage>(said.clone()).is_err(), "{said}");
+    }
+    // More than an `i32` holds, a total below its parts, more cached than the prompt.
+    let most = u64::from(u32::MAX);
+    let said = json!({"prompt_tokens": most, "completion_tokens": most, "total_tokens": 5});
+    assert_eq!(chat(said), Usage::new(most, most));
+    let said = json!({
+        "prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12,
+        "prompt_tokens_details": {"cached_tokens": 9},
+    });
+    assert_eq!(chat(said), Usage { cache_read: 9, ..Usage::new(5, 7) });
+}

@@ -289,6 +289,91 @@ fn a_retry_after_a_stream_that_broke_off_is_billed_beside_it() {
     }
 }
 
+#[test]
+fn a_retry_after_an_error_that_says_that_nothing_is_billed_is_billed_alone() {
+    let mut count = 0;
+    for provider in Provider::ALL {
+        let all = events(provider);
+        for sent in 0..=all.len() {
+            let about = format!("{provider:?}, an error after {sent}");
+            let pool = BudgetPool::builder().axis(CALLS).in_flight(1).build();
+            let failed = all[..sent].iter().map(|event| event.tells).chain([Chunk::Unbilled]);
+            let hold = pool.reserve(Ask::new(most()).on_drop(OnDrop::Commit)).unwrap();
+            let failed = stream::iter(failed.collect::<Vec<_>>());
+            let failed = Metered::new(failed, hold, &price(), |chunk| *chunk);
+            assert_eq!(future::block_on(failed.count()), sent + 1);
+            assert_eq!(books(&pool), (Usd::ZERO, [0; 5]), "{about}");
+            assert_nothing_held(&pool, &about);
+
+            stream_of(&all, Ending::Ends, pool.reserve(most()).unwrap());
+            let Usage { input, output, .. } = all.last().unwrap().billed;
+            let (billed, tokens) = match provider {
+                Provider::Silent => (Usd::ZERO, [0; 5]),
+                Provider::Counted => {
+                    (bill(Usage::new(input, output)), [input, output, input + output, 1, 0])
+                }
+                _ => (bill(all.last().unwrap().billed), [input, output, input + output, 1, 2]),
+            };
+            assert_eq!(books(&pool), (billed, tokens), "{about}");
+            assert_nothing_held(&pool, &about);
+            count += 1;
+        }
+    }
+    assert!(count > 35, "{count} retries");
+}
+
+#[test]
+fn absurd_usage_blocks_are_booked_as_far_as_they_make_sense_and_nothing_is_held() {
+    // A block, and what is booked of money, input, output and all tokens. Money that cannot be known
+    // is that of the hold.
+    let held = Usd::from_nanos(most().units(Axis::Usd));
+    let cached = |input, cache_read| Usage { cache_read, ..Usage::new(input, 60) };
+    let cases: [(&str, Usage, Usd, [u64; 3]); 8] = [
+        ("more cached than the prompt", cached(86, 1_920), held, [86, 60, 146]),
+        ("cached without a prompt", cached(0, 1), held, [0, 60, 60]),
+        (
+            "parts beyond a u64",
+            Usage { cache_write: u64::MAX, ..cached(9, u64::MAX) },
+            held,
+            [9, 60, 69],
+        ),
+        (
+            "more reasoning than output",
+            Usage { reasoning: 61, ..Usage::new(70, 60) },
+            held,
+            [70, 60, 130],
+        ),
+        (
+            "a total below its parts",
+            Usage::new(70, 60).total_at_least(9),
+            bill(Usage::new(70, 60)),
+            [70, 60, 130],
+        ),
+        (
+            "a total alone",
+            Usage::default().total_at_least(90),
+            bill(Usage::new(0, 90)),
+            [0, 90, 90],
+        ),
+        ("a block of zeros", Usage::default(), Usd::ZERO, [0, 0, 0]),
+        (
+            "the largest count of 32 bits",
+            Usage::new(u64::from(u32::MAX), 0),
+            bill(Usage::new(u64::from(u32::MAX), 0)),
+            [u64::from(u32::MAX), 0, u64::from(u32::MAX)],
+        ),
+    ];
+    for on_drop in [OnDrop::Release, OnDrop::Commit] {
+        for (about, usage, money, tokens) in cases {
+            let pool = BudgetPool::builder().on_drop(on_drop).axis(CALLS).build();
+            run(&pool, most(), &price(), &[Chunk::Output(5), Chunk::Usage(usage)]);
+            let (usd, [input, output, all, requests, calls]) = books(&pool);
+            assert_eq!((usd, [input, output, all]), (money, tokens), "{about}");
+            assert_eq!((requests, calls), (1, 2), "{about}");
+        }
+    }
+}
+
 /// Meters these chunks to their end.
 fn run(pool: &BudgetPool, hold: Amount, price: &Price, chunks: &[Chunk]) {
     let chunks = stream::iter(chunks.to_vec());

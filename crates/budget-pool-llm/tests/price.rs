@@ -1,7 +1,7 @@
 //! Rates and prices: what is read, what is refused, and the arithmetic beside integers without a
 //! bound.
 
-use budget_pool::{Amount, Axis, BudgetPool, Usd};
+use budget_pool::{Amount, Ask, Axis, BudgetPool, OnDrop, Outlook, Usd};
 use budget_pool_llm::{Part, Price, PriceError, Rate, RateError, Unpriced, Usage};
 use num_bigint::BigUint;
 use proptest::prelude::*;
@@ -468,4 +468,42 @@ proptest! {
             prop_assert_eq!(back.abs(), float.abs());
         }
     }
+}
+
+#[test]
+fn an_ask_holds_the_most_that_a_call_can_cost_and_commits_on_drop() {
+    let dear = Price::new(usd("6"), usd("20"));
+    let price = Price::new(usd("3"), usd("15")).above(200, dear);
+    for (input, max_output) in [(0, 0), (200, 50), (201, 50), (7, u64::MAX)] {
+        let most = Amount::new()
+            .requests(1)
+            .input_tokens(input)
+            .output_tokens(max_output)
+            .usd(price.bound(input, max_output));
+        let ask = price.ask(input, max_output);
+        assert_eq!(ask.amount(), most);
+        assert_eq!(ask, Ask::new(most).on_drop(OnDrop::Commit));
+    }
+
+    // Whatever the pool says.
+    let pool = BudgetPool::builder().on_drop(OnDrop::Release).build();
+    drop(pool.reserve(price.ask(201, 50)).unwrap());
+    let used = pool.snapshot();
+    assert_eq!((used.usd.used, used.requests.used), (price.bound(201, 50), 1));
+    assert_eq!((used.tokens.used, used.output_tokens.used, used.in_flight.reserved), (251, 50, 0));
+
+    // A usage within the bound gives the rest back.
+    let hold = pool.reserve(price.ask(201, 50)).unwrap();
+    hold.commit(price.amount(&Usage::new(201, 20)).unwrap());
+    let spent = price.bound(201, 50) + price.cost(&Usage::new(201, 20)).unwrap();
+    assert_eq!((pool.snapshot().usd.used, pool.snapshot().usd.reserved), (spent, Usd::ZERO));
+}
+
+#[test]
+fn an_ask_of_tokens_without_a_price_fits_under_no_cap_of_money() {
+    let price = Price::per_token([(Part::Input, "3e-06")]).unwrap();
+    let pool = BudgetPool::builder().usd(Usd::from_dollars(1_000_000)).build();
+    let refused = pool.reserve(price.ask(10, 1)).unwrap_err();
+    assert_eq!((refused.axis(), refused.outlook()), (Some(Axis::Usd), Outlook::Never));
+    assert!(pool.reserve(price.ask(10, 0)).is_ok());
 }

@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use budget_pool::{Amount, Reservation};
 
-/// What a request may spend, and what it has cost: in the extensions of each request that the layer
-/// has admitted.
+/// The bill of one request: its grant, and its cost. Each request that the layer has admitted has one
+/// in its extensions.
 ///
 /// A handler that knows the cost only when the body has been streamed keeps the bill, and tells it
 /// before the body ends. What a bill says is settled however the response ends, also if the client

@@ -117,7 +117,7 @@ impl BudgetLayer {
         self
     }
 
-    /// What a request has cost, where the head of its response tells: by a header, or by an extension
+    /// Reads the cost of a request from the head of its response: from a header, or from an extension
     /// that the handler has set. `None` settles what is held.
     ///
     /// The amount is the total of the request. An axis that it does not name settles at what is held
@@ -130,7 +130,7 @@ impl BudgetLayer {
         self
     }
 
-    /// What a request has cost, where the trailers of its response tell. They are the last word: what
+    /// Reads the cost of a request from the trailers of its response. They are the last word: what
     /// they say goes before a [`Bill`](crate::Bill) and the [head](BudgetLayer::settle).
     pub fn settle_trailers(
         mut self,
@@ -236,15 +236,15 @@ impl BudgetLayer {
         self
     }
 
-    /// What becomes of what is held where no figure is known and the response does not end: the
-    /// client hangs up, or the body breaks off. The default is [`OnDrop::Commit`], as the work was
+    /// The rule for a hold whose response does not end, as the client hangs up or the body breaks off,
+    /// and whose figure nobody has told. The default is [`OnDrop::Commit`], as the work was
     /// begun. It stands in place of the [`Ask`]'s own rule.
     pub fn on_drop(mut self, on_drop: OnDrop) -> BudgetLayer {
         self.rules.on_drop = on_drop;
         self
     }
 
-    /// What becomes of what is held where the service fails without a response. The default is
+    /// The rule for a hold whose service fails without a response. The default is
     /// [`OnDrop::Commit`]. [`OnDrop::Release`] suits a client whose calls fail before they are sent.
     pub fn on_error(mut self, on_error: OnDrop) -> BudgetLayer {
         self.rules.on_error = on_error;

@@ -17,6 +17,7 @@ use crate::time::window::{Kind, Window};
 use crate::types::amount::{Amount, Caps};
 use crate::types::axis::{Axis, AxisSet, Labels, Quantity, lane};
 use crate::types::error::{BudgetError, BudgetExceeded, Outlook};
+use crate::types::level::{Level, Mark};
 use crate::types::name::Name;
 use crate::types::on_drop::OnDrop;
 use crate::types::snapshot::{AxisSnapshot, Holder, Snapshot, TreeSnapshot, is_in_play};
@@ -30,7 +31,7 @@ macro_rules! write_struct {
     ) => {{
         let serializer = $serializer;
         let is_text = serializer.is_human_readable();
-        let fields = [$($key),*].len() $(+ usize::from(!is_text || $option.is_some()))*;
+        let fields = <[&str]>::len(&[$($key),*]) $(+ usize::from(!is_text || $option.is_some()))*;
         let mut fields = serializer.serialize_struct($name, fields)?;
         $(fields.serialize_field($key, &$value)?;)*
         $(match &$option {
@@ -41,7 +42,8 @@ macro_rules! write_struct {
     }};
 }
 
-/// One word of a list: a variant, or the name of a field. A binary format has its place in the list.
+/// A word out of a list: a variant, or the name of a field. A binary format has its place in the
+/// list.
 #[derive(Clone, Copy)]
 struct OneOf {
     words: &'static [&'static str],
@@ -428,7 +430,90 @@ fn window<E: de::Error>(kind: usize, period: Option<Time>, carrying: bool) -> Re
     }
 }
 
-/// The fields. One that is `None` is absent from a text: unlimited, or a cap that is not falling.
+const LEVEL: [&str; 4] = ["axis", "percent", "amount", "settled"];
+
+/// `{"axis": "usd", "percent": 80}` or `{"amount": {"tokens": 5000}}`, each with `"settled": true`
+/// where it is; a text leaves out a `settled` that is false.
+impl Serialize for Level {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let (axis, percent, amount) = match self.mark {
+            Mark::Percent(axis, percent) => (Some(axis), Some(percent), None),
+            Mark::Amount(amount) => (None, None, Some(amount)),
+        };
+        write_struct!(serializer, "Level", {},
+        {
+            "axis": axis,
+            "percent": percent,
+            "amount": amount,
+            "settled": self.is_settled().then_some(true),
+        })
+    }
+}
+
+/// As it is serialized. A level is of an axis and a percentage, or of an amount: an error is one that
+/// is both, or half of the first.
+impl<'de> Deserialize<'de> for Level {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Level, D::Error> {
+        deserializer.deserialize_struct("Level", &LEVEL, LevelFields)
+    }
+}
+
+struct LevelFields;
+
+impl<'de> Visitor<'de> for LevelFields {
+    type Value = Level;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a level: an axis and a percent, or an amount, and whether it is settled")
+    }
+
+    fn visit_map<A: de::MapAccess<'de>>(self, mut map: A) -> Result<Level, A::Error> {
+        let (mut axis, mut percent, mut amount, mut settled) = (None, None, None, None);
+        while let Some(field) = map.next_key_seed(OneOf::fields(&LEVEL))? {
+            let is_new = match field {
+                0 => axis.replace(map.next_value()?).is_none(),
+                1 => percent.replace(map.next_value()?).is_none(),
+                2 => amount.replace(map.next_value()?).is_none(),
+                _ => settled.replace(map.next_value()?).is_none(),
+            };
+            if !is_new {
+                return Err(de::Error::duplicate_field(LEVEL[field]));
+            }
+        }
+        level(axis, percent, amount, settled.unwrap_or_default())
+    }
+
+    fn visit_seq<A: de::SeqAccess<'de>>(self, mut fields: A) -> Result<Level, A::Error> {
+        let missing = |at| de::Error::invalid_length(at, &self);
+        let axis = fields.next_element()?.ok_or_else(|| missing(0))?;
+        let percent = fields.next_element()?.ok_or_else(|| missing(1))?;
+        let amount = fields.next_element()?.ok_or_else(|| missing(2))?;
+        let settled: Option<bool> = fields.next_element()?.ok_or_else(|| missing(3))?;
+        level(axis, percent, amount, settled.unwrap_or_default())
+    }
+}
+
+fn level<E: de::Error>(
+    axis: Option<Axis>,
+    percent: Option<u32>,
+    amount: Option<Amount>,
+    settled: bool,
+) -> Result<Level, E> {
+    let level = match (axis, percent, amount) {
+        (Some(axis), Some(percent), None) => Level::percent(axis, percent),
+        (None, None, Some(amount)) => Level::amount(amount),
+        (None, Some(_), None) => return Err(E::missing_field(LEVEL[0])),
+        (Some(_), None, None) => return Err(E::missing_field(LEVEL[1])),
+        (None, None, None) => return Err(E::missing_field(LEVEL[2])),
+        (_, _, Some(_)) => {
+            return Err(E::custom("a level is an axis and a percent, or an amount, and not both"));
+        }
+    };
+    Ok(if settled { level.settled() } else { level })
+}
+
+/// The fields. A field that is `None` is absent from a text: unlimited, or a cap that is not
+/// falling.
 impl<T: Serialize> Serialize for AxisSnapshot<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let AxisSnapshot { cap, used, reserved, overage, available, spent, peak, falling_to } =
@@ -511,14 +596,14 @@ impl Serialize for TreeSnapshot {
 /// The fields, but for `since`, which is an instant. `expires_in` is in decimal seconds: `"1.5s"`.
 impl Serialize for Holder {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Holder { pool, label, amount, since: _, expires_in } = self;
+        let Holder { pool, label, amount, since: _, expires_in, on_drop } = self;
         write_struct!(serializer, "Holder",
-            { "pool": pool, "amount": amount },
+            { "pool": pool, "amount": amount, "on_drop": on_drop },
             { "label": label, "expires_in": expires_in.map(Time) })
     }
 }
 
-/// What its methods say: `settled`, `overage`, `credited`, `is_late`.
+/// The answers of its methods: `settled`, `overage`, `credited`, `is_late`.
 impl Serialize for Receipt {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut fields = serializer.serialize_struct("Receipt", 4)?;
@@ -544,19 +629,11 @@ impl Serialize for Outlook {
     }
 }
 
-fn exceeded(error: &BudgetError) -> Option<&BudgetExceeded> {
-    match error {
-        BudgetError::Exceeded(exceeded) => Some(exceeded),
-        BudgetError::Timeout { refusal, .. } => exceeded(refusal),
-        _ => None,
-    }
-}
-
-/// What its methods say, and its text as `message`. `requested`, `available` and `cap` are those of
-/// the [`BudgetExceeded`]; `retry_after` is in decimal seconds: `"1.5s"`.
+/// The answers of its methods, and its text as `message`. `requested`, `available` and `cap` are
+/// those of the [`BudgetExceeded`]; `retry_after` is in decimal seconds: `"1.5s"`.
 impl Serialize for BudgetError {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let exceeded = exceeded(self);
+        let exceeded = self.exceeded();
         write_struct!(serializer, "BudgetError",
         {
             "kind": self.kind(),

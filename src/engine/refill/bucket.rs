@@ -11,7 +11,7 @@ pub(crate) struct Bucket {
     period: Nanos,
     /// Up to when it has given back.
     since: Instant,
-    /// What it has given back beyond whole units, in parts of a unit: as many as the period has
+    /// The units given back beyond whole ones, in parts of a unit: as many as the period has
     /// nanoseconds.
     parts: Units,
 }

@@ -107,7 +107,7 @@ impl Refill {
 
 #[cfg(any(test, debug_assertions))]
 impl Refill {
-    /// What the window keeps agrees with the ledger.
+    /// The state of the window agrees with the ledger.
     pub(super) fn check_invariants(&self, ledger: &Ledger) {
         match self {
             Refill::Periods(_) => {}

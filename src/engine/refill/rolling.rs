@@ -1,7 +1,7 @@
 //! A rolling window: what was spent comes back one period after the end of its slot.
 //!
 //! Slot `n` begins `n * period / 60` nanoseconds after slot 0, rounded down, so that a slot ends
-//! exactly one period before the slot 60 further on does. What was spent in it comes back then: a
+//! exactly one period before the slot 60 further on does. The spend of a slot comes back then: a
 //! spend counts for at least one period, and the pool admits no more than its cap in any.
 //!
 //! # Slots and balances
@@ -11,9 +11,9 @@
 //!
 //! > used + overage = the slots that have ended + the slot that is being filled
 //!
-//! So a spend need not look at the window. What lowers `used + overage` below the slots that have
-//! ended must [shrink](Rolling::shrink) these before anything else is spent, as a spend would take
-//! the place of one that comes back earlier.
+//! So a spend need not look at the window. A call that lowers `used + overage` below the slots that
+//! have ended must [shrink](Rolling::shrink) these before anything else is spent, as a spend would
+//! take the place of one that comes back earlier.
 
 use std::time::{Duration, Instant};
 
@@ -133,8 +133,8 @@ impl Rolling {
         self.next = self.begin_of(slot + 1);
     }
 
-    /// Keeps slots of the axes that have a cap. What an axis owes that had none is in the slot that
-    /// is being filled.
+    /// Keeps slots of the axes that have a cap. The debt of an axis that had none is in the slot
+    /// that is being filled.
     fn follow(&mut self, axes: AxisSet) {
         if axes == self.axes {
             return;
@@ -202,7 +202,7 @@ mod tests {
         Refill::start(Window::rolling(nanos(period)), now)
     }
 
-    /// What comes back when, told one unit at a time.
+    /// The instants at which units come back, told one unit at a time.
     fn returns(window: &Refill, ledger: &Ledger) -> Vec<Instant> {
         let owed = ledger.owed(TOKENS);
         (1..=owed).map(|missing| window.when(ledger, TOKENS, missing, 0).unwrap()).collect()

@@ -69,8 +69,7 @@ fn evict_against_get() {
 }
 
 /// P1: the same by a handle that keeps no pool. Its spend must not come between the look at the pool
-/// and the end of its last handle. Loom does not switch threads at the count of handles, which is
-/// the standard library's: it sees a spend between two transitions alone.
+/// and the taking of its last handle.
 #[test]
 fn evict_against_upgrade() {
     explore([(0, true), (1, false)], || {

@@ -16,7 +16,7 @@ use crate::types::error::DeadlineExceeded;
 ///
 /// Start it where the request comes in, hand clones down, and ask it how long each call may take.
 /// It only counts: it interrupts nothing, so a call that overruns its timeout is noticed by the
-/// next question. Usable without a pool.
+/// next question. A `DeadlineBudget` needs no pool.
 ///
 /// A clone is the same budget (same start, same deadline) and copies no names. Every reading is at
 /// most one clock read and takes no lock of its own; two readings are of two instants. A clock that
@@ -76,25 +76,47 @@ impl DeadlineBudget {
 
     /// Until `deadline`: its total is what is left now. A deadline that has passed is a budget that
     /// has expired, with a total of zero.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let budget = DeadlineBudget::at(std::time::Instant::now() + Duration::from_secs(5));
+    /// assert!(budget.remaining() <= Duration::from_secs(5));
+    /// ```
     #[must_use]
     pub fn at(deadline: Instant) -> DeadlineBudget {
         DeadlineBudget { deadline: Some(deadline), ..DeadlineBudget::unbounded() }
     }
 
     /// Without end: it never expires, and [`total`](DeadlineBudget::total) and
-    /// [`remaining`](DeadlineBudget::remaining) are [`Duration::MAX`]. It still counts what has
-    /// [`elapsed`](DeadlineBudget::elapsed).
+    /// [`remaining`](DeadlineBudget::remaining) are [`Duration::MAX`]. It still counts the
+    /// [`elapsed`](DeadlineBudget::elapsed) time.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let budget = DeadlineBudget::unbounded();
+    /// assert_eq!(budget.remaining(), Duration::MAX);
+    /// ```
     #[must_use]
     pub fn unbounded() -> DeadlineBudget {
         DeadlineBudget { started: Instant::now(), deadline: None, rules: None }
     }
 
     /// A budget with a margin, a floor, named caps or a clock of its own.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let budget = DeadlineBudget::builder().total(Duration::from_secs(5)).build()?;
+    /// assert_eq!(budget.total(), Duration::from_secs(5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn builder() -> DeadlineBuilder {
         DeadlineBuilder::new()
     }
 
-    /// What is left; zero once late, [`Duration::MAX`] if unbounded.
+    /// The time that is left; zero once late, [`Duration::MAX`] if unbounded.
     #[must_use]
     #[inline]
     pub fn remaining(&self) -> Duration {
@@ -138,15 +160,30 @@ impl DeadlineBudget {
 
     /// Whether there is any time left.
     ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// assert!(DeadlineBudget::unbounded().check().is_ok());
+    /// assert!(DeadlineBudget::new(Duration::ZERO).check().is_err());
+    /// ```
+    ///
     /// # Errors
-    /// If there is none.
+    /// [`DeadlineExceeded`], if there is none.
     #[inline]
     pub fn check(&self) -> Result<(), DeadlineExceeded> {
         self.fits(Duration::ZERO)
     }
 
-    /// Whether work of this length can be done in time. Ask before starting what is of no use half
+    /// Whether work of this length can be done in time. Ask before work that is of no use half
     /// done.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let budget = DeadlineBudget::new(Duration::from_secs(60));
+    /// assert!(budget.fits(Duration::from_secs(5)).is_ok());
+    /// assert!(budget.fits(Duration::from_secs(61)).is_err());
+    /// ```
     ///
     /// # Errors
     /// If it would end after the deadline, or if nothing is left at all (so that even no work does
@@ -163,20 +200,22 @@ impl DeadlineBudget {
 
     /// The timeout to give to the next call, by name or described in full.
     ///
-    /// It is what remains, less [`reserve_for_next`](Call::reserve_for_next), but at least the
-    /// floor ([`min`](Call::min), or else [`min_timeout`](DeadlineBuilder::min_timeout)), and
-    /// then at most the cap (the lesser of the named one and [`cap`](Call::cap), if any). A
-    /// name without a cap is not an error.
+    /// The timeout is [`remaining`](DeadlineBudget::remaining), less
+    /// [`reserve_for_next`](Call::reserve_for_next), but at least the floor, and then at most the
+    /// cap. The floor is [`min`](Call::min), or else [`min_timeout`](DeadlineBuilder::min_timeout).
+    /// The cap is the lesser of the named one and [`cap`](Call::cap). A name without a cap is not
+    /// an error.
     ///
-    /// **The floor may exceed what remains**: 20 ms before the deadline, a floor of 100 ms gives
-    /// 100 ms. It may also take from what is reserved. [`strict`](Call::strict) refuses the
-    /// first.
+    /// **The floor may exceed [`remaining`](DeadlineBudget::remaining)**: 20 ms before the
+    /// deadline, a floor of 100 ms gives 100 ms. The floor may also take from
+    /// [`reserve_for_next`](Call::reserve_for_next). [`strict`](Call::strict) refuses the first.
     ///
     /// Zero is a possible answer (a cap of zero, or a floor of zero and everything reserved); many
     /// clients take a timeout of zero for none.
     ///
     /// # Errors
-    /// If nothing is left; of a strict call also if the timeout would exceed what remains.
+    /// The error comes if nothing is left; of a [`strict`](Call::strict) call also if the timeout
+    /// would exceed [`remaining`](DeadlineBudget::remaining).
     ///
     /// ```
     /// use std::time::Duration;
@@ -205,11 +244,12 @@ impl DeadlineBudget {
         Ok(timeout)
     }
 
-    /// A fair share of what remains for each of `steps` that are still to come, rounded down.
+    /// A fair share of [`remaining`](DeadlineBudget::remaining) for each of `steps` that are still
+    /// to come, rounded down.
     ///
-    /// Ask again before each step, with one less: what one leaves over goes to those after it. A
-    /// share knows no floor. It is zero once late and for no steps at all, and
-    /// [`Duration::MAX`] if unbounded.
+    /// Call `split` again before each step, with one step less: the time that a step leaves over
+    /// goes to those after it. A share knows no floor. It is zero once late and for no steps at
+    /// all, and [`Duration::MAX`] if unbounded.
     ///
     /// ```
     /// use std::time::Duration;
@@ -232,9 +272,9 @@ impl DeadlineBudget {
         }
     }
 
-    /// A budget for a part of the request: `total` from now on, but never longer than this one
-    /// lasts. It has this one's clock, floor and named caps, without copying them. A child of
-    /// an expired budget has expired, and so has a child with a total of zero.
+    /// A budget for a part of the request: `total` from now on, but never longer than this budget
+    /// lasts. The child has this budget's clock, floor and named caps, without copying them. A
+    /// child of an expired budget has expired, and so has a child with a total of zero.
     ///
     /// Under an unbounded budget that holds a service's caps, each request is a child.
     ///
@@ -253,13 +293,13 @@ impl DeadlineBudget {
         DeadlineBudget { started: now, deadline, rules: self.rules.clone() }
     }
 
-    /// What is left, as the value of a `grpc-timeout` header for the next process; `None`, so no
-    /// header, if unbounded.
+    /// The [`remaining`](DeadlineBudget::remaining) time as the value of a `grpc-timeout` header
+    /// for the next process; `None`, so no header, if unbounded.
     ///
-    /// One to eight digits and a unit, the finest that fits, rounded down: it never promises time
-    /// that is not there. Once late it is `0n`, which gRPC servers take as already expired;
-    /// more than `99999999H` (11,400 years) is written as that. The time on the wire is not
-    /// accounted for.
+    /// The text is one to eight digits and a unit, the finest that fits, rounded down: it never
+    /// promises time that is not there. Once late it is `0n`, which gRPC servers take as already
+    /// expired; more than `99999999H` (11,400 years) is written as that. The time on the wire is
+    /// not accounted for.
     ///
     /// ```
     /// use std::time::Duration;
@@ -304,6 +344,15 @@ impl DeadlineBudget {
     /// As [`from_grpc_timeout`](DeadlineBudget::from_grpc_timeout), but a
     /// [`child`](DeadlineBudget::child) of this budget: it has its clock, floor and named caps,
     /// and a peer cannot ask for more time than it has.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let longest = DeadlineBudget::new(Duration::from_secs(3));
+    /// let request = longest.child_from_grpc_timeout("10S")?;
+    /// assert!(request.remaining() <= Duration::from_secs(3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`from_grpc_timeout`](DeadlineBudget::from_grpc_timeout).

@@ -24,6 +24,14 @@ impl DeadlineBuilder {
 
     /// The time there is, from [`build`](DeadlineBuilder::build) on. A total of zero is a budget
     /// that has expired, whatever the safety margin.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let budget = DeadlineBudget::builder().total(Duration::from_secs(5)).build()?;
+    /// assert!(budget.remaining() <= Duration::from_secs(5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn total(mut self, total: Duration) -> DeadlineBuilder {
         self.total = Some(total);
         self
@@ -31,6 +39,15 @@ impl DeadlineBuilder {
 
     /// Taken off the total, for what has to be done after the last call. None by default; an
     /// unbounded budget has no use for it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let second = Duration::from_secs(1);
+    /// let budget = DeadlineBudget::builder().total(10 * second).safety_margin(second).build()?;
+    /// assert!(budget.remaining() <= 9 * second);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn safety_margin(mut self, margin: Duration) -> DeadlineBuilder {
         self.safety_margin = margin;
         self
@@ -38,18 +55,44 @@ impl DeadlineBuilder {
 
     /// The floor of [`timeout_for`](DeadlineBudget::timeout_for), where the call does not name
     /// another: 100 ms by default.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let floor = Duration::from_secs(1);
+    /// let budget = DeadlineBudget::builder().total(floor / 2).min_timeout(floor).build()?;
+    /// assert_eq!(budget.timeout_for("search")?, floor);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn min_timeout(mut self, min: Duration) -> DeadlineBuilder {
         self.rules.min_timeout = min;
         self
     }
 
     /// The most that a call of this name is given. The last one counts if a name comes twice.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let budget = DeadlineBudget::builder().call_cap("search", Duration::from_secs(2)).build()?;
+    /// assert_eq!(budget.timeout_for("search")?, Duration::from_secs(2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn call_cap(mut self, name: impl Into<Box<str>>, cap: Duration) -> DeadlineBuilder {
         self.rules.call_caps.push((name.into(), cap));
         self
     }
 
-    /// [`call_cap`](DeadlineBuilder::call_cap) for each of these, beside those named before.
+    /// Adds a [`call_cap`](DeadlineBuilder::call_cap) for each of these, beside those named before.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::DeadlineBudget;
+    /// let caps = [("search", Duration::from_secs(2)), ("draft", Duration::from_secs(5))];
+    /// let budget = DeadlineBudget::builder().call_caps(caps).build()?;
+    /// assert_eq!(budget.timeout_for("draft")?, Duration::from_secs(5));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn call_caps<N: Into<Box<str>>>(
         mut self,
         caps: impl IntoIterator<Item = (N, Duration)>,
@@ -59,6 +102,16 @@ impl DeadlineBuilder {
     }
 
     /// The clock to read: [`SystemClock`](crate::SystemClock) by default.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{DeadlineBudget, ManualClock};
+    /// let clock = ManualClock::new();
+    /// let budget = DeadlineBudget::builder().total(Duration::from_secs(5)).clock(clock.clone()).build()?;
+    /// clock.advance(Duration::from_secs(2));
+    /// assert_eq!(budget.remaining(), Duration::from_secs(3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn clock(mut self, clock: impl Clock + 'static) -> DeadlineBuilder {
         self.rules.clock = SharedClock::new(clock);
         self

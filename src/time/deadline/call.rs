@@ -1,4 +1,4 @@
-//! One call of a request, and the timeout that it is given.
+//! A call of a request, and the timeout that it is given.
 
 use std::time::Duration;
 
@@ -18,34 +18,86 @@ pub struct Call<'a> {
 
 impl<'a> Call<'a> {
     /// A call without a name: no named cap applies.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Call, DeadlineBudget};
+    /// let budget = DeadlineBudget::unbounded();
+    /// assert_eq!(budget.timeout_for(Call::new().cap(Duration::from_secs(2)))?, Duration::from_secs(2));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn new() -> Call<'a> {
         Call { name: None, cap: None, min: None, reserve_for_next: Duration::ZERO, strict: false }
     }
 
     /// A call under the cap that the budget has for this name, if it has one.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Call, DeadlineBudget};
+    /// let budget = DeadlineBudget::builder().call_cap("search", Duration::from_secs(2)).build()?;
+    /// assert_eq!(budget.timeout_for(Call::named("search"))?, budget.timeout_for("search")?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn named(name: &'a str) -> Call<'a> {
         Call { name: Some(name), ..Call::new() }
     }
 
     /// At most this; with a named cap, at most the lesser of the two.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Call, DeadlineBudget};
+    /// let budget = DeadlineBudget::builder().call_cap("search", Duration::from_secs(2)).build()?;
+    /// let call = Call::named("search").cap(Duration::from_secs(1));
+    /// assert_eq!(budget.timeout_for(call)?, Duration::from_secs(1));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn cap(mut self, cap: Duration) -> Call<'a> {
         self.cap = Some(cap);
         self
     }
 
-    /// At least this, instead of the budget's own floor. A cap wins over it.
+    /// At least this, instead of the budget's own floor. A `cap` wins over it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Call, DeadlineBudget};
+    /// let budget = DeadlineBudget::new(Duration::from_secs(1));
+    /// let call = Call::new().min(Duration::from_secs(3));
+    /// assert_eq!(budget.timeout_for(call)?, Duration::from_secs(3));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn min(mut self, min: Duration) -> Call<'a> {
         self.min = Some(min);
         self
     }
 
     /// Leaves this much to the steps after this call, as far as the floor allows.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Call, DeadlineBudget};
+    /// let budget = DeadlineBudget::new(Duration::from_secs(10));
+    /// let call = Call::new().reserve_for_next(Duration::from_secs(4));
+    /// assert!(budget.timeout_for(call)? <= Duration::from_secs(6));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub const fn reserve_for_next(mut self, reserve: Duration) -> Call<'a> {
         self.reserve_for_next = reserve;
         self
     }
 
-    /// Refused rather than given a timeout that exceeds what remains.
+    /// A strict call is refused rather than given a timeout that exceeds
+    /// [`remaining`](crate::DeadlineBudget::remaining).
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use budget_pool::{Call, DeadlineBudget};
+    /// let budget = DeadlineBudget::new(Duration::from_secs(1));
+    /// let call = Call::new().min(Duration::from_secs(3)).strict();
+    /// assert!(budget.timeout_for(call).is_err());
+    /// ```
     pub const fn strict(mut self) -> Call<'a> {
         self.strict = true;
         self
@@ -55,7 +107,7 @@ impl<'a> Call<'a> {
         self.strict
     }
 
-    /// The peer's rule: the floor wins over what remains, the cap wins over the floor.
+    /// The rule of the timeout: the floor wins over `remaining`, the cap wins over the floor.
     #[inline]
     pub(super) fn timeout(&self, remaining: Duration, rules: &Rules) -> Duration {
         let floor = self.min.unwrap_or(rules.min_timeout);

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::time::clock::SharedClock;
 
-/// What clones and children share.
+/// The rules that clones and children share.
 #[derive(Clone)]
 pub(super) struct Rules {
     pub(super) clock: SharedClock,

@@ -14,7 +14,7 @@ use std::time::Duration;
 use replay::{Answer, Cells, Limit, Seen};
 use trace::Arrival;
 
-#[path = "../../../../examples/replay/random.rs"]
+#[path = "../../../../crates/replay/examples/replay/random.rs"]
 mod random;
 mod replay;
 mod trace;

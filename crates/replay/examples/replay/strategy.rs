@@ -4,7 +4,7 @@ use std::fmt;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use budget_pool::{BudgetError, BudgetPool, Usd};
+use budget_pool::{Amount, BudgetError, BudgetPool, Outlook, Reservation, Usd};
 
 use crate::audit::Usage;
 use crate::trace::Call;
@@ -37,6 +37,8 @@ pub struct Reply {
     /// What the provider bills.
     pub usage: Usage,
     pub end: End,
+    /// Whether it stood in line for what others gave back.
+    pub waited: bool,
 }
 
 /// How a reply ended.
@@ -53,22 +55,40 @@ pub enum End {
 
 impl Strategy {
     /// Makes one call. An error is the pool's refusal to admit it: nothing was spent.
-    pub fn call(self, call: Call, pool: &BudgetPool, model: &Model) -> Result<Reply, BudgetError> {
+    pub fn call(self, call: Call, agent: &Agent<'_>) -> Result<Reply, BudgetError> {
         match self {
-            Strategy::ReserveMax { max_output } => reserve_max(call, max_output, pool, model),
-            Strategy::AdmitThenCount => admit_then_count(call, pool, model),
-            Strategy::Metered { step } => metered(call, step, pool, model),
+            Strategy::ReserveMax { max_output } => reserve_max(call, max_output, agent),
+            Strategy::AdmitThenCount => admit_then_count(call, agent),
+            Strategy::Metered { step } => metered(call, step, agent),
         }
     }
 }
 
-fn reserve_max(
-    call: Call,
-    max_output: u64,
-    pool: &BudgetPool,
-    model: &Model,
-) -> Result<Reply, BudgetError> {
-    let hold = pool.reserve(model.bill(call.input, max_output).amount())?;
+/// Who makes the calls.
+#[derive(Debug, Clone, Copy)]
+pub struct Agent<'a> {
+    pub pool: &'a BudgetPool,
+    pub model: Model,
+    /// Whether it skips a call that would fit after a release.
+    pub is_impatient: bool,
+}
+
+impl Agent<'_> {
+    /// A hold for a call, and whether the agent stood in line for it. `reserve_blocking` alone would
+    /// do: the look before it tells who waits.
+    fn reserve(&self, amount: Amount) -> Result<(Reservation, bool), BudgetError> {
+        match self.pool.reserve(amount) {
+            Err(refusal) if refusal.outlook() == Outlook::AfterRelease && !self.is_impatient => {
+                Ok((self.pool.reserve_blocking(amount)?, true))
+            }
+            hold => Ok((hold?, false)),
+        }
+    }
+}
+
+fn reserve_max(call: Call, max_output: u64, agent: &Agent<'_>) -> Result<Reply, BudgetError> {
+    let model = agent.model;
+    let (hold, waited) = agent.reserve(model.bill(call.input, max_output).amount())?;
 
     // What is held is also what the provider is told as `max_tokens`: more than that it never
     // produces.
@@ -79,10 +99,13 @@ fn reserve_max(
 
     let usage = model.bill(call.input, output);
     hold.commit(usage.amount());
-    Ok(Reply { usage, end: if output < call.output { End::Truncated } else { End::Complete } })
+    let end = if output < call.output { End::Truncated } else { End::Complete };
+    Ok(Reply { usage, end, waited })
 }
 
-fn admit_then_count(call: Call, pool: &BudgetPool, model: &Model) -> Result<Reply, BudgetError> {
+fn admit_then_count(call: Call, agent: &Agent<'_>) -> Result<Reply, BudgetError> {
+    let Agent { pool, model, .. } = *agent;
+    // There is nothing to wait for: nobody holds anything that could come back.
     pool.peek(model.bill(call.input, 0).amount())?;
 
     // Nothing is held, so every other agent is told the same.
@@ -92,12 +115,13 @@ fn admit_then_count(call: Call, pool: &BudgetPool, model: &Model) -> Result<Repl
 
     let usage = model.bill(call.input, call.output);
     pool.debit(usage.amount());
-    Ok(Reply { usage, end: End::Complete })
+    Ok(Reply { usage, end: End::Complete, waited: false })
 }
 
-fn metered(call: Call, step: u64, pool: &BudgetPool, model: &Model) -> Result<Reply, BudgetError> {
+fn metered(call: Call, step: u64, agent: &Agent<'_>) -> Result<Reply, BudgetError> {
+    let model = agent.model;
     let prompt = model.bill(call.input, 0);
-    let hold = pool.reserve((prompt + model.more(0, step)).amount())?;
+    let (hold, waited) = agent.reserve((prompt + model.more(0, step)).amount())?;
 
     // Facts are booked as they happen: should this thread die in mid-stream, what was streamed
     // stays booked, and what is held beyond it goes back.
@@ -120,7 +144,7 @@ fn metered(call: Call, step: u64, pool: &BudgetPool, model: &Model) -> Result<Re
         }
     };
     hold.release(); // what the last step did not use
-    Ok(Reply { usage: model.bill(call.input, output), end })
+    Ok(Reply { usage: model.bill(call.input, output), end, waited })
 }
 
 /// A provider that is not there: its prices, and the time that it takes.

@@ -10,7 +10,7 @@ use budget_pool::{BudgetPool, Usd};
 
 #[path = "../examples/replay/audit.rs"]
 mod audit;
-#[path = "support/example.rs"]
+#[path = "../../../tests/support/example.rs"]
 mod example;
 
 use audit::Usage;
@@ -242,6 +242,39 @@ fn a_trace_may_have_windows_line_ends_a_mark_and_no_last_newline() {
     let calls = format!("\u{feff}{}", CALLS.trim_end().replace('\n', "\r\n"));
     let report = passed(&[&file("windows.csv", calls), "--requests=4", "--agents=2"]);
     assert_eq!(row(&report, "complete"), ["4"; 4]);
+}
+
+#[test]
+fn a_picture_has_a_panel_for_each_strategy_to_one_scale() {
+    let path = file("picture.svg", "an older picture, and a longer one".repeat(10_000));
+    let report = passed(&[&file("pictured.csv", CALLS), "--tokens=250", "--svg", &path]);
+    let picture = std::fs::read_to_string(&path).unwrap();
+    assert!(picture.starts_with("<svg ") && picture.trim_end().ends_with("</svg>"), "{picture}");
+    let texts = |text: &str| picture.lines().filter(|line| line.trim() == text).count();
+    let used = row(&report, "tokens used");
+    for (strategy, used) in
+        ["reserve-max 4096", "reserve-max 16384", "admit-then-count", "metered"].iter().zip(&used)
+    {
+        let title = format!("{strategy}: {used} used, ");
+        let line = picture.lines().find(|line| line.trim().starts_with(&title));
+        let line = line.unwrap_or_else(|| panic!("no panel {title}: {picture}")).trim();
+        let is_zero = line.ends_with(", 0 beyond the cap");
+        assert_eq!(is_zero, *strategy != "admit-then-count", "{line}");
+    }
+    for legend in ["used", "held", "beyond the cap", "cap", "simulated seconds"] {
+        assert_eq!(texts(legend), 4, "{legend}: {picture}");
+    }
+    // One of them alone, without a cap on tokens.
+    passed(&["--strategy=metered", "--requests=5", "--calls=9", "--svg", &path]);
+    let picture = std::fs::read_to_string(&path).unwrap();
+    assert_eq!(picture.lines().filter(|line| line.trim() == "cap").count(), 0);
+    assert!(picture.contains("width=\"480\""), "{picture}");
+}
+
+#[test]
+fn a_picture_that_cannot_be_written_is_refused_before_the_work() {
+    let message = refused(&["--svg", "no/such/folder/picture.svg"]);
+    assert!(message.contains("no/such/folder/picture.svg: "), "{message}");
 }
 
 fn spend(input: u64, output: u64, nanos: u64) -> Usage {

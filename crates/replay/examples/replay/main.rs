@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release --example replay                          # a sample of calls, all strategies side by side
 //! cargo run --release --example replay -- --strategy metered TRACE.csv
+//! cargo run --release --example replay -- --svg replay.svg      # and draws what became of the budget
 //! ```
 //!
 //! `strategy.rs` is the part to take home: one call under each strategy. `main.rs` has the agents:
@@ -10,12 +11,13 @@
 //! no more. `audit.rs` checks at the end that the pools have booked what the agents really spent.
 //!
 //! A call that is refused for good is skipped and counted: a smaller one behind it may still fit. A
-//! call that would fit once others give back what they hold (`Outlook::AfterRelease`) is asked
-//! again until it fits or never will. Otherwise the figures would show how fast agents give up, not
-//! what a strategy does with a budget: those that are refused would race through the trace while
-//! the rest of the budget is only held. `--impatient` shows just that.
+//! call that would fit once others give back what they hold (`Outlook::AfterRelease`) stands in line
+//! (`reserve_blocking`) until it fits or never will. Otherwise the figures would show how fast agents
+//! give up, not what a strategy does with a budget: those that are refused would race through the
+//! trace while the rest of the budget is only held. `--impatient` shows just that.
 
 mod audit;
+mod picture;
 mod progress;
 mod random;
 mod report;
@@ -30,19 +32,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use budget_pool::{BudgetPool, Caps, Outlook, Usd};
+use budget_pool::{BudgetPool, Caps, Usd};
 use clap::{Parser, ValueEnum, value_parser};
 
 use audit::Usage;
+use picture::History;
 use progress::Bars;
 use report::{Run, Tally};
-use strategy::{Model, Strategy};
+use strategy::{Agent, Model, Strategy};
 use trace::{Call, MOST_TOKENS};
 
-/// How long an agent sleeps before it asks again for what is only held by others.
-const RETRY: Duration = Duration::from_millis(1);
-
-/// How often the progress is looked at, and whether all agents are through.
+/// How often the progress is looked at, and whether all agents are through. The look also brings the
+/// pool up to its own time, which runs faster than that of a thread in line.
 const TICK: Duration = Duration::from_millis(2);
 
 /// Replays LLM calls against one shared budget and says what it did with it.
@@ -106,6 +107,9 @@ struct Options {
     #[arg(long, default_value_t = 1000, conflicts_with = "path", value_name = "N",
         value_parser = value_parser!(u32).range(1..=1_000_000))]
     calls: u32,
+    /// Draws the tokens used, held and beyond the cap over time, a picture for each strategy
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
     /// Simulated seconds in a real one
     #[arg(long, default_value_t = 20, value_parser = value_parser!(u32).range(1..=1_000_000), value_name = "FACTOR")]
     speed: u32,
@@ -214,7 +218,9 @@ fn seconds(text: &str) -> Result<Duration, String> {
 
 fn main() -> ExitCode {
     let options = Options::parse();
-    let calls = match load(&options) {
+    // Before the work: a file that cannot be written is a bad option.
+    let writable = options.svg.as_deref().map_or(Ok(()), picture::check);
+    let calls = match writable.and_then(|()| load(&options)) {
         Ok(calls) => calls,
         Err(message) => {
             eprintln!("error: {message}");
@@ -234,6 +240,11 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             }
         }
+    }
+
+    if let Some(Err(message)) = options.svg.as_ref().map(|path| picture::draw(path, &runs)) {
+        eprintln!("error: {message}");
+        return ExitCode::FAILURE;
     }
 
     let agents = usize::from(options.agents);
@@ -298,15 +309,20 @@ fn run(strategy: Strategy, options: &Options, calls: &[Call]) -> Result<Run, Vec
         .collect();
 
     let bars = Bars::new(strategy, &budget, options.deadline);
+    let mut history = History::new();
     let (next, together) = (AtomicUsize::new(0), Barrier::new(pools.len()));
     let tallies: Vec<Tally> = thread::scope(|scope| {
         let work = |pool| {
             together.wait();
-            agent(strategy, options, pool, calls, &next)
+            let is_impatient = options.impatient;
+            let agent = Agent { pool, model: options.model(), is_impatient };
+            work_off(calls, &next, strategy, &agent)
         };
         let agents: Vec<_> = pools.iter().map(|pool| scope.spawn(move || work(pool))).collect();
         while !agents.iter().all(|agent| agent.is_finished()) {
-            bars.update(&budget.snapshot(), epoch.elapsed() * speed);
+            let snapshot = budget.snapshot();
+            bars.update(&snapshot, epoch.elapsed() * speed);
+            history.push(epoch.elapsed() * speed, &snapshot);
             thread::sleep(TICK);
         }
         agents.into_iter().map(|agent| agent.join().expect("no agent panics")).collect()
@@ -323,33 +339,16 @@ fn run(strategy: Strategy, options: &Options, calls: &[Call]) -> Result<Run, Vec
 
     let mut tally = Tally::default();
     tallies.into_iter().for_each(|agent| tally.add(agent));
-    Ok(Run { strategy, tally, pool: budget.snapshot(), elapsed, speed })
+    let pool = budget.snapshot();
+    history.push(elapsed * speed, &pool);
+    Ok(Run { strategy, tally, pool, elapsed, speed, history })
 }
 
 /// One agent: takes the next call that nobody has taken until there are no more.
-fn agent(
-    strategy: Strategy,
-    options: &Options,
-    pool: &BudgetPool,
-    calls: &[Call],
-    next: &AtomicUsize,
-) -> Tally {
-    let model = options.model();
+fn work_off(calls: &[Call], next: &AtomicUsize, strategy: Strategy, agent: &Agent<'_>) -> Tally {
     let mut tally = Tally::default();
     while let Some(&call) = calls.get(next.fetch_add(1, Ordering::Relaxed)) {
-        let mut waited = false;
-        let outcome = loop {
-            match strategy.call(call, pool, &model) {
-                Err(refusal)
-                    if refusal.outlook() == Outlook::AfterRelease && !options.impatient =>
-                {
-                    waited = true;
-                    thread::sleep(RETRY);
-                }
-                outcome => break outcome,
-            }
-        };
-        tally.count(outcome, waited);
+        tally.count(strategy.call(call, agent));
     }
     tally
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use budget_pool::{Axis, AxisSnapshot, BudgetError, Quantity, Snapshot, Usd};
 
 use crate::audit::Usage;
+use crate::picture::History;
 use crate::strategy::{End, Reply, Strategy};
 
 /// What agents have seen: each keeps its own, and they add up.
@@ -24,11 +25,11 @@ pub struct Tally {
 
 impl Tally {
     /// Counts a call: its reply, or why the pool refused it.
-    pub fn count(&mut self, outcome: Result<Reply, BudgetError>, waited: bool) {
-        self.waited += u64::from(waited && outcome.is_ok());
+    pub fn count(&mut self, outcome: Result<Reply, BudgetError>) {
         match outcome {
             Err(refusal) => *self.refused.entry(reason(&refusal)).or_default() += 1,
-            Ok(Reply { usage, end }) => {
+            Ok(Reply { usage, end, waited }) => {
+                self.waited += u64::from(waited);
                 self.spent += usage;
                 match end {
                     End::Truncated => self.truncated += 1,
@@ -86,6 +87,7 @@ pub struct Run {
     pub pool: Snapshot,
     pub elapsed: Duration,
     pub speed: u32,
+    pub history: History,
 }
 
 /// Where the budget went, in percent of the cap: useful, cut off and idle are all of it, overshoot
@@ -246,7 +248,7 @@ impl Run {
 }
 
 /// `1,234,567`.
-fn grouped(n: u64) -> String {
+pub fn grouped(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::new();
     for (index, digit) in digits.char_indices() {

@@ -1,0 +1,1 @@
+//! No library: the program is in `examples/replay`.
