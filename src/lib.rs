@@ -190,6 +190,7 @@ pub use types::amount::{Amount, Caps, QuantityIter};
 pub use types::axis::{Axis, CustomAxis, ParseAxisError, Quantity};
 pub use types::error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
 pub use types::level::Level;
+pub use types::limit::Limit;
 pub use types::name::Name;
 pub use types::on_drop::OnDrop;
 pub use types::once::Once;

@@ -18,6 +18,7 @@ use crate::time::deadline::DeadlineBudget;
 use crate::types::amount::{Amount, Caps};
 use crate::types::error::BudgetError;
 use crate::types::level::Level;
+use crate::types::limit::Limit;
 use crate::types::name::Name;
 use crate::types::once::Once;
 use crate::types::snapshot::{Holder, Snapshot, TreeSnapshot};
@@ -673,6 +674,32 @@ impl BudgetPool {
         let mut holders = self.handle.tell(Engine::holders);
         holders.sort_by(|a, b| b.amount.quantities().units().cmp(a.amount.quantities().units()));
         holders
+    }
+
+    /// Each cap that counts for this pool at one instant (P5): its own first, and then those of the
+    /// pools above it, up to the nearest carve. For a service that tells its callers what is left,
+    /// and when there is more.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use budget_pool::{Amount, BudgetPool, ManualClock, Window};
+    ///
+    /// let clock = ManualClock::new();
+    /// let month = BudgetPool::builder().name("month").usd("40".parse()?).clock(clock.clone()).build();
+    /// let minute = Window::fixed(Duration::from_secs(60));
+    /// let pool = month.child().name("minute").requests(10).window(minute).build();
+    /// pool.record(Amount::new().requests(3))?;
+    ///
+    /// clock.advance(Duration::from_secs(20));
+    /// let [requests, money] = &pool.limits()[..] else { unreachable!() };
+    /// assert_eq!((requests.pool.as_str(), requests.free.units()), ("minute", 7));
+    /// assert_eq!(requests.more_in, Some(Duration::from_secs(40)));
+    /// assert_eq!((money.pool.as_str(), money.more_in), ("month", None));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn limits(&self) -> Vec<Limit> {
+        self.handle.tell(Engine::limits)
     }
 
     /// Starts a new period of this pool alone, and returns the [`Snapshot`] of the old one in the

@@ -13,6 +13,7 @@ use super::nodes::NodeId;
 use crate::types::amount::{Amount, Caps};
 use crate::types::axis::Labels;
 use crate::types::error::BudgetError;
+use crate::types::limit::Limit;
 use crate::types::name::Name;
 use crate::types::once::Once;
 use crate::types::snapshot::{Holder, Snapshot};
@@ -70,6 +71,7 @@ impl Answer for NodeId {}
 impl Answer for Once {}
 impl Answer for Snapshot {}
 impl Answer for Vec<Holder> {}
+impl Answer for Vec<Limit> {}
 
 /// A survey, and the places that it lacks.
 impl Answer for Result<usize, usize> {}

@@ -5,9 +5,11 @@ use std::time::Instant;
 use super::Engine;
 use super::hold::Hold;
 use super::nodes::{Below, Node, NodeId, Nodes};
+use super::refill::Refill;
 use crate::types::amount::Amount;
-use crate::types::axis::{Axis, Labels, Quantities};
+use crate::types::axis::{Axis, Labels, Quantities, Quantity};
 use crate::types::error::BudgetError;
+use crate::types::limit::Limit;
 use crate::types::snapshot::{AxisSnapshot, Holder, Snapshot, Standing};
 
 /// How many times as many places are made for a part of a tree, until they are enough.
@@ -97,6 +99,34 @@ impl Engine {
         let holds = self.holds.iter().filter(|hold| hold.is_live());
         let below = holds.filter(|hold| self.nodes.way(hold.node()).any(|(id, _)| id == at));
         below.map(|hold| self.holder(hold)).collect()
+    }
+
+    /// The caps on the way up, the pool's own first.
+    pub(crate) fn limits(&mut self, at: NodeId, now: Option<Instant>) -> Vec<Limit> {
+        self.advance_all(at, now);
+        let (labels, latest) = (*self.labels(), self.latest);
+        let mut limits = Vec::new();
+        for (_, node, open) in self.nodes.open_way(at) {
+            let ledger = &node.ledger;
+            for (axis, lane) in labels.counted().map(|axis| (axis, axis.lane())) {
+                let Some(cap) = ledger.cap(lane).filter(|_| open.contains(lane)) else { continue };
+                let window = node.window.as_deref().filter(|_| axis != Axis::InFlight);
+                // New room pays the overage first.
+                let missing = u128::from(ledger.overage(lane)) + 1;
+                let more_at =
+                    |window: &Refill| window.when(ledger, lane, missing, ledger.reserved(lane));
+                limits.push(Limit {
+                    pool: node.name.clone(),
+                    cap: Quantity::new(axis, cap),
+                    free: Quantity::new(axis, ledger.free(lane)),
+                    period: window.and_then(Refill::period),
+                    more_in: window
+                        .and_then(more_at)
+                        .and_then(|at| Some(at.saturating_duration_since(latest?))),
+                });
+            }
+        }
+        limits
     }
 
     pub(super) fn holder(&self, hold: &Hold) -> Holder {

@@ -4,6 +4,7 @@ pub(crate) mod amount;
 pub(crate) mod axis;
 pub(crate) mod error;
 pub(crate) mod level;
+pub(crate) mod limit;
 pub(crate) mod name;
 pub(crate) mod on_drop;
 pub(crate) mod once;

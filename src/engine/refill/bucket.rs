@@ -21,6 +21,10 @@ impl Bucket {
         Bucket { period, since, parts: Units::default() }
     }
 
+    pub(super) fn period(&self) -> Nanos {
+        self.period
+    }
+
     pub(super) fn advance(&mut self, ledger: &mut Ledger, now: Instant) -> bool {
         let elapsed = now.saturating_duration_since(self.since).as_nanos();
         self.since = now.max(self.since);

@@ -43,6 +43,16 @@ impl Refill {
         }
     }
 
+    /// The length of its periods; `None` where they differ.
+    pub(super) fn period(&self) -> Option<Duration> {
+        let nanos = match self {
+            Refill::Periods(periods) => periods.period()?,
+            Refill::TokenBucket(bucket) => bucket.period(),
+            Refill::Rolling(rolling) => rolling.period(),
+        };
+        Some(Duration::from_nanos(nanos))
+    }
+
     /// Brings a ledger up to an instant. Returns whether anything came free.
     pub(super) fn advance(&mut self, ledger: &mut Ledger, now: Instant) -> bool {
         match self {

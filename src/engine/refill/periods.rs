@@ -41,6 +41,13 @@ impl Periods {
         Periods { turns, carries }
     }
 
+    pub(super) fn period(&self) -> Option<Nanos> {
+        match self.turns {
+            Schedule::Every { period, .. } => Some(period),
+            Schedule::Calendar { .. } => None,
+        }
+    }
+
     pub(super) fn advance(&mut self, ledger: &mut Ledger, now: Instant) -> bool {
         match self.turns.pass(now) {
             0 => return false,

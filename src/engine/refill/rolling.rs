@@ -55,6 +55,10 @@ impl Rolling {
         rolling
     }
 
+    pub(super) fn period(&self) -> Nanos {
+        self.period
+    }
+
     pub(super) fn advance(&mut self, ledger: &mut Ledger, now: Instant) -> bool {
         if self.next.is_none_or(|next| now < next) {
             return false;

@@ -1,5 +1,7 @@
-//! A burst of requests of all kinds, and what became of each.
+//! A load of requests of all kinds, and what became of each.
 
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +13,7 @@ use axum::http::Response;
 use axum::http::header::RETRY_AFTER;
 use budget_pool::{BudgetPool, DeadlineBudget, Snapshot};
 use serde_json::Value;
+use tokio::task::JoinSet;
 
 use crate::app::Service;
 use crate::downstream::Event;
@@ -96,67 +99,113 @@ impl Case {
     }
 }
 
-/// A request makes three calls, so the number of those admitted says how far it has come.
 fn cases() -> Vec<Case> {
     vec![
         Case::new("all is well", "acme", "Why is the sky blue?"),
         Case::new("little time, but enough", "acme", "Why is the sea blue?").within("900m"),
-        Case::new("asks for a day, gets 3 s", "acme", "Why is ice blue? search=400").within("24H"),
+        Case::new("asks for a day, gets 3 s", "acme", "Why is ice blue? search=200").within("24H"),
         Case::new("a search beyond its cap", "acme", "What is blue? search=30000"),
         Case::new("a draft beyond what is left", "acme", "Is it blue? draft=30000").within("800m"),
         Case::new("late from the start", "acme", "Was it blue?").within("0n"),
         Case::new("a bad header", "acme", "Will it be blue?").within("5 minutes"),
         Case::new("nobody's", "nobody", "Who is blue?"),
         Case::new("a question too long", "acme", "And this? ".repeat(300)),
-        Case::new("one call at a time: the first", "solo", "Am I blue? draft=700"),
+        Case::new("one at a time: the first", "solo", "Am I blue? draft=600"),
         Case {
-            when: |pool| pool.admitted == 2, // the draft of the first
-            ..Case::new("one call at a time: another", "solo", "Are you blue?")
+            when: |pool| pool.admitted == 1,
+            ..Case::new("one at a time: waits in line", "solo", "Are you blue?")
+        },
+        Case {
+            when: |pool| pool.waiting == 1,
+            ..Case::new("one at a time: no time to wait", "solo", "Is she blue?").within("200m")
         },
         Case::new("money for one: the first", "trial", "How blue is it?"),
         Case {
-            when: |pool| pool.admitted == 3 && pool.reservations == 0,
+            when: |pool| pool.admitted == 1 && pool.reservations == 0,
             ..Case::new("money for one: another", "trial", "And how green?")
         },
         Case {
-            until: |pool| pool.admitted == 2,
-            ..Case::new("hangs up during the draft", "guest", "Where is it blue? draft=30000")
+            until: |pool| pool.admitted == 1,
+            ..Case::new("hangs up", "guest", "Where is it blue? search=30000")
         },
     ]
 }
 
+/// So many ask at once on behalf of one tenant, which has few slots.
+const CROWD: usize = 200;
+
 /// What became of a case, a column each but for the last, which has a line of its own.
 struct Row([String; 7], String);
 
-/// The report, and whether nothing is held by anybody at its end.
+/// The report, and whether nothing is held by anybody at its end, and all that was billed is booked.
 pub async fn run(service: &Arc<Service>, address: SocketAddr, log: &Arc<Log>) -> (String, bool) {
     let (url, client) = (format!("http://{address}/answer"), http::client());
-    let tasks: Vec<_> = cases()
-        .into_iter()
-        .map(|case| {
-            let (service, log, url, client) =
-                (Arc::clone(service), Arc::clone(log), url.clone(), client.clone());
-            tokio::spawn(async move { row(&case, &service, &log, &client, &url).await })
-        })
-        .collect();
-    let mut rows = Vec::new();
-    for task in tasks {
-        rows.push(task.await.expect("no request panics"));
+    let mut tasks = JoinSet::new();
+    let cases = cases();
+    let all = cases.len() + CROWD;
+    for (index, case) in cases.into_iter().enumerate() {
+        let (service, log) = (Arc::clone(service), Arc::clone(log));
+        let (url, client) = (url.clone(), client.clone());
+        tasks.spawn(
+            async move { Done::Case(index, row(&case, &service, &log, &client, &url).await) },
+        );
     }
+    let (mut rows, mut crowd) = (Vec::new(), BTreeMap::<u16, u64>::new());
+    while let Some(done) = tasks.join_next().await {
+        match done.expect("no request panics") {
+            Done::Case(index, row) => rows.push((index, row)),
+            Done::Crowd(status) => *crowd.entry(status).or_default() += 1,
+        }
+        // The crowd comes after the cases, whose times it would disturb.
+        if tasks.is_empty() && crowd.is_empty() {
+            for number in 0..CROWD {
+                let (url, client) = (url.clone(), client.clone());
+                tasks.spawn(async move {
+                    let question = format!("Why {number}?");
+                    let asked = http::post(&client, &url, [("x-tenant", "crowd")], question);
+                    Done::Crowd(asked.await.map_or(0, |response| response.status().as_u16()))
+                });
+            }
+        }
+        progress(rows.len() + crowd.values().sum::<u64>() as usize, all);
+    }
+    rows.sort_by_key(|(index, _)| *index);
+    let rows: Vec<Row> = rows.into_iter().map(|(_, row)| row).collect();
 
     let mut settled = true;
     for tenant in service.tenants() {
         settled &= reaches(tenant, |pool| pool.reservations == 0).await;
     }
-    let snapshots: Vec<Snapshot> = service.tenants().map(BudgetPool::snapshot).collect();
-    let booked: u64 = snapshots.iter().map(|tenant| tenant.tokens.spent).sum();
+    // One instant of all of them.
+    let tree = service.all().snapshot_tree();
+    let booked = tree[0].tokens.spent;
     let billed = log.billed.load(Ordering::Relaxed);
+    let most = service.tenant("crowd").map_or(0, |crowd| crowd.snapshot().in_flight.peak);
+    let crowd: Vec<String> =
+        crowd.iter().map(|(status, count)| format!("{count} of them got {status}")).collect();
     let summary = format!(
-        "{} is reserved. Downstream has billed {billed} tokens, and {booked} are booked.",
+        "{CROWD} asked at once for `crowd`, and never more than {most} were served: {}.\n\
+         {} is reserved. Downstream has billed {billed} tokens, and {booked} are booked.",
+        crowd.join(", "),
         if settled { "Nothing" } else { "Something" }
     );
-    let snapshots: Vec<String> = snapshots.iter().map(Snapshot::to_string).collect();
-    ([table(&rows), snapshots.join("\n"), summary].join("\n"), settled)
+    ([table(&rows), tree.to_string(), summary].join("\n"), settled && billed == booked)
+}
+
+enum Done {
+    Case(usize, Row),
+    /// With this status.
+    Crowd(u16),
+}
+
+/// One line that changes, for a person who waits.
+fn progress(done: usize, all: usize) {
+    let mut stderr = std::io::stderr();
+    if stderr.is_terminal() {
+        let end = if done == all { "\n\n" } else { "" };
+        // Whether anybody reads that or not, the load goes on.
+        _ = write!(stderr, "\r{done} of {all} requests are done{end}");
+    }
 }
 
 async fn row(case: &Case, service: &Service, log: &Log, client: &Client, url: &str) -> Row {
@@ -206,8 +255,9 @@ fn outcome(response: Result<Response<Bytes>, BoxError>) -> (String, String, Stri
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
     let body: Value = serde_json::from_slice(response.body()).unwrap_or_default();
-    let said = match body["error"].as_str() {
-        Some(error) => error.to_owned(),
+    let said = match body["detail"].as_str() {
+        Some(detail) => detail.to_owned(),
+        None if body.is_null() => String::from_utf8_lossy(response.body()).into_owned(),
         None => format!(
             "an answer for {} tokens, ${}",
             body["tokens"],

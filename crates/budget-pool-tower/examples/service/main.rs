@@ -1,26 +1,32 @@
-//! An HTTP handler that ends in time and spends no more than it may: a deadline from the caller's
-//! `grpc-timeout` header, three calls to another server within it, and a budget of tokens and
-//! dollars for each request under one for its tenant.
+//! An HTTP service under `BudgetLayer`: the deadline of its caller, three calls to another server
+//! within it, a budget of tokens and dollars for each tenant, and a page that shows the budgets.
 //!
 //! ```text
-//! cargo run --example handler              # both servers, a burst of requests of all kinds, and what became of each
-//! cargo run --example handler -- --serve   # both servers, to be asked with curl
+//! cargo run -p budget-pool-tower --example service              # both servers, a load of requests of all kinds, and what became of each
+//! cargo run -p budget-pool-tower --example service -- --serve   # both servers, for a browser and curl
 //! ```
 //!
 //! `app.rs` is the part to take home: the service. `downstream.rs` is what it calls, as slow as it
 //! is told to be. `burst.rs` has the requests.
 //!
+//! | path | |
+//! | --- | --- |
+//! | `/answer` | the service, under the layer |
+//! | `/` | the budgets as bars, refreshed each second |
+//! | `/budgets` | the same as JSON |
+//! | `/metrics` | the same for Prometheus |
+//!
 //! | a request that | is answered with |
 //! | --- | --- |
-//! | has a bad `grpc-timeout`, or no tenant | 400, and what is wrong |
-//! | names a tenant that does not exist | 403 |
+//! | has a bad `grpc-timeout` | 400, and what is wrong |
+//! | names no tenant that exists | 403 |
 //! | has no time left, or whose next call got no answer in its time | 504, and nothing more is started |
-//! | lacks what other requests of its tenant hold at the moment | 429 with `Retry-After` |
-//! | lacks what its tenant has spent already | 429 without it: waiting does not help |
-//! | asks more than any request may spend | 413 |
+//! | waits in vain for what other requests of its tenant hold | 429 |
+//! | lacks what its tenant has spent already | 402: waiting does not help |
+//! | is too long | 413 |
 //!
-//! A client that hangs up takes its request with it: what that held is free again, and the call
-//! downstream is broken off.
+//! A client that hangs up takes its request with it: what that has not spent is free again, and the
+//! call downstream is broken off.
 
 mod app;
 mod burst;
@@ -40,22 +46,23 @@ use app::Service;
 use burst::Log;
 use downstream::Event;
 
-/// An HTTP handler with a deadline and a budget: shows what becomes of requests of all kinds.
+/// An HTTP service with deadlines and budgets: shows what becomes of requests of all kinds.
 #[derive(Debug, Parser)]
 struct Options {
-    /// Keep serving, to be asked with curl
+    /// Keep serving, for a browser and curl
     #[arg(long)]
     serve: bool,
 }
 
-fn tenants() -> [(&'static str, Caps); 4] {
+fn tenants() -> [(&'static str, Caps); 5] {
     [
         ("acme", Caps::new().tokens(100_000).usd(Usd::from_dollars(1))),
         // Money for one request: no second draft fits beside what the first has spent.
         ("trial", Caps::new().tokens(10_000).usd(Usd::from_micros(9_000))),
-        // One call at a time.
+        // One request at a time.
         ("solo", Caps::new().tokens(10_000).usd(Usd::from_cents(10)).in_flight(1)),
         ("guest", Caps::new().tokens(10_000).usd(Usd::from_cents(10))),
+        ("crowd", Caps::new().tokens(1_000_000).usd(Usd::from_dollars(10)).in_flight(8)),
     ]
 }
 
@@ -109,13 +116,14 @@ fn curl(address: SocketAddr) -> String {
         format!("\n# {what}\ncurl -i http://{address}/answer {arguments}\n")
     };
     let lines = [
+        format!("The budgets: http://{address}/\n\n"),
         "Words like `search=400` or `draft=5000` in a question make that call so many milliseconds long.\n".to_owned(),
         ask("an answer", "-H 'x-tenant: acme' -d 'Why is the sky blue?'"),
         ask("a draft of 5 s in 1 s", "-H 'x-tenant: acme' -H 'grpc-timeout: 1S' -d 'Why? draft=5000'"),
         ask("no time left", "-H 'x-tenant: acme' -H 'grpc-timeout: 0n' -d 'Why?'"),
         ask("not a time", "-H 'x-tenant: acme' -H 'grpc-timeout: 1 minute' -d 'Why?'"),
         ask("twice: a tenant with money for one", "-H 'x-tenant: trial' -d 'Why?'"),
-        ask("in two terminals at once: a tenant with one call at a time", "-H 'x-tenant: solo' -d 'Why? draft=1500'"),
+        ask("in two terminals at once: a tenant with one request at a time", "-H 'x-tenant: solo' -d 'Why? draft=1500'"),
     ];
     lines.concat()
 }

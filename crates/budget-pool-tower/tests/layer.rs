@@ -1,0 +1,506 @@
+//! Admission, the hold in the response, and how it is settled.
+
+mod support;
+
+use std::convert::Infallible;
+use std::future::{Future, pending, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use budget_pool::{Amount, Ask, Axis, BudgetPool, Keyed, OnDrop, Usd, Window};
+use budget_pool_tower::{Bill, BudgetLayer, BudgetService, GRPC_TIMEOUT};
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Empty, Full, StreamBody};
+use support::*;
+use tower::{Layer, Service, ServiceExt, service_fn};
+
+fn layer(pool: &BudgetPool) -> BudgetLayer {
+    let pool = pool.clone();
+    BudgetLayer::new(move |_| Some(pool.clone()))
+}
+
+/// A body of these frames, which ends or breaks off after them.
+fn frames(
+    frames: Vec<Result<Frame<Bytes>, io::Error>>,
+) -> impl Body<Data = Bytes, Error = io::Error> {
+    let mut frames = frames.into_iter();
+    StreamBody::new(Frames(Box::new(move || frames.next())))
+}
+
+struct Frames(Box<dyn FnMut() -> Option<Result<Frame<Bytes>, io::Error>> + Send>);
+
+impl futures_core::Stream for Frames {
+    type Item = Result<Frame<Bytes>, io::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        Poll::Ready((self.0)())
+    }
+}
+
+fn data(text: &'static str) -> Result<Frame<Bytes>, io::Error> {
+    Ok(Frame::data(text.into()))
+}
+
+fn trailers(name: &'static str, value: &str) -> Result<Frame<Bytes>, io::Error> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert(name, value.parse().unwrap());
+    Ok(Frame::trailers(trailers))
+}
+
+#[tokio::test]
+async fn a_request_is_held_until_its_response_has_ended() {
+    let pool = BudgetPool::builder().requests(10).tokens(100).build();
+    let layer = layer(&pool).ask(|_| Amount::new().requests(1).tokens(40));
+    let response = ask(&layer, request()).await;
+    let snapshot = pool.snapshot();
+    assert_eq!((snapshot.tokens.reserved, snapshot.in_flight.reserved), (40, 1));
+    assert_eq!(snapshot.tokens.used, 0);
+    assert_eq!(text(response).await, "fine");
+    assert_eq!(ended(&pool), (1, 1, 0, 0));
+    assert_eq!((pool.snapshot().tokens.used, pool.snapshot().requests.used), (40, 1));
+}
+
+#[tokio::test]
+async fn unless_told_otherwise_a_request_asks_for_one_request() {
+    let pool = BudgetPool::builder().requests(2).build();
+    for _ in 0..2 {
+        assert_eq!(ask(&layer(&pool), request()).await.status(), StatusCode::OK);
+    }
+    assert_eq!(ask(&layer(&pool), request()).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(pool.snapshot().requests.used, 2);
+}
+
+#[tokio::test]
+async fn a_request_for_which_there_is_no_pool_is_not_limited() {
+    let tenants: Keyed<String> = Keyed::new(BudgetPool::unlimited());
+    let of = tenants.clone();
+    let layer = BudgetLayer::new(move |request| {
+        let tenant = request.headers().get("x-tenant")?.to_str().ok()?;
+        Some(of.get_or_build(tenant, |pool| pool.requests(0)))
+    });
+    let strange = || {
+        let mut request = request();
+        let value = http::HeaderValue::from_bytes(b"\xff").unwrap();
+        request.headers_mut().insert("x-tenant", value);
+        request
+    };
+    for request in [request(), strange()] {
+        let response = answer(&layer, request, |request| {
+            assert!(request.extensions().get::<Bill>().is_none());
+            Response::new("fine".into())
+        });
+        assert_eq!(text(response.await).await, "fine");
+    }
+    assert!(tenants.is_empty());
+    let response = ask(&layer, request_with(&[("x-tenant", "acme")])).await;
+    assert_eq!(response.status(), StatusCode::TOO_MANY_REQUESTS);
+}
+
+#[tokio::test]
+async fn one_decision_counts_for_all_limits_of_the_path() {
+    let month = BudgetPool::builder().name("month").usd(Usd::from_cents(1)).build();
+    let minute = month.child().name("minute").requests(5).build();
+    let layer = layer(&minute).ask(|_| Amount::new().requests(1).usd(Usd::from_cents(2)));
+    let refused = ask(&layer, request()).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    // The earlier limit keeps nothing of a request that the later one refuses.
+    assert_eq!(minute.snapshot().requests.used, 0);
+    assert_eq!(minute.snapshot().requests.available, Some(5));
+}
+
+#[tokio::test]
+async fn the_last_word_on_the_cost_is_the_trailers_then_the_bill_then_the_head() {
+    let total = |tokens: u64| Amount::new().tokens(tokens);
+    for (trailer, bill, head, settled) in [
+        (Some("7"), Some(6), Some(5), 7),
+        (None, Some(6), Some(5), 6),
+        (None, None, Some(5), 5),
+        (None, None, None, 40),
+        (Some("none"), None, Some(5), 5),
+        (Some("90"), None, None, 90),
+        (None, Some(0), Some(5), 0),
+    ] {
+        let pool = BudgetPool::builder().tokens(100).build();
+        let layer = layer(&pool)
+            .ask(|_| Amount::new().tokens(40))
+            .settle(|response| response.extensions().get::<Amount>().copied())
+            .settle_trailers(|trailers| {
+                let tokens = trailers.get("x-tokens")?.to_str().ok()?.parse().ok()?;
+                Some(Amount::new().tokens(tokens))
+            });
+        let service = layer.layer(service_fn(move |request: Request<()>| async move {
+            if let Some(tokens) = bill {
+                request.extensions().get::<Bill>().unwrap().total(total(tokens));
+            }
+            let all = trailer.map(|value| trailers("x-tokens", value));
+            let mut response = Response::new(frames([data("a")].into_iter().chain(all).collect()));
+            if let Some(tokens) = head {
+                response.extensions_mut().insert(total(tokens));
+            }
+            Ok::<_, Infallible>(response)
+        }));
+        let response = service.oneshot(request()).await.unwrap();
+        assert_eq!(pool.snapshot().tokens.used, 0);
+        response.into_body().collect().await.unwrap();
+        assert_eq!(ended(&pool), (1, 1, 0, 0));
+        assert_eq!(pool.snapshot().tokens.used, settled, "{trailer:?} {bill:?} {head:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_bill_may_come_while_the_body_streams() {
+    let pool = BudgetPool::builder().tokens(100).build();
+    let layer = layer(&pool).ask(|_| Amount::new().tokens(40));
+    let service = layer.layer(service_fn(|request: Request<()>| async move {
+        let bill = request.extensions().get::<Bill>().unwrap().clone();
+        let mut words = ["one", "two"].into_iter();
+        let stream = Frames(Box::new(move || {
+            let word = words.next();
+            if word.is_none() {
+                bill.total(Amount::new().tokens(2));
+            }
+            word.map(data)
+        }));
+        Ok::<_, Infallible>(Response::new(StreamBody::new(stream)))
+    }));
+    let response = service.oneshot(request()).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "onetwo");
+    assert_eq!(pool.snapshot().tokens.used, 2);
+    assert_eq!(ended(&pool), (1, 1, 0, 0));
+}
+
+#[tokio::test]
+async fn a_refund_costs_nothing_however_the_response_ends() {
+    for reads in [true, false] {
+        let pool = BudgetPool::builder().requests(5).build();
+        let layer = layer(&pool)
+            .refund(|response| response.status().is_server_error())
+            .settle(|_| Some(Amount::new().requests(3)));
+        let response = answer(&layer, request(), |_| {
+            Response::builder().status(500).body("broken".into()).unwrap()
+        })
+        .await;
+        assert_eq!(pool.snapshot().in_flight.reserved, 1, "held until the end");
+        if reads {
+            assert_eq!(text(response).await, "broken");
+        } else {
+            drop(response);
+        }
+        assert_eq!(ended(&pool), (1, 0, 1, 0));
+        assert_eq!(pool.snapshot().requests.used, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_does_not_end_goes_by_the_rule_of_the_layer() {
+    let breaks = || vec![data("a"), Err(io::Error::other("broken"))];
+    for (on_drop, used, ends) in
+        [(OnDrop::Commit, 40, (1, 1, 0, 0)), (OnDrop::Release, 0, (1, 0, 1, 0))]
+    {
+        for polls in 0..3 {
+            let pool = BudgetPool::builder().tokens(100).build();
+            // The layer's rule stands in place of the ask's.
+            let layer = layer(&pool)
+                .on_drop(on_drop)
+                .ask(|_| Ask::new(Amount::new().tokens(40)).on_drop(OnDrop::Release));
+            let service = layer.layer(service_fn(move |_: Request<()>| async move {
+                Ok::<_, Infallible>(Response::new(frames(breaks())))
+            }));
+            let mut body = pin!(service.oneshot(request()).await.unwrap().into_body());
+            for _ in 0..polls {
+                _ = body.frame().await.unwrap();
+            }
+            assert_eq!(pool.snapshot().reservations, u64::from(polls < 2));
+            body.set(budget_body_that_ended());
+            assert_eq!(ended(&pool), ends);
+            assert_eq!(pool.snapshot().tokens.used, used, "{on_drop:?} after {polls} frames");
+        }
+    }
+
+    fn budget_body_that_ended<B: Body>() -> budget_pool_tower::BudgetBody<B>
+    where
+        B::Data: From<Vec<u8>>,
+    {
+        let layer = BudgetLayer::new(|_| {
+            let closed = BudgetPool::unlimited();
+            closed.close();
+            Some(closed)
+        });
+        let never = |_: Request<()>| pending::<Result<Response<B>, Infallible>>();
+        let mut refused = pin!(layer.layer(service_fn(never)).call(request()));
+        match refused.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(response)) => response.into_body(),
+            _ => panic!("refused at once"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_bill_counts_also_if_the_client_hangs_up() {
+    let pool = BudgetPool::builder().tokens(100).build();
+    let layer = layer(&pool).on_drop(OnDrop::Release).ask(|_| Amount::new().tokens(40));
+    let response = answer(&layer, request(), |request| {
+        request.extensions().get::<Bill>().unwrap().total(Amount::new().tokens(12));
+        Response::new("fine".into())
+    });
+    drop(response.await);
+    assert_eq!((pool.snapshot().tokens.used, ended(&pool)), (12, (1, 1, 0, 0)));
+    let response = answer(&layer, request(), |request| {
+        request.extensions().get::<Bill>().unwrap().refund();
+        Response::new("fine".into())
+    });
+    assert_eq!(text(response.await).await, "fine");
+    assert_eq!((pool.snapshot().tokens.used, ended(&pool)), (12, (2, 1, 1, 0)));
+}
+
+#[tokio::test]
+async fn a_request_that_is_dropped_while_it_is_served_goes_by_the_rule_of_the_layer() {
+    for (on_drop, used) in [(OnDrop::Commit, 1), (OnDrop::Release, 0)] {
+        let pool = BudgetPool::builder().requests(5).build();
+        let service = layer(&pool).on_drop(on_drop).layer(service_fn(|_: Request<()>| {
+            pending::<Result<Response<Full<Bytes>>, Infallible>>()
+        }));
+        {
+            let mut response = pin!(service.oneshot(request()));
+            poll_fn(|context| {
+                assert!(response.as_mut().poll(context).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            assert_eq!(pool.snapshot().reservations, 1);
+        }
+        let ends = (1, used, 1 - used, 0);
+        assert_eq!((ended(&pool), pool.snapshot().requests.used), (ends, used), "{on_drop:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_error_of_the_service_goes_by_a_rule_of_its_own() {
+    for (on_error, used) in [(OnDrop::Commit, 1), (OnDrop::Release, 0)] {
+        let pool = BudgetPool::builder().requests(5).build();
+        let service = layer(&pool).on_error(on_error).layer(service_fn(|_: Request<()>| async {
+            Err::<Response<Full<Bytes>>, _>(io::Error::other("no route"))
+        }));
+        let error = service.oneshot(request()).await.unwrap_err();
+        assert_eq!(error.to_string(), "no route");
+        assert_eq!(ended(&pool), (1, used, 1 - used, 0));
+        assert_eq!(pool.snapshot().requests.used, used, "{on_error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_nobody_reads_has_ended_with_its_head() {
+    let pool = BudgetPool::builder().requests(9).build();
+    let layer = layer(&pool).on_drop(OnDrop::Release);
+    let mut head = request();
+    *head.method_mut() = Method::HEAD;
+    let response = ask(&layer, head).await;
+    assert_eq!(pool.snapshot().reservations, 0);
+    drop(response);
+    for status in [204, 304] {
+        let respond = move |_| Response::builder().status(status).body("?".into()).unwrap();
+        drop(answer(&layer, request(), respond).await);
+    }
+    let empty = service_fn(|_: Request<()>| async {
+        Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+    });
+    drop(layer.layer(empty).oneshot(request()).await);
+    assert_eq!((ended(&pool), pool.snapshot().requests.used), ((4, 4, 0, 0), 4));
+}
+
+#[tokio::test]
+async fn a_body_of_a_known_size_has_ended_when_all_of_it_is_read() {
+    let pool = BudgetPool::builder().requests(9).build();
+    let layer = layer(&pool).on_drop(OnDrop::Release);
+    let mut body = ask(&layer, request()).await.into_body();
+    assert_eq!(body.size_hint().exact(), Some(4));
+    body.frame().await.unwrap().unwrap();
+    assert!(body.is_end_stream());
+    // A server reads no further.
+    assert_eq!((ended(&pool), pool.snapshot().requests.used), ((1, 1, 0, 0), 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_waits_in_line_as_long_as_it_may() {
+    let pool = BudgetPool::builder().requests(100).in_flight(1).tokio().build();
+    let layer = layer(&pool).wait_within(Duration::from_secs(2));
+    let first = ask(&layer, request()).await;
+    let start = tokio::time::Instant::now();
+    let second = ask(&layer, request());
+    let reads = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        text(first).await
+    };
+    let (second, _) = tokio::join!(second, reads);
+    assert_eq!((second.status(), start.elapsed()), (StatusCode::OK, Duration::from_secs(1)));
+
+    let start = tokio::time::Instant::now();
+    let third = ask(&layer, request()).await;
+    assert_eq!(third.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(start.elapsed(), Duration::from_secs(2));
+    assert_eq!(problem(third).await["kind"], "timeout");
+    assert_eq!(pool.snapshot().waiting, 0);
+
+    // One that hangs up gives up its place.
+    let fourth = tokio::time::timeout(Duration::from_secs(1), ask(&layer, request())).await;
+    assert!(fourth.is_err());
+    assert_eq!(pool.snapshot().waiting, 0);
+    drop(second);
+    assert_eq!(ended(&pool), (2, 2, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_ends_with_the_deadline_of_the_caller() {
+    let pool = BudgetPool::builder().in_flight(1).tokio().build();
+    let layer = layer(&pool).wait_within(Duration::from_secs(2)).deadline_from([GRPC_TIMEOUT]);
+    let clock = BudgetPool::builder().tokio().deadline(Duration::from_secs(600)).build();
+    let layer = layer.deadline_below(clock.deadline().unwrap());
+    let held = ask(&layer, request()).await;
+    let start = tokio::time::Instant::now();
+    let late = ask(&layer, request_with(&[("grpc-timeout", "500m")])).await;
+    assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(start.elapsed(), Duration::from_millis(500));
+    drop(held);
+}
+
+#[tokio::test]
+async fn a_pool_without_a_timer_is_asked_once_instead_of_waiting() {
+    let minute = Window::fixed(Duration::from_secs(60));
+    let pool = BudgetPool::builder().requests(1).window(minute).build();
+    let layer = layer(&pool).wait_within(Duration::from_secs(120));
+    assert_eq!(ask(&layer, request()).await.status(), StatusCode::OK);
+    let refused = ask(&layer, request()).await;
+    assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+    assert!(["59", "60"].contains(&header(&refused, "retry-after").unwrap()));
+    assert_eq!(problem(refused).await["kind"], "exceeded");
+}
+
+#[tokio::test]
+async fn a_handler_learns_what_was_granted() {
+    let pool = BudgetPool::builder().tokens(100).build();
+    let layer = layer(&pool).ask(|_| {
+        Ask::new(Amount::new().tokens(400))
+            .or(Amount::new().tokens(300))
+            .at_least(amount().tokens(50))
+    });
+    let response = answer(&layer, request(), |request| {
+        let bill = request.extensions().get::<Bill>().unwrap();
+        assert_eq!((bill.granted().units(Axis::Tokens), bill.choice()), (100, 1));
+        Response::new("fine".into())
+    });
+    assert_eq!(response.await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn poll_ready_is_passed_through_and_the_ready_service_serves() {
+    /// Ready once after each `poll_ready`, and never when cloned.
+    struct Fussy {
+        ready: bool,
+        polls: Arc<AtomicU32>,
+    }
+
+    impl Clone for Fussy {
+        fn clone(&self) -> Fussy {
+            Fussy { ready: false, polls: Arc::clone(&self.polls) }
+        }
+    }
+
+    impl Service<Request<()>> for Fussy {
+        type Response = Response<Full<Bytes>>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Self::Response, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            self.polls.fetch_add(1, Ordering::Relaxed);
+            self.ready = true;
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<()>) -> Self::Future {
+            assert!(std::mem::take(&mut self.ready), "called without being ready");
+            std::future::ready(Ok(Response::new("fine".into())))
+        }
+    }
+
+    let pool = BudgetPool::builder().in_flight(1).tokio().build();
+    let polls = Arc::new(AtomicU32::new(0));
+    let fussy = Fussy { ready: false, polls: Arc::clone(&polls) };
+    let mut service = layer(&pool).wait_within(Duration::from_secs(9)).layer(fussy);
+    assert_service(&service);
+    let first = service.ready().await.unwrap().call(request());
+    let second = service.ready().await.unwrap().call(request());
+    assert_eq!(polls.load(Ordering::Relaxed), 2);
+    let first = first.await.unwrap();
+    let (second, ()) = tokio::join!(second, async { drop(first) });
+    assert_eq!(second.unwrap().status(), StatusCode::OK);
+
+    // A service that is not ready, or fails, says so.
+    struct Broken;
+    impl Service<Request<()>> for Broken {
+        type Response = Response<Full<Bytes>>;
+        type Error = &'static str;
+        type Future = std::future::Pending<Result<Self::Response, Self::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Err("broken"))
+        }
+
+        fn call(&mut self, _: Request<()>) -> Self::Future {
+            pending_response()
+        }
+    }
+    fn pending_response() -> std::future::Pending<Result<Response<Full<Bytes>>, &'static str>> {
+        pending()
+    }
+    impl Clone for Broken {
+        fn clone(&self) -> Broken {
+            Broken
+        }
+    }
+    let mut broken: BudgetService<Broken> = layer(&pool).layer(Broken);
+    assert_eq!(poll_fn(|context| broken.poll_ready(context)).await, Err("broken"));
+}
+
+#[tokio::test]
+async fn a_function_of_the_users_that_panics_leaves_nothing_held() {
+    let pool = BudgetPool::builder().requests(9).build();
+    let layer = layer(&pool).settle(|_| panic!("in settle"));
+    let task = tokio::spawn(async move { ask(&layer, request()).await });
+    assert!(task.await.unwrap_err().is_panic());
+    assert_eq!(ended(&pool), (1, 1, 0, 0));
+}
+
+#[tokio::test]
+async fn every_body_type_goes_with_the_layer() {
+    let pool = BudgetPool::builder().requests(9).build();
+    let layer = layer(&pool);
+    let upper = layer.layer(service_fn(|request: Request<String>| async move {
+        Ok::<_, Infallible>(Response::new(request.into_body().to_uppercase()))
+    }));
+    let response = upper.oneshot(Request::new("abc".to_owned())).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ABC");
+    let debug = format!("{layer:?}");
+    assert!(debug.starts_with("BudgetLayer { wait: None, "), "{debug}");
+}
+
+#[test]
+fn what_is_sent_between_threads_may_be() {
+    fn may<T: Send + Sync + Unpin + 'static>() {}
+    fn clones<T: Clone>() {}
+    type Served = std::future::Ready<Result<Response<Full<Bytes>>, Infallible>>;
+    type Inner = tower::util::ServiceFn<fn(Request<()>) -> Served>;
+    may::<BudgetLayer>();
+    may::<BudgetService<Inner>>();
+    may::<budget_pool_tower::BudgetFuture<Inner, ()>>();
+    may::<budget_pool_tower::BudgetBody<Full<Bytes>>>();
+    may::<Bill>();
+    clones::<BudgetLayer>();
+    clones::<BudgetService<Inner>>();
+    clones::<Bill>();
+}
