@@ -313,6 +313,9 @@ fn an_observer_that_is_told_nothing_costs_no_allocation() {
     assert_eq!(measure(|| (0..2_000).for_each(|_| turn())), AllocationInfo::default());
 }
 
+/// What brings an event about.
+type Cause = fn(&BudgetPool);
+
 #[test]
 fn an_event_costs_one_allocation_which_is_gone_when_it_is_told() {
     let refused = |pool: &BudgetPool| assert!(pool.record(Amount::new().tokens(u64::MAX)).is_err());
@@ -321,8 +324,8 @@ fn an_event_costs_one_allocation_which_is_gone_when_it_is_told() {
         let ask = Ask::new(amount()).ttl(Duration::ZERO);
         pool.reserve(ask).expect("it fits").release();
     };
-    let events: [(&str, &dyn Fn(&BudgetPool)); 3] =
-        [("refused", &refused), ("dropped", &dropped), ("expired", &expired)];
+    let events: [(&str, Cause); 3] =
+        [("refused", refused), ("dropped", dropped), ("expired", expired)];
     for (what, event) in events {
         let pool = observed();
         (0..50).for_each(|_| event(&pool));

@@ -36,7 +36,8 @@ const LAYERS: [&[&str]; 6] = [
 const SYNC: &str = "sync";
 /// Pages of documentation, which have no code and so import nothing.
 const GUIDE: &str = "guide";
-const USERS_OF_SYNC: [&str; 6] = ["handle", "keyed", "pool", "time::clock", "wait", "watch"];
+const USERS_OF_SYNC: [&str; 7] =
+    ["handle", "keyed", "pool", "time::clock", "wait", "watch", "weak"];
 
 /// The engine is told the time, and hands out the wakers that it keeps: its caller locks, reads the
 /// clock and wakes. Each entry is a run of tokens; `*` stands for any beginning or end of a name.

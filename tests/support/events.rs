@@ -17,7 +17,7 @@ use super::{Both, name};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Event {
     Refused(Refusal),
-    Overage(String, Booked),
+    Overage(String, Box<Booked>),
     Dropped(HolderView),
 }
 
@@ -79,7 +79,7 @@ impl Model {
 
     pub(super) fn tell_overage(&mut self, pool: PoolId, booked: &Booked) {
         if booked.overage.iter().any(|units| *units > 0) {
-            self.tell(Event::Overage(name(pool), booked.clone()));
+            self.tell(Event::Overage(name(pool), Box::new(booked.clone())));
         }
     }
 
@@ -123,7 +123,7 @@ impl Both {
                 }
                 Said::Overage(pool, receipt) => {
                     self.meet("an observer is told of overage");
-                    Event::Overage(pool, unnamed(receipt))
+                    Event::Overage(pool, Box::new(unnamed(receipt)))
                 }
                 Said::Dropped(dropped) => {
                     self.meet("an observer is told of a drop");
