@@ -358,8 +358,20 @@ impl Handle {
         held: Quantities,
         terms: Terms,
     ) -> Result<HoldKey, BudgetError> {
-        self.ask_for(terms.takes_time(false), |engine, at, now| {
-            engine.reserve_on(at, held, terms, now)
+        let takes_time = terms.takes_time(false);
+        let begun = match self.quick(self.timed || takes_time) {
+            Ok(mut engine) if terms.are_alternatives() => {
+                let least = terms.least(held);
+                return match engine.try_reserve_on(self.node, terms) {
+                    Some(key) => Ok(key),
+                    None => refuse(engine, self.node, least, None),
+                };
+            }
+            Ok(engine) => Begun { engine: Some(engine), now: None },
+            Err(begun) => begun,
+        };
+        self.asking(begun, takes_time, |locked, now| {
+            locked.step(|engine| engine.reserve_on(self.node, held, terms, now))
         })
     }
 
@@ -508,19 +520,8 @@ impl Handle {
         })
     }
 
-    /// [`ask`](Handle::ask), or [`ask_at`](Handle::ask_at) where the call `takes_time`.
-    #[inline]
-    pub(crate) fn ask_for<R: Answer>(
-        &self,
-        takes_time: bool,
-        transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
-    ) -> R {
-        self.asking(Begun::default(), takes_time, |locked, now| {
-            locked.step(|engine| transition(engine, self.node, now))
-        })
-    }
-
-    /// [`ask_for`](Handle::ask_for), of which the observer is told nothing here.
+    /// [`ask`](Handle::ask), or [`ask_at`](Handle::ask_at) where the call `takes_time`, of which the
+    /// observer is told nothing here.
     #[inline]
     pub(crate) fn ask_unheard<R>(
         &self,

@@ -61,6 +61,11 @@ impl Terms {
         !self.choices.is_empty()
     }
 
+    /// Whether there are several choices, each for its amount or nothing.
+    pub(crate) fn are_alternatives(&self) -> bool {
+        self.has_choices() && self.choices.iter().all(|choice| choice.most == choice.least)
+    }
+
     /// Whether the clock must be read for these terms alone.
     pub(crate) fn takes_time(&self, waits: bool) -> bool {
         self.ttl.is_some() || (waits && self.wait_at_most.is_some())
@@ -172,6 +177,18 @@ impl Engine {
         let least = terms.least(held);
         let now = self.advance_for(at, &terms, &least, now);
         self.reserve_now(at, &least, terms, now)
+    }
+
+    /// Holds the first [alternative](Terms::are_alternatives) that fits: all that there is to do while
+    /// the tree [is quiet](Engine::is_quiet) and the terms name no time.
+    pub(crate) fn try_reserve_on(&mut self, at: NodeId, terms: Terms) -> Option<HoldKey> {
+        let (choice, key) = terms.choices.iter().zip(0..).find_map(|(of, choice)| {
+            let key = self.try_reserve(at, &of.most)?;
+            Some((choice, key))
+        })?;
+        self.holds.get_mut(key).set_choice(choice);
+        self.agree(key, terms);
+        Some(key)
     }
 
     /// Brings up the state that an ask depends on: where it takes as much as there is, everything

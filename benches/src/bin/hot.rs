@@ -17,7 +17,9 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use budget_context::{Budget, Resource};
-use budget_pool::{Amount, Ask, BudgetPool, PoolBuilder, Root, Usd, Window};
+use budget_pool::{
+    Amount, Ask, BudgetError, BudgetPool, PoolBuilder, Reservation, Root, Usd, Window,
+};
 use governor::clock::MonotonicClock;
 use governor::{Quota, RateLimiter};
 use parking_lot::Mutex;
@@ -78,6 +80,9 @@ const CASES: &[Case] = &[
     ("once-known", "`record_once` with a known key", || on(capped().build(), |pool| pool.record_once(black_box("job-17"), two()).is_ok())),
     ("snapshot", "`snapshot`", || on(capped().build(), BudgetPool::snapshot)),
     ("reserve-joint3", "`reserve` + `commit` on two axes, through a joint pool of three parents", || on(below_three(), reserve_and_commit)),
+    ("refused-then-admitted", "`reserve` on two axes, refused, then for less + `commit`", || on(half(), |pool| { drop(pool.reserve(two())); commit_nothing(pool.reserve(cheap())) })),
+    ("ask-second", "`reserve` of one of two alternatives + `commit`, the second fits", || on(half(), |pool| commit_nothing(pool.reserve(Ask::new(two()).or(cheap()))))),
+    ("ask-first", "the same, the first fits", || on(capped().build(), |pool| commit_nothing(pool.reserve(Ask::new(two()).or(cheap()))))),
     ("child", "a child, made and dropped", || on(capped().build(), |pool| pool.child().tokens(black_box(PLENTY)).build())),
 ];
 
@@ -171,6 +176,21 @@ fn four_deep() -> BudgetPool {
     (1..4).fold(capped().build(), |above, _| {
         above.child().tokens(PLENTY).usd(Usd::from_nanos(PLENTY)).build()
     })
+}
+
+/// Too little for [`two`], and enough for [`cheap`].
+fn half() -> BudgetPool {
+    BudgetPool::builder().tokens(1_000).usd(Usd::from_nanos(PLENTY)).build()
+}
+
+fn cheap() -> Amount {
+    Amount::new().tokens(black_box(600)).usd(Usd::from_nanos(black_box(360_000)))
+}
+
+/// Nothing, so that the next call finds the same room.
+fn commit_nothing(hold: Result<Reservation, BudgetError>) {
+    let nothing = Amount::new().tokens(black_box(0)).usd(Usd::from_nanos(black_box(0)));
+    hold.expect("it fits").commit(nothing);
 }
 
 /// A joint pool below three pools of one root.
