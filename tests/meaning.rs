@@ -137,6 +137,16 @@ mod settlement {
     }
 
     #[test]
+    fn p2_a_commit_of_what_was_metered_gives_nothing_back() {
+        let pool = BudgetPool::unlimited();
+        let hold = pool.reserve(tokens(100)).unwrap();
+        hold.debit(tokens(130));
+        let receipt = hold.commit(tokens(130));
+        assert_eq!((receipt.settled(), receipt.credited()), (tokens(0), Amount::new()));
+        assert_eq!(token_books(&pool), [130, 0, 0, 130]);
+    }
+
+    #[test]
     fn p2_a_strict_commit_is_the_total_too() {
         let pool = BudgetPool::builder().tokens(100).build();
         let hold = pool.reserve(tokens(50)).unwrap();
@@ -693,6 +703,30 @@ mod caps {
         );
         run.transfer(&share, Caps::new().tokens(50)).unwrap();
         assert_eq!((run.snapshot().tokens.cap, token_books(&run)[1]), (Some(50), 50));
+    }
+
+    #[test]
+    fn p7_a_transfer_that_another_pool_refuses_speaks_of_that_pool() {
+        let root = BudgetPool::unlimited();
+        let giver = root.child().tokens(10).build();
+        let team = root.child().name("team").tokens(8).build();
+        let share = team.child().tokens(6).carved().build().unwrap();
+        let refused = giver.transfer(&share, Caps::new().tokens(5)).unwrap_err();
+        let text = "tokens of `team` exceeded: 5 requested, 2 available, cap 8";
+        assert!(refused.to_string().starts_with(text), "{refused}");
+        check_invariants(&root);
+    }
+
+    #[test]
+    fn p4_what_pays_overage_on_its_way_to_the_share_above_it_need_not_be_free_at_the_root() {
+        let root = BudgetPool::builder().tokens(20).build();
+        let team = root.child().tokens(20).carved().build().unwrap();
+        let agent = team.child().tokens(10).carved().build().unwrap();
+        team.debit(tokens(15));
+        assert_eq!(token_books(&team), [10, 10, 5, 15]);
+        agent.transfer(&team, Caps::new().tokens(4)).unwrap();
+        assert_eq!(token_books(&team)[1..], [6, 0, 15]);
+        check_invariants(&root);
     }
 
     #[test]
