@@ -140,6 +140,10 @@ fn the_longer_pause_wins_and_resume_ends_that_of_its_pool_alone() {
     pool.resume();
     child.resume();
 
+    child.pause_until(clock_now(&clock) + 3 * SECOND);
+    assert_eq!(paused_for(child.record(tokens(1))), Some(3 * SECOND));
+    child.resume();
+
     child.pause(Duration::ZERO);
     child.pause_until(clock_now(&clock));
     child.record(tokens(1)).expect("a pause that is over pauses nothing");
