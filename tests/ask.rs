@@ -262,6 +262,17 @@ mod terms {
         drop(hold);
     }
 
+    #[test]
+    fn a_hold_of_a_further_choice_says_since_when() {
+        let clock = ManualClock::new();
+        let pool = run(&clock).tokens(10).build();
+        let since = clock.now();
+        let hold = pool.reserve(Ask::new(tokens(20)).or(tokens(5)).ttl(5 * SECOND)).unwrap();
+        clock.advance(2 * SECOND);
+        assert_eq!(holder_of(&pool), (None, Some(since), Some(3 * SECOND)));
+        drop(hold);
+    }
+
     /// The time of a hold begins when its owner has it.
     #[test]
     fn of_a_wait_the_ttl_counts_from_the_poll_that_returns_the_hold() {

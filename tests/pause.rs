@@ -133,6 +133,16 @@ fn the_longer_pause_wins_and_resume_ends_that_of_its_pool_alone() {
     pool.resume();
     child.record(tokens(1)).unwrap();
     child.resume();
+    pool.pause(SECOND);
+    child.pause(SECOND);
+    let refused = child.record(tokens(1)).unwrap_err();
+    assert_eq!(refused.pool(), "child", "of two that end at once it is the nearer");
+    pool.resume();
+    child.resume();
+
+    child.pause_until(clock_now(&clock) + 3 * SECOND);
+    assert_eq!(paused_for(child.record(tokens(1))), Some(3 * SECOND));
+    child.resume();
 
     child.pause(Duration::ZERO);
     child.pause_until(clock_now(&clock));

@@ -314,3 +314,16 @@ fn a_snapshot_of_a_tree_is_walked_by_reference_and_by_value() {
     assert_eq!((&tree).into_iter().map(|pool| pool.depth).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(tree.into_iter().map(|pool| pool.name).collect::<Vec<_>>(), ["run", "agent"]);
 }
+
+#[test]
+fn what_differs_is_not_equal() {
+    assert_ne!(Caps::new().tokens(1), Caps::new().tokens(2));
+    assert_ne!(Caps::new().tokens(0), Caps::new(), "a cap of zero is a cap");
+    let pool = BudgetPool::unlimited();
+    assert_ne!(pool.debit(Amount::new().tokens(1)), pool.debit(Amount::new().tokens(2)));
+    let (name, other, owned) = (Name::from("run"), "walk", String::from("walk"));
+    assert_ne!(name, other);
+    assert_ne!(other, name);
+    assert_ne!(name, owned);
+    assert_ne!(owned, name);
+}

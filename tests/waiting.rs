@@ -488,6 +488,20 @@ fn p6_what_leaves_no_hope_in_a_pool_leaves_it_to_those_who_do_not_pass_it() {
 }
 
 #[test]
+fn p6_a_spend_above_refuses_the_waiter_below_that_it_leaves_no_hope() {
+    let root = pool_of(10);
+    let child = root.child().tokens(5).build();
+    let held = child.reserve(tokens(1)).unwrap();
+    let mut waiter = Waiter::queued(&child, tokens(5));
+    root.record(tokens(5)).unwrap();
+    assert!(waiter.still_waits(), "the five that are left are enough");
+    root.record(tokens(1)).unwrap();
+    assert_eq!(waiter.refused().outlook(), Outlook::Never);
+    drop(held);
+    check_invariants(&root);
+}
+
+#[test]
 fn p6_what_leaves_no_hope_above_a_carve_leaves_it_below() {
     let root = pool_of(100);
     let share = root.child().tokens(20).carved().build().unwrap();
@@ -1311,7 +1325,7 @@ mod spends {
 
 /// A pool whose waits only time may end, and no timer.
 mod without_a_timer {
-    use budget_pool::Window;
+    use budget_pool::{OnDrop, Window};
 
     use super::*;
 
@@ -1355,6 +1369,18 @@ mod without_a_timer {
         let mut wait = std::pin::pin!(pool.record_wait(tokens(5)));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         std::future::Future::poll(wait.as_mut(), &mut context).is_ready()
+    }
+
+    #[test]
+    fn p6_a_bill_that_comes_due_elsewhere_is_no_need_of_one() {
+        let root = BudgetPool::builder().requests(5).build();
+        let [billed, pool] = [0, 1].map(|_| root.child().tokens(10).build());
+        let request = Ask::new(Amount::new().requests(1)).ttl(SECOND * 100);
+        let _brief = billed.reserve(request.on_drop(OnDrop::Commit)).unwrap();
+        let held = pool.reserve(tokens(10)).unwrap();
+        let mut waiter = Waiter::queued(&pool, tokens(5));
+        drop(held);
+        waiter.granted().release();
     }
 
     #[test]

@@ -128,6 +128,21 @@ mod rolling {
     }
 
     #[test]
+    fn what_is_taken_back_is_what_was_spent_last_in_a_later_period_too() {
+        let (clock, pool) = rolling(10, MINUTE);
+        clock.advance(MINUTE);
+        pool.record(tokens(3)).unwrap();
+        clock.advance(secs(1));
+        pool.record(tokens(4)).unwrap();
+        clock.advance(secs(1));
+        pool.credit(tokens(4));
+        clock.advance(MINUTE - secs(1) - NANO);
+        assert_eq!(balance(&pool), [3, 0, 0]);
+        clock.advance(NANO);
+        assert_eq!(balance(&pool), [0, 0, 0]);
+    }
+
+    #[test]
     fn p2_an_overage_comes_back_with_its_slot_and_is_paid_first() {
         let (clock, pool) = rolling(10, MINUTE);
         pool.record(tokens(6)).unwrap();

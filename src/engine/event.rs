@@ -132,3 +132,43 @@ impl Engine {
         std::mem::take(&mut self.events.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::engine::{Place, Purpose, Spec};
+    use crate::types::axis::{Quantities, lane};
+
+    /// A hold is dropped, another expires, and a waiter is refused. Returns what is to be told.
+    fn told(engine: &mut Engine) -> Vec<Event> {
+        let (at, now) = (NodeId::ROOT, Instant::now());
+        let tokens = |n| Quantities::NONE.with(lane::TOKENS, n);
+        let dropped = engine.reserve(at, &tokens(1), Some(now)).unwrap();
+        engine.end(dropped, End::Drop, Some(now));
+        let second = Duration::from_secs(1);
+        let _brief = engine.reserve_for(at, &tokens(1), second, now).unwrap();
+        let held = engine.reserve(at, &tokens(9), Some(now + second)).unwrap();
+        let place = engine.wait(at, tokens(2), Purpose::Hold, Some(now + second));
+        let Ok(Place::InLine(waiter)) = place else { panic!("{place:?}") };
+        engine.close(at);
+        drop(engine.cancel_wait(waiter));
+        engine.end(held, End::Release, Some(now + second));
+        engine.check_invariants();
+        engine.events()
+    }
+
+    #[test]
+    fn what_happens_in_a_tree_that_nobody_observes_is_kept_for_nobody() {
+        let mut engine = Engine::new(Spec::of(Caps::new().tokens(10)));
+        let kept = told(&mut engine);
+        assert!(kept.is_empty(), "{kept:?}");
+        let mut engine = Engine::new(Spec::of(Caps::new().tokens(10)));
+        engine.observe();
+        let told = told(&mut engine);
+        let [Event::Dropped(_), Event::Expired(_), Event::Refused(_)] = &told[..] else {
+            panic!("{told:?}")
+        };
+    }
+}

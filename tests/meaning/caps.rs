@@ -265,6 +265,30 @@ fn p7_a_refused_transfer_speaks_of_the_state_that_there_is() {
 }
 
 #[test]
+fn p7_a_transfer_that_another_pool_refuses_speaks_of_that_pool() {
+    let root = BudgetPool::unlimited();
+    let giver = root.child().tokens(10).build();
+    let team = root.child().name("team").tokens(8).build();
+    let share = team.child().tokens(6).carved().build().unwrap();
+    let refused = giver.transfer(&share, Caps::new().tokens(5)).unwrap_err();
+    let text = "tokens of `team` exceeded: 5 requested, 2 available, cap 8";
+    assert!(refused.to_string().starts_with(text), "{refused}");
+    check_invariants(&root);
+}
+
+#[test]
+fn p4_what_pays_overage_on_its_way_to_the_share_above_it_need_not_be_free_at_the_root() {
+    let root = BudgetPool::builder().tokens(20).build();
+    let team = root.child().tokens(20).carved().build().unwrap();
+    let agent = team.child().tokens(10).carved().build().unwrap();
+    team.debit(tokens(15));
+    assert_eq!(token_books(&team), [10, 10, 5, 15]);
+    agent.transfer(&team, Caps::new().tokens(4)).unwrap();
+    assert_eq!(token_books(&team)[1..], [6, 0, 15]);
+    check_invariants(&root);
+}
+
+#[test]
 fn p7_a_refusal_under_a_cap_that_falls_names_the_one_that_was_set() {
     let pool = BudgetPool::builder().in_flight(8).build();
     let _holds: Vec<_> = (0..8).map(|_| pool.reserve(tokens(1)).unwrap()).collect();

@@ -100,6 +100,16 @@ fn p2_commit_all_is_exact_in_addition_to_what_was_metered() {
 }
 
 #[test]
+fn p2_a_commit_of_what_was_metered_gives_nothing_back() {
+    let pool = BudgetPool::unlimited();
+    let hold = pool.reserve(tokens(100)).unwrap();
+    hold.debit(tokens(130));
+    let receipt = hold.commit(tokens(130));
+    assert_eq!((receipt.settled(), receipt.credited()), (tokens(0), Amount::new()));
+    assert_eq!(token_books(&pool), [130, 0, 0, 130]);
+}
+
+#[test]
 fn p2_a_strict_commit_is_the_total_too() {
     let pool = BudgetPool::builder().tokens(100).build();
     let hold = pool.reserve(tokens(50)).unwrap();
