@@ -357,10 +357,13 @@ pub(crate) async fn drive(shared: Arc<Shared>, mut link: Link) {
             let mut standing = shared.standing();
             let locals = shared.locals();
             standing.member.measure(Instant::now(), &locals);
-            let is_full = (standing.answer.as_ref())
-                .is_some_and(|(answer, sent)| sent.elapsed() > REFILL && answer.claims == 0);
-            let is_low =
-                is_full && standing.short_until.is_none() && standing.member.is_low(&locals);
+            // Not while the answer would be nothing: for others who stand short, or for want of room.
+            let is_low = standing.answer.as_ref().is_some_and(|(answer, sent)| {
+                sent.elapsed() > REFILL
+                    && answer.claims == 0
+                    && standing.short_until.is_none()
+                    && standing.member.is_low(&locals, answer)
+            });
             standing.needs.retain(|need| !need.verdict.is_closed());
             (std::mem::take(&mut standing.needs), standing.is_leaving, is_low)
         };
@@ -395,8 +398,8 @@ async fn wait(shared: &Shared, next: Instant) -> Option<Amount> {
     };
     let now = Instant::now();
     let mut until = next.min(now + interval);
-    if let Some(deadline) = shared.deadline() {
-        until = until.min(deadline.max(now + Duration::from_millis(1)));
+    if let Some(deadline) = shared.deadline().filter(|deadline| *deadline > now) {
+        until = until.min(deadline);
     }
     let may_ask = asks_again.is_none_or(|again| now >= again);
     tokio::select! {

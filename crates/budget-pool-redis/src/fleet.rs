@@ -129,6 +129,10 @@ impl FleetBuilder {
         self
     }
 
+    pub(crate) fn no_thread(&self, error: &std::io::Error) -> FleetError {
+        FleetError::Store { wallet: self.wallet.clone(), error: error.to_string() }
+    }
+
     /// Joins the wallet. The driver is a task of the tokio runtime that this is called on.
     ///
     /// # Errors
@@ -143,7 +147,7 @@ impl FleetBuilder {
     /// a grant.
     pub async fn join(self, client: Client) -> Result<Fleet, FleetError> {
         let wallet = self.wallet.clone();
-        let timeout = (self.ttl / 3).clamp(Duration::from_millis(100), Duration::from_secs(2));
+        let timeout = (self.ttl / 3).clamp(Duration::from_millis(500), Duration::from_secs(2));
         let mut link = Link::new(&wallet, client.clone(), timeout);
         let run = link.run().await?;
         let known: Vec<Axis> =
@@ -244,8 +248,9 @@ impl Fleet {
         }
     }
 
-    /// Holds the amount: here if the grant covers it, else after one exchange with the store. Of an
-    /// [`Ask`] with alternatives, what this process can grant without the store comes first.
+    /// Holds the amount: here if the grant covers it, else after one exchange with the store. For
+    /// an [`Ask`] there are [`reserve_wait`](Fleet::reserve_wait), and the
+    /// [pool](Fleet::pool) without the store.
     ///
     /// # Errors
     /// As [`record`](Fleet::record).

@@ -30,6 +30,8 @@
 //! # }
 //! ```
 //!
+//! Threads without tokio take [`blocking::Fleet`].
+//!
 //! # The words
 //!
 //! - The *wallet* has the caps, for the whole fleet. It is founded once.
@@ -115,8 +117,6 @@
 //! # What is not here
 //!
 //! - One process needs none of this: `budget-pool` alone.
-//! - Threads without tokio: run a tokio runtime of one thread for the driver, and spend from
-//!   [`Fleet::pool`] on yours; [`reserve_blocking`](budget_pool::BudgetPool::reserve_blocking) waits.
 //! - Redis Cluster as a client: the keys fit it, [`join`](FleetBuilder::join) takes a plain client.
 //! - A journal that settles a crash by itself: [`Admin::resolve`] takes the figure from whatever your
 //!   process writes down before it spends.
@@ -129,6 +129,7 @@
 #![warn(clippy::unwrap_used)]
 
 mod admin;
+pub mod blocking;
 mod driver;
 mod error;
 mod fleet;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
-use redis::{Client, Script, Value};
+use redis::{AsyncConnectionConfig, Client, Script, Value};
 
 use crate::error::FleetError;
 use crate::script::{Call, Keys, SOURCE, Words};
@@ -87,7 +87,10 @@ impl Link {
 }
 
 async fn connect(client: &Client) -> Result<Connected, redis::RedisError> {
-    let mut connection = client.get_multiplexed_async_connection().await?;
+    // The link has its own timeout, for a whole call.
+    let config =
+        AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
+    let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
     let info: String = redis::cmd("INFO").arg("server").query_async(&mut connection).await?;
     let run = field(&info, "run_id").unwrap_or_default().to_owned();
     let info: Result<String, _> =

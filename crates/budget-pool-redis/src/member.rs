@@ -95,12 +95,14 @@ impl Member {
         (self.terms.horizon / 8).clamp(Duration::from_millis(10), Duration::from_millis(250))
     }
 
-    /// Whether less than half of a chunk is free on an axis, within what a crash may cost.
-    pub(crate) fn is_low(&self, locals: &[Local]) -> bool {
+    /// Whether less than half of a chunk is free on an axis, within what a crash may cost, and the
+    /// wallet had something to fetch ahead at its last answer.
+    pub(crate) fn is_low(&self, locals: &[Local], answer: &Answer) -> bool {
         let lanes = self.lanes.iter().zip(locals).enumerate();
         lanes.into_iter().any(|(at, (lane, local))| {
             let goal = lane.chunk.min(self.room(at, local).saturating_add(local.free()));
-            local.free() < goal / 2 || (goal > 0 && local.free() == 0)
+            let share = answer.books[at].free() / answer.members.saturating_mul(2).max(1);
+            share > 0 && (local.free() < goal / 2 || (goal > 0 && local.free() == 0))
         })
     }
 
@@ -147,7 +149,10 @@ impl Member {
             // New room pays the overage first.
             let owed = needs[at].saturating_add(local.overage);
             let floor = if needs[at] == 0 { 0 } else { owed.saturating_sub(local.free()) };
-            let ahead = owed.saturating_add(lane.chunk).saturating_sub(local.free());
+            // Until a rate is measured, as much again as was spent since: a burst takes a number of
+            // exchanges that grows with its logarithm.
+            let recent = if floor == 0 { 0 } else { local.spent.saturating_sub(lane.mark) };
+            let ahead = owed.saturating_add(lane.chunk.max(recent)).saturating_sub(local.free());
             let want = ahead.min(room.saturating_add(local.overage)).max(floor);
             let Lane { spent, returned, granted, .. } = *lane;
             Told { spent, returned, seen: granted, want: want.min(MOST), floor: floor.min(MOST) }
@@ -264,6 +269,24 @@ mod tests {
     }
 
     #[test]
+    fn a_burst_fetches_as_much_again_as_it_has_spent() {
+        let (mut member, _) = member(None);
+        let mut wallet = Wallet::found(&[1_000_000], Lost::Charge, 0, "run", 0);
+        let mut calls = 0;
+        for units in 0..1_000 {
+            let local = spent(member.target(0), units);
+            if local.free() == 0 {
+                let request = member.request("run", &[1], &[local]);
+                let answer = wallet.exchange(1, &request).unwrap();
+                member.accept(&request, &answer);
+                calls += 1;
+            }
+        }
+        assert!((9..=12).contains(&calls), "{calls}");
+        assert!(member.target(0) <= 2_048, "{}", member.target(0));
+    }
+
+    #[test]
     fn who_spends_no_more_wants_nothing_in_the_end() {
         let (mut member, now) = member(None);
         member.measure(now + Duration::from_secs(1), &[spent(5_000, 1_000)]);
@@ -325,7 +348,7 @@ mod tests {
         let request = member.request("run", &[5], &[spent(30, 30)]);
         let answer = wallet.exchange(4, &request).unwrap();
         member.accept(&request, &answer);
-        assert_eq!((answer.books[0].used, member.target(0)), (30, 35));
+        assert_eq!((answer.books[0].used, member.target(0)), (30, 65));
     }
 
     #[test]

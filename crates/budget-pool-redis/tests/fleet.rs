@@ -283,3 +283,71 @@ async fn axes_of_a_users_own_and_in_flight() {
     }
     assert!(two.record(Amount::of(CALLS, 1)).await.is_err());
 }
+
+/// At a thousand spends a second, once the rate is known.
+#[tokio::test]
+async fn a_thousand_spends_take_three_calls_of_the_store_at_most() {
+    let server = Server::start();
+    let caps = Caps::new().tokens(1_000_000);
+    let fleet = Fleet::builder("acme").found(caps).join(server.client()).await.unwrap();
+    let (start, mut spent, mut before) = (Instant::now(), 0, None);
+    while start.elapsed() < Duration::from_millis(5_500) {
+        while spent < start.elapsed().as_millis() {
+            fleet.record(tokens(1)).await.unwrap();
+            spent += 1;
+        }
+        if before.is_none() && start.elapsed() > Duration::from_millis(1_500) {
+            before = Some((spent, fleet.status().calls));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (spent_before, calls_before) = before.unwrap();
+    let (spent, calls) = (spent - spent_before, fleet.status().calls - calls_before);
+    println!("{calls} calls for {spent} spends");
+    assert!(u128::from(calls) * 1_000 <= 3 * spent, "{calls} calls for {spent} spends");
+}
+
+/// A store that has nothing left is not asked again and again by those who would like to fetch ahead.
+#[tokio::test]
+async fn an_empty_wallet_is_left_alone() {
+    let server = Server::start();
+    let caps = Caps::new().tokens(500);
+    let fleet = Fleet::builder("acme").found(caps).join(server.client()).await.unwrap();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        let _ = fleet.record(tokens(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let calls = fleet.status().calls;
+    assert!(fleet.record(tokens(1)).await.is_err() && calls < 45, "{calls}");
+}
+
+#[test]
+fn threads_spend_without_a_runtime_of_their_own() {
+    let server = Server::start();
+    let one = budget_pool_redis::blocking::Fleet::join(founding(1_000), server.client()).unwrap();
+    let two = budget_pool_redis::blocking::Fleet::join(founding(1_000), server.client()).unwrap();
+    fn spend(fleet: &budget_pool_redis::blocking::Fleet) -> u64 {
+        let (mut spent, mut last) = (0, Instant::now());
+        while last.elapsed() < Duration::from_secs(2) {
+            match fleet.record(tokens(1)) {
+                Ok(()) => (spent, last) = (spent + 1, Instant::now()),
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        spent
+    }
+    let spent: u64 = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            [&one, &two, &two].map(|fleet| scope.spawn(move || spend(fleet))).into();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(spent, 1_000);
+    assert!(one.reserve(tokens(1)).is_err());
+    two.settle().unwrap();
+    two.leave().unwrap();
+    one.leave().unwrap();
+    let three = budget_pool_redis::blocking::Fleet::join(quick("acme"), server.client()).unwrap();
+    let used = three.snapshot().unwrap().axis(Axis::Tokens).unwrap().used;
+    assert_eq!((used.units(), three.status().failure.is_none()), (1_000, true));
+}
