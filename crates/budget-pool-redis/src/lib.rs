@@ -106,9 +106,10 @@
 //!
 //! # The store
 //!
-//! Redis 5 or later, or Valkey. The keys of a wallet are `bp1:{wallet}:` and `w`, `m`, `x`, `t`, `y`,
+//! The tests run on Redis 7.0. The script uses no command that is newer than Redis 5 or that Valkey
+//! lacks. The keys of a wallet are `bp1:{wallet}:` and `w`, `m`, `x`, `t`, `y`,
 //! `s`; none has a TTL, and all lie in one slot. The user of the store needs
-//! `~bp1:* +evalsha +eval +script|load +info +hello +client|setinfo +time +hgetall +hget +hset +hdel +hlen +zadd
+//! `~bp1:* +evalsha +script|load +info +time +hgetall +hget +hset +hdel +hlen +zadd
 //! +zrem +zcount +zscore +zrangebyscore +zremrangebyscore +del`.
 //!
 //! Two versions of this package share a wallet if they speak the same protocol; another one is refused

@@ -351,3 +351,27 @@ fn threads_spend_without_a_runtime_of_their_own() {
     let used = three.snapshot().unwrap().axis(Axis::Tokens).unwrap().used;
     assert_eq!((used.units(), three.status().failure.is_none()), (1_000, true));
 }
+
+/// The permissions that the documentation names are enough.
+#[tokio::test]
+async fn a_user_with_the_documented_permissions_can_do_it_all() {
+    let docs = include_str!("../src/lib.rs");
+    let (_, rules) = docs.split_once("//! `~bp1:*").unwrap();
+    let (rules, _) = rules.split_once("`.").unwrap();
+    let rules = rules.replace("//!", " ");
+    let server = Server::start();
+    let mut words = vec!["ACL", "SETUSER", "fleet", "on", ">secret", "~bp1:*"];
+    words.extend(rules.split_whitespace());
+    server.command(&words);
+    let url = format!("redis://fleet:secret@127.0.0.1:{}/", server.port());
+    let client = redis::Client::open(url).unwrap();
+    let fleet = founding(100).lost(Lost::Return).join(client).await.unwrap();
+    fleet.record(tokens(60)).await.unwrap();
+    assert!(fleet.record(tokens(50)).await.is_err());
+    let admin = fleet.admin();
+    admin.set_caps(Caps::new().tokens(120)).await.unwrap();
+    admin.write_off(&fleet.status().member).await.unwrap();
+    fleet.settle().await.unwrap();
+    fleet.leave().await.unwrap();
+    assert_eq!(admin.members().await.unwrap(), []);
+}
