@@ -1,0 +1,121 @@
+//! A fleet for threads: the same member, driven by a tokio runtime of one thread of its own.
+
+use std::fmt;
+
+use budget_pool::{Amount, Ask, BudgetPool, Reservation};
+use redis::Client;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::admin::FleetSnapshot;
+use crate::error::FleetError;
+use crate::fleet::{FleetBuilder, Status};
+
+/// The [`Fleet`](crate::Fleet) of a process without tokio. Threads share it by reference.
+///
+/// Its calls block, and panic where they are called from async code. Dropped without
+/// [`leave`](Fleet::leave), it says no farewell: its grant is then that of a process that died.
+///
+/// ```no_run
+/// use budget_pool::{Amount, Caps};
+/// use budget_pool_redis::{Fleet, blocking};
+///
+/// let client = redis::Client::open("redis://127.0.0.1/")?;
+/// let terms = Fleet::builder("acme").found(Caps::new().requests(10_000));
+/// let fleet = blocking::Fleet::join(terms, client)?;
+/// std::thread::scope(|scope| {
+///     for _worker in 0..4 {
+///         scope.spawn(|| while fleet.record(Amount::new().requests(1)).is_ok() {});
+///     }
+/// });
+/// fleet.leave()?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Fleet {
+    fleet: crate::Fleet,
+    runtime: Runtime,
+}
+
+impl Fleet {
+    /// Joins the wallet.
+    ///
+    /// # Errors
+    /// As [`FleetBuilder::join`], and [`Store`](FleetError::Store) if no thread can be started.
+    pub fn join(builder: FleetBuilder, client: Client) -> Result<Fleet, FleetError> {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| builder.no_thread(&error))?;
+        let fleet = runtime.block_on(builder.join(client))?;
+        Ok(Fleet { fleet, runtime })
+    }
+
+    /// The pool of this process, as [`Fleet::pool`](crate::Fleet::pool).
+    #[must_use]
+    pub fn pool(&self) -> &BudgetPool {
+        self.fleet.pool()
+    }
+
+    /// As [`Fleet::record`](crate::Fleet::record). No I/O where the grant covers the amount.
+    ///
+    /// # Errors
+    /// As [`Fleet::record`](crate::Fleet::record).
+    pub fn record(&self, amount: Amount) -> Result<(), FleetError> {
+        match self.pool().record(amount) {
+            Ok(()) => Ok(()),
+            Err(_) => self.runtime.block_on(self.fleet.record(amount)),
+        }
+    }
+
+    /// As [`Fleet::reserve`](crate::Fleet::reserve). No I/O where the grant covers the amount.
+    ///
+    /// # Errors
+    /// As [`Fleet::record`](crate::Fleet::record).
+    pub fn reserve(&self, amount: Amount) -> Result<Reservation, FleetError> {
+        match self.pool().reserve(amount) {
+            Ok(hold) => Ok(hold),
+            Err(_) => self.runtime.block_on(self.fleet.reserve(amount)),
+        }
+    }
+
+    /// As [`Fleet::reserve_wait`](crate::Fleet::reserve_wait), by parking the thread.
+    ///
+    /// # Errors
+    /// As [`Fleet::reserve_wait`](crate::Fleet::reserve_wait).
+    pub fn reserve_wait(&self, ask: impl Into<Ask>) -> Result<Reservation, FleetError> {
+        Ok(self.pool().reserve_blocking(ask)?)
+    }
+
+    /// As [`Fleet::settle`](crate::Fleet::settle).
+    ///
+    /// # Errors
+    /// As [`Fleet::settle`](crate::Fleet::settle).
+    pub fn settle(&self) -> Result<(), FleetError> {
+        self.runtime.block_on(self.fleet.settle())
+    }
+
+    /// As [`Fleet::snapshot`](crate::Fleet::snapshot).
+    ///
+    /// # Errors
+    /// As [`Fleet::snapshot`](crate::Fleet::snapshot).
+    pub fn snapshot(&self) -> Result<FleetSnapshot, FleetError> {
+        self.runtime.block_on(self.fleet.snapshot())
+    }
+
+    /// As [`Fleet::status`](crate::Fleet::status).
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.fleet.status()
+    }
+
+    /// As [`Fleet::leave`](crate::Fleet::leave).
+    ///
+    /// # Errors
+    /// As [`Fleet::leave`](crate::Fleet::leave).
+    pub fn leave(self) -> Result<(), FleetError> {
+        self.runtime.block_on(self.fleet.leave())
+    }
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.fleet.fmt(f)
+    }
+}

@@ -1,0 +1,482 @@
+//! The task that funds the pool of this process: it makes every exchange, one at a time.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use budget_pool::{Amount, Axis, BudgetPool, Caps, Quantity};
+use tokio::sync::{Notify, oneshot};
+
+use crate::error::FleetError;
+use crate::link::Link;
+use crate::member::{Local, Member, Terms};
+use crate::protocol::{Answer, Lost, Op, State};
+use crate::script::{Axes, Call};
+
+/// How long a process that stands short waits before it asks again for those that wait.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// How often an exchange may refill the pool ahead of its needs.
+const REFILL: Duration = Duration::from_millis(20);
+
+/// What a caller needs, and whom to tell what the store said.
+struct Need {
+    amount: Amount,
+    verdict: oneshot::Sender<Result<(), FleetError>>,
+}
+
+struct Standing {
+    member: Member,
+    needs: Vec<Need>,
+    /// The last answer, and when its request was sent.
+    answer: Option<(Answer, Instant)>,
+    /// When the last answer came.
+    heard: Instant,
+    failure: Option<FleetError>,
+    short_until: Option<Instant>,
+    is_leaving: bool,
+    has_left: bool,
+    may_evict: Option<bool>,
+    calls: u64,
+}
+
+pub(crate) struct Shared {
+    pub(crate) wallet: String,
+    /// Its caps are what this process was granted. Nobody outside has it: they spend from `pool`,
+    /// below it, and cannot change these caps.
+    root: BudgetPool,
+    pub(crate) pool: BudgetPool,
+    pub(crate) axes: Axes,
+    lost: Lost,
+    terms: Terms,
+    standing: Mutex<Standing>,
+    wake: Notify,
+    gone: Notify,
+}
+
+/// What [`Fleet::status`](crate::Fleet::status) shows.
+pub(crate) struct Figures {
+    pub(crate) member: String,
+    pub(crate) heard: Duration,
+    pub(crate) failure: Option<FleetError>,
+    pub(crate) may_evict: Option<bool>,
+    pub(crate) calls: u64,
+    pub(crate) learns: bool,
+    pub(crate) in_doubt: Amount,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        wallet: String,
+        axes: Axes,
+        lost: Lost,
+        ceiling: Caps,
+        member: String,
+        terms: Terms,
+    ) -> Shared {
+        let nothing: Caps = axes.0.iter().map(|&axis| quantity(axis, 0)).collect();
+        let root = BudgetPool::builder()
+            .name(wallet.as_str())
+            .caps(nothing)
+            .ceiling(ceiling)
+            .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+            .build();
+        let now = Instant::now();
+        let standing = Standing {
+            member: Member::new(member, terms.clone(), now),
+            needs: Vec::new(),
+            answer: None,
+            heard: now,
+            failure: None,
+            short_until: None,
+            is_leaving: false,
+            has_left: false,
+            may_evict: None,
+            calls: 0,
+        };
+        Shared {
+            pool: root.child().name(wallet.as_str()).build(),
+            wallet,
+            root,
+            axes,
+            lost,
+            terms,
+            standing: Mutex::new(standing),
+            wake: Notify::new(),
+            gone: Notify::new(),
+        }
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        // No code of a user runs under this lock, so no panic leaves it half changed.
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn locals(&self) -> Vec<Local> {
+        let snapshot = self.root.snapshot();
+        let local = |&axis: &Axis| {
+            let axis = snapshot.axis(axis).expect("an axis of a wallet is counted");
+            Local {
+                cap: axis.cap.map_or(0, Quantity::units),
+                used: axis.used.units(),
+                reserved: axis.reserved.units(),
+                overage: axis.overage.units(),
+                spent: axis.spent.units(),
+            }
+        };
+        self.axes.0.iter().map(local).collect()
+    }
+
+    /// The units of an amount that is to be spent or held, axis by axis.
+    fn units(&self, amount: &Amount) -> Vec<u64> {
+        self.axes.0.iter().map(|&axis| amount.units(axis)).collect()
+    }
+
+    fn caps(&self, units: impl IntoIterator<Item = u64>) -> Caps {
+        self.axes
+            .0
+            .iter()
+            .zip(units)
+            .filter(|(_, units)| *units > 0)
+            .map(|(&axis, units)| quantity(axis, units))
+            .collect()
+    }
+
+    /// Asks the store for room for an amount that the pool has refused. `Ok` says that the caps of the
+    /// pool were raised by what was lacking; others may have taken it.
+    pub(crate) async fn ask(&self, amount: Amount) -> Result<(), FleetError> {
+        let answer = {
+            let mut standing = self.standing();
+            if standing.has_left || standing.is_leaving {
+                return Err(FleetError::Left { wallet: self.wallet.clone() });
+            }
+            if let Some(refusal) = self.known_refusal(&standing, &amount) {
+                return Err(refusal);
+            }
+            let (verdict, answer) = oneshot::channel();
+            standing.needs.push(Need { amount, verdict });
+            answer
+        };
+        self.wake.notify_one();
+        answer.await.unwrap_or_else(|_| Err(FleetError::Left { wallet: self.wallet.clone() }))
+    }
+
+    /// While the wallet is known to be short, a call that lacks more than was free in it is answered
+    /// here: a question each time would keep the store busy with refusals.
+    fn known_refusal(&self, standing: &Standing, amount: &Amount) -> Option<FleetError> {
+        let now = Instant::now();
+        standing.short_until.filter(|until| now < *until)?;
+        let (answer, _) = standing.answer.as_ref()?;
+        let (units, locals) = (self.units(amount), self.locals());
+        let lacks = |at: &usize| {
+            let lacking =
+                units[*at].saturating_add(locals[*at].overage).saturating_sub(locals[*at].free());
+            lacking > answer.books[*at].free()
+        };
+        (0..units.len()).find(lacks).map(|at| self.short(standing, answer, at, &units, &locals))
+    }
+
+    fn short(
+        &self,
+        standing: &Standing,
+        answer: &Answer,
+        at: usize,
+        units: &[u64],
+        locals: &[Local],
+    ) -> FleetError {
+        let (axis, book) = (self.axes.0[at], &answer.books[at]);
+        let held = standing.member.in_doubt(at);
+        let others = book.charged.saturating_sub(book.used).saturating_sub(held);
+        let retry_after = if others > 0 {
+            Some(self.terms.settle_every)
+        } else {
+            let end = answer.period_end.checked_sub(answer.now).filter(|_| answer.period_end > 0);
+            end.map(Duration::from_millis)
+        };
+        FleetError::Short {
+            wallet: self.wallet.clone(),
+            axis,
+            requested: units[at],
+            free: book.free().saturating_add(locals[at].free()),
+            cap: book.cap,
+            held_by_others: others,
+            retry_after,
+        }
+    }
+
+    /// One exchange: what is not needed goes out of the pool and is told, what was spent is told, and
+    /// what is granted goes into the pool once the store has booked it.
+    async fn exchange(&self, link: &mut Link, op: Op, needs: &[u64]) -> Result<State, FleetError> {
+        let run = link.run().await;
+        let (sent, request) = {
+            let mut standing = self.standing();
+            // The TTL counts from here: never from an instant after the store has counted.
+            let sent = Instant::now();
+            let run = run.map_err(|error| self.failed(&mut standing, error))?;
+            let locals = self.locals();
+            let request = if op == Op::Farewell {
+                standing.member.farewell(&run, &locals)
+            } else {
+                let claimed = standing.answer.as_ref().is_some_and(|(answer, _)| answer.claims > 0);
+                let surplus = standing.member.surplus(&locals, claimed);
+                let given = self.root.lower_caps_up_to(self.caps(surplus));
+                let given: Vec<u64> =
+                    self.axes.0.iter().map(|&axis| given.units(axis).unwrap_or(0)).collect();
+                standing.member.gave_back(&given);
+                standing.member.request(&run, needs, &self.locals())
+            };
+            (sent, request)
+        };
+        let reply = link.call(&Call::exchange(&self.axes, &request)).await;
+        let answer = reply.and_then(|words| words.answer(self.axes.0.len()));
+        let mut standing = self.standing();
+        standing.calls = link.calls;
+        standing.may_evict = link.may_evict();
+        let answer = answer.map_err(|error| self.failed(&mut standing, error))?;
+        standing.member.accept(&request, &answer);
+        standing.heard = Instant::now();
+        standing.failure = None;
+        self.fund(&standing.member, &answer);
+        let state = answer.state;
+        standing.short_until =
+            matches!(state, State::Short(_)).then(|| Instant::now() + jitter(RETRY));
+        standing.answer = Some((answer, sent));
+        Ok(state)
+    }
+
+    fn failed(&self, standing: &mut Standing, error: FleetError) -> FleetError {
+        let error = match error {
+            FleetError::Unreachable { wallet, error, .. } => {
+                FleetError::Unreachable { wallet, error, since: standing.heard.elapsed() }
+            }
+            other => other,
+        };
+        standing.failure = Some(error.clone());
+        error
+    }
+
+    /// Brings the caps of the pool to what this member holds. Only the driver does that, one exchange
+    /// at a time.
+    fn fund(&self, member: &Member, answer: &Answer) {
+        let locals = self.locals();
+        let ceilings =
+            locals.iter().enumerate().map(|(at, local)| member.ceiling(at, answer, local));
+        let ceilings: Caps =
+            self.axes.0.iter().zip(ceilings).map(|(&axis, units)| quantity(axis, units)).collect();
+        let targets: Vec<u64> = (0..locals.len()).map(|at| member.target(at)).collect();
+        let less =
+            locals.iter().zip(&targets).map(|(local, target)| local.cap.saturating_sub(*target));
+        self.root.lower_caps_up_to(self.caps(less));
+        let more =
+            locals.iter().zip(&targets).map(|(local, target)| target.saturating_sub(local.cap));
+        // It can only fail where the pool is closed: then nothing can be spent, and the grant goes back
+        // with the farewell.
+        let _ = self.root.raise_caps(self.caps(more));
+        self.root.set_ceiling(ceilings);
+    }
+
+    /// With [`Lost::Return`] the store gives away what this member held once it was not heard of for
+    /// the TTL. Until it is heard again, nothing of it is spent.
+    fn stop_if_lost(&self) {
+        if self.lost == Lost::Return && self.deadline().is_some_and(|end| Instant::now() >= end) {
+            let all = vec![u64::MAX; self.axes.0.len()];
+            self.root.lower_caps_up_to(self.caps(all));
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let sent = self.standing().answer.as_ref().map(|(_, sent)| *sent)?;
+        (self.lost == Lost::Return).then(|| sent + self.terms.ttl)
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        let standing = self.standing();
+        let held = (self.axes.0.iter().enumerate())
+            .map(|(at, &axis)| quantity(axis, standing.member.in_doubt(at)));
+        Figures {
+            member: standing.member.id(),
+            heard: standing.heard.elapsed(),
+            failure: standing.failure.clone(),
+            may_evict: standing.may_evict,
+            calls: standing.calls,
+            learns: standing
+                .answer
+                .as_ref()
+                .is_some_and(|(answer, _)| answer.now < answer.learn_until),
+            in_doubt: held.collect(),
+        }
+    }
+
+    /// Closes the pool and has the driver tell the store farewell.
+    pub(crate) fn start_leaving(&self) {
+        self.pool.close();
+        self.standing().is_leaving = true;
+        self.wake.notify_one();
+    }
+
+    pub(crate) async fn left(&self) -> Result<(), FleetError> {
+        loop {
+            // Before the look, so that no end is missed between the two.
+            let gone = self.gone.notified();
+            if let Some(end) = self.end() {
+                return end;
+            }
+            gone.await;
+        }
+    }
+
+    fn end(&self) -> Option<Result<(), FleetError>> {
+        let standing = self.standing();
+        standing.has_left.then(|| standing.failure.clone().map_or(Ok(()), Err))
+    }
+
+    /// The first exchange: it shows that the wallet can be spent from.
+    pub(crate) async fn join(&self, link: &mut Link) -> Result<(), FleetError> {
+        let nothing = vec![0; self.axes.0.len()];
+        self.exchange(link, Op::Exchange, &nothing).await.map(drop)
+    }
+}
+
+pub(crate) fn quantity(axis: Axis, units: u64) -> Quantity {
+    Amount::of(axis, units).get(axis).expect("the amount names it")
+}
+
+/// Up to a quarter more, so that processes that stand short do not ask in step.
+fn jitter(time: Duration) -> Duration {
+    let random = RandomState::new().hash_one(()) % 1_024;
+    time + time * u32::try_from(random).unwrap_or(0) / 4_096
+}
+
+/// Runs until the fleet is left.
+pub(crate) async fn drive(shared: Arc<Shared>, mut link: Link) {
+    let mut next = Instant::now() + shared.terms.settle_every;
+    loop {
+        let wanted = wait(&shared, next).await;
+        shared.stop_if_lost();
+        let (needs, is_leaving, is_low) = {
+            let mut standing = shared.standing();
+            let locals = shared.locals();
+            standing.member.measure(Instant::now(), &locals);
+            // Not while the answer would be nothing: for others who stand short, or for want of room.
+            let is_low = standing.answer.as_ref().is_some_and(|(answer, sent)| {
+                sent.elapsed() > REFILL
+                    && answer.claims == 0
+                    && standing.short_until.is_none()
+                    && standing.member.is_low(&locals, answer)
+            });
+            standing.needs.retain(|need| !need.verdict.is_closed());
+            (std::mem::take(&mut standing.needs), standing.is_leaving, is_low)
+        };
+        if is_leaving {
+            drop(needs);
+            return leave(&shared, &mut link).await;
+        }
+        if needs.is_empty() && wanted.is_none() && !is_low && Instant::now() < next {
+            continue;
+        }
+        serve(&shared, &mut link, needs, wanted.unwrap_or_default()).await;
+        let failing = shared.standing().failure.is_some();
+        let others = shared.standing().answer.as_ref().is_some_and(|(answer, _)| answer.claims > 0);
+        let gives = others && shared.locals().iter().any(|local| local.free() > 0);
+        let pause = if failing || gives {
+            RETRY.min(shared.terms.settle_every)
+        } else {
+            shared.terms.settle_every
+        };
+        next = Instant::now() + jitter(pause);
+    }
+}
+
+/// Until there is something to look at. Returns what the pool says that it lacks.
+async fn wait(shared: &Shared, next: Instant) -> Option<Amount> {
+    let (interval, asks_again) = {
+        let standing = shared.standing();
+        let is_stuck = standing.failure.is_some()
+            || standing.answer.as_ref().is_some_and(|(answer, _)| answer.now < answer.learn_until);
+        let last = standing.answer.as_ref().map(|(_, sent)| *sent + RETRY).filter(|_| is_stuck);
+        (standing.member.interval(), standing.short_until.max(last))
+    };
+    let now = Instant::now();
+    let mut until = next.min(now + interval);
+    if let Some(deadline) = shared.deadline().filter(|deadline| *deadline > now) {
+        until = until.min(deadline);
+    }
+    let may_ask = asks_again.is_none_or(|again| now >= again);
+    tokio::select! {
+        () = shared.wake.notified() => None,
+        want = shared.root.wants(), if may_ask => Some(want.missing),
+        () = tokio::time::sleep_until(until.into()) => None,
+    }
+}
+
+/// Asks for all needs at once; where they do not fit together, for one after the other. A caller that
+/// asks stands in line in the pool, too, so what the pool wants and what callers need is not added up.
+async fn serve(shared: &Shared, link: &mut Link, needs: Vec<Need>, missing: Amount) {
+    let locals = shared.locals();
+    let wanted = shared.units(&missing).into_iter().zip(&locals);
+    // The pool says what is missing beyond what is free, its overage included.
+    let wanted: Vec<u64> = wanted
+        .map(|(missing, local)| match missing {
+            0 => 0,
+            _ => missing.saturating_add(local.free()).saturating_sub(local.overage),
+        })
+        .collect();
+    let mut all = vec![0_u64; wanted.len()];
+    for need in &needs {
+        let units = shared.units(&need.amount).into_iter();
+        all.iter_mut().zip(units).for_each(|(sum, units)| *sum = sum.saturating_add(units));
+    }
+    all.iter_mut().zip(wanted).for_each(|(all, wanted)| *all = wanted.max(*all));
+    let state = shared.exchange(link, Op::Exchange, &all).await;
+    for need in needs {
+        let units = shared.units(&need.amount);
+        let verdict = match &state {
+            Ok(State::Short(_)) if units != all => {
+                shared.exchange(link, Op::Exchange, &units).await
+            }
+            Ok(State::Gone) => shared.exchange(link, Op::Exchange, &units).await,
+            other => other.clone(),
+        };
+        let verdict = verdict.and_then(|state| shared.verdict(state, &units));
+        // A caller that was dropped meanwhile does not hear it.
+        let _ = need.verdict.send(verdict);
+    }
+}
+
+impl Shared {
+    fn verdict(&self, state: State, units: &[u64]) -> Result<(), FleetError> {
+        let standing = self.standing();
+        let Some((answer, _)) = &standing.answer else { return Ok(()) };
+        match state {
+            State::Granted | State::Gone => Ok(()),
+            State::Closed => Err(FleetError::Left { wallet: self.wallet.clone() }),
+            State::Short(at) => Err(self.short(&standing, answer, at, units, &self.locals())),
+            State::Learning => Err(FleetError::Learning {
+                wallet: self.wallet.clone(),
+                retry_after: Duration::from_millis(answer.learn_until.saturating_sub(answer.now)),
+            }),
+        }
+    }
+}
+
+/// The holds of the pool get the TTL to end; what is reserved after it counts as spent.
+async fn leave(shared: &Shared, link: &mut Link) {
+    let end = Instant::now() + shared.terms.ttl;
+    while shared.locals().iter().any(|local| local.reserved > 0) && Instant::now() < end {
+        let next = Instant::now() + shared.terms.settle_every;
+        while shared.locals().iter().any(|local| local.reserved > 0) && Instant::now() < next {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let nothing = vec![0; shared.axes.0.len()];
+        let _ = shared.exchange(link, Op::Exchange, &nothing).await;
+    }
+    for _attempt in 0..3 {
+        if shared.exchange(link, Op::Farewell, &[]).await.is_ok() {
+            break;
+        }
+        tokio::time::sleep(RETRY.min(shared.terms.ttl / 3)).await;
+    }
+    shared.root.close();
+    shared.standing().has_left = true;
+    shared.gone.notify_waiters();
+}

@@ -1,0 +1,157 @@
+//! Why a call on a fleet was refused, or failed.
+
+use std::time::Duration;
+
+use budget_pool::{Axis, BudgetError};
+use redis::RedisError;
+
+use crate::driver::quantity;
+
+/// Why a call on a [`Fleet`](crate::Fleet) was refused, or failed. Nothing was spent then.
+#[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
+pub enum FleetError {
+    /// The pool of this process refused, for a reason of its own: it is closed, others wait, the
+    /// amount can never fit.
+    #[error(transparent)]
+    Budget(#[from] BudgetError),
+    /// The fleet has no budget left for the amount, as the store said at its last answer.
+    #[error(
+        "the fleet `{wallet}` is short: {} requested, {} free, cap {}, {} held by others",
+        quantity(*axis, *requested), quantity(*axis, *free), quantity(*axis, *cap),
+        quantity(*axis, *held_by_others)
+    )]
+    #[non_exhaustive]
+    Short {
+        /// The name of the wallet.
+        wallet: String,
+        /// The axis that lacks room.
+        axis: Axis,
+        /// How much the call named, as all figures in units of the axis: nano-dollars of money.
+        requested: u64,
+        /// How much is free in the wallet and in this process.
+        free: u64,
+        /// The cap of the fleet.
+        cap: u64,
+        /// What other processes were granted and had not told as spent. They give it back if they
+        /// do not need it.
+        held_by_others: u64,
+        /// When the next question makes sense; `None` where the others hold nothing that could come
+        /// back and no period ends.
+        retry_after: Option<Duration>,
+    },
+    /// The store may have lost its last writes, and grants nothing until its members have told what
+    /// they hold. What this process was granted can be spent meanwhile.
+    #[error("the fleet `{wallet}` learns what its members hold, for another {retry_after:?}")]
+    #[non_exhaustive]
+    Learning {
+        /// The name of the wallet.
+        wallet: String,
+        /// How long that takes yet.
+        retry_after: Duration,
+    },
+    /// The store does not answer, and what this process was granted does not cover the amount.
+    #[error("the store of the fleet `{wallet}` has not answered for {since:?}: {error}")]
+    #[non_exhaustive]
+    Unreachable {
+        /// The name of the wallet.
+        wallet: String,
+        /// The time since the last answer.
+        since: Duration,
+        /// What the last attempt ended with.
+        error: String,
+    },
+    /// There is no wallet of this name: it was never [founded](crate::FleetBuilder::found), or it was
+    /// removed, flushed or evicted. It is never founded anew by a process that was in it.
+    #[error("there is no wallet `{wallet}`")]
+    #[non_exhaustive]
+    NoWallet {
+        /// The name of the wallet.
+        wallet: String,
+    },
+    /// The wallet was founded with other caps, another window or another [`Lost`](crate::Lost).
+    #[error("the wallet `{wallet}` was founded with other terms")]
+    #[non_exhaustive]
+    OtherFounding {
+        /// The name of the wallet.
+        wallet: String,
+    },
+    /// The call names an axis that the wallet does not have.
+    #[error("the wallet `{wallet}` has other axes")]
+    #[non_exhaustive]
+    OtherAxes {
+        /// The name of the wallet.
+        wallet: String,
+    },
+    /// The wallet has no member of this name.
+    #[error("the wallet `{wallet}` has no such member")]
+    #[non_exhaustive]
+    NoMember {
+        /// The name of the wallet.
+        wallet: String,
+    },
+    /// A cap or a total is, or would become, greater than 2^53 - 1, up to which the store counts
+    /// exactly. In nano-dollars that is 9,007,199 dollars.
+    #[error("the wallet `{wallet}` counts to 9007199254740991")]
+    #[non_exhaustive]
+    Range {
+        /// The name of the wallet.
+        wallet: String,
+    },
+    /// The wallet is kept by another version of this package.
+    #[error("the wallet `{wallet}` is of protocol {found:?}, this process speaks 1")]
+    #[non_exhaustive]
+    Version {
+        /// The name of the wallet.
+        wallet: String,
+        /// The protocol of the wallet.
+        found: String,
+    },
+    /// A key of the wallet was evicted, deleted or written by another program.
+    #[error("the wallet `{wallet}` is damaged: {what}")]
+    #[non_exhaustive]
+    Damaged {
+        /// The name of the wallet.
+        wallet: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// The store answered with an error: no permission, a key of a wrong type, out of memory.
+    #[error("the store of the fleet `{wallet}` refused: {error}")]
+    #[non_exhaustive]
+    Store {
+        /// The name of the wallet.
+        wallet: String,
+        /// What the client says.
+        error: String,
+    },
+    /// The fleet was [left](crate::Fleet::leave).
+    #[error("the fleet `{wallet}` was left")]
+    #[non_exhaustive]
+    Left {
+        /// The name of the wallet.
+        wallet: String,
+    },
+}
+
+impl FleetError {
+    /// An error of the client: one that ends the connection, or one that the server answered.
+    pub(crate) fn store(wallet: String, error: RedisError) -> FleetError {
+        if error.code().is_some() && !error.is_io_error() {
+            FleetError::Store { wallet, error: error.to_string() }
+        } else {
+            FleetError::Unreachable { wallet, since: Duration::ZERO, error: error.to_string() }
+        }
+    }
+
+    /// How long to wait before the call makes sense again; `None` if nobody knows.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            FleetError::Budget(error) => error.retry_after(),
+            FleetError::Short { retry_after, .. } => *retry_after,
+            FleetError::Learning { retry_after, .. } => Some(*retry_after),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! What a user holds of a fleet.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use budget_pool::{Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Outlook, Reservation};
+use redis::Client;
+
+use crate::admin::{Admin, FleetSnapshot};
+use crate::driver::{Shared, drive};
+use crate::error::FleetError;
+use crate::link::Link;
+use crate::member::{Terms, millis};
+use crate::protocol::{Lost, MOST};
+use crate::script::{Axes, Call};
+
+/// The place of one process in a fleet: a local pool that is funded from a wallet in Redis or Valkey.
+///
+/// A handle; clones are the same member. The last one that is dropped has the driver say farewell in
+/// the background; [`leave`](Fleet::leave) does that and tells when it is done.
+#[derive(Clone)]
+pub struct Fleet {
+    held: Arc<Held>,
+}
+
+struct Held {
+    shared: Arc<Shared>,
+    client: Client,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.shared.start_leaving();
+    }
+}
+
+/// What a process joins a fleet with, from [`Fleet::builder`].
+#[derive(Debug, Clone)]
+#[must_use = "it does nothing until `join`"]
+pub struct FleetBuilder {
+    wallet: String,
+    found: Option<Caps>,
+    window: Duration,
+    lost: Lost,
+    member: Option<String>,
+    ttl: Duration,
+    horizon: Duration,
+    settle_every: Duration,
+    at_most: Amount,
+}
+
+/// How this process stands in its fleet.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Status {
+    /// The name of this member in the wallet: [`Admin::resolve`] takes it.
+    pub member: String,
+    /// The time since the store answered.
+    pub heard: Duration,
+    /// What the last exchange failed with; `None` once one succeeds.
+    pub failure: Option<FleetError>,
+    /// Whether the server may evict the wallet when its memory is full: its `maxmemory-policy` is one
+    /// of `allkeys`. `None` if it does not say.
+    pub may_evict: Option<bool>,
+    /// The scripts that this process has had the store run.
+    pub calls: u64,
+    /// Whether the store was learning at its last answer, and granted nothing.
+    pub learns: bool,
+    /// What the store has charged to this process, and was not told as spent: what a crash at this
+    /// instant would leave in doubt.
+    pub in_doubt: Amount,
+}
+
+impl FleetBuilder {
+    /// Founds the wallet with these caps if there is none. One that is there is joined if it was
+    /// founded with the same caps, window and [`Lost`], and is never overwritten.
+    pub fn found(mut self, caps: Caps) -> Self {
+        self.found = Some(caps);
+        self
+    }
+
+    /// The caps are those of a period of so much, in whole milliseconds: what was used is free again
+    /// when the clock of the store says that it is over. Grants that are not spent stay charged. It
+    /// counts where the wallet is [founded](FleetBuilder::found).
+    pub fn window(mut self, period: Duration) -> Self {
+        self.window = period;
+        self
+    }
+
+    /// What becomes of the grant of a member that is not heard of for its TTL: [`Lost::Charge`] if
+    /// nothing is said. It counts where the wallet is [founded](FleetBuilder::found).
+    pub fn lost(mut self, lost: Lost) -> Self {
+        self.lost = lost;
+        self
+    }
+
+    /// What the member is called, for [`Admin::members`]. Sixteen digits of chance are added, so that
+    /// no two processes are one member.
+    pub fn member(mut self, name: impl Into<String>) -> Self {
+        self.member = Some(name.into());
+        self
+    }
+
+    /// After how long without an exchange this member counts as lost, and for how long a store that
+    /// was restarted learns: 10 s if nothing is said, at least 10 ms.
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = ttl.max(Duration::from_millis(10));
+        self
+    }
+
+    /// How much time's worth of spend is fetched ahead: 1 s if nothing is said. A longer one means
+    /// fewer calls of the store, and more that a crash leaves in doubt.
+    pub fn horizon(mut self, horizon: Duration) -> Self {
+        self.horizon = horizon;
+        self
+    }
+
+    /// How often what was spent is told: 1 s if nothing is said, and at most a third of the TTL.
+    pub fn settle_every(mut self, time: Duration) -> Self {
+        self.settle_every = time;
+        self
+    }
+
+    /// The most that is held ahead on the axes that are named, and so the most that a crash may leave
+    /// in doubt. One call that needs more is granted all the same.
+    pub fn at_most(mut self, amount: Amount) -> Self {
+        self.at_most = amount;
+        self
+    }
+
+    pub(crate) fn no_thread(&self, error: &std::io::Error) -> FleetError {
+        FleetError::Store { wallet: self.wallet.clone(), error: error.to_string() }
+    }
+
+    /// Joins the wallet. The driver is a task of the tokio runtime that this is called on.
+    ///
+    /// # Errors
+    /// [`NoWallet`](FleetError::NoWallet), [`OtherFounding`](FleetError::OtherFounding),
+    /// [`Range`](FleetError::Range) for caps above 2^53 - 1,
+    /// [`OtherAxes`](FleetError::OtherAxes) for `at_most` on an axis that the wallet lacks,
+    /// [`Unreachable`](FleetError::Unreachable), [`Store`](FleetError::Store),
+    /// [`Damaged`](FleetError::Damaged), [`Version`](FleetError::Version).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it may have founded the wallet, and may have left a member without
+    /// a grant.
+    pub async fn join(self, client: Client) -> Result<Fleet, FleetError> {
+        let wallet = self.wallet.clone();
+        let timeout = (self.ttl / 3).clamp(Duration::from_millis(500), Duration::from_secs(2));
+        let mut link = Link::new(&wallet, client.clone(), timeout);
+        let run = link.run().await?;
+        let known: Vec<Axis> =
+            self.found.iter().flatten().map(|quantity| quantity.axis()).collect();
+        let call = match &self.found {
+            None => Call::look(),
+            Some(caps) => {
+                let caps: Vec<u64> = caps.iter().map(|quantity| quantity.units()).collect();
+                if caps.iter().any(|&cap| cap > MOST) {
+                    return Err(FleetError::Range { wallet });
+                }
+                let period = if self.window.is_zero() { 0 } else { millis(self.window) };
+                Call::found(&Axes(known.clone()), &caps, self.lost, period, &run)
+            }
+        };
+        let look = link.call(&call).await?.look(&known)?;
+        let axes = look.axes.clone();
+        if self.at_most.iter().any(|quantity| !axes.0.contains(&quantity.axis())) {
+            return Err(FleetError::OtherAxes { wallet });
+        }
+        let at_most = |&axis: &Axis| self.at_most.get(axis).map(|quantity| quantity.units());
+        let terms = Terms {
+            ttl: self.ttl,
+            horizon: self.horizon,
+            settle_every: self.settle_every.min(self.ttl / 3).max(Duration::from_millis(1)),
+            at_most: axes.0.iter().map(at_most).collect(),
+        };
+        let ceiling = axes.0.iter().zip(&look.books);
+        let ceiling =
+            ceiling.map(|(&axis, book)| crate::driver::quantity(axis, book.cap)).collect();
+        let member = format!("{}-{}", self.member.as_deref().unwrap_or("member"), chance());
+        let shared = Arc::new(Shared::new(wallet, axes, look.lost, ceiling, member, terms));
+        shared.join(&mut link).await?;
+        tokio::spawn(drive(Arc::clone(&shared), link));
+        Ok(Fleet { held: Arc::new(Held { shared, client }) })
+    }
+}
+
+/// Sixteen digits of chance.
+fn chance() -> String {
+    use std::hash::{BuildHasher, RandomState};
+    let now = std::time::SystemTime::now();
+    format!("{:016x}", RandomState::new().hash_one((now, std::process::id())))
+}
+
+impl Fleet {
+    /// Starts to join the wallet of this name.
+    pub fn builder(wallet: impl Into<String>) -> FleetBuilder {
+        FleetBuilder {
+            wallet: wallet.into(),
+            found: None,
+            window: Duration::ZERO,
+            lost: Lost::Charge,
+            member: None,
+            ttl: Duration::from_secs(10),
+            horizon: Duration::from_secs(1),
+            settle_every: Duration::from_secs(1),
+            at_most: Amount::new(),
+        }
+    }
+
+    /// The pool of this process: it spends at memory speed and never does I/O. Its refusals come from
+    /// what this process was granted so far; a refusal makes the driver ask the store for more, and a
+    /// [wait](BudgetPool::reserve_wait) gets it.
+    ///
+    /// The caps lie in a pool above it, which nobody else can reach: what a caller does to this pool,
+    /// such as a [reset](BudgetPool::reset) or a cap of its own, makes no budget in the fleet. A
+    /// [credit](BudgetPool::credit) can be spent again in this process, and does not go back to the
+    /// fleet.
+    #[must_use]
+    pub fn pool(&self) -> &BudgetPool {
+        &self.held.shared.pool
+    }
+
+    /// Spends the amount: here if the grant covers it, else after one exchange with the store.
+    ///
+    /// # Errors
+    /// [`Short`](FleetError::Short) if the fleet lacks it, [`Learning`](FleetError::Learning),
+    /// [`Unreachable`](FleetError::Unreachable), [`Budget`](FleetError::Budget) for all that the pool
+    /// of this process refuses, and the errors of [`join`](FleetBuilder::join). Nothing was spent then.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it has spent nothing.
+    pub async fn record(&self, amount: Amount) -> Result<(), FleetError> {
+        let pool = self.pool();
+        match pool.record(amount) {
+            Ok(()) => return Ok(()),
+            Err(refusal) => self.may_be_funded(refusal)?,
+        }
+        // In line, so that no other call of this process takes what is granted for this one.
+        let mut wait = std::pin::pin!(pool.record_wait(amount));
+        loop {
+            tokio::select! {
+                biased;
+                spent = &mut wait => return Ok(spent?),
+                asked = self.held.shared.ask(amount) => asked?,
+            }
+        }
+    }
+
+    /// Holds the amount: here if the grant covers it, else after one exchange with the store. For
+    /// an [`Ask`] there are [`reserve_wait`](Fleet::reserve_wait), and the
+    /// [pool](Fleet::pool) without the store.
+    ///
+    /// # Errors
+    /// As [`record`](Fleet::record).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it holds nothing.
+    pub async fn reserve(&self, amount: Amount) -> Result<Reservation, FleetError> {
+        let pool = self.pool();
+        match pool.reserve(amount) {
+            Ok(hold) => return Ok(hold),
+            Err(refusal) => self.may_be_funded(refusal)?,
+        }
+        let held = if amount.get(Axis::InFlight).is_some() { amount } else { amount.in_flight(1) };
+        let mut wait = std::pin::pin!(pool.reserve_wait(amount));
+        loop {
+            tokio::select! {
+                biased;
+                hold = &mut wait => return Ok(hold?),
+                asked = self.held.shared.ask(held) => asked?,
+            }
+        }
+    }
+
+    /// Holds what is asked as soon as the fleet has it, in line with the other waiters of this process.
+    ///
+    /// # Errors
+    /// [`Budget`](FleetError::Budget), as [`BudgetPool::reserve_wait`].
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, it holds nothing.
+    pub async fn reserve_wait(&self, ask: impl Into<Ask>) -> Result<Reservation, FleetError> {
+        Ok(self.pool().reserve_wait(ask).await?)
+    }
+
+    /// Whether a refusal of the pool may end by a grant.
+    fn may_be_funded(&self, refusal: BudgetError) -> Result<(), FleetError> {
+        let lacks_room = matches!(&refusal, BudgetError::Exceeded(_));
+        if lacks_room && refusal.outlook() != Outlook::Never { Ok(()) } else { Err(refusal.into()) }
+    }
+
+    /// Tells the store now what was spent, and returns when it has booked it.
+    ///
+    /// # Errors
+    /// As [`record`](Fleet::record), but for [`Short`](FleetError::Short).
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, the spend may have been told or not; the next exchange tells it.
+    pub async fn settle(&self) -> Result<(), FleetError> {
+        self.held.shared.ask(Amount::new()).await
+    }
+
+    /// What the wallet is at one instant of the store.
+    ///
+    /// # Errors
+    /// As [`join`](FleetBuilder::join).
+    pub async fn snapshot(&self) -> Result<FleetSnapshot, FleetError> {
+        self.admin().snapshot().await
+    }
+
+    /// How this process stands, without I/O.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let figures = self.held.shared.figures();
+        Status {
+            member: figures.member,
+            heard: figures.heard,
+            failure: figures.failure,
+            may_evict: figures.may_evict,
+            calls: figures.calls,
+            learns: figures.learns,
+            in_doubt: figures.in_doubt,
+        }
+    }
+
+    /// What an operator can do with the wallet of this fleet.
+    #[must_use]
+    pub fn admin(&self) -> Admin {
+        Admin::new(&self.held.shared.wallet, self.held.client.clone())
+    }
+
+    /// Closes the pool, waits until its holds have ended, and gives back what was not spent. A hold
+    /// that is still there after the TTL counts as spent.
+    ///
+    /// # Errors
+    /// What the farewell failed with. The grant then stays charged, or is returned, as that of a member
+    /// that died.
+    ///
+    /// # Cancel safety
+    /// Dropped before it is ready, the driver leaves all the same.
+    pub async fn leave(self) -> Result<(), FleetError> {
+        self.held.shared.start_leaving();
+        self.held.shared.left().await
+    }
+}
+
+impl fmt::Debug for Fleet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fleet").field("wallet", &self.held.shared.wallet).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,154 @@
+//! One budget for many processes. Each process spends from a [`BudgetPool`](budget_pool::BudgetPool)
+//! of its own at memory speed, and the pools are funded from one *wallet* in Redis or Valkey by one
+//! script. There is no server to run but the store.
+//!
+//! ```no_run
+//! use budget_pool::{Amount, Caps};
+//! use budget_pool_redis::{Fleet, FleetError};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = redis::Client::open("redis://127.0.0.1/")?;
+//! let fleet = Fleet::builder("acme")
+//!     .found(Caps::new().tokens(1_000_000).usd("50".parse()?))
+//!     .at_most(Amount::new().tokens(20_000).usd("1".parse()?))
+//!     .join(client)
+//!     .await?;
+//!
+//! // Known beforehand: here if the grant covers it, else after one exchange with the store.
+//! fleet.record(Amount::new().tokens(1_200)).await?;
+//!
+//! // Known afterwards: hold an estimate, then settle the real figures.
+//! let hold = fleet.reserve(Amount::new().tokens(2_000).usd("0.05".parse()?)).await?;
+//! hold.commit(Amount::new().tokens(1_480).usd("0.031".parse()?));
+//!
+//! // Never I/O: all that a pool can do.
+//! let agent = fleet.pool().child().name("agent").tokens(10_000).build();
+//! agent.record(Amount::new().tokens(100))?;
+//!
+//! fleet.leave().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Threads without tokio take [`blocking::Fleet`].
+//!
+//! # The words
+//!
+//! - The *wallet* has the caps, for the whole fleet. It is founded once.
+//! - A *member* is one process in it. The wallet *grants* it a part of a cap: that part is *charged*.
+//!   The cap of its local pool is what it was granted, less what it gave back.
+//! - An *exchange* is one call of the script: the member tells its totals (spent, returned, the grants
+//!   that it has seen), and the wallet answers with its totals. The wallet keeps the maxima, so a lost
+//!   answer, a retry or a late duplicate has no effect a second time, and the next exchange heals all.
+//!
+//! A grant is booked in the store first and can be spent afterwards. What is given back is taken out
+//! of the local pool first and told afterwards. So what all processes together may spend is never
+//! more than what is charged.
+//!
+//! # Promises
+//!
+//! | | |
+//! | --- | --- |
+//! | F1 cap | With [`Lost::Charge`], what all processes together may spend never exceeds the cap, whatever crashes, pauses or is retried. |
+//! | F2 nothing lost | A spend that was told is booked once, also after its member was closed. |
+//! | F3 a crash | It leaves in doubt what its process held and had not told: [`Status::in_doubt`], which [`FleetBuilder::at_most`] bounds. |
+//! | F4 nothing stranded | While someone stands short, the others give back all that is free: the cap can be spent to the unit. |
+//! | F5 one instant | An exchange, and a [`FleetSnapshot`], are one instant of the store. |
+//! | F6 fair | First come, first served inside a process. Between processes, none fetches ahead while another stands short. |
+//! | F7 clear refusals | [`FleetError::Short`] says the figures of the fleet. |
+//! | F8 time | Only the clock of the store decides when a period ends and who is lost. |
+//!
+//! Not promised:
+//!
+//! - F1 with [`Lost::Return`]. The fleet may then exceed its cap by the spend that lost members had not
+//!   told, which is at most what they were granted. A member stops when its own TTL is over, but a
+//!   process that stood still may spend a little before its driver notices, and a hold that is
+//!   settled after it is booked as overage.
+//! - F1 after a store lost the grants of a member that died before it could tell them again. A fleet
+//!   whose members live is exact once the store has learned for one TTL. The learning takes a
+//!   connection for one server: where a proxy may lead one connection to another server unseen, a
+//!   failover may pass unnoticed.
+//! - Fairness between processes. Many small calls may pass a large one of another process.
+//! - That a [credit](budget_pool::BudgetPool::credit) goes back to the fleet: the process that was
+//!   credited can spend it again.
+//!
+//! # What happens when
+//!
+//! | event | what happens |
+//! | --- | --- |
+//! | an answer is lost, a request comes twice or late | no effect a second time; an unseen grant is learnt by the next exchange |
+//! | a process is killed, or stands still beyond its TTL | `Charge`: its grant stays charged until it comes back or [`Admin::resolve`] says what it spent. `Return`: what it had not told is free again |
+//! | a member that was closed tells | what it spent is booked once, as overage if need be, and it joins anew |
+//! | the store is restarted | grants pause for one TTL, until all have told what they hold |
+//! | the store does not answer | the grant is spent, then calls are refused as [`Unreachable`](FleetError::Unreachable); there is no mode that fails open |
+//! | the wallet is flushed, removed or evicted | calls beyond the grant are refused as [`NoWallet`](FleetError::NoWallet); no member founds it anew |
+//! | one key of the wallet is evicted or deleted | refused as [`Damaged`](FleetError::Damaged) |
+//! | a cap is lowered below what is charged | nothing is granted until that much was given back, or the period ends |
+//! | the last handle of a fleet is dropped, or [`Fleet::leave`] | the pool closes, holds get the TTL to end, and the rest comes back |
+//!
+//! # How to choose
+//!
+//! - [`horizon`](FleetBuilder::horizon): how much time's worth of spend is fetched ahead. A second is
+//!   about two exchanges a second for a busy process.
+//! - [`at_most`](FleetBuilder::at_most): what a crash may cost. A hundredth of the cap, divided by
+//!   the number of processes, leaves one per cent in doubt if all die at once. Much less than a
+//!   horizon's spend means more exchanges.
+//! - [`Lost`]: `Charge` where going over the cap costs money. `Return` where processes come and go
+//!   unattended, and some overshoot is better than a budget that shrinks with each crash.
+//! - Persistence of the store: `appendfsync always`, or `everysec` if losing the machine may cost the
+//!   grants of its last second.
+//!
+//! # What to alert on
+//!
+//! [`Status::failure`] for longer than a few seconds; [`Status::may_evict`], as the `maxmemory-policy`
+//! of the server should be `noeviction` or one of `volatile`; a member that
+//! [is lost](FleetMember::is_lost); [overage](FleetAxis::overage) of an axis.
+//!
+//! # The store
+//!
+//! The tests run on Redis 7.0. The script uses no command that is newer than Redis 5 or that Valkey
+//! lacks. The keys of a wallet are `bp1:{wallet}:` and `w`, `m`, `x`, `t`, `y`,
+//! `s`; none has a TTL, and all lie in one slot. The user of the store needs
+//! `~bp1:* +evalsha +script|load +info +time +hgetall +hget +hset +hdel +hlen +zadd
+//! +zrem +zcount +zscore +zrangebyscore +zremrangebyscore +del`.
+//!
+//! Two versions of this package share a wallet if they speak the same protocol; another one is refused
+//! as [`Version`](FleetError::Version).
+//!
+//! # What is not here
+//!
+//! - One process needs none of this: `budget-pool` alone.
+//! - Redis Cluster as a client: the keys fit it, [`join`](FleetBuilder::join) takes a plain client.
+//! - A journal that settles a crash by itself: [`Admin::resolve`] takes the figure from whatever your
+//!   process writes down before it spends.
+//!
+//! The minimum supported Rust version is 1.88; a rise is a minor release.
+
+#![forbid(unsafe_code)]
+#![warn(missing_docs, missing_debug_implementations)]
+// An `expect` states the invariant that makes it impossible.
+#![warn(clippy::unwrap_used)]
+
+mod admin;
+pub mod blocking;
+mod driver;
+mod error;
+mod fleet;
+mod link;
+mod member;
+mod protocol;
+#[cfg(test)]
+mod rules;
+mod script;
+#[cfg(test)]
+mod tests;
+
+pub use admin::{Admin, FleetAxis, FleetMember, FleetSnapshot};
+pub use error::FleetError;
+pub use fleet::{Fleet, FleetBuilder, Status};
+pub use protocol::Lost;
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,0 +1,204 @@
+//! The script on a real server beside the rules, field by field. The instant of each step is the one
+//! that the server's answer names, so time passes as it does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use budget_pool::Axis;
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+use redis::{Commands, Connection, Value};
+
+use super::histories::{Step, steps};
+use super::server::Server;
+use crate::protocol::{Book, Lost, State, Totals};
+use crate::rules::{Record, Tombstone, Wallet};
+use crate::script::{Axes, Call, Keys, SOURCE, Words, refusal};
+
+struct Store {
+    connection: Connection,
+    keys: Keys,
+    axes: Axes,
+    script: redis::Script,
+}
+
+impl Store {
+    fn new(server: &Server, wallet: &str) -> Store {
+        let connection = server.client().get_connection().unwrap();
+        let axes = Axes(vec![Axis::Tokens, Axis::Custom(custom())]);
+        Store { connection, keys: Keys::new(wallet), axes, script: redis::Script::new(SOURCE) }
+    }
+
+    fn call(&mut self, call: &Call) -> Result<Words, crate::FleetError> {
+        let mut invocation = self.script.prepare_invoke();
+        self.keys.all().iter().for_each(|key| {
+            invocation.key(key);
+        });
+        call.0.iter().for_each(|argument| {
+            invocation.arg(argument);
+        });
+        let reply: redis::RedisResult<Value> = invocation.invoke(&mut self.connection);
+        Words::read("test", reply)
+    }
+
+    /// All that the keys hold, as the rules would hold it.
+    fn dump(&mut self) -> Wallet {
+        let [wallet, members, expiry, tombs, ends, claims] = self.keys.all() else { panic!() };
+        let connection = &mut self.connection;
+        let wallet: BTreeMap<String, String> = connection.hgetall(wallet).unwrap();
+        let number = |field: &str| wallet[field].parse::<u64>().unwrap();
+        let book = |axis: usize| Book {
+            founded: number(&format!("f{axis}")),
+            cap: number(&format!("c{axis}")),
+            charged: number(&format!("h{axis}")),
+            used: number(&format!("u{axis}")),
+        };
+        let numbers = |packed: &str| -> Vec<u64> {
+            packed.split(' ').map(|word| word.parse().unwrap()).collect()
+        };
+        let records: BTreeMap<String, String> = connection.hgetall(members).unwrap();
+        let record = |packed: &String| {
+            let all = numbers(packed);
+            let totals =
+                |part: &[u64]| Totals { granted: part[0], returned: part[1], spent: part[2] };
+            Record { expires: all[0], totals: all[1..].chunks(3).map(totals).collect() }
+        };
+        let members: BTreeMap<String, Record> =
+            records.iter().map(|(id, packed)| (id.clone(), record(packed))).collect();
+        let scores = |all: Vec<(String, u64)>| all.into_iter().collect::<BTreeMap<_, _>>();
+        let expires = scores(connection.zrange_withscores(expiry, 0, -1).unwrap());
+        let kept = members.iter().map(|(id, record)| (id.clone(), record.expires)).collect();
+        assert_eq!(expires, kept, "the index of the expiries");
+        let packed: BTreeMap<String, String> = connection.hgetall(tombs).unwrap();
+        let ends = scores(connection.zrange_withscores(ends, 0, -1).unwrap());
+        let tombstones = packed
+            .iter()
+            .map(|(id, spent)| (id.clone(), Tombstone { until: ends[id], spent: numbers(spent) }))
+            .collect();
+        let counts = [members.len() as u64, packed.len() as u64];
+        assert_eq!([number("members"), number("tombs")], counts);
+        Wallet {
+            lost: if wallet["lost"] == "return" { Lost::Return } else { Lost::Charge },
+            period: number("period"),
+            period_end: number("pend"),
+            run: wallet["run"].clone(),
+            learn_until: number("learn"),
+            ttl: number("ttl"),
+            books: (1..=2).map(book).collect(),
+            members,
+            tombstones,
+            claims: scores(connection.zrange_withscores(claims, 0, -1).unwrap()),
+        }
+    }
+}
+
+fn custom() -> budget_pool::CustomAxis {
+    match Axis::custom(2, "tool calls") {
+        Axis::Custom(custom) => custom,
+        _ => unreachable!(),
+    }
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    granted: u32,
+    short: u32,
+    learning: u32,
+    gone: u32,
+    closed: u32,
+    refused: u32,
+    expired: u32,
+}
+
+fn run(server: &Server, lost: Lost, period: u64, steps: &[Step], seen: &mut Seen) {
+    server.command(&["FLUSHALL"]);
+    let mut store = Store::new(server, "side by side");
+    let axes = store.axes.clone();
+    let found = Call::found(&axes, &[100, 60], lost, period, "run 1");
+    let look = store.call(&found).unwrap().look(&axes.0).unwrap();
+    let mut wallet = Wallet::found(&[100, 60], lost, period, "run 1", look.now);
+    assert_eq!((&look.axes, look.lost, look.period), (&axes, lost, period));
+    assert_eq!(store.dump(), wallet);
+    for step in steps {
+        match step {
+            Step::Wait(time) => std::thread::sleep(Duration::from_millis(*time)),
+            Step::SetCap { axis, cap } => {
+                let mut caps = [None; 2];
+                caps[*axis] = Some(*cap);
+                let look = store.call(&Call::caps(&axes, &caps)).unwrap().look(&axes.0).unwrap();
+                wallet.books[*axis].cap = *cap;
+                wallet.turn(look.now);
+                assert_eq!(look.books, wallet.books);
+            }
+            Step::Resolve { member, spent } => {
+                let figures = match spent {
+                    Some(spent) => spent.iter().map(|units| Some(*units)).collect(),
+                    None => vec![None; 2],
+                };
+                match store.call(&Call::resolve(&axes, member, &figures)) {
+                    Err(error) => {
+                        let now = server_time(&mut store.connection);
+                        let same = wallet.clone().resolve(now, member, spent.as_deref());
+                        assert_eq!(same.unwrap_err(), refusal(&error).unwrap(), "{error}");
+                    }
+                    Ok(words) => {
+                        let look = words.look(&axes.0).unwrap();
+                        wallet.resolve(look.now, member, spent.as_deref()).unwrap();
+                        assert_eq!(look.books, wallet.books);
+                    }
+                }
+            }
+            Step::Exchange(request) => match store.call(&Call::exchange(&axes, request)) {
+                Err(error) => {
+                    let now = server_time(&mut store.connection);
+                    let same = wallet.clone().exchange(now, request);
+                    assert_eq!(same.unwrap_err(), refusal(&error).unwrap(), "{error}");
+                    seen.refused += 1;
+                }
+                Ok(words) => {
+                    let answer = words.answer(2).unwrap();
+                    let members = wallet.members.len();
+                    assert_eq!(wallet.exchange(answer.now, request).unwrap(), answer);
+                    match answer.state {
+                        State::Granted => seen.granted += 1,
+                        State::Short(_) => seen.short += 1,
+                        State::Learning => seen.learning += 1,
+                        State::Gone => seen.gone += 1,
+                        State::Closed => seen.closed += 1,
+                    }
+                    let is_closed = answer.state == State::Closed;
+                    seen.expired += u32::from(!is_closed && wallet.members.len() < members);
+                }
+            },
+        }
+        assert_eq!(store.dump(), wallet);
+    }
+}
+
+fn server_time(connection: &mut Connection) -> u64 {
+    let (seconds, micros): (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
+    seconds * 1_000 + micros / 1_000
+}
+
+#[test]
+fn the_script_does_what_the_rules_do() {
+    let server = Server::start();
+    let seen = std::cell::RefCell::new(Seen::default());
+    let mut runner = TestRunner::new_with_rng(
+        Config { cases: 150, failure_persistence: None, ..Config::default() },
+        proptest::test_runner::TestRng::deterministic_rng(
+            proptest::test_runner::RngAlgorithm::ChaCha,
+        ),
+    );
+    let lost = prop_oneof![Just(Lost::Charge), Just(Lost::Return)];
+    let period = prop_oneof![Just(0), 1..20_u64];
+    runner
+        .run(&(lost, period, steps(12)), |(lost, period, steps)| {
+            run(&server, lost, period, &steps, &mut seen.borrow_mut());
+            Ok(())
+        })
+        .unwrap();
+    let Seen { granted, short, learning, gone, closed, refused, expired } = seen.into_inner();
+    let least = [granted, short, learning, gone, closed, refused, expired].into_iter().min();
+    assert!(least > Some(20), "{granted} {short} {learning} {gone} {closed} {refused} {expired}");
+}

@@ -1,0 +1,377 @@
+//! Fleets on a real server: the promises where nothing fails.
+
+#[path = "support/server.rs"]
+mod server;
+
+use std::time::{Duration, Instant};
+
+use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps};
+use budget_pool_redis::{Admin, Fleet, FleetBuilder, FleetError, Lost};
+use server::Server;
+
+fn tokens(units: u64) -> Amount {
+    Amount::new().tokens(units)
+}
+
+fn quick(wallet: &str) -> FleetBuilder {
+    let short = Duration::from_millis(50);
+    Fleet::builder(wallet).settle_every(short).horizon(short).ttl(Duration::from_secs(3))
+}
+
+fn founding(cap: u64) -> FleetBuilder {
+    quick("acme").found(Caps::new().tokens(cap))
+}
+
+async fn figures(admin: &Admin) -> (u64, u64, u64) {
+    let axis = admin.snapshot().await.unwrap().axis(Axis::Tokens).unwrap();
+    (axis.used.units(), axis.held.units(), axis.free.units())
+}
+
+#[tokio::test]
+async fn f2_what_is_spent_is_told_and_the_rest_comes_back() {
+    let server = Server::start();
+    let fleet = founding(1_000).join(server.client()).await.unwrap();
+    let admin = fleet.admin();
+    fleet.record(tokens(300)).await.unwrap();
+    let hold = fleet.reserve(tokens(200)).await.unwrap();
+    fleet.settle().await.unwrap();
+    let (used, held, free) = figures(&admin).await;
+    assert_eq!((used, used + held + free), (300, 1_000));
+    assert!(held >= 200);
+    hold.commit(tokens(150));
+    fleet.leave().await.unwrap();
+    assert_eq!(figures(&admin).await, (450, 0, 550));
+    assert_eq!(admin.members().await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn f7_a_refusal_names_the_figures_of_the_fleet() {
+    let server = Server::start();
+    let one = founding(100).join(server.client()).await.unwrap();
+    let two = founding(100).join(server.client()).await.unwrap();
+    let hold = one.reserve(tokens(60)).await.unwrap();
+    two.record(tokens(10)).await.unwrap();
+    let refused = two.record(tokens(70)).await.unwrap_err();
+    let FleetError::Short { axis, requested, cap, held_by_others, retry_after, .. } = &refused
+    else {
+        panic!("{refused:?}")
+    };
+    assert_eq!((*axis, *requested, *cap), (Axis::Tokens, 70, 100));
+    assert!(*held_by_others >= 60 && retry_after.is_some(), "{refused:?}");
+    hold.release();
+    let end = Instant::now() + Duration::from_secs(5);
+    while two.record(tokens(70)).await.is_err() {
+        assert!(Instant::now() < end, "what the other gave back does not come");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let never = two.record(tokens(101)).await.unwrap_err();
+    assert!(matches!(never, FleetError::Budget(BudgetError::Exceeded(_))), "{never:?}");
+}
+
+#[tokio::test]
+async fn the_text_of_a_refusal_is_one_line() {
+    let server = Server::start();
+    let fleet = founding(100).join(server.client()).await.unwrap();
+    let _hold = fleet.reserve(tokens(100)).await.unwrap();
+    let refused = fleet.record(tokens(5)).await.unwrap_err();
+    let text = "the fleet `acme` is short: 5 tokens requested, 0 tokens free, cap 100 tokens, 0 tokens held by others";
+    assert_eq!(refused.to_string(), text);
+}
+
+/// Four processes take one unit after the other, at first at once and then what is left.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f1_f4_all_of_the_cap_is_spent_and_no_more() {
+    let server = Server::start();
+    let mut workers = Vec::new();
+    let mut fleets = Vec::new();
+    for _process in 0..4 {
+        let fleet = founding(10_000).join(server.client()).await.unwrap();
+        fleets.push(fleet.clone());
+        workers.push(tokio::spawn(async move {
+            let (mut spent, mut idle) = (0_u64, Instant::now());
+            while idle.elapsed() < Duration::from_secs(4) {
+                match fleet.record(tokens(1)).await {
+                    Ok(()) => (spent, idle) = (spent + 1, Instant::now()),
+                    Err(FleetError::Budget(BudgetError::Exceeded(_))) => break,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+                if spent % 64 == 0 {
+                    tokio::task::yield_now().await;
+                }
+            }
+            spent
+        }));
+    }
+    let mut spent = 0;
+    for worker in workers {
+        spent += worker.await.unwrap();
+    }
+    assert_eq!(spent, 10_000);
+    let admin = fleets[0].admin();
+    for fleet in fleets {
+        fleet.leave().await.unwrap();
+    }
+    assert_eq!(figures(&admin).await, (10_000, 0, 0));
+}
+
+#[tokio::test]
+async fn f6_a_waiter_gets_what_another_process_gives_back() {
+    let server = Server::start();
+    let one = founding(100).join(server.client()).await.unwrap();
+    let two = founding(100).join(server.client()).await.unwrap();
+    let hold = one.reserve(tokens(80)).await.unwrap();
+    let waiter = tokio::spawn({
+        let two = two.clone();
+        async move { two.reserve_wait(tokens(70)).await.map(|hold| hold.commit_all()) }
+    });
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!waiter.is_finished());
+    hold.release();
+    tokio::time::timeout(Duration::from_secs(5), waiter).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_a_caller_does_to_its_pool_makes_no_budget() {
+    let server = Server::start();
+    let fleet = founding(100).join(server.client()).await.unwrap();
+    fleet.record(tokens(100)).await.unwrap();
+    let pool: &BudgetPool = fleet.pool();
+    pool.reset();
+    pool.raise_caps(Caps::new().tokens(1_000)).unwrap();
+    pool.set_used(tokens(0)).unwrap();
+    assert!(pool.record(tokens(1)).is_err());
+    assert!(fleet.record(tokens(1)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_debit_beyond_the_grant_is_booked_and_paid_first() {
+    let server = Server::start();
+    let fleet = founding(100).join(server.client()).await.unwrap();
+    fleet.pool().debit(tokens(130));
+    fleet.settle().await.unwrap();
+    let admin = fleet.admin();
+    let axis = admin.snapshot().await.unwrap().axis(Axis::Tokens).unwrap();
+    assert_eq!((axis.used.units(), axis.overage.units()), (130, 30));
+    assert!(fleet.record(tokens(1)).await.is_err());
+    admin.set_caps(Caps::new().tokens(140)).await.unwrap();
+    let end = Instant::now() + Duration::from_secs(5);
+    while fleet.record(tokens(10)).await.is_err() {
+        assert!(Instant::now() < end, "the raised cap does not come");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(fleet.record(tokens(1)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_window_brings_back_what_was_used() {
+    let server = Server::start();
+    let period = Duration::from_millis(700);
+    let founding = || founding(100).window(period);
+    let fleet = founding().join(server.client()).await.unwrap();
+    let (start, mut spent) = (Instant::now(), 0);
+    while start.elapsed() < 3 * period {
+        match fleet.record(tokens(10)).await {
+            Ok(()) => spent += 10,
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+    // Three whole periods pass, and parts of two others at most.
+    assert!((300..=500).contains(&spent), "{spent}");
+    assert!(fleet.snapshot().await.unwrap().period_ends_in.is_some());
+}
+
+#[tokio::test]
+async fn joins_that_are_refused() {
+    let server = Server::start();
+    let join = |builder: FleetBuilder| builder.join(server.client());
+    let error = join(quick("acme")).await.unwrap_err();
+    assert!(matches!(error, FleetError::NoWallet { .. }), "{error:?}");
+    assert_eq!(error.to_string(), "there is no wallet `acme`");
+    let most = (1 << 53) - 1;
+    let error = join(founding(most + 1)).await.unwrap_err();
+    assert!(matches!(error, FleetError::Range { .. }), "{error:?}");
+    let _first = join(founding(most)).await.unwrap();
+    for other in [
+        founding(most - 1),
+        founding(most).lost(Lost::Return),
+        founding(most).window(Duration::from_secs(1)),
+        quick("acme").found(Caps::new().tokens(most).requests(1)),
+    ] {
+        let error = join(other).await.unwrap_err();
+        assert!(matches!(error, FleetError::OtherFounding { .. }), "{error:?}");
+    }
+    let error = join(quick("acme").at_most(Amount::new().requests(1))).await.unwrap_err();
+    assert!(matches!(error, FleetError::OtherAxes { .. }), "{error:?}");
+    join(quick("acme")).await.unwrap();
+
+    server.command(&["SET", "bp1:{text}:w", "a string"]);
+    let error = join(quick("text")).await.unwrap_err();
+    assert!(matches!(error, FleetError::Store { .. }), "{error:?}");
+    server.command(&["HSET", "bp1:{garbage}:w", "v", "1", "run", "?"]);
+    let error = join(quick("garbage")).await.unwrap_err();
+    assert!(matches!(error, FleetError::Damaged { .. }), "{error:?}");
+    server.command(&["HSET", "bp1:{newer}:w", "v", "2"]);
+    let error = join(quick("newer")).await.unwrap_err();
+    assert_eq!(error.to_string(), "the wallet `newer` is of protocol \"2\", this process speaks 1");
+    server.command(&["ACL", "SETUSER", "default", "-evalsha"]);
+    let error = join(quick("acme")).await.unwrap_err();
+    assert!(matches!(error, FleetError::Store { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn caps_up_to_the_greatest_are_exact() {
+    let server = Server::start();
+    let most = (1 << 53) - 1;
+    let fleet = founding(most).join(server.client()).await.unwrap();
+    let admin = fleet.admin();
+    fleet.record(tokens(most - 1)).await.unwrap();
+    fleet.settle().await.unwrap();
+    assert_eq!(figures(&admin).await, (most - 1, 0, 1));
+    fleet.record(tokens(1)).await.unwrap();
+    fleet.leave().await.unwrap();
+    assert_eq!(figures(&admin).await, (most, 0, 0));
+}
+
+#[tokio::test]
+async fn an_operator_resolves_a_member_that_lives_all_the_same() {
+    let server = Server::start();
+    let fleet = founding(100).join(server.client()).await.unwrap();
+    let admin = fleet.admin();
+    fleet.record(tokens(40)).await.unwrap();
+    let member = fleet.status().member;
+    admin.resolve(&member, tokens(10)).await.unwrap();
+    fleet.settle().await.unwrap();
+    assert_eq!(figures(&admin).await.0, 40);
+    fleet.record(tokens(60)).await.unwrap();
+    assert!(fleet.record(tokens(1)).await.is_err());
+    let error = admin.write_off("nobody").await.unwrap_err();
+    assert!(matches!(error, FleetError::NoMember { .. }), "{error:?}");
+}
+
+#[tokio::test]
+async fn f3_a_crash_leaves_no_more_in_doubt_than_was_chosen() {
+    let server = Server::start();
+    let fleet = founding(100_000).at_most(tokens(20)).join(server.client()).await.unwrap();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(500) {
+        fleet.record(tokens(1)).await.unwrap();
+        let in_doubt = fleet.status().in_doubt.units(Axis::Tokens);
+        assert!(in_doubt <= 20 + 20, "{in_doubt}");
+    }
+}
+
+#[tokio::test]
+async fn axes_of_a_users_own_and_in_flight() {
+    const CALLS: Axis = Axis::custom(2, "tool calls");
+    let server = Server::start();
+    let caps = || Caps::new().with(CALLS, 5).in_flight(2);
+    let one = quick("acme").found(caps()).join(server.client()).await.unwrap();
+    let two = quick("acme").join(server.client()).await.unwrap();
+    let holds = [
+        one.reserve(Amount::of(CALLS, 2)).await.unwrap(),
+        two.reserve(Amount::of(CALLS, 2)).await.unwrap(),
+    ];
+    let refused = one.reserve(Amount::of(CALLS, 1)).await.unwrap_err();
+    assert!(matches!(refused, FleetError::Short { axis: Axis::InFlight, .. }), "{refused:?}");
+    for hold in holds {
+        hold.commit_all();
+    }
+    let end = Instant::now() + Duration::from_secs(5);
+    while one.reserve(Amount::of(CALLS, 1)).await.map(|hold| hold.commit_all()).is_err() {
+        assert!(Instant::now() < end, "the slots do not come back");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(two.record(Amount::of(CALLS, 1)).await.is_err());
+}
+
+/// At a thousand spends a second, once the rate is known.
+#[tokio::test]
+async fn a_thousand_spends_take_three_calls_of_the_store_at_most() {
+    let server = Server::start();
+    let caps = Caps::new().tokens(1_000_000);
+    let fleet = Fleet::builder("acme").found(caps).join(server.client()).await.unwrap();
+    let (start, mut spent, mut before) = (Instant::now(), 0, None);
+    while start.elapsed() < Duration::from_millis(5_500) {
+        while spent < start.elapsed().as_millis() {
+            fleet.record(tokens(1)).await.unwrap();
+            spent += 1;
+        }
+        if before.is_none() && start.elapsed() > Duration::from_millis(1_500) {
+            before = Some((spent, fleet.status().calls));
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (spent_before, calls_before) = before.unwrap();
+    let (spent, calls) = (spent - spent_before, fleet.status().calls - calls_before);
+    println!("{calls} calls for {spent} spends");
+    assert!(u128::from(calls) * 1_000 <= 3 * spent, "{calls} calls for {spent} spends");
+}
+
+/// A store that has nothing left is not asked again and again by those who would like to fetch ahead.
+#[tokio::test]
+async fn an_empty_wallet_is_left_alone() {
+    let server = Server::start();
+    let caps = Caps::new().tokens(500);
+    let fleet = Fleet::builder("acme").found(caps).join(server.client()).await.unwrap();
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_secs(3) {
+        let _ = fleet.record(tokens(1)).await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let calls = fleet.status().calls;
+    assert!(fleet.record(tokens(1)).await.is_err() && calls < 45, "{calls}");
+}
+
+#[test]
+fn threads_spend_without_a_runtime_of_their_own() {
+    let server = Server::start();
+    let one = budget_pool_redis::blocking::Fleet::join(founding(1_000), server.client()).unwrap();
+    let two = budget_pool_redis::blocking::Fleet::join(founding(1_000), server.client()).unwrap();
+    fn spend(fleet: &budget_pool_redis::blocking::Fleet) -> u64 {
+        let (mut spent, mut last) = (0, Instant::now());
+        while last.elapsed() < Duration::from_secs(2) {
+            match fleet.record(tokens(1)) {
+                Ok(()) => (spent, last) = (spent + 1, Instant::now()),
+                Err(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        spent
+    }
+    let spent: u64 = std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            [&one, &two, &two].map(|fleet| scope.spawn(move || spend(fleet))).into();
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    });
+    assert_eq!(spent, 1_000);
+    assert!(one.reserve(tokens(1)).is_err());
+    two.settle().unwrap();
+    two.leave().unwrap();
+    one.leave().unwrap();
+    let three = budget_pool_redis::blocking::Fleet::join(quick("acme"), server.client()).unwrap();
+    let used = three.snapshot().unwrap().axis(Axis::Tokens).unwrap().used;
+    assert_eq!((used.units(), three.status().failure.is_none()), (1_000, true));
+}
+
+/// The permissions that the documentation names are enough.
+#[tokio::test]
+async fn a_user_with_the_documented_permissions_can_do_it_all() {
+    let docs = include_str!("../src/lib.rs");
+    let (_, rules) = docs.split_once("//! `~bp1:*").unwrap();
+    let (rules, _) = rules.split_once("`.").unwrap();
+    let rules = rules.replace("//!", " ");
+    let server = Server::start();
+    let mut words = vec!["ACL", "SETUSER", "fleet", "on", ">secret", "~bp1:*"];
+    words.extend(rules.split_whitespace());
+    server.command(&words);
+    let url = format!("redis://fleet:secret@127.0.0.1:{}/", server.port());
+    let client = redis::Client::open(url).unwrap();
+    let fleet = founding(100).lost(Lost::Return).join(client).await.unwrap();
+    fleet.record(tokens(60)).await.unwrap();
+    assert!(fleet.record(tokens(50)).await.is_err());
+    let admin = fleet.admin();
+    admin.set_caps(Caps::new().tokens(120)).await.unwrap();
+    admin.write_off(&fleet.status().member).await.unwrap();
+    fleet.settle().await.unwrap();
+    fleet.leave().await.unwrap();
+    assert_eq!(admin.members().await.unwrap(), []);
+}
