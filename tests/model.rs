@@ -544,8 +544,8 @@ fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
     )
 }
 
-/// A hundred histories, or as many as `PROPTEST_CASES` says. Of a thousand or more, not a few must
-/// come to what they are about. In a hundred, chance alone leaves out some of it.
+/// Fifty histories, or as many as `PROPTEST_CASES` says. Of a thousand or more, not a few must
+/// come to what they are about. In fifty, chance alone leaves out some of it.
 fn compare_many(much: Much, meets: &[&str]) {
     let mut config = ProptestConfig {
         max_shrink_iters: 20_000,
@@ -553,7 +553,7 @@ fn compare_many(much: Much, meets: &[&str]) {
         ..Default::default()
     };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 100;
+        config.cases = 50;
     }
     let (cases, met) = (config.cases, RefCell::new(BTreeMap::<&str, u32>::new()));
     let outcome = TestRunner::new(config).run(&ops(much), |ops| {
