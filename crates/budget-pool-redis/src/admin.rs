@@ -1,4 +1,4 @@
-//! What an operator sees of a wallet, and does with it.
+//! [`Admin`], with which an operator inspects a wallet and corrects it.
 
 use std::fmt;
 use std::time::Duration;
@@ -12,40 +12,42 @@ use crate::link::Link;
 use crate::protocol::Totals;
 use crate::script::{Axes, Call, Look};
 
-/// What an operator can do with a wallet, from [`Admin::new`] or [`Fleet::admin`](crate::Fleet::admin).
-/// Each call connects anew, and each may be repeated: it says what is to be, not what is to change.
+/// The operator's handle of a wallet, from [`Admin::new`] or [`Fleet::admin`](crate::Fleet::admin).
+/// Each call connects anew. Each call may be repeated: it names the state that shall hold, and not
+/// a difference.
 #[derive(Clone)]
 pub struct Admin {
     wallet: String,
     client: Client,
 }
 
-/// A wallet at one instant of the store.
+/// A wallet at one instant of the store, from [`Admin::snapshot`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct FleetSnapshot {
-    /// Its axes, in the order of the wallet.
+    /// The axes of the wallet, in its order.
     pub axes: Vec<FleetAxis>,
     /// The time until the period ends; `None` without a window.
     pub period_ends_in: Option<Duration>,
 }
 
-/// One axis of a wallet. `charged` is never above `cap` but for what was told as spent beyond it, or
-/// where the cap was lowered.
+/// The figures of a wallet on an [`Axis`]. `used` and `held` together exceed `cap` only by spend
+/// that was told beyond it, or where the cap was lowered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FleetAxis {
-    /// The axis. One of the user's own is called `custom 0` to `custom 3`.
+    /// The axis. An axis of the user's own is called `custom 0` to `custom 3`.
     pub axis: Axis,
-    /// The most that all processes together may spend, in a period if there is a window.
+    /// The most that all processes together may spend, in a period if there is a
+    /// [`window`](crate::FleetBuilder::window).
     pub cap: Quantity,
-    /// What the processes have told as spent, in this period.
+    /// The spend that the processes have told, in this period.
     pub used: Quantity,
-    /// What they hold beyond that.
+    /// The units that the processes hold beyond `used`.
     pub held: Quantity,
-    /// What is neither used nor held.
+    /// The units of `cap` that are neither `used` nor `held`.
     pub free: Quantity,
-    /// By how much used and held are above the cap.
+    /// The units by which `used` and `held` together exceed `cap`.
     pub overage: Quantity,
 }
 
@@ -53,18 +55,19 @@ pub struct FleetAxis {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct FleetMember {
-    /// Its name: [`Admin::resolve`] takes it.
+    /// The name of the member: [`Admin::resolve`] takes it.
     pub id: String,
-    /// Whether it was not heard of for its TTL.
+    /// Whether the store has not heard of the member for its [`ttl`](crate::FleetBuilder::ttl).
     pub is_lost: bool,
-    /// What it has told as spent since it joined.
+    /// The spend that the member has told since it joined.
     pub spent: Amount,
-    /// What it holds beyond that: if it is lost, so much is in doubt.
+    /// The units that the member holds beyond `spent`. They are in doubt if it [is
+    /// lost](FleetMember::is_lost).
     pub held: Amount,
 }
 
 impl Admin {
-    /// Of the wallet of this name. It does no I/O.
+    /// Makes the `Admin` of the wallet of this name. `new` does no I/O.
     #[must_use]
     pub fn new(wallet: impl Into<String>, client: Client) -> Admin {
         Admin { wallet: wallet.into(), client }
@@ -78,7 +81,7 @@ impl Admin {
         link.call(&Call::look()).await?.look(&[])
     }
 
-    /// The wallet at one instant of the store.
+    /// Reads the wallet at one instant of the store.
     ///
     /// # Errors
     /// [`NoWallet`](FleetError::NoWallet), [`Unreachable`](FleetError::Unreachable),
@@ -87,7 +90,8 @@ impl Admin {
         Ok(snapshot(&self.look(&mut self.link()).await?))
     }
 
-    /// The members that have not left, lost ones as well.
+    /// Lists the members that have not left. A lost member stays in the list, with
+    /// [`is_lost`](FleetMember::is_lost).
     ///
     /// # Errors
     /// As [`snapshot`](Admin::snapshot).
@@ -107,11 +111,13 @@ impl Admin {
         Ok(members.into_iter().map(member).collect())
     }
 
-    /// Sets the caps that are named. One below what is charged is paid before anything is granted.
+    /// Sets the caps that `caps` names. Under a cap below the charged units, the wallet grants
+    /// nothing on that axis until the members have given back the difference, or the period ends.
     ///
     /// # Errors
     /// As [`snapshot`](Admin::snapshot), [`OtherAxes`](FleetError::OtherAxes) for an axis that the
-    /// wallet lacks, [`Range`](FleetError::Range) for a cap above 2^53 - 1. Nothing has changed then.
+    /// wallet lacks, [`Range`](FleetError::Range) for a cap above `2^53 - 1`. Nothing has changed
+    /// then.
     pub async fn set_caps(&self, caps: Caps) -> Result<FleetSnapshot, FleetError> {
         let mut link = self.link();
         let axes = self.look(&mut link).await?.axes;
@@ -120,10 +126,10 @@ impl Admin {
         Ok(snapshot(&link.call(&Call::caps(&axes, &caps)).await?.look(&[])?))
     }
 
-    /// Says what a member has spent since it joined, in all, and closes its record: the rest of its
-    /// grant is free. On an axis that is not named the member has spent what it told. Less than it
-    /// told counts as what it told. A member that was alive all the same joins anew, and what it had
-    /// spent beyond the figure is booked.
+    /// Closes the record of `member` with `spent`, its total spend since it joined: the rest of its
+    /// grant is free. On an axis that `spent` does not name, the spend that the member told counts.
+    /// A figure below the told spend counts as the told spend. A member that was alive all the same
+    /// joins anew, and the store books its spend beyond `spent`.
     ///
     /// # Errors
     /// As [`set_caps`](Admin::set_caps), and [`NoMember`](FleetError::NoMember).
@@ -135,7 +141,7 @@ impl Admin {
         Ok(snapshot(&link.call(&Call::resolve(&axes, member, &spent)).await?.look(&[])?))
     }
 
-    /// Counts all that a member holds as spent, and closes its record.
+    /// Counts all units that `member` holds as spent, and closes its record.
     ///
     /// # Errors
     /// As [`resolve`](Admin::resolve).
@@ -175,7 +181,7 @@ fn snapshot(look: &Look) -> FleetSnapshot {
 }
 
 impl FleetSnapshot {
-    /// One axis by its name; `None` if the wallet lacks it.
+    /// The [`FleetAxis`] of `axis`; `None` if the wallet lacks it.
     #[must_use]
     pub fn axis(&self, axis: Axis) -> Option<FleetAxis> {
         self.axes.iter().copied().find(|each| each.axis == axis)

@@ -53,7 +53,7 @@ impl Fleet {
         self.fleet.pool()
     }
 
-    /// As [`Fleet::record`](crate::Fleet::record). No I/O where the grant covers the amount.
+    /// As [`Fleet::record`](crate::Fleet::record). It does no I/O where the grant covers `amount`.
     ///
     /// # Errors
     /// As [`Fleet::record`](crate::Fleet::record).
@@ -64,7 +64,8 @@ impl Fleet {
         }
     }
 
-    /// As [`Fleet::reserve`](crate::Fleet::reserve). No I/O where the grant covers the amount.
+    /// As [`Fleet::reserve`](crate::Fleet::reserve). It does no I/O where the grant covers
+    /// `amount`.
     ///
     /// # Errors
     /// As [`Fleet::record`](crate::Fleet::record).

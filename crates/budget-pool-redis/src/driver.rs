@@ -1,4 +1,5 @@
-//! The task that funds the pool of this process: it makes every exchange, one at a time.
+//! [`drive`], the task that funds the pool of this process. The driver makes every exchange, one at
+//! a time.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,13 +14,13 @@ use crate::member::{Local, Member, Terms};
 use crate::protocol::{Answer, Lost, Op, State};
 use crate::script::{Axes, Call};
 
-/// How long a process that stands short waits before it asks again for those that wait.
+/// The pause before the driver of a process that stands short asks again for its waiters.
 const RETRY: Duration = Duration::from_millis(250);
 
-/// How often an exchange may refill the pool ahead of its needs.
+/// The least time between two exchanges that only refill the pool ahead of its needs.
 const REFILL: Duration = Duration::from_millis(20);
 
-/// What a caller needs, and whom to tell what the store said.
+/// The `amount` that a caller needs, and the channel for the `verdict` of the store.
 struct Need {
     amount: Amount,
     verdict: oneshot::Sender<Result<(), FleetError>>,
@@ -28,9 +29,9 @@ struct Need {
 struct Standing {
     member: Member,
     needs: Vec<Need>,
-    /// The last answer, and when its request was sent.
+    /// The last [`Answer`], and the instant at which its request was sent.
     answer: Option<(Answer, Instant)>,
-    /// When the last answer came.
+    /// The instant at which the last [`Answer`] came.
     heard: Instant,
     failure: Option<FleetError>,
     short_until: Option<Instant>,
@@ -42,8 +43,8 @@ struct Standing {
 
 pub(crate) struct Shared {
     pub(crate) wallet: String,
-    /// Its caps are what this process was granted. Nobody outside has it: they spend from `pool`,
-    /// below it, and cannot change these caps.
+    /// The caps of `root` are the grant of this process. Callers spend from `pool`, below it, and
+    /// can neither reach `root` nor change its caps.
     root: BudgetPool,
     pub(crate) pool: BudgetPool,
     pub(crate) axes: Axes,
@@ -54,7 +55,7 @@ pub(crate) struct Shared {
     gone: Notify,
 }
 
-/// What [`Fleet::status`](crate::Fleet::status) shows.
+/// The figures of [`Fleet::status`](crate::Fleet::status).
 pub(crate) struct Figures {
     pub(crate) member: String,
     pub(crate) heard: Duration,
@@ -127,7 +128,7 @@ impl Shared {
         self.axes.0.iter().map(local).collect()
     }
 
-    /// The units of an amount that is to be spent or held, axis by axis.
+    /// The units of `amount` on each of `axes`.
     fn units(&self, amount: &Amount) -> Vec<u64> {
         self.axes.0.iter().map(|&axis| amount.units(axis)).collect()
     }
@@ -142,8 +143,8 @@ impl Shared {
             .collect()
     }
 
-    /// Asks the store for room for an amount that the pool has refused. `Ok` says that the caps of the
-    /// pool were raised by what was lacking; others may have taken it.
+    /// Asks the store for room for an amount that the pool has refused. `Ok` says that the caps of
+    /// `root` rose by the units that were lacking; other callers may have taken them.
     pub(crate) async fn ask(&self, amount: Amount) -> Result<(), FleetError> {
         let answer = {
             let mut standing = self.standing();
@@ -161,8 +162,8 @@ impl Shared {
         answer.await.unwrap_or_else(|_| Err(FleetError::Left { wallet: self.wallet.clone() }))
     }
 
-    /// While the wallet is known to be short, a call that lacks more than was free in it is answered
-    /// here: a question each time would keep the store busy with refusals.
+    /// Refuses, until `short_until`, a call that lacks more units than the wallet had free at its
+    /// last answer: an exchange for each such call would keep the store busy with refusals.
     fn known_refusal(&self, standing: &Standing, amount: &Amount) -> Option<FleetError> {
         let now = Instant::now();
         standing.short_until.filter(|until| now < *until)?;
@@ -204,8 +205,9 @@ impl Shared {
         }
     }
 
-    /// One exchange: what is not needed goes out of the pool and is told, what was spent is told, and
-    /// what is granted goes into the pool once the store has booked it.
+    /// Makes one exchange with the store. The driver takes the [`surplus`](Member::surplus) out of
+    /// `root` first, and then tells it together with the spend. A grant goes into `root` once the
+    /// store has booked it.
     async fn exchange(&self, link: &mut Link, op: Op, needs: &[u64]) -> Result<State, FleetError> {
         let run = link.run().await;
         let (sent, request) = {
@@ -255,8 +257,8 @@ impl Shared {
         error
     }
 
-    /// Brings the caps of the pool to what this member holds. Only the driver does that, one exchange
-    /// at a time.
+    /// Brings the caps of `root` to the [`target`](Member::target) of this member. Only the driver
+    /// calls `fund`, one exchange at a time.
     fn fund(&self, member: &Member, answer: &Answer) {
         let locals = self.locals();
         let ceilings =
@@ -275,8 +277,8 @@ impl Shared {
         self.root.set_ceiling(ceilings);
     }
 
-    /// With [`Lost::Return`] the store gives away what this member held once it was not heard of for
-    /// the TTL. Until it is heard again, nothing of it is spent.
+    /// With [`Lost::Return`] the store gives away the grant of this member once it has not heard of
+    /// the member for the TTL. Until the next answer, `root` spends nothing of that grant.
     fn stop_if_lost(&self) {
         if self.lost == Lost::Return && self.deadline().is_some_and(|end| Instant::now() >= end) {
             let all = vec![u64::MAX; self.axes.0.len()];
@@ -307,7 +309,7 @@ impl Shared {
         }
     }
 
-    /// Closes the pool and has the driver tell the store farewell.
+    /// Closes the pool and has the driver send [`Op::Farewell`].
     pub(crate) fn start_leaving(&self) {
         self.pool.close();
         self.standing().is_leaving = true;
@@ -330,7 +332,7 @@ impl Shared {
         standing.has_left.then(|| standing.failure.clone().map_or(Ok(()), Err))
     }
 
-    /// The first exchange: it shows that the wallet can be spent from.
+    /// Makes the first exchange, which shows that the wallet can be spent from.
     pub(crate) async fn join(&self, link: &mut Link) -> Result<(), FleetError> {
         let nothing = vec![0; self.axes.0.len()];
         self.exchange(link, Op::Exchange, &nothing).await.map(drop)
@@ -341,13 +343,13 @@ pub(crate) fn quantity(axis: Axis, units: u64) -> Quantity {
     Amount::of(axis, units).get(axis).expect("the amount names it")
 }
 
-/// Up to a quarter more, so that processes that stand short do not ask in step.
+/// Adds up to a quarter to `time`, so that processes that stand short do not ask in step.
 fn jitter(time: Duration) -> Duration {
     let random = RandomState::new().hash_one(()) % 1_024;
     time + time * u32::try_from(random).unwrap_or(0) / 4_096
 }
 
-/// Runs until the fleet is left.
+/// Runs the driver until the fleet is left.
 pub(crate) async fn drive(shared: Arc<Shared>, mut link: Link) {
     let mut next = Instant::now() + shared.terms.settle_every;
     loop {
@@ -387,7 +389,8 @@ pub(crate) async fn drive(shared: Arc<Shared>, mut link: Link) {
     }
 }
 
-/// Until there is something to look at. Returns what the pool says that it lacks.
+/// Waits for a `wake`, for a want of `root`, or for the instant at which the driver has work.
+/// Returns the amount that `root` lacks, if it says so.
 async fn wait(shared: &Shared, next: Instant) -> Option<Amount> {
     let (interval, asks_again) = {
         let standing = shared.standing();
@@ -409,8 +412,9 @@ async fn wait(shared: &Shared, next: Instant) -> Option<Amount> {
     }
 }
 
-/// Asks for all needs at once; where they do not fit together, for one after the other. A caller that
-/// asks stands in line in the pool, too, so what the pool wants and what callers need is not added up.
+/// Asks the store for all `needs` at once; where they do not fit together, for each after the
+/// other. A caller that asks stands in line in the pool, too, so the greater of `missing` and
+/// `needs` counts, and not their sum.
 async fn serve(shared: &Shared, link: &mut Link, needs: Vec<Need>, missing: Amount) {
     let locals = shared.locals();
     let wanted = shared.units(&missing).into_iter().zip(&locals);
@@ -459,7 +463,7 @@ impl Shared {
     }
 }
 
-/// The holds of the pool get the TTL to end; what is reserved after it counts as spent.
+/// Gives the holds of the pool the TTL to end. Units that are `reserved` after it count as spent.
 async fn leave(shared: &Shared, link: &mut Link) {
     let end = Instant::now() + shared.terms.ttl;
     while shared.locals().iter().any(|local| local.reserved > 0) && Instant::now() < end {

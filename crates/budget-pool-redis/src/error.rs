@@ -11,8 +11,8 @@ use crate::driver::quantity;
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum FleetError {
-    /// The pool of this process refused, for a reason of its own: it is closed, others wait, the
-    /// amount can never fit.
+    /// The pool of this process refused with a [`BudgetError`] of its own: it is closed, others
+    /// wait, the amount can never fit.
     #[error(transparent)]
     Budget(#[from] BudgetError),
     /// The fleet has no budget left for the amount, as the store said at its last answer.
@@ -27,30 +27,31 @@ pub enum FleetError {
         wallet: String,
         /// The axis that lacks room.
         axis: Axis,
-        /// How much the call named, as all figures in units of the axis: nano-dollars of money.
+        /// The units that the call named. All figures are in units of `axis`: nano-dollars of
+        /// money.
         requested: u64,
-        /// How much is free in the wallet and in this process.
+        /// The units that are free in the wallet and in this process.
         free: u64,
         /// The cap of the fleet.
         cap: u64,
-        /// What other processes were granted and had not told as spent. They give it back if they
-        /// do not need it.
+        /// The grants of other processes, less the spend that they had told. The other processes
+        /// give back the units that they do not need.
         held_by_others: u64,
-        /// When the next question makes sense; `None` where the others hold nothing that could come
-        /// back and no period ends.
+        /// The time until the next attempt makes sense; `None` where `held_by_others` is 0 and no
+        /// period ends.
         retry_after: Option<Duration>,
     },
-    /// The store may have lost its last writes, and grants nothing until its members have told what
-    /// they hold. What this process was granted can be spent meanwhile.
+    /// The store may have lost its last writes, and grants nothing until its members have told
+    /// their totals. Meanwhile this process can spend its grant.
     #[error("the fleet `{wallet}` learns what its members hold, for another {retry_after:?}")]
     #[non_exhaustive]
     Learning {
         /// The name of the wallet.
         wallet: String,
-        /// How long that takes yet.
+        /// The time that the learning still takes.
         retry_after: Duration,
     },
-    /// The store does not answer, and what this process was granted does not cover the amount.
+    /// The store does not answer, and the grant of this process does not cover the amount.
     #[error("the store of the fleet `{wallet}` has not answered for {since:?}: {error}")]
     #[non_exhaustive]
     Unreachable {
@@ -58,11 +59,11 @@ pub enum FleetError {
         wallet: String,
         /// The time since the last answer.
         since: Duration,
-        /// What the last attempt ended with.
+        /// The text of the error that ended the last attempt.
         error: String,
     },
-    /// There is no wallet of this name: it was never [founded](crate::FleetBuilder::found), or it was
-    /// removed, flushed or evicted. It is never founded anew by a process that was in it.
+    /// There is no wallet of this name: it was never [founded](crate::FleetBuilder::found), or it
+    /// was removed, flushed or evicted. A process that was in the wallet never founds it anew.
     #[error("there is no wallet `{wallet}`")]
     #[non_exhaustive]
     NoWallet {
@@ -90,7 +91,7 @@ pub enum FleetError {
         /// The name of the wallet.
         wallet: String,
     },
-    /// A cap or a total is, or would become, greater than 2^53 - 1, up to which the store counts
+    /// A cap or a total is, or would become, greater than `2^53 - 1`, up to which the store counts
     /// exactly. In nano-dollars that is 9,007,199 dollars.
     #[error("the wallet `{wallet}` counts to 9007199254740991")]
     #[non_exhaustive]
@@ -113,7 +114,7 @@ pub enum FleetError {
     Damaged {
         /// The name of the wallet.
         wallet: String,
-        /// What is wrong.
+        /// The description of the damage.
         what: String,
     },
     /// The store answered with an error: no permission, a key of a wrong type, out of memory.
@@ -122,7 +123,7 @@ pub enum FleetError {
     Store {
         /// The name of the wallet.
         wallet: String,
-        /// What the client says.
+        /// The text of the error.
         error: String,
     },
     /// The fleet was [left](crate::Fleet::leave).
@@ -135,7 +136,8 @@ pub enum FleetError {
 }
 
 impl FleetError {
-    /// An error of the client: one that ends the connection, or one that the server answered.
+    /// Sorts an error of the client: an error that the server answered is
+    /// [`Store`](FleetError::Store), any other error is [`Unreachable`](FleetError::Unreachable).
     pub(crate) fn store(wallet: String, error: RedisError) -> FleetError {
         if error.code().is_some() && !error.is_io_error() {
             FleetError::Store { wallet, error: error.to_string() }
@@ -144,7 +146,7 @@ impl FleetError {
         }
     }
 
-    /// How long to wait before the call makes sense again; `None` if nobody knows.
+    /// The time to wait before the call makes sense again; `None` if it is unknown.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

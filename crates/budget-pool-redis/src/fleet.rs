@@ -1,4 +1,4 @@
-//! What a user holds of a fleet.
+//! [`Fleet`], the place of a process in a fleet, and [`FleetBuilder`], which joins it.
 
 use std::fmt;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::script::{Axes, Call};
 
 /// The place of one process in a fleet: a local pool that is funded from a wallet in Redis or Valkey.
 ///
-/// A handle; clones are the same member. The last one that is dropped has the driver say farewell in
-/// the background; [`leave`](Fleet::leave) does that and tells when it is done.
+/// A `Fleet` is a handle: clones are the same member. The drop of the last clone has the driver say
+/// farewell in the background; [`leave`](Fleet::leave) does that and tells when it is done.
 #[derive(Clone)]
 pub struct Fleet {
     held: Arc<Held>,
@@ -35,7 +35,7 @@ impl Drop for Held {
     }
 }
 
-/// What a process joins a fleet with, from [`Fleet::builder`].
+/// The terms on which a process joins a fleet, from [`Fleet::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "it does nothing until `join`"]
 pub struct FleetBuilder {
@@ -50,80 +50,83 @@ pub struct FleetBuilder {
     at_most: Amount,
 }
 
-/// How this process stands in its fleet.
+/// The standing of this process in its fleet, from [`Fleet::status`].
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Status {
     /// The name of this member in the wallet: [`Admin::resolve`] takes it.
     pub member: String,
-    /// The time since the store answered.
+    /// The time since the last answer of the store.
     pub heard: Duration,
-    /// What the last exchange failed with; `None` once one succeeds.
+    /// The error of the last exchange; `None` once an exchange succeeds.
     pub failure: Option<FleetError>,
     /// Whether the server may evict the wallet when its memory is full: its `maxmemory-policy` is one
     /// of `allkeys`. `None` if it does not say.
     pub may_evict: Option<bool>,
-    /// The scripts that this process has had the store run.
+    /// The number of times that this process has had the store run the script.
     pub calls: u64,
     /// Whether the store was learning at its last answer, and granted nothing.
     pub learns: bool,
-    /// What the store has charged to this process, and was not told as spent: what a crash at this
-    /// instant would leave in doubt.
+    /// The units that the store has charged to this process and that were not told as spent. A
+    /// crash at this instant would leave them in doubt.
     pub in_doubt: Amount,
 }
 
 impl FleetBuilder {
-    /// Founds the wallet with these caps if there is none. One that is there is joined if it was
-    /// founded with the same caps, window and [`Lost`], and is never overwritten.
+    /// Founds the wallet with `caps` if there is none. A wallet that exists is never overwritten:
+    /// `join` joins it if it was founded with the same caps, [`window`](FleetBuilder::window) and
+    /// [`Lost`].
     pub fn found(mut self, caps: Caps) -> Self {
         self.found = Some(caps);
         self
     }
 
-    /// The caps are those of a period of so much, in whole milliseconds: what was used is free again
-    /// when the clock of the store says that it is over. Grants that are not spent stay charged. It
-    /// counts where the wallet is [founded](FleetBuilder::found).
+    /// Makes the caps those of a `period`, in whole milliseconds: used units are free again when
+    /// the clock of the store says that the period is over. Unspent grants stay charged. The period
+    /// counts where [`found`](FleetBuilder::found) founds the wallet.
     pub fn window(mut self, period: Duration) -> Self {
         self.window = period;
         self
     }
 
-    /// What becomes of the grant of a member that is not heard of for its TTL: [`Lost::Charge`] if
-    /// nothing is said. It counts where the wallet is [founded](FleetBuilder::found).
+    /// Sets the rule for the grant of a member that the store has not heard of for its
+    /// [`ttl`](FleetBuilder::ttl). The default is [`Lost::Charge`]. The rule counts where
+    /// [`found`](FleetBuilder::found) founds the wallet.
     pub fn lost(mut self, lost: Lost) -> Self {
         self.lost = lost;
         self
     }
 
-    /// What the member is called, for [`Admin::members`]. Sixteen digits of chance are added, so that
-    /// no two processes are one member.
+    /// Names the member, for [`Admin::members`]. `join` adds sixteen random digits, so that no two
+    /// processes are one member.
     pub fn member(mut self, name: impl Into<String>) -> Self {
         self.member = Some(name.into());
         self
     }
 
-    /// After how long without an exchange this member counts as lost, and for how long a store that
-    /// was restarted learns: 10 s if nothing is said, at least 10 ms.
+    /// Sets the time without an exchange after which this member counts as lost. A store that was
+    /// restarted learns for as long. The default is 10 s; a `ttl` below 10 ms counts as 10 ms.
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = ttl.max(Duration::from_millis(10));
         self
     }
 
-    /// How much time's worth of spend is fetched ahead: 1 s if nothing is said. A longer one means
-    /// fewer calls of the store, and more that a crash leaves in doubt.
+    /// Sets the time whose spend the driver fetches ahead. The default is 1 s. A longer `horizon`
+    /// means fewer calls of the store, and more units that a crash leaves in doubt.
     pub fn horizon(mut self, horizon: Duration) -> Self {
         self.horizon = horizon;
         self
     }
 
-    /// How often what was spent is told: 1 s if nothing is said, and at most a third of the TTL.
+    /// Sets the time between two exchanges that tell the spend. The default is 1 s, and the most a
+    /// third of the [`ttl`](FleetBuilder::ttl).
     pub fn settle_every(mut self, time: Duration) -> Self {
         self.settle_every = time;
         self
     }
 
-    /// The most that is held ahead on the axes that are named, and so the most that a crash may leave
-    /// in doubt. One call that needs more is granted all the same.
+    /// Bounds the units that are held ahead on the axes that `amount` names, and so the units that
+    /// a crash may leave in doubt. The store still grants a call that needs more.
     pub fn at_most(mut self, amount: Amount) -> Self {
         self.at_most = amount;
         self
@@ -133,18 +136,18 @@ impl FleetBuilder {
         FleetError::Store { wallet: self.wallet.clone(), error: error.to_string() }
     }
 
-    /// Joins the wallet. The driver is a task of the tokio runtime that this is called on.
+    /// Joins the wallet. The driver is a task of the tokio runtime on which `join` is called.
     ///
     /// # Errors
     /// [`NoWallet`](FleetError::NoWallet), [`OtherFounding`](FleetError::OtherFounding),
-    /// [`Range`](FleetError::Range) for caps above 2^53 - 1,
-    /// [`OtherAxes`](FleetError::OtherAxes) for `at_most` on an axis that the wallet lacks,
-    /// [`Unreachable`](FleetError::Unreachable), [`Store`](FleetError::Store),
-    /// [`Damaged`](FleetError::Damaged), [`Version`](FleetError::Version).
+    /// [`Range`](FleetError::Range) for caps above `2^53 - 1`, [`OtherAxes`](FleetError::OtherAxes)
+    /// for `at_most` on an axis that the wallet lacks, [`Unreachable`](FleetError::Unreachable),
+    /// [`Store`](FleetError::Store), [`Damaged`](FleetError::Damaged),
+    /// [`Version`](FleetError::Version).
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it may have founded the wallet, and may have left a member without
-    /// a grant.
+    /// A `join` that is dropped before it is ready may have founded the wallet, and may have left a
+    /// member without a grant.
     pub async fn join(self, client: Client) -> Result<Fleet, FleetError> {
         let wallet = self.wallet.clone();
         let timeout = (self.ttl / 3).clamp(Duration::from_millis(500), Duration::from_secs(2));
@@ -186,7 +189,7 @@ impl FleetBuilder {
     }
 }
 
-/// Sixteen digits of chance.
+/// Sixteen random digits.
 fn chance() -> String {
     use std::hash::{BuildHasher, RandomState};
     let now = std::time::SystemTime::now();
@@ -209,28 +212,29 @@ impl Fleet {
         }
     }
 
-    /// The pool of this process: it spends at memory speed and never does I/O. Its refusals come from
-    /// what this process was granted so far; a refusal makes the driver ask the store for more, and a
-    /// [wait](BudgetPool::reserve_wait) gets it.
+    /// The [`BudgetPool`] of this process: it spends at memory speed and never does I/O. Its
+    /// refusals come from the grant of this process so far; a refusal makes the driver ask the
+    /// store for more, and a [wait](BudgetPool::reserve_wait) gets it.
     ///
-    /// The caps lie in a pool above it, which nobody else can reach: what a caller does to this pool,
-    /// such as a [reset](BudgetPool::reset) or a cap of its own, makes no budget in the fleet. A
-    /// [credit](BudgetPool::credit) can be spent again in this process, and does not go back to the
-    /// fleet.
+    /// The caps lie in a pool above it, which no caller can reach: a change to this pool, such as a
+    /// [`reset`](BudgetPool::reset) or a cap of its own, makes no budget in the fleet. A
+    /// [`credit`](BudgetPool::credit) can be spent again in this process, and does not go back to
+    /// the fleet.
     #[must_use]
     pub fn pool(&self) -> &BudgetPool {
         &self.held.shared.pool
     }
 
-    /// Spends the amount: here if the grant covers it, else after one exchange with the store.
+    /// Spends `amount`: here if the grant covers it, else after one exchange with the store.
     ///
     /// # Errors
     /// [`Short`](FleetError::Short) if the fleet lacks it, [`Learning`](FleetError::Learning),
-    /// [`Unreachable`](FleetError::Unreachable), [`Budget`](FleetError::Budget) for all that the pool
-    /// of this process refuses, and the errors of [`join`](FleetBuilder::join). Nothing was spent then.
+    /// [`Unreachable`](FleetError::Unreachable), [`Budget`](FleetError::Budget) for every refusal
+    /// by the pool of this process, and the errors of [`join`](FleetBuilder::join). Nothing was
+    /// spent then.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it has spent nothing.
+    /// A `record` that is dropped before it is ready has spent nothing.
     pub async fn record(&self, amount: Amount) -> Result<(), FleetError> {
         let pool = self.pool();
         match pool.record(amount) {
@@ -248,15 +252,15 @@ impl Fleet {
         }
     }
 
-    /// Holds the amount: here if the grant covers it, else after one exchange with the store. For
-    /// an [`Ask`] there are [`reserve_wait`](Fleet::reserve_wait), and the
-    /// [pool](Fleet::pool) without the store.
+    /// Holds `amount`: here if the grant covers it, else after one exchange with the store. For an
+    /// [`Ask`] there are [`reserve_wait`](Fleet::reserve_wait), and the [pool](Fleet::pool) without
+    /// the store.
     ///
     /// # Errors
     /// As [`record`](Fleet::record).
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it holds nothing.
+    /// A `reserve` that is dropped before it is ready holds nothing.
     pub async fn reserve(&self, amount: Amount) -> Result<Reservation, FleetError> {
         let pool = self.pool();
         match pool.reserve(amount) {
@@ -274,13 +278,14 @@ impl Fleet {
         }
     }
 
-    /// Holds what is asked as soon as the fleet has it, in line with the other waiters of this process.
+    /// Holds `ask` as soon as the fleet has its amount, in line with the other waiters of this
+    /// process.
     ///
     /// # Errors
     /// [`Budget`](FleetError::Budget), as [`BudgetPool::reserve_wait`].
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, it holds nothing.
+    /// A `reserve_wait` that is dropped before it is ready holds nothing.
     pub async fn reserve_wait(&self, ask: impl Into<Ask>) -> Result<Reservation, FleetError> {
         Ok(self.pool().reserve_wait(ask).await?)
     }
@@ -291,18 +296,19 @@ impl Fleet {
         if lacks_room && refusal.outlook() != Outlook::Never { Ok(()) } else { Err(refusal.into()) }
     }
 
-    /// Tells the store now what was spent, and returns when it has booked it.
+    /// Tells the store the spend of this process now, and returns when the store has booked it.
     ///
     /// # Errors
     /// As [`record`](Fleet::record), but for [`Short`](FleetError::Short).
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, the spend may have been told or not; the next exchange tells it.
+    /// A `settle` that is dropped before it is ready may have told the spend or not; the next
+    /// exchange tells it.
     pub async fn settle(&self) -> Result<(), FleetError> {
         self.held.shared.ask(Amount::new()).await
     }
 
-    /// What the wallet is at one instant of the store.
+    /// Reads the wallet at one instant of the store, as [`Admin::snapshot`].
     ///
     /// # Errors
     /// As [`join`](FleetBuilder::join).
@@ -310,7 +316,7 @@ impl Fleet {
         self.admin().snapshot().await
     }
 
-    /// How this process stands, without I/O.
+    /// Returns the [`Status`] of this process, without I/O.
     #[must_use]
     pub fn status(&self) -> Status {
         let figures = self.held.shared.figures();
@@ -325,21 +331,21 @@ impl Fleet {
         }
     }
 
-    /// What an operator can do with the wallet of this fleet.
+    /// Returns the [`Admin`] of the wallet of this fleet.
     #[must_use]
     pub fn admin(&self) -> Admin {
         Admin::new(&self.held.shared.wallet, self.held.client.clone())
     }
 
-    /// Closes the pool, waits until its holds have ended, and gives back what was not spent. A hold
-    /// that is still there after the TTL counts as spent.
+    /// Closes the pool, waits until its holds have ended, and gives back the unspent grant. A hold
+    /// that is still there after the [`ttl`](FleetBuilder::ttl) counts as spent.
     ///
     /// # Errors
-    /// What the farewell failed with. The grant then stays charged, or is returned, as that of a member
-    /// that died.
+    /// The error of the farewell. The grant then stays charged, or is returned, as that of a member
+    /// that died: the [`Lost`] of the wallet decides.
     ///
     /// # Cancel safety
-    /// Dropped before it is ready, the driver leaves all the same.
+    /// The driver leaves all the same if `leave` is dropped before it is ready.
     pub async fn leave(self) -> Result<(), FleetError> {
         self.held.shared.start_leaving();
         self.held.shared.left().await

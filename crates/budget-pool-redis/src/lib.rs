@@ -1,6 +1,6 @@
-//! One budget for many processes. Each process spends from a [`BudgetPool`](budget_pool::BudgetPool)
-//! of its own at memory speed, and the pools are funded from one *wallet* in Redis or Valkey by one
-//! script. There is no server to run but the store.
+//! Shares one budget among many processes. Each process spends from a
+//! [`BudgetPool`](budget_pool::BudgetPool) of its own at memory speed, and the pools are funded
+//! from one *wallet* in Redis or Valkey by one script. There is no server to run but the store.
 //!
 //! ```no_run
 //! use budget_pool::{Amount, Caps};
@@ -34,16 +34,16 @@
 //!
 //! # The words
 //!
-//! - The *wallet* has the caps, for the whole fleet. It is founded once.
-//! - A *member* is one process in it. The wallet *grants* it a part of a cap: that part is *charged*.
-//!   The cap of its local pool is what it was granted, less what it gave back.
+//! - The *wallet* has the caps, for the whole fleet. [`found`](FleetBuilder::found) founds it once.
+//! - A *member* is one process in it. The wallet *grants* it a part of a cap: that part is
+//!   *charged*. The cap of its local pool is its grant, less the units that it gave back.
 //! - An *exchange* is one call of the script: the member tells its totals (spent, returned, the grants
 //!   that it has seen), and the wallet answers with its totals. The wallet keeps the maxima, so a lost
 //!   answer, a retry or a late duplicate has no effect a second time, and the next exchange heals all.
 //!
-//! A grant is booked in the store first and can be spent afterwards. What is given back is taken out
-//! of the local pool first and told afterwards. So what all processes together may spend is never
-//! more than what is charged.
+//! A grant is booked in the store first and can be spent afterwards. A return is taken out of the
+//! local pool first and told afterwards. So all processes together can never spend more than the
+//! charged units.
 //!
 //! # Promises
 //!
@@ -60,8 +60,8 @@
 //!
 //! Not promised:
 //!
-//! - F1 with [`Lost::Return`]. The fleet may then exceed its cap by the spend that lost members had not
-//!   told, which is at most what they were granted. A member stops when its own TTL is over, but a
+//! - F1 with [`Lost::Return`]. The fleet may then exceed its cap by the spend that lost members had
+//!   not told, which is at most their grants. A member stops when its own TTL is over, but a
 //!   process that stood still may spend a little before its driver notices, and a hold that is
 //!   settled after it is booked as overage.
 //! - F1 after a store lost the grants of a member that died before it could tell them again. A fleet
@@ -69,8 +69,8 @@
 //!   connection for one server: where a proxy may lead one connection to another server unseen, a
 //!   failover may pass unnoticed.
 //! - Fairness between processes. Many small calls may pass a large one of another process.
-//! - That a [credit](budget_pool::BudgetPool::credit) goes back to the fleet: the process that was
-//!   credited can spend it again.
+//! - That a [`credit`](budget_pool::BudgetPool::credit) goes back to the fleet: the process that
+//!   was credited can spend it again.
 //!
 //! # What happens when
 //!
@@ -88,13 +88,14 @@
 //!
 //! # How to choose
 //!
-//! - [`horizon`](FleetBuilder::horizon): how much time's worth of spend is fetched ahead. A second is
+//! - [`horizon`](FleetBuilder::horizon) is the time whose spend a member fetches ahead. A second is
 //!   about two exchanges a second for a busy process.
-//! - [`at_most`](FleetBuilder::at_most): what a crash may cost. A hundredth of the cap, divided by
-//!   the number of processes, leaves one per cent in doubt if all die at once. Much less than a
-//!   horizon's spend means more exchanges.
-//! - [`Lost`]: `Charge` where going over the cap costs money. `Return` where processes come and go
-//!   unattended, and some overshoot is better than a budget that shrinks with each crash.
+//! - [`at_most`](FleetBuilder::at_most) bounds the cost of a crash. A hundredth of the cap, divided
+//!   by the number of processes, leaves one per cent in doubt if all die at once. An `at_most` far
+//!   below the spend of a `horizon` means more exchanges.
+//! - [`Lost::Charge`] suits a cap whose overshoot costs money. [`Lost::Return`] suits a fleet where
+//!   processes come and go unattended, and some overshoot is better than a budget that shrinks with
+//!   each crash.
 //! - Persistence of the store: `appendfsync always`, or `everysec` if losing the machine may cost the
 //!   grants of its last second.
 //!
@@ -117,7 +118,7 @@
 //!
 //! # What is not here
 //!
-//! - One process needs none of this: `budget-pool` alone.
+//! - A single process needs none of this: `budget-pool` alone.
 //! - Redis Cluster as a client: the keys fit it, [`join`](FleetBuilder::join) takes a plain client.
 //! - A journal that settles a crash by itself: [`Admin::resolve`] takes the figure from whatever your
 //!   process writes down before it spends.

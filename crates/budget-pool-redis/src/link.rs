@@ -1,4 +1,5 @@
-//! A connection to the store that is made anew where it ended, and knows the server it leads to.
+//! [`Link`], a connection to the store. A link connects anew where its connection ended, and knows
+//! the server that it leads to.
 
 use std::time::Duration;
 
@@ -30,8 +31,8 @@ impl Link {
         Link { wallet: wallet.to_owned(), client, keys, script, timeout, connected: None, calls: 0 }
     }
 
-    /// The run id of the server that the connection leads to. A connection leads to one process: the
-    /// id is asked for again with each new one.
+    /// The `run_id` of the server that the connection leads to. A connection leads to one server
+    /// process, so each new connection asks for the `run_id` again.
     pub(crate) async fn run(&mut self) -> Result<String, FleetError> {
         if self.connected.is_none() {
             let connect = connect(&self.client);
@@ -55,8 +56,8 @@ impl Link {
         FleetError::Unreachable { wallet: self.wallet.clone(), since: Duration::ZERO, error }
     }
 
-    /// One call of the script. An answer that comes too late is never read: the connection ends with
-    /// its call.
+    /// Calls the script. An answer that comes after `timeout` is never read: the connection ends
+    /// with its call.
     pub(crate) async fn call(&mut self, call: &Call) -> Result<Words, FleetError> {
         self.run().await?;
         let reply = match self.connected.as_mut() {

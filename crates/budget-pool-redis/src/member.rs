@@ -1,18 +1,18 @@
-//! One process in a wallet: what it was granted, what it gave back, how much it wants. No I/O and no
-//! clock: the driver passes instants in.
+//! [`Member`], a process in a wallet: its grants, its returns and its wants. A `Member` does no I/O
+//! and reads no clock: the driver passes instants in.
 
 use std::time::{Duration, Instant};
 
 use crate::protocol::{Answer, MOST, Op, Request, State, Told};
 
-/// One axis of the local pool, at one instant.
+/// The local pool on an axis, at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Local {
     pub(crate) cap: u64,
     pub(crate) used: u64,
     pub(crate) reserved: u64,
     pub(crate) overage: u64,
-    /// All true spend since the pool was built.
+    /// The true spend since the pool was built.
     pub(crate) spent: u64,
 }
 
@@ -27,21 +27,21 @@ pub(crate) struct Terms {
     pub(crate) ttl: Duration,
     pub(crate) horizon: Duration,
     pub(crate) settle_every: Duration,
-    /// The most that a crash may leave in doubt; `None` where there is no bound.
+    /// The most units that a crash may leave in doubt; `None` where there is no bound.
     pub(crate) at_most: Vec<Option<u64>>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Lane {
-    /// What the pool had spent when this incarnation joined.
+    /// The [`Local::spent`] at which this incarnation joined.
     base: u64,
-    /// What it has seen of its grants.
+    /// The total of the grants that the member has seen.
     granted: u64,
     returned: u64,
     spent: u64,
-    /// What it spends in a horizon, as measured.
+    /// The measured spend of a [`horizon`](Terms::horizon).
     chunk: u64,
-    /// What the pool had spent when it was measured last.
+    /// The [`Local::spent`] at the last [`measure`](Member::measure).
     mark: u64,
 }
 
@@ -67,8 +67,9 @@ impl Member {
         }
     }
 
-    /// Measures what is spent in a horizon, over a whole interval: an estimate over an instant would
-    /// take a burst for a rate. The chunk at most doubles, and falls by a quarter.
+    /// Measures the spend of a `horizon`, over a whole [`interval`](Member::interval): an estimate
+    /// over an instant would take a burst for a rate. A `chunk` at most doubles, and falls by a
+    /// quarter.
     pub(crate) fn measure(&mut self, now: Instant, locals: &[Local]) {
         let interval = self.interval();
         let elapsed = now.saturating_duration_since(self.measured);
@@ -90,13 +91,13 @@ impl Member {
         }
     }
 
-    /// How often to measure.
+    /// The least time between two measurements.
     pub(crate) fn interval(&self) -> Duration {
         (self.terms.horizon / 8).clamp(Duration::from_millis(10), Duration::from_millis(250))
     }
 
-    /// Whether less than half of a chunk is free on an axis, within what a crash may cost, and the
-    /// wallet had something to fetch ahead at its last answer.
+    /// Whether less than half of a `chunk` is free on an axis, within `at_most`, and the wallet had
+    /// units to fetch ahead at its last `answer`.
     pub(crate) fn is_low(&self, locals: &[Local], answer: &Answer) -> bool {
         let lanes = self.lanes.iter().zip(locals).enumerate();
         lanes.into_iter().any(|(at, (lane, local))| {
@@ -106,15 +107,16 @@ impl Member {
         })
     }
 
-    /// How much more may be in doubt.
+    /// The units that may still come into doubt, by `at_most`.
     fn room(&self, at: usize, local: &Local) -> u64 {
         let in_doubt = local.free().saturating_add(local.reserved);
         self.terms.at_most[at].map_or(u64::MAX, |most| most.saturating_sub(in_doubt))
     }
 
-    /// What the pool does not need: all that is free while others stand short, else what is beyond
-    /// two chunks once more than four are free. The driver takes it from the pool first, then says how
-    /// much that was by [`gave_back`](Member::gave_back), and only then is it told.
+    /// The units that the pool does not need: all free units while others stand short, else the
+    /// free units beyond two chunks once more than four chunks are free. The driver takes them from
+    /// the pool first, then calls [`gave_back`](Member::gave_back) with the units that it took.
+    /// Only then does a [`request`](Member::request) tell them.
     pub(crate) fn surplus(&self, locals: &[Local], others_stand_short: bool) -> Vec<u64> {
         let lanes = self.lanes.iter().zip(locals);
         lanes
@@ -139,7 +141,7 @@ impl Member {
         }
     }
 
-    /// `needs` is what callers and waiters ask for beyond what is used and reserved.
+    /// `needs` are the units that callers and waiters ask for, beyond `used` and `reserved`.
     pub(crate) fn request(&mut self, run: &str, needs: &[u64], locals: &[Local]) -> Request {
         let told = (0..self.lanes.len()).map(|at| {
             let local = &locals[at];
@@ -161,7 +163,7 @@ impl Member {
         self.message(Op::Exchange, run, told)
     }
 
-    /// What is still reserved counts as spent: its owners may spend it yet, and tell nobody.
+    /// The `reserved` units count as spent: their owners may spend them yet, and tell nobody.
     pub(crate) fn farewell(&mut self, run: &str, locals: &[Local]) -> Request {
         let told = self.lanes.iter_mut().zip(locals).map(|(lane, local)| {
             let spent = local.spent.saturating_sub(lane.base).saturating_add(local.reserved);
@@ -190,8 +192,8 @@ impl Member {
         }
     }
 
-    /// What the store booked. A member whose record was closed joins anew: all that it told is booked,
-    /// and what it still holds is no longer its own.
+    /// Takes in the `answer` of the store. On [`State::Gone`] the member joins anew: the store has
+    /// booked its told spend, and the rest of its grant is no longer its own.
     pub(crate) fn accept(&mut self, request: &Request, answer: &Answer) {
         if answer.state == State::Gone {
             self.incarnation += 1;
@@ -207,13 +209,14 @@ impl Member {
         }
     }
 
-    /// What the cap of the local pool is to be.
+    /// The cap for the local pool: `base + granted - returned`.
     pub(crate) fn target(&self, at: usize) -> u64 {
         let lane = &self.lanes[at];
         lane.base.saturating_add(lane.granted.saturating_sub(lane.returned))
     }
 
-    /// How high the local cap may ever rise by this wallet, for refusals that can never be met.
+    /// The greatest cap that this wallet can ever bring the local pool: a call above it has
+    /// `Outlook::Never`.
     pub(crate) fn ceiling(&self, at: usize, answer: &Answer, local: &Local) -> u64 {
         let (book, lane) = (&answer.books[at], &self.lanes[at]);
         let spent = lane.base.saturating_add(lane.spent);
@@ -222,7 +225,8 @@ impl Member {
         spent.saturating_add(rest).max(local.cap)
     }
 
-    /// What it holds in the store beyond what it has told as spent: what a crash leaves in doubt.
+    /// The units that the member holds in the store beyond its told `spent`. A crash leaves them in
+    /// doubt.
     pub(crate) fn in_doubt(&self, at: usize) -> u64 {
         let lane = &self.lanes[at];
         lane.granted.saturating_sub(lane.returned).saturating_sub(lane.spent)

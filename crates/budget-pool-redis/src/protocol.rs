@@ -1,28 +1,29 @@
-//! What a member and a wallet say to each other.
+//! The messages of a member, [`Request`], and of a wallet, [`Answer`].
 //!
-//! A member tells totals and never differences: what it has spent and returned since it joined, and
-//! how much of its grants it has seen. The wallet keeps the maxima, so a request that comes twice,
-//! late or in another order has no effect a second time.
+//! A member tells totals and never differences: `spent` and `returned` since it joined, and the
+//! grants that it has `seen`. The wallet keeps the maxima, so a request that comes twice, late or
+//! in another order has no effect a second time.
 //!
 //! `script.lua` is the wallet inside Redis, and `rules.rs` the same function without a store: the
 //! tests run both side by side.
 
-/// The greatest cap and the greatest total: the script counts in doubles, exact up to here.
+/// The greatest cap and the greatest total: the script counts in doubles, exact up to `2^53`.
 pub(crate) const MOST: u64 = (1 << 53) - 1;
 
-/// What becomes of the grant of a member that was not heard of for its TTL.
+/// The rule for the grant of a member that the store has not heard of for its
+/// [`ttl`](crate::FleetBuilder::ttl).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Lost {
-    /// It stays charged until the member comes back or an operator
+    /// The grant stays charged until the member comes back or an operator
     /// [resolves](crate::Admin::resolve) it. The cap of the fleet then needs no clock.
     #[default]
     Charge,
-    /// What the member has not told as spent is free again. The fleet may then go over its cap by
-    /// the spend that the lost members had not told, which is at most what they were granted.
+    /// The grant is free again, but for the spend that the member has told. The fleet may then go
+    /// over its cap by the spend that the lost members had not told, which is at most their grants.
     Return,
 }
 
-/// One axis of a wallet.
+/// The books of a wallet on an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct Book {
     pub(crate) founded: u64,
@@ -37,7 +38,7 @@ impl Book {
     }
 }
 
-/// One axis of a member: totals since it joined.
+/// The totals of a member on an axis, since it joined.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Totals {
     pub(crate) granted: u64,
@@ -51,22 +52,23 @@ impl Totals {
     }
 }
 
-/// One axis of a request.
+/// The part of a [`Request`] on an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub(crate) struct Told {
     pub(crate) spent: u64,
     pub(crate) returned: u64,
     pub(crate) seen: u64,
-    /// How much more is wanted than was seen, the floor included.
+    /// The units that the member wants beyond `seen`, `floor` included.
     pub(crate) want: u64,
-    /// How much of that is needed, all axes together or nothing.
+    /// The part of `want` that the member needs: the wallet grants the floors of all axes, or
+    /// nothing.
     pub(crate) floor: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Op {
     Exchange,
-    /// The member leaves: what it has not spent is free.
+    /// The member leaves: its unspent grant is free.
     Farewell,
 }
 
@@ -75,9 +77,9 @@ pub(crate) struct Request {
     pub(crate) op: Op,
     pub(crate) member: String,
     pub(crate) ttl: u64,
-    /// How long the member stands short if its floor does not fit.
+    /// The time for which the member stands short if its `floor` does not fit.
     pub(crate) claim: u64,
-    /// The run id of the server that the connection leads to.
+    /// The `run_id` of the server that the connection leads to.
     pub(crate) run: String,
     pub(crate) told: Vec<Told>,
 }
@@ -85,11 +87,11 @@ pub(crate) struct Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum State {
     Granted,
-    /// The floor does not fit on this axis; nothing was granted on any.
+    /// The `floor` does not fit on this axis; the wallet granted nothing on any axis.
     Short(usize),
-    /// The store may have lost data, and grants nothing until its members have told what they hold.
+    /// The store may have lost data, and grants nothing until its members have told their totals.
     Learning,
-    /// The record was closed: what the member spent is booked, and it joins anew.
+    /// The record was closed: the wallet has booked the spend of the member, which joins anew.
     Gone,
     Closed,
 }
@@ -98,13 +100,13 @@ pub(crate) enum State {
 pub(crate) struct Answer {
     pub(crate) state: State,
     pub(crate) now: u64,
-    /// When the period ends; 0 without a window.
+    /// The instant at which the period ends; 0 without a window.
     pub(crate) period_end: u64,
-    /// Until when nothing is granted, if that has not passed.
+    /// The instant until which the wallet grants nothing, if that has not passed.
     pub(crate) learn_until: u64,
-    /// How many members are live, this one included.
+    /// The number of live members, this member included.
     pub(crate) members: u64,
-    /// How many others stand short.
+    /// The number of other members that stand short.
     pub(crate) claims: u64,
     pub(crate) books: Vec<Book>,
     pub(crate) totals: Vec<Totals>,

@@ -1,29 +1,30 @@
 //! The rules of a wallet: a pure function from a state, an instant of the store and a request to an
-//! answer. `script.lua` is the same function inside Redis. Only tests call it: it is the oracle of the
-//! script, and what the model explores.
+//! answer. `script.lua` is the same function inside Redis. Only tests call the rules: the script is
+//! checked against them, and the model explores them.
 //!
 //! The invariants, on every axis:
 //!
 //! - a member holds `granted - returned`, and `spent` is never more than that;
-//! - `charged` is what all members hold, and what the closed ones have spent, less what earlier
-//!   periods used;
-//! - `used` is what all have spent, less what earlier periods used: `used <= charged`;
+//! - `charged` is the sum of `granted - returned` over the members and of `spent` over the closed
+//!   members, less the units that earlier periods used;
+//! - `used` is the sum of `spent` over all members, closed ones included, less the units that
+//!   earlier periods used: `used <= charged`;
 //! - a grant never takes `charged` above `cap`.
 
 use std::collections::BTreeMap;
 
 use crate::protocol::{Answer, Book, Lost, MOST, Op, Request, State, Told, Totals};
 
-/// How many records that are over one exchange removes at most.
+/// The most records of a kind that an exchange removes once they are over.
 const BATCH: usize = 8;
 
-/// How long a closed member is remembered, in milliseconds: a request that comes later than that is
-/// taken for one of a member that the store has forgotten.
+/// The time for which the wallet keeps the [`Tombstone`] of a closed member, in milliseconds. The
+/// wallet takes a request that comes later for that of a member it does not know.
 pub(crate) const REMEMBERED: u64 = 24 * 60 * 60 * 1_000;
 
 impl Totals {
-    /// What this member tells on top of what is known of it. Overage becomes part of the grant: it is
-    /// charged already, and the member's next need is then counted from there.
+    /// Merges the totals that a member tells into its known totals. Overage becomes part of
+    /// `granted`: it is charged already, and the member's next need is then counted from there.
     fn told(self, told: &Told) -> Totals {
         let returned = self.returned.max(told.returned);
         let spent = self.spent.max(told.spent);
@@ -49,26 +50,26 @@ pub(crate) struct Tombstone {
 pub(crate) enum Refusal {
     /// The request names other axes than the wallet has.
     Axes,
-    /// A total is, or would become, more than 2^53 - 1, or contradicts another.
+    /// A total is, or would become, more than `2^53 - 1`, or contradicts another total.
     Range,
-    /// No such member.
+    /// The wallet has no such member.
     NoMember,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Wallet {
     pub(crate) lost: Lost,
-    /// 0 without a window.
+    /// The length of a period in milliseconds; 0 without a window.
     pub(crate) period: u64,
     pub(crate) period_end: u64,
     pub(crate) run: String,
     pub(crate) learn_until: u64,
-    /// The longest TTL of any member: who lives is heard of within it.
+    /// The longest `ttl` of any member: the store hears of a live member within it.
     pub(crate) ttl: u64,
     pub(crate) books: Vec<Book>,
     pub(crate) members: BTreeMap<String, Record>,
     pub(crate) tombstones: BTreeMap<String, Tombstone>,
-    /// Until when a member stands short.
+    /// The instant until which a member stands short.
     pub(crate) claims: BTreeMap<String, u64>,
 }
 
@@ -148,7 +149,8 @@ impl Wallet {
         Ok(())
     }
 
-    /// A server that was restarted may have lost its last writes.
+    /// Starts the learning where `run` changed: a server that was restarted may have lost its last
+    /// writes.
     fn note_run(&mut self, now: u64, request: &Request) {
         self.ttl = self.ttl.max(request.ttl);
         if self.run != request.run {
@@ -157,7 +159,8 @@ impl Wallet {
         }
     }
 
-    /// What was used is free in the new period; grants that are not spent stay charged.
+    /// Ends a period that is over: its `used` units are free in the new period, and unspent grants
+    /// stay `charged`.
     pub(crate) fn turn(&mut self, now: u64) {
         if self.period == 0 || now < self.period_end {
             return;
@@ -196,7 +199,7 @@ impl Wallet {
         }
     }
 
-    /// What a member holds becomes what it told as spent.
+    /// Closes a record: the member then holds its told `spent`, and no more.
     fn close(&mut self, now: u64, id: String, mut record: Record) -> Vec<Totals> {
         for (book, totals) in self.books.iter_mut().zip(&mut record.totals) {
             let unspent = totals.held() - totals.spent;
@@ -208,7 +211,7 @@ impl Wallet {
         record.totals
     }
 
-    /// A member that was closed has spent: that is accounting, and never refused.
+    /// Books the spend of a closed member: that is accounting, and never refused.
     fn book_late(&mut self, now: u64, request: &Request) -> Result<Answer, Refusal> {
         let id = &request.member;
         let tombstone = self.tombstones.get_mut(id).ok_or(Refusal::NoMember)?;
@@ -280,8 +283,9 @@ impl Wallet {
         }
     }
 
-    /// An operator says what a member has spent; `None` writes off all that it holds. The record is
-    /// closed. A member that comes back is told so, and what it spent beyond that is booked then.
+    /// Closes the record of a member with the `spent` that an operator gives; `None` writes off all
+    /// units that the member holds. A member that comes back gets [`State::Gone`], and the wallet
+    /// then books its spend beyond `spent`.
     pub(crate) fn resolve(
         &mut self,
         now: u64,

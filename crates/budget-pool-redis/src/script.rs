@@ -1,4 +1,5 @@
-//! The words of the wallet's script: its keys, its arguments and its answers.
+//! The words of `script.lua`: its [`Keys`], the arguments of a [`Call`], and the [`Words`] of an
+//! answer.
 
 use budget_pool::Axis;
 use redis::{RedisError, Value};
@@ -25,7 +26,7 @@ impl Keys {
     }
 }
 
-/// A call of the script: all but its keys.
+/// The arguments of a call of the script, without its [`Keys`].
 #[derive(Debug, Clone)]
 pub(crate) struct Call(pub(crate) Vec<String>);
 
@@ -52,12 +53,12 @@ impl Call {
         Call::new("members")
     }
 
-    /// Sets the caps that are named.
+    /// Sets each of `caps` that is `Some`.
     pub(crate) fn caps(axes: &Axes, caps: &[Option<u64>]) -> Call {
         Call::new("caps").with([axes.words()]).with(caps.iter().map(optional))
     }
 
-    /// Closes a member's record by what it has spent, or by all that it holds.
+    /// Closes the record of `member` with its `spent`; `None` stands for all units that it holds.
     pub(crate) fn resolve(axes: &Axes, member: &str, spent: &[Option<u64>]) -> Call {
         let head = [member.to_owned(), axes.words()];
         Call::new("resolve").with(head).with(spent.iter().map(optional))
@@ -98,7 +99,8 @@ impl Axes {
         self.0.iter().map(|&axis| word(axis)).collect::<Vec<_>>().join(" ")
     }
 
-    /// The labels of a user's own axes are those of the caps that this process gave.
+    /// The labels of a user's own axes come from `known`, the axes of the caps that this process
+    /// gave.
     fn read(words: &str, known: &[Axis]) -> Option<Axes> {
         let axis = |text: &str| match text.strip_prefix("custom") {
             None => text.parse().ok().filter(|axis: &Axis| axis.is_counted()),
@@ -122,10 +124,10 @@ fn word(axis: Axis) -> String {
     }
 }
 
-/// A member, when it expires, and its totals.
+/// The name of a member, the instant at which it expires, and its [`Totals`] on each axis.
 pub(crate) type Listed = (String, u64, Vec<Totals>);
 
-/// What a wallet is, whoever spends from it.
+/// The state of a wallet without its members.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Look {
     pub(crate) now: u64,
@@ -136,7 +138,7 @@ pub(crate) struct Look {
     pub(crate) books: Vec<Book>,
 }
 
-/// The words of an answer, once it is none of the refusals.
+/// The words of an answer that is no refusal.
 pub(crate) struct Words {
     wallet: String,
     words: Vec<String>,
@@ -144,7 +146,7 @@ pub(crate) struct Words {
 
 impl Words {
     /// # Errors
-    /// What the script refuses, and what no script of this package says.
+    /// The refusals of the script, and a reply that no script of this package gives.
     pub(crate) fn read(
         wallet: &str,
         reply: Result<Value, RedisError>,
@@ -235,7 +237,7 @@ impl Words {
         })
     }
 
-    /// The instant of the store, and each member with its expiry and totals.
+    /// Reads the instant of the store, and each member as [`Listed`].
     pub(crate) fn members(&self, axes: usize) -> Result<(u64, Vec<Listed>), FleetError> {
         if self.words.first().map(String::as_str) != Some("members") {
             return Err(self.garbage());
@@ -256,7 +258,7 @@ impl Words {
     }
 }
 
-/// As the script names them.
+/// The [`Refusal`](crate::rules::Refusal) by the rules that the `error` of the script stands for.
 #[cfg(test)]
 pub(crate) fn refusal(error: &FleetError) -> Option<crate::rules::Refusal> {
     use crate::rules::Refusal;

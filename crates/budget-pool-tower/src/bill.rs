@@ -1,4 +1,4 @@
-//! The hold of one request, and what is told of its cost.
+//! The hold of one request, and the [`Bill`] that tells its cost.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,8 +9,9 @@ use budget_pool::{Amount, Reservation};
 /// in its extensions.
 ///
 /// A handler that knows the cost only when the body has been streamed keeps the bill, and tells it
-/// before the body ends. What a bill says is settled however the response ends, also if the client
-/// hangs up. The last word counts. What it says after the end is too late.
+/// before the body ends. The hold settles by the bill however the response ends, also if the client
+/// hangs up. The last call of [`total`](Bill::total) or [`refund`](Bill::refund) counts. A call
+/// after the end is too late.
 ///
 /// ```
 /// use budget_pool::Amount;
@@ -44,17 +45,18 @@ pub(crate) enum Said {
 }
 
 impl Bill {
-    /// What the request has cost in all. An axis that is not named settles at what is held of it.
+    /// Tells the total cost of the request. An axis that `total` does not name settles at its held
+    /// units.
     pub fn total(&self, total: Amount) {
         self.say(Said::Total(total));
     }
 
-    /// The request has cost nothing.
+    /// Tells that the request has cost nothing.
     pub fn refund(&self) {
         self.say(Said::Refund);
     }
 
-    /// What the pool has granted: less than the most that was asked, where the
+    /// The amount that the pool has granted: less than the most that was asked, where the
     /// [`Ask`](budget_pool::Ask) would do with less.
     #[must_use]
     pub fn granted(&self) -> Amount {

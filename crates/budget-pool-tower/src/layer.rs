@@ -65,7 +65,7 @@ pub(crate) struct Rules {
 }
 
 impl BudgetLayer {
-    /// A layer that spends from the pool that this function finds for a request. One reservation on
+    /// A layer that spends from the pool that `pool` finds for a request. A single reservation on
     /// that pool decides for all limits on its way up, or for none of them.
     ///
     /// `None` is a request that is not limited: the service serves it as without the layer, and it
@@ -92,9 +92,9 @@ impl BudgetLayer {
         }
     }
 
-    /// What a request asks of its pool. Unless this is set, a request asks for one unit of
-    /// [`Requests`](budget_pool::Axis::Requests). Every hold also takes a slot in flight, unless its
-    /// amount names another figure.
+    /// Sets the [`Ask`] of a request to its pool. Unless this is set, a request asks for one unit
+    /// of [`Requests`](budget_pool::Axis::Requests). Every hold also takes a slot in flight, unless
+    /// its amount names another figure.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -120,8 +120,9 @@ impl BudgetLayer {
     /// Reads the cost of a request from the head of its response: from a header, or from an extension
     /// that the handler has set. `None` settles what is held.
     ///
-    /// The amount is the total of the request. An axis that it does not name settles at what is held
-    /// of it. A [`Bill`](crate::Bill) and [trailers](BudgetLayer::settle_trailers) go before it.
+    /// The amount is the total of the request. An axis that the amount does not name settles at its
+    /// held units. A [`Bill`](crate::Bill) and [trailers](BudgetLayer::settle_trailers) go before
+    /// it.
     pub fn settle(
         mut self,
         total: impl Fn(&Response<()>) -> Option<Amount> + Send + Sync + 'static,
@@ -130,8 +131,8 @@ impl BudgetLayer {
         self
     }
 
-    /// Reads the cost of a request from the trailers of its response. They are the last word: what
-    /// they say goes before a [`Bill`](crate::Bill) and the [head](BudgetLayer::settle).
+    /// Reads the cost of a request from the trailers of its response. The trailers are the last
+    /// word: their amount goes before a [`Bill`](crate::Bill) and the [head](BudgetLayer::settle).
     pub fn settle_trailers(
         mut self,
         total: impl Fn(&HeaderMap) -> Option<Amount> + Send + Sync + 'static,
@@ -140,8 +141,9 @@ impl BudgetLayer {
         self
     }
 
-    /// Whether a response costs nothing. What was held is then released when the response has ended,
-    /// also where the client hangs up before. It goes before [`settle`](BudgetLayer::settle).
+    /// Sets the rule that says whether a response costs nothing. The layer then releases the hold
+    /// when the response has ended, also where the client hangs up before. The rule goes before
+    /// [`settle`](BudgetLayer::settle).
     pub fn refund(
         mut self,
         refunded: impl Fn(&Response<()>) -> bool + Send + Sync + 'static,
@@ -201,7 +203,8 @@ impl BudgetLayer {
         self
     }
 
-    /// Which headers tell a caller what is left. None, unless this is set.
+    /// Sets the [`RateLimitHeaders`] that tell a caller what is left. The layer sends none, unless
+    /// this is set.
     pub fn headers(mut self, headers: RateLimitHeaders) -> BudgetLayer {
         self.rules.headers = headers;
         self

@@ -38,7 +38,7 @@ pub(crate) enum Refusal {
     BadDeadline(BadDeadline),
 }
 
-/// What a refusal says in both protocols.
+/// The terms of a refusal in both protocols.
 struct Terms {
     status: StatusCode,
     grpc: u8,
@@ -191,7 +191,8 @@ impl Refusal {
     }
 }
 
-/// What refused in the end: a wait that was given up carries the refusal of that instant.
+/// The error that refused in the end: a [`BudgetError::Timeout`] carries the refusal of its
+/// instant.
 fn reason(error: &BudgetError) -> &BudgetError {
     match error {
         BudgetError::Timeout { refusal, .. } => reason(refusal),

@@ -102,7 +102,7 @@ pin_project! {
     }
 }
 
-/// What is known of a request whose head has gone to the service.
+/// The known facts about a request whose head has gone to the service.
 struct Seen {
     rules: Arc<Rules>,
     pool: Option<BudgetPool>,
@@ -212,7 +212,7 @@ where
 }
 
 impl Seen {
-    /// What stands in for a wait that has failed.
+    /// The outcome that stands in for a wait that has failed.
     fn instead_of(&self, error: BudgetError, ask: &Ask) -> Result<Reservation, BudgetError> {
         match (error, &self.pool) {
             // Without a timer the request is asked as if it could not wait.

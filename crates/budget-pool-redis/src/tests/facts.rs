@@ -8,11 +8,11 @@ use super::histories::{Step, steps};
 use crate::protocol::{Answer, Lost, MOST, Request, State, Told};
 use crate::rules::Wallet;
 
-/// What is known of a member, added up anew each time.
+/// The facts about a member, added up anew each time.
 #[derive(Debug, Default, Clone)]
 struct Facts {
     told: Vec<Vec<Told>>,
-    /// Grants of the store, and overage, as the answers say.
+    /// Grants of the store, and overage, as each [`Answer`] says.
     granted: Vec<u128>,
     is_closed: bool,
     expires: u64,
@@ -40,7 +40,7 @@ impl Facts {
 #[derive(Debug)]
 struct Naive {
     members: BTreeMap<String, Facts>,
-    /// What earlier periods used.
+    /// The units that earlier periods used.
     settled: [u128; 2],
     period_end: u64,
 }
@@ -62,7 +62,7 @@ impl Naive {
         self.members.values().map(|facts| part(facts, axis)).sum::<u128>() - self.settled[axis]
     }
 
-    /// What the answer changed must follow from the facts.
+    /// Takes in an `answer`, whose changes must follow from the facts.
     fn learn(&mut self, now: u64, request: &Request, answer: &Answer) {
         let facts = self.members.entry(request.member.clone()).or_default();
         facts.granted.resize(2, 0);
@@ -94,7 +94,7 @@ fn check(wallet: &Wallet, naive: &Naive) {
     }
 }
 
-/// What the exchange did beyond accounting: it granted the floors on all axes, or nothing.
+/// Checks an exchange beyond its accounting: it granted each `floor`, on all axes, or nothing.
 fn check_grant(before: &Wallet, now: u64, request: &Request, answer: &Answer) -> bool {
     let mut plain = request.clone();
     plain.told.iter_mut().for_each(|told| (told.want, told.floor) = (0, 0));

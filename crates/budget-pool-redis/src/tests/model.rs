@@ -1,7 +1,7 @@
 //! Every interleaving of small fleets on the rules of the wallet: requests that are lost, late or
 //! repeated, answers that are lost, processes that die or stand still, a store that loses its last
-//! writes. What must hold is explored to the end; of each rule that the protocol rests on there is a
-//! variant without it, and the explorer has to find the fault.
+//! writes. The explorer checks every state to the end. Each rule that the protocol rests on has a
+//! variant without it, in which the explorer has to find the fault.
 
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
@@ -79,11 +79,11 @@ struct Process {
     granted: u64,
     returned: u64,
     spent: u64,
-    /// What the store has acknowledged, for those that tell differences.
+    /// The totals that the store has acknowledged, for a member that tells differences.
     acknowledged: (u64, u64),
     deadline: u64,
     flight: Option<Flight>,
-    /// Whether the store has heard of it since it lost data.
+    /// Whether the store has heard of the process since it lost data.
     has_told: bool,
     has_left: bool,
 }
@@ -106,9 +106,9 @@ struct World {
     crashes: u8,
     processes: Vec<Process>,
     late: Vec<Request>,
-    /// What those that died have spent.
+    /// The spend of the processes that died.
     dead: u64,
-    /// What members that the store closed had spent and not told by then.
+    /// The spend that members had not told when the store closed them.
     in_doubt: u64,
 }
 
@@ -153,8 +153,8 @@ impl Process {
         }
     }
 
-    /// What it may spend by its own books: at least what it has spent, and no more once its pool is
-    /// closed.
+    /// The spend that the books of the process allow: at least `spent`, and no more once its pool
+    /// is closed.
     fn may_spend(&self) -> u64 {
         if self.has_left {
             return self.spent;

@@ -41,7 +41,7 @@ impl Store {
         Words::read("test", reply)
     }
 
-    /// All that the keys hold, as the rules would hold it.
+    /// Reads the keys into the [`Wallet`] that the rules would hold.
     fn dump(&mut self) -> Wallet {
         let [wallet, members, expiry, tombs, ends, claims] = self.keys.all() else { panic!() };
         let connection = &mut self.connection;
