@@ -96,8 +96,9 @@ struct Back {
 impl Back {
     fn come(&self, event: &'static str) {
         self.told.lock().unwrap().push(event);
-        let pool = self.pool.lock().unwrap().upgrade();
-        drop(pool.map(|pool| pool.record(tokens(1))));
+        // Its lock is the standard library's: no thread may be switched under it.
+        let pool = self.pool.lock().unwrap().clone();
+        drop(pool.upgrade().map(|pool| pool.record(tokens(1))));
     }
 }
 
