@@ -128,7 +128,8 @@
 //! | a hot loop that should take no lock | [`Lease`] |
 //! | alerts, logs, metrics | [`BudgetPool::reached`], [`Observer`], [`guide::observing`] |
 //! | code that uses another library today | [`guide::moving`] |
-//! | several processes | [`guide::processes`] |
+//! | several processes | [`guide::processes`], `budget-pool-redis` |
+//! | prices of LLM calls, layers for HTTP services | `budget-pool-llm`, `budget-pool-tower` |
 //!
 //! # Features and versions
 //!

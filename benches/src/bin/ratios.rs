@@ -62,8 +62,8 @@ const ROWS: &[Row] = &[
     ("`record` under a token bucket : governor, both by the system's clock", "window, admitted/budget-pool/token bucket", "window, admitted/governor/check, system", Some(1.5)),
     ("`record` under a token bucket : governor, both by quanta", "window, admitted/budget-pool/token bucket, quanta", "window, admitted/governor/check, quanta", None),
     ("refused under a token bucket : governor, both by the system's clock", "window, refused/budget-pool/token bucket", "window, refused/governor/check, system", None),
-    ("`reserve_for` + `commit` : `reserve` + `commit`", "expiring holds/reserve_for+commit/0 others", "expiring holds/reserve+commit", Some(2.1)),
-    ("`reserve_for` + `commit`, beside 10,000 others : alone", "expiring holds/reserve_for+commit/10000 others", "expiring holds/reserve_for+commit/0 others", Some(1.1)),
+    ("`reserve` with a TTL + `commit` : `reserve` + `commit`", "expiring holds/reserve_for+commit/0 others", "expiring holds/reserve+commit", Some(2.1)),
+    ("`reserve` with a TTL + `commit`, beside 10,000 others : alone", "expiring holds/reserve_for+commit/10000 others", "expiring holds/reserve_for+commit/0 others", Some(1.1)),
     ("`record_once` with a new key : `record`", "record_once/new key", "window, admitted/budget-pool/none", None),
     ("`record_once` with a known key : `record`", "record_once/known key", "window, admitted/budget-pool/none", None),
 ];

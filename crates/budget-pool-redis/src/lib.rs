@@ -4,7 +4,7 @@
 //!
 //! ```no_run
 //! use budget_pool::{Amount, Caps};
-//! use budget_pool_redis::{Fleet, FleetError};
+//! use budget_pool_redis::Fleet;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = redis::Client::open("redis://127.0.0.1/")?;
@@ -49,9 +49,9 @@
 //!
 //! | | |
 //! | --- | --- |
-//! | F1 cap | With [`Lost::Charge`], what all processes together may spend never exceeds the cap, whatever crashes, pauses or is retried. |
+//! | F1 cap | With [`Lost::Charge`], what all processes together may spend never exceeds the cap, whatever process crashes, pauses or retries. |
 //! | F2 nothing lost | A spend that was told is booked once, also after its member was closed. |
-//! | F3 a crash | It leaves in doubt what its process held and had not told: [`Status::in_doubt`], which [`FleetBuilder::at_most`] bounds. |
+//! | F3 a crash | It leaves in doubt what its process held and had not told: [`Status::in_doubt`]. [`FleetBuilder::at_most`], unset by default, bounds what is fetched ahead; calls that need more are granted more. |
 //! | F4 nothing stranded | While someone stands short, the others give back all that is free: the cap can be spent to the unit. |
 //! | F5 one instant | An exchange, and a [`FleetSnapshot`], are one instant of the store. |
 //! | F6 fair | First come, first served inside a process. Between processes, none fetches ahead while another stands short. |
@@ -79,12 +79,13 @@
 //! | an answer is lost, a request comes twice or late | no effect a second time; an unseen grant is learnt by the next exchange |
 //! | a process is killed, or stands still beyond its TTL | `Charge`: its grant stays charged until it comes back or [`Admin::resolve`] says what it spent. `Return`: what it had not told is free again |
 //! | a member that was closed tells | what it spent is booked once, as overage if need be, and it joins anew |
-//! | the store is restarted | grants pause for one TTL, until all have told what they hold |
-//! | the store does not answer | the grant is spent, then calls are refused as [`Unreachable`](FleetError::Unreachable); there is no mode that fails open |
+//! | the store is restarted | grants pause for the longest TTL of any member, until all have told what they hold |
+//! | the store does not answer | the grant is spent (with `Return`, only until the TTL of the member is over), then calls are refused as [`Unreachable`](FleetError::Unreachable); there is no mode that fails open |
 //! | the wallet is flushed, removed or evicted | calls beyond the grant are refused as [`NoWallet`](FleetError::NoWallet); no member founds it anew |
 //! | one key of the wallet is evicted or deleted | refused as [`Damaged`](FleetError::Damaged) |
 //! | a cap is lowered below what is charged | nothing is granted until that much was given back, or the period ends |
-//! | the last handle of a fleet is dropped, or [`Fleet::leave`] | the pool closes, holds get the TTL to end, and the rest comes back |
+//! | [`Fleet::leave`], or the last handle is dropped while the runtime goes on | the pool closes, holds get the TTL to end, and the rest comes back |
+//! | a [`blocking::Fleet`] is dropped, or the runtime ends, without `leave` | as a process that is killed |
 //!
 //! # How to choose
 //!
@@ -119,7 +120,10 @@
 //! # What is not here
 //!
 //! - A single process needs none of this: `budget-pool` alone.
-//! - Redis Cluster as a client: the keys fit it, [`join`](FleetBuilder::join) takes a plain client.
+//! - Redis Cluster and Sentinel as clients: the keys fit them, [`join`](FleetBuilder::join) takes a
+//!   plain client.
+//! - Waiting for replicas before a grant is spent, idempotency keys in the store, and an adapter for
+//!   the keys of EscrowMint.
 //! - A journal that settles a crash by itself: [`Admin::resolve`] takes the figure from whatever your
 //!   process writes down before it spends.
 //!
