@@ -343,7 +343,7 @@ impl Handle {
         let begun = match self.quick_in_time(begun) {
             Ok((mut engine, now)) => {
                 let is_late = engine.is_late(self.node, now);
-                let key = if is_late { None } else { engine.try_reserve(self.node, &held) };
+                let key = if is_late { None } else { engine.try_reserve_at(self.node, &held, now) };
                 return key.map_or_else(|| refuse(engine, self.node, held, now), Ok);
             }
             Err(begun) => begun,

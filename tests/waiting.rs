@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use budget_pool::{
-    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Closed, ManualClock, Name, Outlook,
+    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Closed, ManualClock, Name, OnDrop, Outlook,
     Reservation, Usd,
 };
 
@@ -1444,4 +1444,29 @@ mod a_bounded_queue {
         let never = pool.reserve_blocking(tokens(11)).unwrap_err();
         assert_eq!(never.outlook(), Outlook::Never);
     }
+}
+
+/// Each hold that is settled leaves one more waiter no hope. The waiters are told by one call, which
+/// takes neither a stack nor a time that grows with the square of their number.
+#[test]
+fn p6_expiries_that_each_leave_one_no_hope_are_not_nested() {
+    let many = 20_000;
+    let clock = ManualClock::new();
+    let parent = BudgetPool::builder().tokens(2 * many).clock(clock.clone()).build();
+    let ask = Ask::new(tokens(1)).ttl(Duration::from_secs(1)).on_drop(OnDrop::Commit);
+    let holds: Vec<_> = (0..many).map(|_| parent.reserve(ask.clone()).unwrap()).collect();
+    let child = parent.child().requests(1).build();
+    let one = Amount::new().requests(1);
+    let held = child.reserve(one).unwrap();
+    let first = Waiter::queued(&child, one);
+    let mut others: Vec<_> =
+        (0..many).map(|i| Waiter::queued(&child, one.tokens(2 * many - i))).collect();
+    clock.advance(Duration::from_secs(1));
+    parent.debit(Amount::new());
+    // A half of the cap is spent: those who want more than the rest are told, and no others.
+    assert!(others[..many as usize - 1].iter().all(|waiter| waiter.wakes() == 1));
+    assert!(others[0].refused().axis() == Some(Axis::Tokens));
+    assert_eq!(parent.snapshot().waiting, 2);
+    drop((first, others, held, holds));
+    assert_eq!(parent.snapshot().tokens.used, many);
 }

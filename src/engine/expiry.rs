@@ -295,8 +295,8 @@ impl Engine {
         if hold.is_live() { Ok(()) } else { Err(expired()) }
     }
 
-    /// Takes a reading of the clock. The waiters whose deadline has come are told first, and then
-    /// the pauses end that are over; then the windows turn that somebody waits for.
+    /// Takes a reading of the clock. The waiters whose deadline has come are told first; then pauses
+    /// end and windows turn that somebody waits for, in the order of time.
     #[inline]
     fn see(&mut self, reading: Instant) -> Instant {
         let before = self.latest;
@@ -304,11 +304,8 @@ impl Engine {
         if self.queue.has_waiting() {
             self.reject_late(before);
         }
-        if !self.pauses.is_empty() {
-            self.end_pauses(now, before);
-        }
-        if self.queue.heeds_windows() {
-            self.serve_in_time(before);
+        if !self.pauses.is_empty() | self.queue.heeds_windows() {
+            self.pass_in_time(before);
         }
         now
     }

@@ -206,12 +206,24 @@ impl Engine {
             return Err(refusal);
         }
         if self.may_admit(at, now) {
-            if let Some(key) = self.try_reserve(at, held) {
-                self.holds.get_mut(key).since = now;
+            if let Some(key) = self.try_reserve_at(at, held, now) {
                 return Ok(key);
             }
         }
         self.refuse(at, held.units(), now)
+    }
+
+    /// [`try_reserve`](Engine::try_reserve), at an instant.
+    #[inline]
+    pub(crate) fn try_reserve_at(
+        &mut self,
+        at: NodeId,
+        held: &Quantities,
+        now: Option<Instant>,
+    ) -> Option<HoldKey> {
+        let key = self.try_reserve(at, held)?;
+        self.holds.get_mut(key).since = now;
+        Some(key)
     }
 
     /// A hold that is reclaimed after its time.

@@ -59,10 +59,10 @@ impl Pauses {
         true
     }
 
-    /// The pool whose pause ends first, if it is over.
-    fn next_over(&self, now: Instant) -> Option<NodeId> {
-        let (until, pool) = *self.0.as_ref()?.order.first()?;
-        (until <= now).then_some(pool)
+    /// The pause that ends first, if it is over.
+    pub(super) fn next_over(&self, now: Instant) -> Option<(Instant, NodeId)> {
+        let first = *self.0.as_ref()?.order.first()?;
+        (first.0 <= now).then_some(first)
     }
 }
 
@@ -75,31 +75,29 @@ impl Engine {
             return;
         }
         self.pauses.insert(at, until);
-        self.wall_moved(at, self.latest);
+        self.wall_moved(at);
+        self.process_waiters();
     }
 
     /// Ends the pause of a pool. A pause above it goes on.
     pub(crate) fn resume(&mut self, at: NodeId, now: Option<Instant>) {
         self.advance(at, &NOTHING, now);
-        if self.pauses.remove(at) {
-            self.wall_moved(at, self.latest);
-        }
+        self.end_pause(at);
+        self.process_waiters();
     }
 
-    /// Ends the pauses that are over by an instant, the earliest first. The waiters are served as of
-    /// the instant that was the latest before.
+    /// Ends the pause of a pool, if there is one. The caller serves the waiters.
     #[cold]
-    pub(super) fn end_pauses(&mut self, now: Instant, before: Option<Instant>) {
-        while let Some(pool) = self.pauses.next_over(now) {
-            self.pauses.remove(pool);
-            self.wall_moved(pool, before);
+    pub(super) fn end_pause(&mut self, pool: NodeId) {
+        if self.pauses.remove(pool) {
+            self.wall_moved(pool);
         }
     }
 
     /// A pause began or ended: the candidates that meet the pool on their way are tried anew, each
     /// from its own pool upward. Waiters that were blocked above a new wall let go of their places
     /// there, and waiters that were blocked at an old one may have nobody before them.
-    fn wall_moved(&mut self, pool: NodeId, moment: Option<Instant>) {
+    fn wall_moved(&mut self, pool: NodeId) {
         if !self.queue.has_waiting() {
             return;
         }
@@ -107,7 +105,6 @@ impl Engine {
         for (key, _) in self.unpark_below(pool) {
             self.queue.call(key);
         }
-        self.process_waiters_at(moment);
     }
 
     /// Whether a pause on the way up lasts until the deadline of a pool.

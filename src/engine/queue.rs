@@ -94,6 +94,9 @@ pub(super) struct Queue {
     rooms: BTreeSet<(Instant, WaitKey)>,
     /// How many candidates are blocked at a pool with a window.
     at_windows: u32,
+    /// Ways on which waiters may have been left no hope, while holds are reclaimed for the figures of
+    /// a refusal: they are looked at after that, as each of them might have holds reclaimed.
+    deferred: Option<Vec<NodeId>>,
     /// The wakers of the waiters that were granted, refused or reminded, and of the watches: to be
     /// woken outside the lock, in this order.
     wakers: Wakers,
@@ -413,6 +416,7 @@ impl Engine {
         let is_first = self.queued_at(at, asked.units()).is_none() && self.paused(at).is_none();
         if is_first && self.nodes.fits(at, asked.units()) {
             let hold = self.begin(at, asked, purpose);
+            self.holds.get_mut(hold).set_since(now);
             return Ok(Place::Granted(self.collect(hold, purpose)));
         }
         self.has_place(at)?;
@@ -518,7 +522,7 @@ impl Engine {
         now: Option<Instant>,
     ) -> Looked {
         let Waiter { home, asked, .. } = *self.queue.get(key);
-        self.advance(home, asked.units(), now);
+        let now = self.advance(home, asked.units(), now);
         if self.queue.get(key).is_waiting() {
             let until = self.queue.get(key).until();
             if until.is_some() && until <= self.reading {
@@ -537,6 +541,7 @@ impl Engine {
         let Waiter { outcome, purpose, terms, waker: old, .. } = self.queue.all.remove(key.slot());
         let outcome = match outcome {
             Outcome::Granted(hold) => {
+                self.holds.get_mut(hold).set_since(now);
                 if let Some(agreed) = terms {
                     self.agree(hold, agreed.terms);
                 }
@@ -744,31 +749,39 @@ impl Engine {
         self.turn_to_latest(home)
     }
 
-    /// Takes a step towards the next that is due for those who wait: a window brings enough for a
-    /// candidate, or a hold has expired. Returns the instant of it. Without `all`, only those holds
-    /// count that may serve a waiter, or that must be reclaimed before the window turns.
+    /// Takes a step towards the next that is due for those who wait: a pause ends, a window brings
+    /// enough for a candidate, or a hold has expired; at one instant in this order. Returns the
+    /// instant of it. Without `all`, only those holds count that may serve a waiter, or that must be
+    /// reclaimed before the rest.
     fn step_in_time(&mut self, all: bool) -> Option<Instant> {
         let latest = self.latest?;
         let expiry = self.expiry.next().filter(|at| *at <= latest);
-        let room = self.queue.next_room(latest);
-        let is_wanted = |(at, key): (Instant, WaitKey)| {
-            let home = self.queue.get(key).home;
-            self.must_reclaim(at) || self.ends_period_of_holds(home, at)
-        };
-        let reclaims = match room {
-            Some((at, _)) if expiry.is_none_or(|expiry| expiry >= at) => false,
-            Some(room) => all || is_wanted(room),
+        let (pause, room) = (self.pauses.next_over(latest), self.queue.next_room(latest));
+        let pause = pause.filter(|(until, _)| room.is_none_or(|(at, _)| *until <= at));
+        let next = pause.map(|(until, _)| until).or(room.map(|(at, _)| at));
+        let reclaims = match next {
+            Some(at) if expiry.is_none_or(|expiry| expiry >= at) => false,
+            Some(at) => all || self.must_reclaim(at) || self.room_ends_period(room),
             None => expiry.is_some() && (all || self.queue.is_contested()),
         };
         if reclaims {
             self.reclaim_next();
             return expiry;
         }
-        let (at, key) = room?;
-        self.queue.expect_room(key, None);
-        self.turn_way(self.queue.get(key).home, at);
-        self.queue.call(key);
-        Some(at)
+        if let Some((_, pool)) = pause {
+            self.end_pause(pool);
+        } else {
+            let (at, key) = room?;
+            self.queue.expect_room(key, None);
+            self.turn_way(self.queue.get(key).home, at);
+            self.queue.call(key);
+        }
+        next
+    }
+
+    /// Whether what a window brings a candidate ends a period in which holds may have expired.
+    fn room_ends_period(&self, room: Option<(Instant, WaitKey)>) -> bool {
+        room.is_some_and(|(at, key)| self.ends_period_of_holds(self.queue.get(key).home, at))
     }
 
     /// Takes a step towards the reclaiming of the next hold that has expired, if any has.
@@ -979,14 +992,25 @@ impl Engine {
     /// Refuses the waiters that no release can meet now. A pool looks at them only where the most
     /// that is asked of it may be more than it can ever give.
     fn reject_unsatisfiable(&mut self, at: NodeId) {
+        if let Some(deferred) = &mut self.queue.deferred {
+            return deferred.push(at);
+        }
         let mut way = Way::from(at);
         while let Some(id) = way.up(&self.nodes) {
-            let node = &self.nodes[id];
-            let demand = node.line.demand.as_ref().filter(|_| node.line.waiting > 0);
-            if demand.is_some_and(|demand| !node.can_ever_fit(&demand.most)) {
+            if self.may_leave_no_hope(id) {
+                for also in self.reclaim_for_figures() {
+                    self.reject_unsatisfiable(also);
+                }
                 self.reject_unsatisfiable_at(id);
             }
         }
+    }
+
+    /// Whether the most that is asked of a pool may be more than it can ever give.
+    fn may_leave_no_hope(&self, pool: NodeId) -> bool {
+        let node = &self.nodes[pool];
+        let demand = node.line.demand.as_ref().filter(|_| node.line.waiting > 0);
+        demand.is_some_and(|demand| !node.can_ever_fit(&demand.most))
     }
 
     fn reject_unsatisfiable_at(&mut self, pool: NodeId) {
@@ -1006,10 +1030,6 @@ impl Engine {
         }
         let demand = self.nodes[pool].line.demand.get_or_insert_default();
         **demand = Demand { most: most_asked, each: Some(asked) };
-        if !hopeless.is_empty() && !self.queue.is_contested() {
-            self.reclaim_for_figures();
-            hopeless.retain(|(_, key)| self.queue.get(*key).is_waiting());
-        }
         let refusal = |(_, key): (Ticket, WaitKey)| {
             let Waiter { home, asked, .. } = self.queue.get(key);
             let lack = self.nodes.lack(*home, asked.units());
@@ -1025,9 +1045,15 @@ impl Engine {
 
     /// Reclaims every hold that is due, so that a refusal's `available` is exact. While a waiter
     /// stands where a hold may expire, each hold is reclaimed in its turn, and the waiters it
-    /// serves come before the next.
-    fn reclaim_for_figures(&mut self) {
+    /// serves come before the next. Returns the ways that have changed by it.
+    fn reclaim_for_figures(&mut self) -> Vec<NodeId> {
+        let is_due = self.latest.is_some_and(|latest| self.expiry.next_due(latest).is_some());
+        if !is_due || self.queue.is_contested() {
+            return Vec::new();
+        }
+        self.queue.deferred = Some(Vec::new());
         while self.reclaim_next() {}
+        self.queue.deferred.take().unwrap_or_default()
     }
 
     /// The asks of a pool by all that wait in it and below it. The cost is that of the waiters
@@ -1065,10 +1091,12 @@ impl Engine {
         }
     }
 
-    /// Serves the waiters for which windows have brought enough by the latest instant seen, each at
-    /// its instant.
-    pub(super) fn serve_in_time(&mut self, before: Option<Instant>) {
-        if self.latest.is_some_and(|latest| self.queue.next_room(latest).is_some()) {
+    /// Ends the pauses that are over by the latest instant seen, and serves the waiters for which
+    /// windows have brought enough, each at its instant.
+    pub(super) fn pass_in_time(&mut self, before: Option<Instant>) {
+        let is_due =
+            |now| self.queue.next_room(now).is_some() || self.pauses.next_over(now).is_some();
+        if self.latest.is_some_and(is_due) {
             self.process_waiters_at(before);
         }
     }
@@ -1199,6 +1227,7 @@ impl Engine {
         assert!(!(is_due && self.queue.is_contested()), "nobody waits beside what has expired");
         let has_room = self.latest.is_some_and(|latest| self.queue.next_room(latest).is_some());
         assert!(!has_room, "nobody waits for what time has brought");
+        assert!(self.queue.deferred.is_none(), "no way is left to be looked at");
         let rooms = self.queue.rooms.iter().all(|&(at, key)| self.queue.get(key).room == Some(at));
         assert!(rooms, "what is awaited of windows is in the order of time");
         let (mut waiting, mut parked, mut places, mut contested) = (0, 0, 0, 0);

@@ -228,3 +228,24 @@ fn a_weak_handle_does_not_keep_its_pool() {
     assert_eq!(token_books(&root), [0, 0, 0, 0], "its share has come back");
     assert!(budget_pool::WeakPool::dangling().upgrade().is_none());
 }
+
+#[test]
+fn a_holder_says_since_when_however_it_was_had() {
+    let clock = ManualClock::new();
+    let deadline = Duration::from_secs(99);
+    let pool = BudgetPool::builder().tokens(10).clock(clock.clone()).timer(by_hand);
+    let pool = pool.deadline(deadline).build();
+    let since = |pool: &BudgetPool| pool.holders().first().and_then(|holder| holder.since);
+    let hold = pool.reserve(tokens(10)).unwrap();
+    assert_eq!(since(&pool), Some(clock.now()), "at once");
+    let mut waiter = Waiter::queued(&pool, tokens(10));
+    clock.advance(Duration::from_secs(1));
+    drop(hold);
+    let granted = waiter.granted();
+    assert_eq!(since(&pool), Some(clock.now()), "from the line");
+    drop(granted);
+    let mut wait = Box::pin(pool.reserve_wait(tokens(10)));
+    let polled = wait.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(polled.is_ready());
+    assert_eq!(since(&pool), Some(clock.now()), "by a wait at once");
+}

@@ -2,12 +2,13 @@
 //! figures.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
 use budget_pool::{
-    Amount, Ask, Axis, AxisSnapshot, BudgetError, BudgetPool, Caps, ManualClock, OnDrop, Once,
-    Outlook, Reservation, Usd, Window,
+    Amount, Ask, Axis, AxisSnapshot, BudgetError, BudgetPool, Caps, Clock, ManualClock, OnDrop,
+    Once, Outlook, Reservation, Usd, Window,
 };
 
 mod caps;
@@ -23,7 +24,7 @@ mod settlement;
 mod waiter;
 
 use invariants::check_invariants;
-use waiter::Waiter;
+use waiter::{Waiter, by_hand};
 
 fn tokens(n: u64) -> Amount {
     Amount::new().tokens(n)

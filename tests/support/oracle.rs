@@ -957,14 +957,9 @@ impl Model {
         }
     }
 
-    fn end_pauses(&mut self) {
-        let over = |model: &Model| {
-            let pauses = model.pools.iter().filter_map(|(id, pool)| Some((pool.paused?, *id)));
-            pauses.min().filter(|(until, _)| *until <= model.now)
-        };
-        while let Some((_, id)) = over(self) {
-            self.resume(id);
-        }
+    /// The pause that ends first.
+    pub(super) fn next_pause(&self) -> Option<(Nanos, PoolId)> {
+        self.pools.iter().filter_map(|(id, pool)| Some((pool.paused?, *id))).min()
     }
 
     /// The same, for what must not jump the queue (P6).
@@ -1046,7 +1041,6 @@ impl Model {
     pub(super) fn pass(&mut self, now: Nanos, call: Reads) {
         self.now = self.now.max(now);
         self.tell_late();
-        self.end_pauses();
         self.happen();
         self.moment = self.now;
         if let Reads::Asks(at) | Reads::Tells(at) | Reads::Surveys(at) | Reads::Always(at) = call {
@@ -1073,17 +1067,26 @@ impl Model {
         self.turn_to_present(&self.path(at));
     }
 
-    /// All that is due happens, in the order of time: holds expire, and windows bring enough for one
-    /// that waits. Of one instant, the windows come first.
+    /// All that is due happens, in the order of time: pauses end, windows bring enough for one that
+    /// waits, and holds expire; at one instant in this order.
     pub(super) fn happen(&mut self) {
         while self.happen_next() {}
     }
 
     /// The next of it. Returns whether anything was due.
     pub(super) fn happen_next(&mut self) -> bool {
-        let room = self.next_room().filter(|(at, _)| *at <= self.now);
-        match (room, self.next_expiry()) {
-            (Some((at, id)), expiry) if expiry.is_none_or(|(expiry, _)| at <= expiry) => {
+        let is_next = |at: &Nanos, model: &Model| {
+            *at <= model.now && model.next_expiry().is_none_or(|(expiry, _)| *at <= expiry)
+        };
+        let pause = self.next_pause().filter(|(until, _)| is_next(until, self));
+        let room = self.next_room().filter(|(at, _)| is_next(at, self));
+        match (pause, room) {
+            (Some((until, id)), room) if room.is_none_or(|(at, _)| until <= at) => {
+                self.come_to(until);
+                self.resume(id);
+                true
+            }
+            (_, Some((at, id))) => {
                 self.turn_for(id, at);
                 true
             }
@@ -1129,11 +1132,15 @@ impl Model {
 
     /// Brings windows up to an instant that is due.
     pub(super) fn turn_in_time(&mut self, at: Nanos, touched: &[PoolId]) {
+        self.come_to(at);
+        self.turn(touched);
+    }
+
+    /// An instant is due. What has expired before may still be there.
+    fn come_to(&mut self, at: Nanos) {
         self.moment = self.moment.max(at);
-        // What has expired before may still be there.
         let may_be_more = self.unreclaimed > 0;
         self.pools.values_mut().for_each(|pool| pool.peak_is_least |= may_be_more);
-        self.turn(touched);
     }
 
     /// Whether a window on the way up has not come to an instant.

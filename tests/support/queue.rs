@@ -337,7 +337,8 @@ impl Model {
     pub(super) fn serve(&mut self) {
         self.serve_now();
         let has_room = self.next_room().is_some_and(|(at, _)| at <= self.now);
-        if has_room || self.is_contested() {
+        let is_over = self.next_pause().is_some_and(|(until, _)| until <= self.now);
+        if has_room || is_over || self.is_contested() {
             self.happen_next();
         }
     }
