@@ -329,16 +329,28 @@ fn child(much: Much) -> impl Strategy<Value = Op> {
         prop::option::weighted(funded, figures_of(much)),
         prop::option::weighted(0.2, any::<bool>()),
         prop::option::weighted(if much == Much::Watches { 0.5 } else { 0.05 }, figures_of(much)),
+        prop::option::weighted(0.1, any::<u8>()),
     );
     let plain = (any::<(u8, bool, bool, u8)>(), figures_of(much), deadline(much), window(much));
     (plain, more).prop_map(
         move |(
             ((pool, carved, also, keys), caps, deadline, window),
-            (used, ceiling, on_drop, low),
+            (used, ceiling, on_drop, low, most_waiting),
         )| {
             // One with a window is refused.
             let carved = carved && (also || much != Much::Time);
-            let build = Build { carved, caps, deadline, window, keys, used, ceiling, on_drop, low };
+            let build = Build {
+                carved,
+                caps,
+                deadline,
+                window,
+                keys,
+                used,
+                ceiling,
+                on_drop,
+                low,
+                most_waiting,
+            };
             Op::Child { pool, build }
         },
     )
@@ -637,6 +649,7 @@ fn who_waits_is_who_waits_in_the_model() {
             "paused, and a release is to come",
             "one waits through a joint pool",
             "a window turns for one that waits",
+            "a line is full",
         ],
     );
 }
@@ -752,6 +765,7 @@ const PLAIN: Build = Build {
     ceiling: None,
     on_drop: None,
     low: None,
+    most_waiting: None,
 };
 
 fn plain_child(caps: Figures, deadline: u8) -> Op {

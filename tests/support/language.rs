@@ -360,6 +360,8 @@ pub struct Build {
     pub on_drop: Option<bool>,
     /// How much is to be free at least.
     pub low: Option<Figures>,
+    /// How many may wait; a few.
+    pub most_waiting: Option<u8>,
 }
 
 /// Figures on some of the axes: bit `n` of `axes` names axis `n`, and `raw[n]` picks its figure,

@@ -74,6 +74,8 @@ pub(super) struct Pool {
     on_drop: Option<OnDrop>,
     /// How much is to be free at least.
     pub(super) low: Units,
+    /// How many may wait, here and below.
+    pub(super) most_waiting: Option<u32>,
     deadline: Option<Deadline>,
     pub(super) window: Option<Window>,
     /// How many are remembered at most, and for how long.
@@ -490,6 +492,7 @@ pub(super) enum Refusal {
     Late { pool: String, budget: Duration, elapsed: Duration, needed: Duration },
     Paused { pool: String, until: Nanos, outlook: When, retry_after: Option<Nanos> },
     Queued { pool: String },
+    QueueFull { pool: String, most: u32 },
     Exceeded(Exceeded),
     Expired { pool: String },
     KeyConflict { pool: String, key: String },
@@ -526,6 +529,7 @@ impl Refusal {
             (Refusal::Paused { .. }, When::Never) => "paused beyond the deadline",
             (Refusal::Paused { .. }, _) => "paused, and a release is to come",
             (Refusal::Queued { .. }, _) => "queued",
+            (Refusal::QueueFull { .. }, _) => "a line is full",
             (Refusal::Expired { .. }, _) => "expired",
             (Refusal::KeyConflict { .. }, _) => "another amount for a key",
             (Refusal::KeysFull { .. }, _) => "too many keys",
@@ -548,7 +552,9 @@ impl Refusal {
             | Refusal::Paused { pool, outlook, retry_after, .. } => {
                 (None, pool, *outlook, *retry_after)
             }
-            Refusal::Queued { pool } => (None, pool, When::AfterRelease, None),
+            Refusal::Queued { pool } | Refusal::QueueFull { pool, .. } => {
+                (None, pool, When::AfterRelease, None)
+            }
             Refusal::Uncapped { pool, axis } => (Some(*axis), pool, When::Never, None),
             Refusal::NoParent => (None, "", When::Never, None),
             Refusal::Timeout { pool, refusal, .. } => {
@@ -590,6 +596,7 @@ pub(super) struct Spec {
     pub(super) used: Option<Want>,
     pub(super) on_drop: Option<OnDrop>,
     pub(super) low: Option<Want>,
+    pub(super) most_waiting: Option<u32>,
     pub(super) deadline: Option<Duration>,
     pub(super) window: Option<Windowed>,
     pub(super) memory: Option<(usize, Duration)>,
@@ -635,6 +642,9 @@ pub(super) struct Model {
     pub(super) unreclaimed: usize,
     /// The instant of what happens, while a call does all that is due by now.
     pub(super) moment: Nanos,
+    /// What was to be seen before pools went in the last call, if anybody watches: the end of a hold
+    /// and that of its pool are two steps.
+    pub(super) before: Option<Vec<(PoolId, View)>>,
     /// What the last call lacked of which pools, if it was refused and only higher caps would do.
     pub(super) lacks: Vec<(PoolId, Units)>,
     /// What an observer is told, if there is one.
@@ -1380,6 +1390,10 @@ impl Model {
             return;
         }
         self.turn_to_present(&self.path(from));
+        if self.before.is_some() && self.next_expiry().is_none_or(|(at, _)| at > self.now) {
+            let views: Vec<_> = self.pools.keys().map(|id| (*id, self.view(*id, *id))).collect();
+            self.before.get_or_insert_default().extend(views);
+        }
         // Children go before their parents.
         for id in self.path(from) {
             if !self.is_reached(id) && self.children(id).next().is_none() {
@@ -1454,6 +1468,7 @@ impl Model {
             spent: used,
             on_drop,
             low: spec.low.map_or(ZERO, |low| low.with_slots()),
+            most_waiting: spec.most_waiting,
             deadline,
             window,
             memory,

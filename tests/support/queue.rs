@@ -155,6 +155,11 @@ impl Model {
             let refusal = self.ask(home, &asked);
             return self.refuse(id, refusal.expect_err("it does not fit"));
         }
+        let is_at_once =
+            self.waits.all[&id].wish.is_none() && self.ask_in_turn(home, &asked).is_ok();
+        if let Some(refusal) = self.full(home).filter(|_| !is_at_once) {
+            return self.refuse(id, refusal);
+        }
         self.waits.last_ticket += 1;
         self.waits.all.get_mut(&id).expect("a wait").needs_funds = needs_funds;
         self.set(id, State::Waiting { ticket: self.waits.last_ticket, blocked: None });
@@ -163,6 +168,15 @@ impl Model {
         if is_through_joint && !self.has_ended(id) {
             self.meet("one waits through a joint pool");
         }
+    }
+
+    /// The first line on the way up that has no place for one more.
+    fn full(&self, home: PoolId) -> Option<Refusal> {
+        self.path(home).into_iter().find_map(|pool| {
+            let most = self.pools[&pool].most_waiting?;
+            let is_full = self.waiting(pool) >= u64::from(most);
+            is_full.then(|| Refusal::QueueFull { pool: name(pool), most })
+        })
     }
 
     /// Whether the time that it was given is over while it still waits.

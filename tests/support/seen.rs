@@ -8,7 +8,7 @@ use budget_pool::{Amount, Axis, BudgetError, Holder, Quantity, Receipt, Snapshot
 use super::language::{AXES, LANES, Units, Want, each, without_in_flight};
 use super::oracle::{Booked, Exceeded, Refusal, When};
 
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct View {
     pub(super) name: String,
     pub(super) depth: usize,
@@ -21,7 +21,7 @@ pub(super) struct View {
     pub(super) axes: [AxisView; LANES],
 }
 
-#[derive(PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub(super) struct AxisView {
     pub(super) cap: Option<u128>,
     pub(super) falling_to: Option<u128>,
@@ -161,6 +161,9 @@ pub(super) fn refusal(error: &BudgetError, origin: Instant) -> Refusal {
             retry_after: retry_after.map(|after| after.as_nanos()),
         },
         BudgetError::Queued { pool, .. } => Refusal::Queued { pool: pool.to_string() },
+        BudgetError::QueueFull { pool, most, .. } => {
+            Refusal::QueueFull { pool: pool.to_string(), most: *most }
+        }
         BudgetError::Closed { pool, .. } => Refusal::Closed { pool: pool.to_string() },
         BudgetError::Expired { pool, .. } => Refusal::Expired { pool: pool.to_string() },
         BudgetError::KeyConflict { pool, key, .. } => {

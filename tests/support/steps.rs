@@ -568,7 +568,7 @@ impl Both {
     }
 
     pub(super) fn spec(&self, build: &Build, near: &Units) -> Spec {
-        let Build { carved, caps, deadline, window, keys, used, ceiling, on_drop, low } = build;
+        let Build { carved, caps, deadline, window, keys, used, ceiling, on_drop, low, .. } = build;
         Spec {
             carved: *carved,
             caps: caps_near(caps, near),
@@ -576,6 +576,7 @@ impl Both {
             used: used.map(|used| Want::fact(&used, &[32; LANES])),
             on_drop: on_drop.map(on_drop_of),
             low: low.map(|low| Want::asked(&low, &[32; LANES])),
+            most_waiting: build.most_waiting.map(|most| u32::from(most % 4)),
             deadline: deadline_of(*deadline),
             window: window_of(*window, self.now()),
             memory: memory_of(*keys),
@@ -598,6 +599,9 @@ impl Both {
         }
         if let Some(on_drop) = spec.on_drop {
             builder = builder.on_drop(on_drop);
+        }
+        if let Some(most) = spec.most_waiting {
+            builder = builder.most_waiting(most);
         }
         if let Some(low) = spec.low {
             builder = builder.low(low.amount());

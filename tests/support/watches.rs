@@ -119,6 +119,12 @@ impl Model {
     /// The same, when all is done that is due by the latest instant seen: that is done before
     /// anything is told.
     fn is_met(&mut self, pool: PoolId, watch: &Watch) -> Option<Told> {
+        if let Watch::Reached(_, goal) = watch {
+            let mut views = self.before.iter().flatten().filter(|(at, _)| *at == pool);
+            if let Some((_, view)) = views.find(|(_, view)| goal.is_reached(view)) {
+                return Some(Told::Reached(Box::new(view.clone())));
+            }
+        }
         self.seems_met(pool, watch)?;
         self.bring_all_up(pool);
         self.seems_met(pool, watch)
@@ -223,6 +229,7 @@ impl Both {
         }
         ensure!(expected.is_none(), "what is there is not told: {expected:?}");
         self.model.pool(pool).handles += 1;
+        self.model.before.get_or_insert_default();
         self.watches.push(Watched { pool, watch, bell, met: None });
         Ok(())
     }
@@ -264,6 +271,7 @@ impl Both {
         }
         self.watches = watches;
         self.model.lacks.clear();
+        self.model.before = (!self.watches.is_empty()).then(Vec::new);
         Ok(())
     }
 
