@@ -724,14 +724,12 @@ impl Engine {
     fn is_behind(&mut self, key: WaitKey, moment: Option<Instant>) -> bool {
         let Some(now) = moment.filter(|_| self.nodes.has_windows()) else { return false };
         let home = self.queue.get(key).home;
-        let due = self.expiry.next_due(now).filter(|_| self.ends_period_of_holds(home, now));
-        match due {
-            Some(hold) => {
-                self.reclaim_step(hold);
-                true
-            }
-            None => self.turn_way(home, now),
+        // Of one instant, the turn comes before the expiries.
+        let is_due = self.expiry.next().is_some_and(|expiry| expiry < now);
+        if is_due && self.ends_period_of_holds(home, now) {
+            return self.reclaim_next();
         }
+        self.turn_way(home, now)
     }
 
     /// Takes a step towards all that is due on the way of a candidate that is granted as much as
