@@ -293,17 +293,22 @@ fn p3_a_paused_pool_that_goes_leaves_no_pause_behind() {
     check_invariants(&pool);
 }
 
+/// It brings a token a second, and eight at most.
+fn empty_bucket() -> (ManualClock, BudgetPool) {
+    let clock = ManualClock::new();
+    let window = Window::token_bucket(Duration::from_secs(8));
+    let pool = BudgetPool::builder().tokens(8).window(window).clock(clock.clone()).timer(by_hand);
+    let pool = pool.build();
+    pool.record(Amount::new().tokens(8)).unwrap();
+    (clock, pool)
+}
+
 /// The clock leaps beyond the ends of two pauses, and beyond the instant at which a bucket has enough
 /// for one waiter: both pauses are over by then, and the earlier waiter is served.
 #[test]
 fn p6_pauses_end_and_buckets_fill_in_the_order_of_time() {
-    let clock = ManualClock::new();
-    let secs = Duration::from_secs;
-    let window = Window::token_bucket(secs(8));
-    let pool = BudgetPool::builder().tokens(8).window(window).clock(clock.clone()).timer(by_hand);
-    let pool = pool.build();
-    let tokens = |n| Amount::new().tokens(n);
-    pool.record(tokens(8)).unwrap();
+    let (clock, pool) = empty_bucket();
+    let (secs, tokens) = (Duration::from_secs, |n| Amount::new().tokens(n));
     let (near, far) = (pool.child().build(), pool.child().build());
     far.pause(secs(4));
     near.pause(secs(3));
@@ -318,13 +323,8 @@ fn p6_pauses_end_and_buckets_fill_in_the_order_of_time() {
 /// A waiter is paused while a bucket has enough for another: it gets nothing of that instant.
 #[test]
 fn p6_a_paused_waiter_takes_nothing_that_came_during_its_pause() {
-    let clock = ManualClock::new();
-    let secs = Duration::from_secs;
-    let window = Window::token_bucket(secs(8));
-    let pool = BudgetPool::builder().tokens(8).window(window).clock(clock.clone()).timer(by_hand);
-    let pool = pool.build();
-    let tokens = |n| Amount::new().tokens(n);
-    pool.record(tokens(8)).unwrap();
+    let (clock, pool) = empty_bucket();
+    let (secs, tokens) = (Duration::from_secs, |n| Amount::new().tokens(n));
     let (paused, other) = (pool.child().build(), pool.child().build());
     paused.pause(secs(5));
     let mut first = Waiter::queued(&paused, tokens(4));
