@@ -403,12 +403,6 @@ impl Engine {
         }
     }
 
-    /// Brings the windows on the way up to the latest instant seen, where no hold is due. Returns
-    /// whether anything came free; the caller then serves the waiters.
-    pub(super) fn turn_to_latest(&mut self, at: NodeId) -> bool {
-        self.latest.is_some_and(|now| self.turn_way(at, now))
-    }
-
     /// Before a period ends in a pool, the holds that expired in it are reclaimed. The pools are
     /// not asked while no hold may expire.
     pub(super) fn reclaim_before_turns(

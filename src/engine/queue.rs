@@ -692,7 +692,7 @@ impl Engine {
                 continue;
             }
             if !self.stays(key) {
-                if self.is_behind(key, *moment) {
+                if self.catch_up(key, *moment) {
                     self.queue.call(key);
                     continue;
                 }
@@ -721,7 +721,7 @@ impl Engine {
 
     /// Brings the windows on the way of a candidate up to an instant, by steps. Returns whether that
     /// was one: then others may have become free to go first.
-    fn is_behind(&mut self, key: WaitKey, moment: Option<Instant>) -> bool {
+    fn catch_up(&mut self, key: WaitKey, moment: Option<Instant>) -> bool {
         let Some(now) = moment.filter(|_| self.nodes.has_windows()) else { return false };
         let home = self.queue.get(key).home;
         // Of one instant, the turn comes before the expiries.
@@ -735,7 +735,7 @@ impl Engine {
     /// Takes a step towards all that is due on the way of a candidate that is granted as much as
     /// there is. Returns whether that was one: then others may have become free to go first.
     fn has_more_to_come(&mut self, key: WaitKey, moment: &mut Option<Instant>) -> bool {
-        let Waiter { home, ref terms, .. } = *self.queue.get(key);
+        let terms = &self.queue.get(key).terms;
         if !terms.as_ref().is_some_and(|agreed| agreed.terms.has_choices()) {
             return false;
         }
@@ -744,7 +744,7 @@ impl Engine {
             return true;
         }
         *moment = self.latest;
-        self.turn_to_latest(home)
+        self.catch_up(key, *moment)
     }
 
     /// Takes a step towards the next that is due for those who wait: a pause ends, a window brings
