@@ -668,6 +668,10 @@ impl Drop for Handle {
 impl UnwindSafe for Handle {}
 impl RefUnwindSafe for Handle {}
 
+// A builder calls neither timer nor observer, and a pool calls both without its lock.
+impl UnwindSafe for Runtime {}
+impl RefUnwindSafe for Runtime {}
+
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle").field("name", &self.name).finish_non_exhaustive()
