@@ -749,8 +749,9 @@ impl BudgetPool {
     /// # Errors
     /// [`Exceeded`](BudgetError::Exceeded) if a cap would no longer fit into a `u64`: `available`
     /// is then how far it can rise, and `cap` is `u64::MAX`. [`Closed`](BudgetError::Closed); on a
-    /// carved pool every refusal of the parent's [`record`](BudgetPool::record). Nothing has
-    /// changed then.
+    /// carved pool every refusal of the parent's [`record`](BudgetPool::record) but
+    /// [`Queued`](BudgetError::Queued): a move of caps passes the waiters. Nothing has changed
+    /// then.
     pub fn raise_caps(&self, caps: Caps) -> Result<(), BudgetError> {
         self.handle.ask(|engine, at, now| engine.raise_caps(at, &caps, now))
     }
