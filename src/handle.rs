@@ -709,12 +709,6 @@ impl Drop for Handle {
 impl UnwindSafe for Handle {}
 impl RefUnwindSafe for Handle {}
 
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let timer = if self.timer.is_some() { "given" } else { "none" };

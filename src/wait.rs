@@ -255,7 +255,7 @@ impl Waiting {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Granted, BudgetError>> {
         let has_timer = self.pool.handle().has_timer();
         let poll = self.poll_once(context.waker(), has_timer);
-        if poll.is_ready() || matches!(self.state, State::Ended) || !self.has_overslept(context) {
+        if matches!(self.state, State::Ended) || !self.has_overslept(context) {
             return poll;
         }
         let poll = self.poll_once(context.waker(), has_timer);
