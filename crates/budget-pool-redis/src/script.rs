@@ -64,6 +64,12 @@ impl Call {
         Call::new("resolve").with(head).with(spent.iter().map(optional))
     }
 
+    /// Removes the keys of the wallet; unless it `may_be_in_use`, only without live members.
+    pub(crate) fn remove(may_be_in_use: bool) -> Call {
+        let word = if may_be_in_use { "in use" } else { "-" };
+        Call::new("remove").with([word.to_owned()])
+    }
+
     pub(crate) fn exchange(axes: &Axes, request: &Request) -> Call {
         let op = match request.op {
             Op::Exchange => "exchange",
@@ -162,6 +168,9 @@ impl Words {
             "no_wallet" => Err(FleetError::NoWallet { wallet }),
             "other_founding" => Err(FleetError::OtherFounding { wallet }),
             "no_member" => Err(FleetError::NoMember { wallet }),
+            "in_use" => {
+                Err(FleetError::InUse { wallet, members: second.parse().unwrap_or(u64::MAX) })
+            }
             "axes" => Err(FleetError::OtherAxes { wallet }),
             "range" => Err(FleetError::Range { wallet }),
             "version" => Err(FleetError::Version { wallet, found: second.to_owned() }),
@@ -243,7 +252,7 @@ impl Words {
             return Err(self.garbage());
         }
         let mut members = Vec::new();
-        for pair in self.words[2..].chunks(2) {
+        for pair in self.words.get(2..).unwrap_or_default().chunks(2) {
             let [id, packed] = pair else { return Err(self.garbage()) };
             let numbers: Result<Vec<u64>, _> = packed.split(' ').map(str::parse).collect();
             let numbers = numbers.map_err(|_| self.garbage())?;

@@ -94,8 +94,15 @@ impl Drop for Server {
     }
 }
 
+/// The server under test: `redis-server`, or what `BUDGET_POOL_REDIS_SERVER` names, such as
+/// `valkey-server`.
+pub fn program() -> String {
+    std::env::var("BUDGET_POOL_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
 fn spawn(port: u16, folder: &Path, arguments: &[String]) -> Option<Child> {
-    let mut child = match Command::new("redis-server")
+    let program = program();
+    let mut child = match Command::new(&program)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
         .arg(folder)
         .args(["--logfile", "redis.log", "--enable-debug-command", "yes"])
@@ -107,7 +114,7 @@ fn spawn(port: u16, folder: &Path, arguments: &[String]) -> Option<Child> {
     {
         Ok(child) => child,
         Err(error) => panic!(
-            "these tests need `redis-server` on the PATH ({error}): `apt-get install redis-server`, or `brew install redis`"
+            "these tests need `{program}` on the PATH ({error}): `apt-get install redis-server`, or `brew install redis`"
         ),
     };
     let end = Instant::now() + Duration::from_secs(10);
