@@ -62,17 +62,30 @@ impl Server {
         self.child.wait().expect("it ends");
     }
 
-    /// Starts it again, with what its folder has.
+    /// Starts it again, with what its folder has, and waits until that is loaded.
     pub fn restart(&mut self) {
         let end = Instant::now() + Duration::from_secs(10);
-        loop {
-            if let Some(child) = spawn(self.port, &self.folder, &self.arguments) {
-                self.child = child;
-                return;
-            }
+        let wait = || {
             assert!(Instant::now() < end, "redis-server does not start again");
             std::thread::sleep(Duration::from_millis(50));
+        };
+        self.child = loop {
+            match spawn(self.port, &self.folder, &self.arguments) {
+                Some(child) => break child,
+                None => wait(),
+            }
+        };
+        while !self.is_loaded() {
+            wait();
         }
+    }
+
+    fn is_loaded(&self) -> bool {
+        let answer = self
+            .client()
+            .get_connection()
+            .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
+        answer.is_ok()
     }
 
     /// One command, by `redis-cli`'s own protocol and no client of this package.
