@@ -10,7 +10,7 @@ use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
 use crate::admin::Admin;
 use crate::error::FleetError;
 use crate::fleet::{Fleet, FleetBuilder};
-use crate::link::Source;
+use crate::link::Store;
 
 impl FleetBuilder {
     /// Joins a wallet in a Redis Cluster, as [`join`](FleetBuilder::join). The client follows the
@@ -23,7 +23,7 @@ impl FleetBuilder {
     /// # Cancel safety
     /// As [`join`](FleetBuilder::join).
     pub async fn join_cluster(self, client: ClusterClient) -> Result<Fleet, FleetError> {
-        self.join_at(Source::Cluster(client)).await
+        self.join_at(Store::Cluster(client).into()).await
     }
 }
 
@@ -32,7 +32,7 @@ impl Admin {
     /// I/O.
     #[must_use]
     pub fn new_in_cluster(wallet: impl Into<String>, client: ClusterClient) -> Admin {
-        Admin::at(wallet, Source::Cluster(client))
+        Admin::at(wallet, Store::Cluster(client).into())
     }
 }
 

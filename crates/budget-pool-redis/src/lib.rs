@@ -141,6 +141,8 @@ pub mod blocking;
 mod cluster;
 mod driver;
 mod error;
+#[cfg(feature = "escrowmint")]
+mod escrowmint;
 mod fleet;
 mod link;
 mod member;

@@ -11,7 +11,21 @@ use crate::script::{Call, Keys, SOURCE, Words};
 
 /// The store that the user named.
 #[derive(Clone)]
-pub(crate) enum Source {
+pub(crate) struct Source {
+    store: Store,
+    /// The prefix of the keys of EscrowMint, where the free units of the wallet lie in its `state`.
+    escrow: Option<String>,
+}
+
+impl Source {
+    #[cfg(feature = "escrowmint")]
+    pub(crate) fn in_escrow(self, prefix: &str) -> Source {
+        Source { escrow: Some(prefix.to_owned()), ..self }
+    }
+}
+
+#[derive(Clone)]
+pub(crate) enum Store {
     Server(Client),
     #[cfg(feature = "cluster")]
     Cluster(redis::cluster::ClusterClient),
@@ -23,13 +37,19 @@ pub(crate) enum Source {
 
 impl From<Client> for Source {
     fn from(client: Client) -> Source {
-        Source::Server(client)
+        Store::Server(client).into()
+    }
+}
+
+impl From<Store> for Source {
+    fn from(store: Store) -> Source {
+        Source { store, escrow: None }
     }
 }
 
 pub(crate) struct Link {
     wallet: String,
-    source: Source,
+    store: Store,
     keys: Keys,
     script: Script,
     timeout: Duration,
@@ -75,15 +95,20 @@ impl Connection {
 
 impl Link {
     pub(crate) fn new(wallet: &str, source: Source, timeout: Duration) -> Link {
-        let (keys, script) = (Keys::new(wallet), Script::new(SOURCE));
-        Link { wallet: wallet.to_owned(), source, keys, script, timeout, connected: None, calls: 0 }
+        let Source { store, escrow } = source;
+        let keys = match escrow {
+            None => Keys::new(wallet),
+            Some(prefix) => Keys::in_escrow(wallet, &prefix),
+        };
+        let (wallet, script) = (wallet.to_owned(), Script::new(SOURCE));
+        Link { wallet, store, keys, script, timeout, connected: None, calls: 0 }
     }
 
     /// Connects where there is no connection. The empty name that it returns has the script ask the
     /// server on which it runs for its `run_id`.
     pub(crate) async fn run(&mut self) -> Result<String, FleetError> {
         if self.connected.is_none() {
-            let connect = connect(&self.source);
+            let connect = connect(&self.store);
             let connected = match tokio::time::timeout(self.timeout, connect).await {
                 Ok(connected) => connected,
                 Err(_) => return Err(self.timed_out()),
@@ -135,18 +160,18 @@ impl Link {
     }
 }
 
-async fn connect(source: &Source) -> Result<Connected, RedisError> {
+async fn connect(store: &Store) -> Result<Connected, RedisError> {
     // The link has its own timeout, for a whole call.
     let config =
         AsyncConnectionConfig::new().set_response_timeout(None).set_connection_timeout(None);
-    let mut connection = match source {
-        Source::Server(client) => {
+    let mut connection = match store {
+        Store::Server(client) => {
             Connection::Server(client.get_multiplexed_async_connection_with_config(&config).await?)
         }
         #[cfg(feature = "cluster")]
-        Source::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
+        Store::Cluster(client) => Connection::Cluster(client.get_async_connection().await?),
         #[cfg(feature = "sentinel")]
-        Source::Sentinel(client) => {
+        Store::Sentinel(client) => {
             let mut client = client.lock().await;
             Connection::Server(client.get_async_connection_with_config(&config).await?)
         }

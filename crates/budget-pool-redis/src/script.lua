@@ -2,6 +2,8 @@
 -- Every number is a double, exact up to MOST. A refusal writes nothing: the writes come last.
 local MOST, REMEMBERED, BATCH = 9007199254740991, 86400000, 8
 local WALLET, MEMBERS, EXPIRY, TOMBS, TOMBS_END, CLAIMS = unpack(KEYS)
+-- The key of EscrowMint, in whose `available` the units of such a wallet lie that are free.
+local ESCROW = KEYS[7]
 local PROTOCOL, OP = ARGV[1], ARGV[2]
 
 local writes = {}
@@ -40,7 +42,7 @@ if OP == 'found' and #fields == 0 then
     local period, axes = tonumber(ARGV[4]), ARGV[6]
     write('HSET', WALLET, 'v', PROTOCOL, 'lost', ARGV[3], 'period', text(period), 'pend',
         text(period == 0 and 0 or now + period), 'run', server(ARGV[5]), 'learn', '0', 'ttl', '0', 'axes', axes,
-        'members', '0', 'tombs', '0')
+        'members', '0', 'tombs', '0', 'escrow', ESCROW and '1' or '0')
     for at = 7, #ARGV do
         local cap = tonumber(ARGV[at])
         if not cap or cap > MOST then return { 'range' } end
@@ -61,7 +63,7 @@ if wallet.v ~= PROTOCOL then return { 'version', wallet.v or '' } end
 if OP == 'remove' then
     local live = redis.call('ZCOUNT', EXPIRY, '(' .. text(now), '+inf')
     if live > 0 and ARGV[3] ~= 'in use' then return { 'in_use', text(live) } end
-    redis.call('DEL', unpack(KEYS))
+    redis.call('DEL', WALLET, MEMBERS, EXPIRY, TOMBS, TOMBS_END, CLAIMS)
     return { 'removed' }
 end
 
@@ -82,6 +84,18 @@ for _ in string.gmatch(wallet.axes, '%S+') do
         return { 'damaged', 'the wallet' }
     end
     books[#books + 1] = book
+end
+-- Whoever does not know of the units that EscrowMint spends would spend them again.
+if (wallet.escrow == '1') ~= (ESCROW ~= nil) then return { 'other_founding' } end
+local available
+if ESCROW then
+    local found = redis.call('HGET', ESCROW, 'available')
+    available = tonumber(found or '0')
+    if not available or available ~= math.floor(available) then
+        return { 'damaged', 'the state of EscrowMint' }
+    end
+    books[1].cap = math.max(books[1].charged + available, 0)
+    if books[1].cap > MOST then return { 'range' } end
 end
 -- A key that was evicted or deleted alone would make budget out of nothing. A key of another type
 -- fails here, before the first write.
@@ -104,6 +118,11 @@ local function look()
 end
 
 local function save()
+    local left = books[1] and books[1].cap - books[1].charged
+    if ESCROW and left ~= available then
+        local version = tonumber(redis.call('HGET', ESCROW, 'version') or '0') or 0
+        write('HSET', ESCROW, 'available', text(left), 'version', text(version + 1))
+    end
     write('HSET', WALLET, 'run', run, 'learn', text(learn_until), 'ttl', text(longest_ttl), 'pend',
         text(period_end), 'members', text(member_count), 'tombs', text(tomb_count))
     for at, book in ipairs(books) do

@@ -14,11 +14,19 @@ pub(crate) const PROTOCOL: &str = "1";
 
 /// The keys of a wallet: one slot of a cluster, and none with a TTL.
 #[derive(Debug, Clone)]
-pub(crate) struct Keys([String; 6]);
+pub(crate) struct Keys(Vec<String>);
 
 impl Keys {
     pub(crate) fn new(wallet: &str) -> Keys {
-        Keys(["w", "m", "x", "t", "y", "s"].map(|part| format!("bp1:{{{wallet}}}:{part}")))
+        let key = |part| format!("bp1:{{{wallet}}}:{part}");
+        Keys(["w", "m", "x", "t", "y", "s"].map(key).into())
+    }
+
+    /// The keys of a wallet whose free units lie in the `state` of EscrowMint under `prefix`.
+    pub(crate) fn in_escrow(wallet: &str, prefix: &str) -> Keys {
+        let mut keys = Keys::new(wallet);
+        keys.0.push(format!("{prefix}:{{{wallet}}}:state"));
+        keys
     }
 
     pub(crate) fn all(&self) -> &[String] {

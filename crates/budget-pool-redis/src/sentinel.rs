@@ -8,10 +8,10 @@ use tokio::sync::Mutex;
 use crate::admin::Admin;
 use crate::error::FleetError;
 use crate::fleet::{Fleet, FleetBuilder};
-use crate::link::Source;
+use crate::link::{Source, Store};
 
 fn source(client: SentinelClient) -> Source {
-    Source::Sentinel(Arc::new(Mutex::new(client)))
+    Store::Sentinel(Arc::new(Mutex::new(client))).into()
 }
 
 impl FleetBuilder {
