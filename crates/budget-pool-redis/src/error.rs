@@ -91,6 +91,15 @@ pub enum FleetError {
         /// The name of the wallet.
         wallet: String,
     },
+    /// The wallet has live members, so that it is not [removed](crate::Admin::remove).
+    #[error("the wallet `{wallet}` is in use by {members} processes")]
+    #[non_exhaustive]
+    InUse {
+        /// The name of the wallet.
+        wallet: String,
+        /// The number of live members.
+        members: u64,
+    },
     /// A cap or a total is, or would become, greater than `2^53 - 1`, up to which the store counts
     /// exactly. In nano-dollars that is 9,007,199 dollars.
     #[error("the wallet `{wallet}` counts to 9007199254740991")]

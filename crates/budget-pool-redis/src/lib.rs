@@ -65,9 +65,9 @@
 //!   process that stood still may spend a little before its driver notices, and a hold that is
 //!   settled after it is booked as overage.
 //! - F1 after a store lost the grants of a member that died before it could tell them again. A fleet
-//!   whose members live is exact once the store has learned for one TTL. The learning takes a
-//!   connection for one server: where a proxy may lead one connection to another server unseen, a
-//!   failover may pass unnoticed.
+//!   whose members live is exact once the store has learned for one TTL.
+//! - F1 while two primaries serve one wallet. A primary that was cut off grants to the members that
+//!   still reach it: `min-replicas-to-write` ends that.
 //! - Fairness between processes. Many small calls may pass a large one of another process.
 //! - That a [`credit`](budget_pool::BudgetPool::credit) goes back to the fleet: the process that
 //!   was credited can spend it again.
@@ -112,7 +112,8 @@
 //! lacks. The keys of a wallet are `bp1:{wallet}:` and `w`, `m`, `x`, `t`, `y`,
 //! `s`; none has a TTL, and all lie in one slot. The user of the store needs
 //! `~bp1:* +evalsha +script|load +info +time +hgetall +hget +hset +hdel +hlen +zadd
-//! +zrem +zcount +zscore +zrangebyscore +zremrangebyscore +del`.
+//! +zrem +zcard +zcount +zscore +zrangebyscore +zremrangebyscore +del`. A user who may run less of it is
+//! refused as [`Store`](FleetError::Store), and changes nothing.
 //!
 //! Two versions of this package share a wallet if they speak the same protocol; another one is refused
 //! as [`Version`](FleetError::Version).
@@ -136,8 +137,12 @@
 
 mod admin;
 pub mod blocking;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod driver;
 mod error;
+#[cfg(feature = "escrowmint")]
+mod escrowmint;
 mod fleet;
 mod link;
 mod member;
@@ -145,6 +150,8 @@ mod protocol;
 #[cfg(test)]
 mod rules;
 mod script;
+#[cfg(feature = "sentinel")]
+mod sentinel;
 #[cfg(test)]
 mod tests;
 
