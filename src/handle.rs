@@ -709,6 +709,10 @@ impl Drop for Handle {
 impl UnwindSafe for Handle {}
 impl RefUnwindSafe for Handle {}
 
+// A builder calls neither timer nor observer, and a pool calls both without its lock.
+impl UnwindSafe for Runtime {}
+impl RefUnwindSafe for Runtime {}
+
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let timer = if self.timer.is_some() { "given" } else { "none" };

@@ -17,7 +17,7 @@ use crate::types::name::Name;
 use crate::types::on_drop::OnDrop;
 
 /// The terms of an ask beside a plain amount.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Terms {
     /// Empty where the amount itself is the only choice.
     choices: Vec<Choice>,
@@ -28,7 +28,7 @@ pub(crate) struct Terms {
 }
 
 /// As much as there is, between two amounts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Choice {
     most: Quantities,
     least: Quantities,
