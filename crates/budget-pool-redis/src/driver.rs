@@ -9,16 +9,20 @@ use budget_pool::{Amount, Axis, BudgetPool, Caps, Quantity};
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::FleetError;
+use crate::journal::{Entry, Journal};
 use crate::link::Link;
 use crate::member::{Local, Member, Terms};
 use crate::protocol::{Answer, Lost, Op, State};
-use crate::script::{Axes, Call};
+use crate::script::{Axes, Call, Look};
 
 /// The pause before the driver of a process that stands short asks again for its waiters.
 const RETRY: Duration = Duration::from_millis(250);
 
 /// The least time between two exchanges that only refill the pool ahead of its needs.
 const REFILL: Duration = Duration::from_millis(20);
+
+/// The longest time for which a spend that no call writes down is not in the journal.
+const JOURNAL: Duration = Duration::from_millis(10);
 
 /// The `amount` that a caller needs, and the channel for the `verdict` of the store.
 struct Need {
@@ -39,6 +43,8 @@ struct Standing {
     has_left: bool,
     may_evict: Option<bool>,
     calls: u64,
+    /// The instant of the store at which `join` saw the wallet.
+    joined: u64,
 }
 
 pub(crate) struct Shared {
@@ -50,6 +56,7 @@ pub(crate) struct Shared {
     pub(crate) axes: Axes,
     lost: Lost,
     terms: Terms,
+    journal: Option<Journal>,
     standing: Mutex<Standing>,
     wake: Notify,
     gone: Notify,
@@ -69,12 +76,14 @@ pub(crate) struct Figures {
 impl Shared {
     pub(crate) fn new(
         wallet: String,
-        axes: Axes,
-        lost: Lost,
-        ceiling: Caps,
+        look: &Look,
         member: String,
         terms: Terms,
+        journal: Option<Journal>,
     ) -> Shared {
+        let axes = look.axes.clone();
+        let ceiling = axes.0.iter().zip(&look.books);
+        let ceiling: Caps = ceiling.map(|(&axis, book)| quantity(axis, book.cap)).collect();
         let nothing: Caps = axes.0.iter().map(|&axis| quantity(axis, 0)).collect();
         let root = BudgetPool::builder()
             .name(wallet.as_str())
@@ -94,14 +103,16 @@ impl Shared {
             has_left: false,
             may_evict: None,
             calls: 0,
+            joined: look.now,
         };
         Shared {
             pool: root.child().name(wallet.as_str()).build(),
             wallet,
             root,
             axes,
-            lost,
+            lost: look.lost,
             terms,
+            journal,
             standing: Mutex::new(standing),
             wake: Notify::new(),
             gone: Notify::new(),
@@ -126,6 +137,38 @@ impl Shared {
             }
         };
         self.axes.0.iter().map(local).collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    fn entry(&self) -> Entry {
+        let standing = self.standing();
+        let heard = standing.answer.as_ref().map_or(standing.joined, |(answer, _)| answer.now);
+        standing.member.entry(&self.axes, heard, &self.locals())
+    }
+
+    /// Writes all that this process has spent to its journal, if it has one.
+    pub(crate) fn write_journal(&self) -> Result<(), FleetError> {
+        self.journal.as_ref().map_or(Ok(()), |journal| journal.write(|| self.entry()))
+    }
+
+    /// As [`write_journal`](Shared::write_journal), where there is something new.
+    fn write_changes(&self) {
+        let Some(journal) = &self.journal else { return };
+        if let Err(error) = journal.write_changes(|| self.entry()) {
+            self.standing().failure = Some(error);
+        }
+    }
+
+    /// Ends the journal: the store has booked the farewell.
+    fn end_journal(&self) {
+        let Some(journal) = &self.journal else { return };
+        if let Err(error) = journal.end() {
+            self.standing().failure = Some(error);
+        }
     }
 
     /// The units of `amount` on each of `axes`.
@@ -210,8 +253,11 @@ impl Shared {
     /// store has booked it.
     async fn exchange(&self, link: &mut Link, op: Op, needs: &[u64]) -> Result<State, FleetError> {
         let run = link.run().await;
+        // The journal knows the name of the member before the store does, and a spend as well.
+        let written = self.write_journal();
         let (sent, request) = {
             let mut standing = self.standing();
+            written.map_err(|error| self.failed(&mut standing, error))?;
             // The TTL counts from here: never from an instant after the store has counted.
             let sent = Instant::now();
             let run = run.map_err(|error| self.failed(&mut standing, error))?;
@@ -354,6 +400,7 @@ pub(crate) async fn drive(shared: Arc<Shared>, mut link: Link) {
     let mut next = Instant::now() + shared.terms.settle_every;
     loop {
         let wanted = wait(&shared, next).await;
+        shared.write_changes();
         shared.stop_if_lost();
         let (needs, is_leaving, is_low) = {
             let mut standing = shared.standing();
@@ -397,7 +444,9 @@ async fn wait(shared: &Shared, next: Instant) -> Option<Amount> {
         let is_stuck = standing.failure.is_some()
             || standing.answer.as_ref().is_some_and(|(answer, _)| answer.now < answer.learn_until);
         let last = standing.answer.as_ref().map(|(_, sent)| *sent + RETRY).filter(|_| is_stuck);
-        (standing.member.interval(), standing.short_until.max(last))
+        let interval = standing.member.interval();
+        let interval = if shared.journal.is_some() { interval.min(JOURNAL) } else { interval };
+        (interval, standing.short_until.max(last))
     };
     let now = Instant::now();
     let mut until = next.min(now + interval);
@@ -476,6 +525,7 @@ async fn leave(shared: &Shared, link: &mut Link) {
     }
     for _attempt in 0..3 {
         if shared.exchange(link, Op::Farewell, &[]).await.is_ok() {
+            shared.end_journal();
             break;
         }
         tokio::time::sleep(RETRY.min(shared.terms.ttl / 3)).await;

@@ -3,7 +3,11 @@
 
 use std::time::{Duration, Instant};
 
+use budget_pool::Axis;
+
+use crate::journal::{self, Entry};
 use crate::protocol::{Answer, MOST, Op, Request, State, Told};
+use crate::script::Axes;
 
 /// The local pool on an axis, at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -178,6 +182,18 @@ impl Member {
         });
         let told = told.collect();
         self.message(Op::Farewell, run, told)
+    }
+
+    /// The [`Entry`] for the journal of this process.
+    pub(crate) fn entry(&self, axes: &Axes, heard: u64, locals: &[Local]) -> Entry {
+        let lanes = self.lanes.iter().zip(locals).zip(&axes.0);
+        let lane = |((lane, local), &axis): ((&Lane, &Local), &Axis)| journal::Lane {
+            spent: local.spent.saturating_sub(lane.base),
+            // A call in flight ends with its process, and spends nothing of its axis.
+            reserved: if axis == Axis::InFlight { 0 } else { local.reserved },
+        };
+        let lanes = lanes.map(lane).collect();
+        Entry { member: self.id(), axes: axes.words(), lanes, heard, is_settled: false }
     }
 
     fn message(&self, op: Op, run: &str, told: Vec<Told>) -> Request {

@@ -5,6 +5,7 @@
 
 mod facts;
 mod histories;
+mod journal;
 mod model;
 mod script;
 #[path = "../../tests/support/server.rs"]
