@@ -276,7 +276,12 @@ impl Shared {
             (sent, request)
         };
         let reply = link.call(&Call::exchange(&self.axes, &request)).await;
-        let answer = reply.and_then(|words| words.answer(self.axes.0.len()));
+        let mut answer = reply.and_then(|words| words.answer(self.axes.0.len()));
+        let is_news = |answer: &Answer| self.standing().member.is_news(answer);
+        if answer.as_ref().is_ok_and(is_news) {
+            // A grant that is not confirmed stays unseen, and the next answer names it again.
+            answer = link.confirm(self.terms.confirm).await.and(answer);
+        }
         let mut standing = self.standing();
         standing.calls = link.calls;
         standing.may_evict = link.may_evict();
@@ -381,7 +386,12 @@ impl Shared {
     /// Makes the first exchange, which shows that the wallet can be spent from.
     pub(crate) async fn join(&self, link: &mut Link) -> Result<(), FleetError> {
         let nothing = vec![0; self.axes.0.len()];
-        self.exchange(link, Op::Exchange, &nothing).await.map(drop)
+        self.exchange(link, Op::Exchange, &nothing).await?;
+        match link.confirm(self.terms.confirm).await {
+            // A replica that is away now may be there when a grant needs it.
+            Ok(()) | Err(FleetError::Unconfirmed { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 

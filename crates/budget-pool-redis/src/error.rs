@@ -64,6 +64,27 @@ pub enum FleetError {
         /// The text of the error that ended the last attempt.
         error: String,
     },
+    /// The store has booked a grant, and its replicas or its disk have not
+    /// [confirmed](crate::FleetBuilder::confirm) it in time. This process does not spend it; the next
+    /// exchange asks for the confirmation again.
+    #[error("the store of the fleet `{wallet}` has not confirmed a grant within {within:?}")]
+    #[non_exhaustive]
+    Unconfirmed {
+        /// The name of the wallet.
+        wallet: String,
+        /// The time that the confirmation had.
+        within: Duration,
+    },
+    /// The store cannot [confirm](crate::FleetBuilder::confirm) a grant in the way that was chosen: it
+    /// is older than Redis 7.2, it keeps no append-only file, or it is a replica itself.
+    #[error("the store of the fleet `{wallet}` cannot confirm a grant: {error}")]
+    #[non_exhaustive]
+    CannotConfirm {
+        /// The name of the wallet.
+        wallet: String,
+        /// The text of the error.
+        error: String,
+    },
     /// There is no wallet of this name: it was never [founded](crate::FleetBuilder::found), or it
     /// was removed, flushed or evicted. A process that was in the wallet never founds it anew.
     #[error("there is no wallet `{wallet}`")]
@@ -205,6 +226,14 @@ impl FleetError {
             FleetError::Store { wallet, error: error.to_string() }
         } else {
             FleetError::Unreachable { wallet, since: Duration::ZERO, error: error.to_string() }
+        }
+    }
+
+    /// As [`store`](FleetError::store), for an error that answers a confirmation.
+    pub(crate) fn cannot_confirm(wallet: String, error: RedisError) -> FleetError {
+        match FleetError::store(wallet, error) {
+            FleetError::Store { wallet, error } => FleetError::CannotConfirm { wallet, error },
+            other => other,
         }
     }
 

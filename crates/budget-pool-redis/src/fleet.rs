@@ -9,6 +9,7 @@ use budget_pool::{Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Outlook, Res
 use redis::Client;
 
 use crate::admin::{Admin, FleetSnapshot};
+use crate::confirm::Confirm;
 use crate::driver::{Shared, drive};
 use crate::error::FleetError;
 use crate::journal::Journal;
@@ -53,6 +54,7 @@ pub struct FleetBuilder {
     settle_every: Duration,
     at_most: Amount,
     journal: Option<PathBuf>,
+    confirm: Confirm,
 }
 
 /// The standing of this process in its fleet, from [`Fleet::status`].
@@ -137,6 +139,19 @@ impl FleetBuilder {
         self
     }
 
+    /// Sets what a grant waits for before this process spends from it. The default is
+    /// [`Confirm::None`]. With the others a store that loses what was not confirmed loses no grant
+    /// that was spent: then F1 holds where a member dies before it can tell its grant again.
+    ///
+    /// Only exchanges that bring a grant wait. A grant that is not confirmed in time is not spent:
+    /// calls that need it are refused as [`Unconfirmed`](FleetError::Unconfirmed), and the next
+    /// exchange asks again. `join` fails with [`CannotConfirm`](FleetError::CannotConfirm) on a
+    /// server that lacks the command.
+    pub fn confirm(mut self, confirm: Confirm) -> Self {
+        self.confirm = confirm;
+        self
+    }
+
     /// Keeps the spend of this member in the file at `path`, so that it outlives a process that is
     /// killed. A later [`join`](FleetBuilder::join) with the same journal tells the store what the
     /// process before had spent, and the rest of its grant is free again:
@@ -177,7 +192,8 @@ impl FleetBuilder {
     /// [`Range`](FleetError::Range) for caps above `2^53 - 1`, [`OtherAxes`](FleetError::OtherAxes)
     /// for `at_most` on an axis that the wallet lacks, [`Unreachable`](FleetError::Unreachable),
     /// [`Store`](FleetError::Store), [`Damaged`](FleetError::Damaged),
-    /// [`Version`](FleetError::Version), [`Journal`](FleetError::Journal).
+    /// [`Version`](FleetError::Version), [`Journal`](FleetError::Journal),
+    /// [`CannotConfirm`](FleetError::CannotConfirm).
     ///
     /// # Cancel safety
     /// A `join` that is dropped before it is ready may have founded the wallet, and may have left a
@@ -213,6 +229,7 @@ impl FleetBuilder {
             horizon: self.horizon,
             settle_every: self.settle_every.min(self.ttl / 3).max(Duration::from_millis(1)),
             at_most: axes.0.iter().map(at_most).collect(),
+            confirm: self.confirm.at_most(self.ttl / 3),
         };
         let mut settled = None;
         let journal = match journal {
@@ -255,6 +272,7 @@ impl Fleet {
             settle_every: Duration::from_secs(1),
             at_most: Amount::new(),
             journal: None,
+            confirm: Confirm::None,
         }
     }
 
@@ -275,8 +293,9 @@ impl Fleet {
     ///
     /// # Errors
     /// [`Short`](FleetError::Short) if the fleet lacks it, [`Learning`](FleetError::Learning),
-    /// [`Unreachable`](FleetError::Unreachable), [`Budget`](FleetError::Budget) for every refusal
-    /// by the pool of this process, [`Journal`](FleetError::Journal), and the errors of
+    /// [`Unreachable`](FleetError::Unreachable), [`Unconfirmed`](FleetError::Unconfirmed),
+    /// [`Budget`](FleetError::Budget) for every refusal by the pool of this process,
+    /// [`Journal`](FleetError::Journal), and the errors of
     /// [`join`](FleetBuilder::join). Nothing was spent then.
     ///
     /// # Cancel safety

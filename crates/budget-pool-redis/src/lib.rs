@@ -64,8 +64,8 @@
 //!   not told, which is at most their grants. A member stops when its own TTL is over, but a
 //!   process that stood still may spend a little before its driver notices, and a hold that is
 //!   settled after it is booked as overage.
-//! - F1 after a store lost the grants of a member that died before it could tell them again. A fleet
-//!   whose members live is exact once the store has learned for one TTL. The learning takes a
+//! - F1 after a store lost the grants of a member that died before it could tell them again, unless
+//!   the grants were [confirmed](FleetBuilder::confirm). A fleet whose members live is exact once the store has learned for one TTL. The learning takes a
 //!   connection for one server: where a proxy may lead one connection to another server unseen, a
 //!   failover may pass unnoticed.
 //! - Fairness between processes. Many small calls may pass a large one of another process.
@@ -99,6 +99,10 @@
 //! - [`Lost::Charge`] suits a cap whose overshoot costs money. [`Lost::Return`] suits a fleet where
 //!   processes come and go unattended, and some overshoot is better than a budget that shrinks with
 //!   each crash.
+//! - [`confirm`](FleetBuilder::confirm) suits a store that may lose its last writes, by a failover or
+//!   with its machine, and members that may die at the same time. Each exchange that brings a grant
+//!   then waits: for the round trip to a replica with [`Confirm::Replicas`], for the next `fsync` with
+//!   [`Confirm::Aof`]. Spends that the grant covers never wait.
 //! - [`journal`](FleetBuilder::journal) suits a process that its supervisor starts again on the same
 //!   machine. A `record` then takes about two microseconds more. Keep to `record` and to holds, or
 //!   call [`write_journal`](Fleet::write_journal) before you act on a spend: its page says what is
@@ -118,7 +122,8 @@
 //! lacks. The keys of a wallet are `bp1:{wallet}:` and `w`, `m`, `x`, `t`, `y`,
 //! `s`; none has a TTL, and all lie in one slot. The user of the store needs
 //! `~bp1:* +evalsha +script|load +info +time +hgetall +hget +hset +hdel +hlen +zadd
-//! +zrem +zcount +zscore +zrangebyscore +zremrangebyscore +del`.
+//! +zrem +zcount +zscore +zrangebyscore +zremrangebyscore +del`. [`Confirm`] takes `+wait` or
+//! `+waitaof` beside it.
 //!
 //! Two versions of this package share a wallet if they speak the same protocol; another one is refused
 //! as [`Version`](FleetError::Version).
@@ -128,7 +133,7 @@
 //! - A single process needs none of this: `budget-pool` alone.
 //! - Redis Cluster and Sentinel as clients: the keys fit them, [`join`](FleetBuilder::join) takes a
 //!   plain client.
-//! - Waiting for replicas before a grant is spent, idempotency keys in the store, and an adapter for
+//! - Idempotency keys in the store, and an adapter for
 //!   the keys of EscrowMint.
 //! - A journal for a process that comes back on another machine: [`Admin::resolve`] takes the figure
 //!   from whatever your process writes down before it spends.
@@ -142,6 +147,7 @@
 
 mod admin;
 pub mod blocking;
+mod confirm;
 mod driver;
 mod error;
 mod fleet;
@@ -157,6 +163,7 @@ mod settle;
 mod tests;
 
 pub use admin::{Admin, FleetAxis, FleetMember, FleetSnapshot};
+pub use confirm::Confirm;
 pub use error::{FleetError, JournalFault};
 pub use fleet::{Fleet, FleetBuilder, Status};
 pub use protocol::Lost;

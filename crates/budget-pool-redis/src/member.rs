@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use budget_pool::Axis;
 
+use crate::confirm::Confirm;
 use crate::journal::{self, Entry};
 use crate::protocol::{Answer, MOST, Op, Request, State, Told};
 use crate::script::Axes;
@@ -33,6 +34,8 @@ pub(crate) struct Terms {
     pub(crate) settle_every: Duration,
     /// The most units that a crash may leave in doubt; `None` where there is no bound.
     pub(crate) at_most: Vec<Option<u64>>,
+    /// The confirmation that a grant needs before it is spent.
+    pub(crate) confirm: Confirm,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -208,6 +211,13 @@ impl Member {
         }
     }
 
+    /// Whether `answer` has a grant that this member has not seen, and would spend.
+    pub(crate) fn is_news(&self, answer: &Answer) -> bool {
+        let mut lanes = self.lanes.iter().zip(&answer.totals);
+        !matches!(answer.state, State::Gone | State::Closed)
+            && lanes.any(|(lane, totals)| totals.granted > lane.granted)
+    }
+
     /// Takes in the `answer` of the store. On [`State::Gone`] the member joins anew: the store has
     /// booked its told spend, and the rest of its grant is no longer its own.
     pub(crate) fn accept(&mut self, request: &Request, answer: &Answer) {
@@ -267,6 +277,7 @@ mod tests {
             horizon: second,
             settle_every: second,
             at_most: vec![at_most],
+            confirm: Confirm::None,
         };
         let now = Instant::now();
         (Member::new("m".to_owned(), terms, now), now)
