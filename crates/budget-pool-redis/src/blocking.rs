@@ -65,15 +65,16 @@ impl Fleet {
         }
     }
 
-    /// As [`Fleet::reserve`](crate::Fleet::reserve). It does no I/O where the grant covers
-    /// `amount`.
+    /// As [`Fleet::reserve`](crate::Fleet::reserve). It calls the store only where the
+    /// grant does not cover the first amount of `ask`.
     ///
     /// # Errors
     /// As [`Fleet::record`](crate::Fleet::record).
-    pub fn reserve(&self, amount: Amount) -> Result<Reservation, FleetError> {
-        match self.pool().reserve(amount) {
-            Ok(hold) => self.fleet.write_hold(hold),
-            Err(_) => self.runtime.block_on(self.fleet.reserve(amount)),
+    pub fn reserve(&self, ask: impl Into<Ask>) -> Result<Reservation, FleetError> {
+        let ask = ask.into();
+        match self.fleet.hold_here(&ask) {
+            Some(hold) => self.fleet.write_hold(hold),
+            None => self.runtime.block_on(self.fleet.reserve(ask)),
         }
     }
 

@@ -24,9 +24,9 @@ const REFILL: Duration = Duration::from_millis(20);
 /// The longest time for which a spend that no call writes down is not in the journal.
 const JOURNAL: Duration = Duration::from_millis(10);
 
-/// The `amount` that a caller needs, and the channel for the `verdict` of the store.
+/// The `units` that a caller needs on each axis, and the channel for the `verdict` of the store.
 struct Need {
-    amount: Amount,
+    units: Vec<u64>,
     verdict: oneshot::Sender<Result<(), FleetError>>,
 }
 
@@ -189,16 +189,38 @@ impl Shared {
     /// Asks the store for room for an amount that the pool has refused. `Ok` says that the caps of
     /// `root` rose by the units that were lacking; other callers may have taken them.
     pub(crate) async fn ask(&self, amount: Amount) -> Result<(), FleetError> {
+        self.ask_for(self.units(&amount)).await
+    }
+
+    /// As [`ask`](Shared::ask). Where the fleet is short and `may_be_cut`, it asks for as much as is
+    /// free.
+    pub(crate) async fn fetch(&self, amount: Amount, may_be_cut: bool) -> Result<(), FleetError> {
+        let mut units = self.units(&amount);
+        loop {
+            let (axis, free) = match self.ask_for(units.clone()).await {
+                Err(FleetError::Short { axis, free, .. }) if may_be_cut => (axis, free),
+                other => return other,
+            };
+            let at = self.axes.0.iter().position(|&each| each == axis);
+            // Each round asks for less, on one axis at least.
+            match at.and_then(|at| units.get_mut(at)).filter(|units| free < **units) {
+                Some(units) => *units = free,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    async fn ask_for(&self, units: Vec<u64>) -> Result<(), FleetError> {
         let answer = {
             let mut standing = self.standing();
             if standing.has_left || standing.is_leaving {
                 return Err(FleetError::Left { wallet: self.wallet.clone() });
             }
-            if let Some(refusal) = self.known_refusal(&standing, &amount) {
+            if let Some(refusal) = self.known_refusal(&standing, &units) {
                 return Err(refusal);
             }
             let (verdict, answer) = oneshot::channel();
-            standing.needs.push(Need { amount, verdict });
+            standing.needs.push(Need { units, verdict });
             answer
         };
         self.wake.notify_one();
@@ -207,17 +229,17 @@ impl Shared {
 
     /// Refuses, until `short_until`, a call that lacks more units than the wallet had free at its
     /// last answer: an exchange for each such call would keep the store busy with refusals.
-    fn known_refusal(&self, standing: &Standing, amount: &Amount) -> Option<FleetError> {
+    fn known_refusal(&self, standing: &Standing, units: &[u64]) -> Option<FleetError> {
         let now = Instant::now();
         standing.short_until.filter(|until| now < *until)?;
         let (answer, _) = standing.answer.as_ref()?;
-        let (units, locals) = (self.units(amount), self.locals());
+        let locals = self.locals();
         let lacks = |at: &usize| {
             let lacking =
                 units[*at].saturating_add(locals[*at].overage).saturating_sub(locals[*at].free());
             lacking > answer.books[*at].free()
         };
-        (0..units.len()).find(lacks).map(|at| self.short(standing, answer, at, &units, &locals))
+        (0..units.len()).find(lacks).map(|at| self.short(standing, answer, at, units, &locals))
     }
 
     fn short(
@@ -486,13 +508,13 @@ async fn serve(shared: &Shared, link: &mut Link, needs: Vec<Need>, missing: Amou
         .collect();
     let mut all = vec![0_u64; wanted.len()];
     for need in &needs {
-        let units = shared.units(&need.amount).into_iter();
-        all.iter_mut().zip(units).for_each(|(sum, units)| *sum = sum.saturating_add(units));
+        let units = need.units.iter();
+        all.iter_mut().zip(units).for_each(|(sum, units)| *sum = sum.saturating_add(*units));
     }
     all.iter_mut().zip(wanted).for_each(|(all, wanted)| *all = wanted.max(*all));
     let state = shared.exchange(link, Op::Exchange, &all).await;
     for need in needs {
-        let units = shared.units(&need.amount);
+        let units = need.units;
         let verdict = match &state {
             Ok(State::Short(_)) if units != all => {
                 shared.exchange(link, Op::Exchange, &units).await

@@ -251,6 +251,16 @@ impl FleetBuilder {
     }
 }
 
+/// An amount as a reservation holds it: each is one in flight, if it does not say more.
+fn counted(amount: Amount) -> Amount {
+    if amount.get(Axis::InFlight).is_some() { amount } else { amount.in_flight(1) }
+}
+
+fn covers(hold: &Reservation, amount: Amount) -> bool {
+    let held = hold.amount();
+    amount.iter().all(|quantity| held.units(quantity.axis()) >= quantity.units())
+}
+
 /// Sixteen random digits.
 fn chance() -> String {
     use std::hash::{BuildHasher, RandomState};
@@ -340,34 +350,93 @@ impl Fleet {
         }
     }
 
-    /// Holds `amount`: here if the grant covers it, else after one exchange with the store. For an
-    /// [`Ask`] there are [`reserve_wait`](Fleet::reserve_wait), and the [pool](Fleet::pool) without
-    /// the store.
+    /// Holds `ask`: here if the grant covers it, else after an exchange with the store.
+    ///
+    /// An [`Ask`] with alternatives gets the best that the fleet has for it: the store is asked for
+    /// the first amount, and where the fleet is short of that, for as much as is free. This takes an
+    /// exchange or two for each call that gets less than its first amount. An ask that has terms
+    /// ([`ttl`](Ask::ttl), [`label`](Ask::label), alternatives) may have to share what was granted
+    /// for it with other calls of this process, and asks again.
     ///
     /// # Errors
-    /// As [`record`](Fleet::record).
+    /// As [`record`](Fleet::record). The refusal of an ask with alternatives is that of the last.
     ///
     /// # Cancel safety
     /// A `reserve` that is dropped before it is ready holds nothing.
-    pub async fn reserve(&self, amount: Amount) -> Result<Reservation, FleetError> {
-        self.write_hold(self.hold(amount).await?)
+    ///
+    /// ```no_run
+    /// # use budget_pool::{Amount, Ask};
+    /// # async fn example(fleet: budget_pool_redis::Fleet) -> Result<(), Box<dyn std::error::Error>> {
+    /// let most = Amount::new().output_tokens(128_000);
+    /// let ask = Ask::new(most).at_least(Amount::new().output_tokens(1_000)).label("draft");
+    /// let hold = fleet.reserve(ask).await?;
+    /// println!("max_tokens: {}", hold.amount().units(budget_pool::Axis::OutputTokens));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn reserve(&self, ask: impl Into<Ask>) -> Result<Reservation, FleetError> {
+        self.write_hold(self.hold(ask.into()).await?)
     }
 
-    async fn hold(&self, amount: Amount) -> Result<Reservation, FleetError> {
+    async fn hold(&self, ask: Ask) -> Result<Reservation, FleetError> {
         let pool = self.pool();
-        match pool.reserve(amount) {
-            Ok(hold) => return Ok(hold),
-            Err(refusal) => self.may_be_funded(refusal)?,
+        let first = counted(ask.amount());
+        let may_be_cut = match pool.reserve(ask.clone()) {
+            Ok(hold) if covers(&hold, ask.amount()) => return Ok(hold),
+            Ok(less) => {
+                let is_cut = less.choice() == 0;
+                less.release();
+                is_cut
+            }
+            Err(refusal) => {
+                self.may_be_funded(refusal)?;
+                true
+            }
+        };
+        // In line from the start, so that no other call of this process takes what is granted for
+        // this one. The line would grant an alternative before the store has said what it has.
+        if ask == Ask::from(ask.amount()) {
+            return self.in_line(ask, first).await;
         }
-        let held = if amount.get(Axis::InFlight).is_some() { amount } else { amount.in_flight(1) };
-        let mut wait = std::pin::pin!(pool.reserve_wait(amount));
+        let fetched = self.held.shared.fetch(first, may_be_cut).await;
+        for _round in 0..4 {
+            let refusal = match pool.reserve(ask.clone()) {
+                Ok(hold) => return Ok(hold),
+                Err(refusal) => refusal,
+            };
+            if let Err(error) = &fetched
+                && !matches!(error, FleetError::Short { .. })
+            {
+                return Err(error.clone());
+            }
+            // The last alternative, on the axis that lacks most.
+            let lacking = refusal.exceeded().map(|short| short.requested());
+            self.may_be_funded(refusal)?;
+            self.held.shared.ask(lacking.into_iter().collect()).await?;
+        }
+        self.in_line(ask, first).await
+    }
+
+    /// Waits for `ask` in the line of the pool, while the store is asked for `first`.
+    async fn in_line(&self, ask: Ask, first: Amount) -> Result<Reservation, FleetError> {
+        let mut wait = std::pin::pin!(self.pool().reserve_wait(ask));
         loop {
             tokio::select! {
                 biased;
                 hold = &mut wait => return Ok(hold?),
-                asked = self.held.shared.ask(held) => asked?,
+                asked = self.held.shared.ask(first) => asked?,
             }
         }
+    }
+
+    /// Holds the first amount of `ask` if the grant covers it.
+    pub(crate) fn hold_here(&self, ask: &Ask) -> Option<Reservation> {
+        let hold = self.pool().reserve(ask.clone()).ok()?;
+        if covers(&hold, ask.amount()) {
+            return Some(hold);
+        }
+        hold.release();
+        None
     }
 
     /// Holds `ask` as soon as the fleet has its amount, in line with the other waiters of this
