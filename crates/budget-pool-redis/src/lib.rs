@@ -104,7 +104,7 @@
 //!   then waits: for the round trip to a replica with [`Confirm::Replicas`], for the next `fsync` with
 //!   [`Confirm::Aof`]. Spends that the grant covers never wait.
 //! - [`journal`](FleetBuilder::journal) suits a process that its supervisor starts again on the same
-//!   machine. A `record` then takes about two microseconds more. Keep to `record` and to holds, or
+//!   machine. A `record` then takes two to three microseconds more. Keep to `record` and to holds, or
 //!   call [`write_journal`](Fleet::write_journal) before you act on a spend: its page says what is
 //!   exact.
 //! - Persistence of the store: `appendfsync always`, or `everysec` if losing the machine may cost the

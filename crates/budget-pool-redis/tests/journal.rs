@@ -3,28 +3,23 @@
 
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/worker.rs"]
+mod worker;
 
-use std::fs::OpenOptions;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use budget_pool::{Amount, Axis, Caps};
-use budget_pool_redis::{Admin, Fleet, FleetBuilder, FleetError, JournalFault, Lost, blocking};
+use budget_pool_redis::{Admin, FleetBuilder, FleetError, JournalFault, Lost};
 use server::Server;
+use worker::{THREADS, Worker};
 
 fn tokens(units: u64) -> Amount {
     Amount::new().tokens(units)
 }
 
-fn quick(wallet: &str) -> FleetBuilder {
-    let short = Duration::from_millis(50);
-    Fleet::builder(wallet).settle_every(short).horizon(short).ttl(Duration::from_millis(600))
-}
-
 fn founding(cap: u64) -> FleetBuilder {
-    quick("acme").found(Caps::new().tokens(cap))
+    worker::quick("acme").found(Caps::new().tokens(cap))
 }
 
 async fn figures(admin: &Admin) -> (u64, u64, u64) {
@@ -40,89 +35,10 @@ async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> 
     }
 }
 
-/// This very test in a process of its own: it is no test where the variables are not set.
+/// A [`Worker`] runs it.
 #[test]
 fn worker() {
-    let variable = |name: &str| std::env::var(format!("WORKER_{name}"));
-    let (Ok(url), Ok(way)) = (variable("URL"), variable("WAY")) else { return };
-    let (witness, journal) = (variable("WITNESS").unwrap(), variable("JOURNAL").unwrap());
-    let client = redis::Client::open(url).unwrap();
-    let fleet = blocking::Fleet::join(quick("acme").journal(journal), client).unwrap();
-    let witness = OpenOptions::new().create(true).append(true).open(witness).unwrap();
-    let note = |units: usize| (&witness).write_all(&vec![b'.'; units]).unwrap();
-    let spend = || match way.as_str() {
-        "record" => fleet.record(tokens(1)).map(|()| note(1)),
-        "hold" => fleet.reserve(tokens(5)).map(|hold| {
-            note(5);
-            hold.commit_all();
-        }),
-        // A hold that is settled with more than it holds, and the journal before the effect.
-        "more" => fleet.reserve(tokens(5)).and_then(|hold| {
-            hold.commit(tokens(7));
-            fleet.write_journal().map(|()| note(7))
-        }),
-        "wait" => fleet.reserve_wait(tokens(3)).map(|hold| {
-            note(3);
-            hold.commit_all();
-        }),
-        other => panic!("{other}"),
-    };
-    std::thread::scope(|scope| {
-        for _thread in 0..THREADS {
-            scope.spawn(|| {
-                loop {
-                    if spend().is_err() {
-                        std::thread::sleep(Duration::from_millis(5));
-                    }
-                    // The scheduler picks another thread, and the kill another instant.
-                    std::thread::sleep(Duration::from_micros(300));
-                }
-            });
-        }
-    });
-}
-
-const THREADS: u64 = 3;
-
-struct Worker {
-    child: Child,
-    witness: PathBuf,
-    journal: PathBuf,
-}
-
-impl Worker {
-    fn start(server: &Server, name: &str, way: &str) -> Worker {
-        let witness = server.folder().join(name);
-        let journal = server.folder().join(format!("{name}.journal"));
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["worker", "--exact"])
-            .env("WORKER_URL", server.url())
-            .env("WORKER_WITNESS", &witness)
-            .env("WORKER_JOURNAL", &journal)
-            .env("WORKER_WAY", way)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        Worker { child: child.unwrap(), witness, journal }
-    }
-
-    fn spent(&self) -> u64 {
-        std::fs::metadata(&self.witness).map_or(0, |file| file.len())
-    }
-
-    /// As `kill -9` does. Returns the spend by the witness.
-    fn kill(&mut self) -> u64 {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        self.spent()
-    }
-}
-
-impl Drop for Worker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    worker::run();
 }
 
 /// Kills a worker that spends `units` at a time, and settles it. The journal may have what the
@@ -131,7 +47,7 @@ async fn is_settled(way: &str, units: u64) {
     let server = Server::start();
     let first = founding(1_000_000).join(server.client()).await.unwrap();
     let admin = first.admin();
-    let mut worker = Worker::start(&server, "killed", way);
+    let mut worker = Worker::start(&server, "killed", way, 0);
     let mut least = Duration::MAX;
     for round in 1..=4 {
         let before = worker.spent();
@@ -139,7 +55,7 @@ async fn is_settled(way: &str, units: u64) {
         let witness = worker.kill();
         let held = figures(&admin).await.1;
         let start = Instant::now();
-        let join = quick("acme").journal(&worker.journal).join(server.client());
+        let join = worker::quick("acme").journal(&worker.journal).join(server.client());
         let fleet = join.await.unwrap();
         let took = start.elapsed();
         least = least.min(took);
@@ -152,7 +68,7 @@ async fn is_settled(way: &str, units: u64) {
         assert!(held > 0);
         fleet.leave().await.unwrap();
         assert_eq!(figures(&admin).await, (used, 0, 1_000_000 - used));
-        worker = Worker::start(&server, "killed", way);
+        worker = Worker::start(&server, "killed", way, 0);
     }
     worker.kill();
     first.leave().await.unwrap();
@@ -185,7 +101,7 @@ async fn a_journal_settles_a_member_that_an_operator_closed_while_it_lived() {
     let server = Server::start();
     let fleet = founding(1_000_000).join(server.client()).await.unwrap();
     let admin = fleet.admin();
-    let mut worker = Worker::start(&server, "closed", "record");
+    let mut worker = Worker::start(&server, "closed", "record", 0);
     until("the worker spends", || async { worker.spent() > 150 }).await;
     let me = fleet.status().member;
     let members = admin.members().await.unwrap();
@@ -198,7 +114,7 @@ async fn a_journal_settles_a_member_that_an_operator_closed_while_it_lived() {
     let before = worker.spent();
     until("it spends on", || async { worker.spent() > before + 150 }).await;
     let witness = worker.kill();
-    let join = quick("acme").journal(&worker.journal).join(server.client());
+    let join = worker::quick("acme").journal(&worker.journal).join(server.client());
     let next = join.await.unwrap();
     assert!(next.settled().unwrap().member.ends_with("+1"), "{:?}", next.settled());
     next.leave().await.unwrap();
@@ -212,12 +128,12 @@ async fn a_journal_settles_a_member_whose_grant_was_given_away() {
     let server = Server::start();
     let fleet = founding(1_000_000).lost(Lost::Return).join(server.client()).await.unwrap();
     let admin = fleet.admin();
-    let mut worker = Worker::start(&server, "away", "record");
+    let mut worker = Worker::start(&server, "away", "record", 0);
     until("the worker spends", || async { worker.spent() > 150 }).await;
     let witness = worker.kill();
     until("the store closes it", || async { admin.members().await.unwrap().len() == 1 }).await;
     assert!(figures(&admin).await.0 <= witness + THREADS);
-    let join = quick("acme").journal(&worker.journal).join(server.client());
+    let join = worker::quick("acme").journal(&worker.journal).join(server.client());
     join.await.unwrap().leave().await.unwrap();
     let used = figures(&admin).await.0;
     assert!((witness..=witness + THREADS).contains(&used), "{used} {witness}");
@@ -227,7 +143,7 @@ async fn a_journal_settles_a_member_whose_grant_was_given_away() {
 async fn a_journal_settles_a_member_that_the_store_lost() {
     let server = Server::start();
     let _fleet = founding(1_000_000).join(server.client()).await.unwrap();
-    let mut worker = Worker::start(&server, "lost", "record");
+    let mut worker = Worker::start(&server, "lost", "record", 0);
     until("the worker spends", || async { worker.spent() > 150 }).await;
     let witness = worker.kill();
     server.command(&["FLUSHALL"]);
@@ -255,18 +171,18 @@ async fn who_has_left_leaves_nothing_to_settle() {
 async fn a_join_that_cannot_settle_loses_nothing() {
     let mut server = Server::start();
     let fleet = founding(1_000_000).join(server.client()).await.unwrap();
-    let mut worker = Worker::start(&server, "kept", "record");
+    let mut worker = Worker::start(&server, "kept", "record", 0);
     until("the worker spends", || async { worker.spent() > 150 }).await;
     let witness = worker.kill();
     let before = std::fs::read(&worker.journal).unwrap();
     server.command(&["SAVE"]);
     server.kill();
-    let join = || quick("acme").journal(&worker.journal).join(server.client());
+    let join = || worker::quick("acme").journal(&worker.journal).join(server.client());
     let error = join().await.unwrap_err();
     assert!(matches!(error, FleetError::Unreachable { .. }), "{error:?}");
     assert!(std::fs::read(&worker.journal).unwrap() == before);
     server.restart();
-    let join = quick("acme").journal(&worker.journal).join(server.client());
+    let join = worker::quick("acme").journal(&worker.journal).join(server.client());
     let settled = join.await.unwrap().settled().unwrap().spent.units(Axis::Tokens);
     assert!((witness..=witness + THREADS).contains(&settled), "{settled} {witness}");
     drop(fleet);
@@ -274,7 +190,7 @@ async fn a_join_that_cannot_settle_loses_nothing() {
 
 async fn refused(server: &Server, path: &Path) -> (JournalFault, String) {
     let content = std::fs::read(path).ok();
-    let error = quick("acme").journal(path).join(server.client()).await.unwrap_err();
+    let error = worker::quick("acme").journal(path).join(server.client()).await.unwrap_err();
     assert!(std::fs::read(path).ok() == content, "the file was changed");
     let text = error.to_string().replace(&path.display().to_string(), "PATH");
     let FleetError::Journal { fault, .. } = error else { panic!("{error:?}") };
@@ -285,18 +201,23 @@ async fn refused(server: &Server, path: &Path) -> (JournalFault, String) {
 async fn a_journal_that_is_in_use_is_refused() {
     let server = Server::start();
     let path = server.folder().join("journal");
-    let fleet = founding(100).journal(&path).join(server.client()).await.unwrap();
+    let fleet = founding(1_000_000).journal(&path).join(server.client()).await.unwrap();
     let (fault, text) = refused(&server, &path).await;
     assert!(matches!(fault, JournalFault::InUse { .. }), "{fault:?}");
     assert_eq!(text, "the journal PATH of the fleet `acme` is in use by another member");
     fleet.record(tokens(100)).await.unwrap();
 
-    let worker = Worker::start(&server, "other", "record");
-    until("the worker joins", || async { worker.journal.exists() }).await;
-    until("it has its journal", || async {
-        matches!(refused(&server, &worker.journal).await.0, JournalFault::InUse { .. })
-    })
-    .await;
+    let worker = Worker::start(&server, "other", "record", 0);
+    until("the worker spends", || async { worker.spent() > 0 }).await;
+    let join = worker::quick("acme").journal(&worker.journal).join(server.client());
+    let error = join.await.unwrap_err();
+    assert!(
+        matches!(&error, FleetError::Journal { fault: JournalFault::InUse { .. }, .. }),
+        "{error:?}"
+    );
+    // It spends on.
+    let before = worker.spent();
+    until("the worker spends on", || async { worker.spent() > before }).await;
 }
 
 #[tokio::test]
@@ -304,7 +225,7 @@ async fn files_that_are_no_journal_of_this_wallet_are_refused_and_left_as_they_a
     let server = Server::start();
     let path = |name: &str| server.folder().join(name);
     let fleet = founding(100).journal(path("ours")).join(server.client()).await.unwrap();
-    let other = quick("other").found(Caps::new().tokens(10)).journal(path("other"));
+    let other = worker::quick("other").found(Caps::new().tokens(10)).journal(path("other"));
     other.join(server.client()).await.unwrap().leave().await.unwrap();
     fleet.record(tokens(10)).await.unwrap();
     fleet.leave().await.unwrap();
@@ -338,7 +259,7 @@ async fn files_that_are_no_journal_of_this_wallet_are_refused_and_left_as_they_a
         assert!(matches!(fault, JournalFault::Io { .. }), "{place:?}: {fault:?}");
     }
     let name = "n".repeat(5_000);
-    let join = quick("acme").member(name).journal(path("names")).join(server.client());
+    let join = worker::quick("acme").member(name).journal(path("names")).join(server.client());
     let error = join.await.unwrap_err();
     let FleetError::Journal { fault: JournalFault::TooLong { .. }, .. } = error else {
         panic!("{error:?}")
