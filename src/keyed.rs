@@ -521,3 +521,19 @@ impl<K> fmt::Debug for Keyed<K> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(budget_pool_loom, budget_pool_shuttle))))]
+mod tests {
+    use super::*;
+
+    /// What is left of a hash for ever would be a leak.
+    #[test]
+    fn a_hash_goes_with_the_last_of_its_keys() {
+        let mut shard = Shard::default();
+        for key in [1, 2] {
+            insert(&mut shard, 7, Tenant { key, pool: Some(BudgetPool::unlimited()) });
+        }
+        assert!(remove(&mut shard, 7, &1).is_some() && shard.len() == 1);
+        assert!(remove(&mut shard, 7, &2).is_some() && shard.is_empty());
+    }
+}

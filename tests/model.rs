@@ -512,6 +512,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         10 => (at(), amount()).prop_map(|(pool, amount)| Op::Record { pool, amount }),
         2 => (at(), amount()).prop_map(|(pool, amount)| Op::Peek { pool, amount }),
         2 => (at(), amount()).prop_map(|(pool, amount)| Op::RecordAndSnapshot { pool, amount }),
+        1 => at().prop_map(|pool| Op::Limits { pool }),
         7 => (at(), amount()).prop_map(|(pool, amount)| Op::Debit { pool, amount }),
         18 => (at(), amount()).prop_map(|(pool, amount)| Op::Reserve { pool, amount }),
         3 => at().prop_map(|pool| Op::Reset { pool }),
@@ -636,6 +637,7 @@ fn what_time_does_is_what_it_does_to_the_model() {
         "a calendar turns",
         "an overage is carried",
         "paused until an instant",
+        "time frees more under a limit",
     ];
     compare_many(Much::Time, &meets);
 }

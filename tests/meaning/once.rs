@@ -33,6 +33,7 @@ fn a_key_stands_for_what_is_charged_and_not_for_how_it_was_named() {
     for same in [tokens(1).in_flight(2), tokens(1).requests(0)] {
         assert_eq!(pool.record_once("key", same), Ok(Once::Before));
     }
+    assert!(Once::Now.is_now() && !Once::Before.is_now());
     assert!(pool.record_once("key", tokens(1).requests(1)).is_err());
 }
 

@@ -171,6 +171,20 @@ fn attempted_ends_at_the_last_number() {
     }
 }
 
+/// Also where the pool has none.
+#[test]
+fn where_a_hold_is_too_small_the_held_units_stand_for_the_cap() {
+    for pool in [BudgetPool::unlimited(), BudgetPool::builder().tokens(9).build()] {
+        let hold = pool.reserve(tokens(5)).unwrap();
+        for refused in [exceeded(hold.split(tokens(6))), exceeded(hold.shrink(tokens(6)))] {
+            assert_eq!(refused.available().units(), 5);
+            assert_eq!(refused.cap().map(|cap| cap.units()), Some(5));
+            let text = "tokens of `pool` exceeded: 6 requested, 5 available, cap 5, will never fit";
+            assert_eq!(refused.to_string(), text);
+        }
+    }
+}
+
 #[test]
 fn a_check_answers_as_record_and_changes_nothing() {
     let pool = pool_of(100);

@@ -332,6 +332,10 @@ pub enum Op {
     Wants {
         pool: u8,
     },
+    /// Each cap on the way up.
+    Limits {
+        pool: u8,
+    },
     /// By the same waker as before, or by another.
     PollWatch {
         watch: u8,

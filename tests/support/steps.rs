@@ -86,6 +86,7 @@ impl Both {
             | Op::Run { pool, .. }
             | Op::Reached { pool, .. }
             | Op::Wants { pool }
+            | Op::Limits { pool }
             | Op::Tenants { pool } => {
                 if let Some((id, pool)) = self.pool(pool) {
                     self.pool_step(op, id, pool)?;
@@ -531,6 +532,10 @@ impl Both {
                 self.watch_level(id, pool, level, percent, settled)?;
             }
             Op::Wants { .. } => self.watch_wants(id, pool)?,
+            Op::Limits { .. } => {
+                self.log(format!("p{id}.limits()"));
+                self.check_limits(&[(id, pool)])?;
+            }
             Op::Tenants { .. } => self.begin_tenants(id, pool)?,
             _ => unreachable!("not a step of a pool"),
         }

@@ -423,6 +423,34 @@ fn what_is_counted_after_a_block_is_added_to_it() {
 }
 
 #[test]
+fn a_prompt_tells_the_input_alone_and_leaves_a_bill_a_bill() {
+    let pool = BudgetPool::builder().on_drop(OnDrop::Commit).build();
+    let price = dollars_a_million(1, 1);
+    let hold = pool.reserve(Amount::new().input_tokens(60).output_tokens(100)).unwrap();
+    let block = |input, output, reasoning| Usage::new(input, output).reasoning(reasoning);
+    let prompt = block(80, 1, 1).cache_read(20);
+    let chunks = [
+        Chunk::Prompt(block(65, 2, 2)),
+        Chunk::Output(5),
+        Chunk::Usage(block(70, 7, 3)),
+        Chunk::Prompt(prompt),
+    ];
+    let mut metered = Metered::new(stream::iter(chunks), hold, &price, |chunk| *chunk);
+    let mut next = || {
+        let usage = (metered.usage(), metered.is_billed());
+        future::block_on(metered.next()).map(|_| usage)
+    };
+    assert_eq!(next(), Some((Usage::new(60, 0), false)), "the input that is held");
+    assert_eq!(next(), Some((block(65, 0, 0), false)));
+    assert_eq!(next(), Some((block(65, 5, 0), false)));
+    assert_eq!(next(), Some((block(70, 7, 3), true)));
+    assert_eq!(next(), None);
+    let told = block(80, 7, 3).cache_read(20);
+    assert_eq!((metered.usage(), metered.is_billed()), (told, true));
+    assert_eq!(books(&pool).1[..3], [80, 7, 87], "a count would have booked the whole hold");
+}
+
+#[test]
 fn m7_a_cost_that_cannot_be_known_books_the_money_that_was_held() {
     let price = dollars_a_million(1, 1);
     for on_drop in [OnDrop::Release, OnDrop::Commit] {
