@@ -361,7 +361,8 @@ impl History {
         }
         self.leases.clear();
         self.pools.truncate(1);
-        (self.reached.clear(), self.wants.clear());
+        self.reached.clear();
+        self.wants.clear();
         self.check();
         let end = self.pools[0].snapshot_tree();
         assert_eq!((end.len(), end[0].reservations, end[0].waiting), (1, 0, 0), "P3: {end}");
