@@ -6,6 +6,7 @@ use std::time::Duration;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, Script, ScriptInvocation, Value};
 
+use crate::confirm::Confirm;
 use crate::error::FleetError;
 use crate::script::{Call, Keys, SOURCE, Words};
 
@@ -127,6 +128,27 @@ impl Link {
     fn timed_out(&self) -> FleetError {
         let error = format!("no answer within {:?}", self.timeout);
         FleetError::Unreachable { wallet: self.wallet.clone(), since: Duration::ZERO, error }
+    }
+
+    /// Waits until the store cannot lose what the last [`call`](Link::call) wrote. A connection that
+    /// was made since knows of no write, and would confirm anything.
+    pub(crate) async fn confirm(&mut self, confirm: Confirm) -> Result<(), FleetError> {
+        if confirm == Confirm::None {
+            return Ok(());
+        }
+        let (wallet, within) = (self.wallet.clone(), confirm.within());
+        let Some(connected) = self.connected.as_mut() else {
+            return Err(FleetError::Unconfirmed { wallet, within });
+        };
+        let asked = confirm.ask(&mut connected.connection);
+        let error = match tokio::time::timeout(within + self.timeout, asked).await {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => return Err(FleetError::Unconfirmed { wallet, within }),
+            Ok(Err(error)) => FleetError::cannot_confirm(wallet, error),
+            Err(_) => self.timed_out(),
+        };
+        self.connected = None;
+        Err(error)
     }
 
     /// Calls the script. An answer that comes after `timeout` is never read: the connection ends

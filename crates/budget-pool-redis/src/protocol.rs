@@ -71,6 +71,9 @@ pub(crate) enum Op {
     Exchange,
     /// The member leaves: its unspent grant is free.
     Farewell,
+    /// A farewell for a member that died, by its journal. A wallet that does not know the member
+    /// refuses.
+    Settle,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
