@@ -4,6 +4,8 @@
 //!
 //! `cargo run --release -p budget-pool-redis --example spends`
 //!
+//! With a journal, each spend is written to a file before the call returns.
+//!
 //! The rows of EscrowMint need `python3` and pip, which fetches it from PyPI. Its script is sent from
 //! here, too: then the rows differ by the script alone, and not by the language of the client.
 //!
@@ -25,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use budget_pool::{Amount, Axis, Caps};
-use budget_pool_redis::Fleet;
+use budget_pool_redis::{Fleet, FleetError};
 use server::Server;
 
 const TIME: Duration = Duration::from_secs(2);
@@ -42,19 +44,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "one process, two seconds each", "spends a second", "calls of Redis", "in doubt"
     );
 
-    let one = Amount::new().requests(1);
-    let (start, mut spends) = (Instant::now(), 0_u64);
-    let calls = fleet.status().calls;
-    while start.elapsed() < TIME {
-        for _spend in 0..64 {
-            fleet.record(one).await?;
-            spends += 1;
-        }
-        // The driver is a task like this one.
-        tokio::task::yield_now().await;
-    }
-    let in_doubt = fleet.status().in_doubt.units(Axis::Requests);
-    show("Fleet::record", spends, fleet.status().calls - calls, in_doubt);
+    spend("Fleet::record", &fleet).await?;
+    let journal = server.folder().join("journal");
+    let written = Fleet::builder("bench").journal(journal).join(server.client()).await?;
+    spend("Fleet::record, with a journal", &written).await?;
+    written.leave().await?;
 
     for tasks in [1, 64] {
         let what = format!("one EVALSHA a spend, {tasks} tasks at once");
@@ -142,6 +136,23 @@ async fn escrowmint(server: &Server, python: &python::Python) -> Result<(), Box<
     let time = TIME.as_secs().to_string();
     let spends: u64 = python.run(SPEND, &[&url, &time])?.parse()?;
     show("EscrowMint try_consume, its Python client", spends, spends, 0);
+    Ok(())
+}
+
+async fn spend(what: &str, fleet: &Fleet) -> Result<(), FleetError> {
+    let one = Amount::new().requests(1);
+    let (start, mut spends) = (Instant::now(), 0_u64);
+    let calls = fleet.status().calls;
+    while start.elapsed() < TIME {
+        for _spend in 0..64 {
+            fleet.record(one).await?;
+            spends += 1;
+        }
+        // The driver is a task like this one.
+        tokio::task::yield_now().await;
+    }
+    let in_doubt = fleet.status().in_doubt.units(Axis::Requests);
+    show(what, spends, fleet.status().calls - calls, in_doubt);
     Ok(())
 }
 

@@ -22,7 +22,7 @@ pub struct Admin {
 }
 
 /// A wallet at one instant of the store, from [`Admin::snapshot`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct FleetSnapshot {
     /// The axes of the wallet, in its order.
@@ -33,7 +33,7 @@ pub struct FleetSnapshot {
 
 /// The figures of a wallet on an [`Axis`]. `used` and `held` together exceed `cap` only by spend
 /// that was told beyond it, or where the cap was lowered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct FleetAxis {
     /// The axis. An axis of the user's own is called `custom 0` to `custom 3`.
@@ -52,7 +52,7 @@ pub struct FleetAxis {
 }
 
 /// A member of a wallet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct FleetMember {
     /// The name of the member: [`Admin::resolve`] takes it.

@@ -1,11 +1,13 @@
 //! [`Link`], a connection to the store, and [`Source`], from which a link has its connections. A link
 //! connects anew where its connection ended.
 
+use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::time::Duration;
 
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, RedisError, Script, ScriptInvocation, Value};
 
+use crate::confirm::Confirm;
 use crate::error::FleetError;
 use crate::script::{Call, Keys, SOURCE, Words};
 
@@ -16,6 +18,11 @@ pub(crate) struct Source {
     /// The prefix of the keys of EscrowMint, where the free units of the wallet lie in its `state`.
     escrow: Option<String>,
 }
+
+// A source holds addresses, and the client of a cluster or a Sentinel replaces what it remembers of
+// them as a whole.
+impl UnwindSafe for Source {}
+impl RefUnwindSafe for Source {}
 
 impl Source {
     #[cfg(feature = "escrowmint")]
@@ -77,6 +84,15 @@ impl Connection {
         }
     }
 
+    async fn confirm(&mut self, confirm: Confirm) -> Result<bool, RedisError> {
+        match self {
+            Connection::Server(connection) => confirm.ask(connection).await,
+            // The client of a cluster connects anew unseen, and a new connection confirms anything.
+            #[cfg(feature = "cluster")]
+            Connection::Cluster(_) => Err(crate::cluster::no_confirmation()),
+        }
+    }
+
     /// Whether the `maxmemory-policy` allows to evict a wallet; `None` if the store does not say.
     async fn may_evict(&mut self) -> Option<bool> {
         let infos = match self {
@@ -127,6 +143,27 @@ impl Link {
     fn timed_out(&self) -> FleetError {
         let error = format!("no answer within {:?}", self.timeout);
         FleetError::Unreachable { wallet: self.wallet.clone(), since: Duration::ZERO, error }
+    }
+
+    /// Waits until the store cannot lose what the last [`call`](Link::call) wrote. A connection that
+    /// was made since knows of no write, and would confirm anything.
+    pub(crate) async fn confirm(&mut self, confirm: Confirm) -> Result<(), FleetError> {
+        if confirm == Confirm::None {
+            return Ok(());
+        }
+        let (wallet, within) = (self.wallet.clone(), confirm.within());
+        let Some(connected) = self.connected.as_mut() else {
+            return Err(FleetError::Unconfirmed { wallet, within });
+        };
+        let asked = connected.connection.confirm(confirm);
+        let error = match tokio::time::timeout(within + self.timeout, asked).await {
+            Ok(Ok(true)) => return Ok(()),
+            Ok(Ok(false)) => return Err(FleetError::Unconfirmed { wallet, within }),
+            Ok(Err(error)) => FleetError::cannot_confirm(wallet, error),
+            Err(_) => self.timed_out(),
+        };
+        self.connected = None;
+        Err(error)
     }
 
     /// Calls the script. An answer that comes after `timeout` is never read: the connection ends

@@ -242,7 +242,7 @@ if OP == 'resolve' then
     return look()
 end
 
-if OP ~= 'exchange' and OP ~= 'farewell' then return { 'version', wallet.v } end
+if OP ~= 'exchange' and OP ~= 'farewell' and OP ~= 'settle' then return { 'version', wallet.v } end
 
 local id, ttl, claim = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 if ARGV[7] ~= wallet.axes or #ARGV ~= 7 + 5 * #books then return { 'axes' } end
@@ -332,6 +332,7 @@ if packed and not forgotten[id] then
 end
 
 packed = redis.call('HGET', MEMBERS, id)
+if OP == 'settle' and not packed then return { 'no_member' } end
 local record
 if packed then
     record = read(packed)
@@ -344,7 +345,7 @@ for at, totals in ipairs(record.totals) do
     if not tell(books[at], totals, told[at].spent, told[at].returned, told[at].seen) then return { 'range' } end
 end
 
-if OP == 'farewell' then
+if OP ~= 'exchange' then
     close(id, record, packed)
     save()
     return answer('closed', record.totals)

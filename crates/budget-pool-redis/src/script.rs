@@ -82,6 +82,7 @@ impl Call {
         let op = match request.op {
             Op::Exchange => "exchange",
             Op::Farewell => "farewell",
+            Op::Settle => "settle",
         };
         let Request { member, ttl, claim, run, told, .. } = request;
         let head = [member.clone(), ttl.to_string(), claim.to_string(), run.clone(), axes.words()];
@@ -109,7 +110,7 @@ fn lost_word(lost: Lost) -> &'static str {
 pub(crate) struct Axes(pub(crate) Vec<Axis>);
 
 impl Axes {
-    fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         self.0.iter().map(|&axis| word(axis)).collect::<Vec<_>>().join(" ")
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 
+use crate::confirm::Confirm;
 use crate::member::{Local, Member, Terms};
 use crate::protocol::Lost;
 use crate::rules::Wallet;
@@ -20,8 +21,13 @@ struct Process {
 impl Process {
     fn new(name: &str, start: Instant) -> Process {
         let second = Duration::from_secs(1);
-        let terms =
-            Terms { ttl: 3 * second, horizon: second, settle_every: second, at_most: vec![None] };
+        let terms = Terms {
+            ttl: 3 * second,
+            horizon: second,
+            settle_every: second,
+            at_most: vec![None],
+            confirm: Confirm::None,
+        };
         Process { member: Member::new(name.to_owned(), terms, start), spent: 0 }
     }
 

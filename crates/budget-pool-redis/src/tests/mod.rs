@@ -7,6 +7,7 @@ mod clock;
 mod facts;
 mod garbage;
 mod histories;
+mod journal;
 mod model;
 mod script;
 #[path = "../../tests/support/server.rs"]
