@@ -12,7 +12,9 @@
 //! While the way of a call is not timed, nothing may expire or is paused and nobody waits, watches or
 //! observes, a transition has nothing to do but its own step. The calls of the hot path then take
 //! that step alone, inlined into the caller, so that the axes that an amount does not name cost
-//! nothing. It is the same step that the full transition takes.
+//! nothing. It is the same step that the full transition takes. Where the way is timed or a hold may
+//! expire, a call that knows the time and finds nothing due takes that step as soon as the windows of
+//! its way have turned.
 
 use std::cell::OnceCell;
 use std::fmt;

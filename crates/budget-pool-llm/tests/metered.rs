@@ -427,8 +427,8 @@ fn a_prompt_tells_the_input_alone_and_leaves_a_bill_a_bill() {
     let pool = BudgetPool::builder().on_drop(OnDrop::Commit).build();
     let price = dollars_a_million(1, 1);
     let hold = pool.reserve(Amount::new().input_tokens(60).output_tokens(100)).unwrap();
-    let block = |input, output, reasoning| Usage { reasoning, ..Usage::new(input, output) };
-    let prompt = Usage { cache_read: 20, ..block(80, 1, 1) };
+    let block = |input, output, reasoning| Usage::new(input, output).reasoning(reasoning);
+    let prompt = block(80, 1, 1).cache_read(20);
     let chunks = [
         Chunk::Prompt(block(65, 2, 2)),
         Chunk::Output(5),
@@ -445,7 +445,7 @@ fn a_prompt_tells_the_input_alone_and_leaves_a_bill_a_bill() {
     assert_eq!(next(), Some((block(65, 5, 0), false)));
     assert_eq!(next(), Some((block(70, 7, 3), true)));
     assert_eq!(next(), None);
-    let told = Usage { cache_read: 20, ..block(80, 7, 3) };
+    let told = block(80, 7, 3).cache_read(20);
     assert_eq!((metered.usage(), metered.is_billed()), (told, true));
     assert_eq!(books(&pool).1[..3], [80, 7, 87], "a count would have booked the whole hold");
 }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use redis::RedisError;
 use redis::cluster::ClusterClient;
 use redis::cluster_async::ClusterConnection;
 use redis::cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo};
-use redis::{ErrorKind, RedisError, ServerErrorKind};
 
 use crate::admin::Admin;
 use crate::error::FleetError;
@@ -35,12 +35,6 @@ impl Admin {
     pub fn new_in_cluster(wallet: impl Into<String>, client: ClusterClient) -> Admin {
         Admin::at(wallet, Store::Cluster(client).into())
     }
-}
-
-/// The answer of a server that does not know the command: no later attempt succeeds.
-pub(crate) fn no_confirmation() -> RedisError {
-    let kind = ErrorKind::Server(ServerErrorKind::ResponseError);
-    RedisError::from((kind, "a cluster confirms no grant"))
 }
 
 /// Asks all primaries for their figures of memory: the slot of a wallet may move to any of them.

@@ -76,7 +76,8 @@ pub enum FleetError {
         within: Duration,
     },
     /// The store cannot [confirm](crate::FleetBuilder::confirm) a grant in the way that was chosen: it
-    /// is older than Redis 7.2, it keeps no append-only file, or it is a replica itself.
+    /// is older than Redis 7.2, it keeps no append-only file, it is a replica itself, or it is
+    /// a cluster, whose client does not say on which connection it wrote.
     #[error("the store of the fleet `{wallet}` cannot confirm a grant: {error}")]
     #[non_exhaustive]
     CannotConfirm {

@@ -123,9 +123,9 @@
 //! lacks. The keys of a wallet are `bp1:{wallet}:` and `w`, `m`, `x`, `t`, `y`,
 //! `s`; none has a TTL, and all lie in one slot. The user of the store needs
 //! `~bp1:* +evalsha +script|load +info +time +hgetall +hget +hset +hdel +hlen +zadd
-//! +zrem +zcard +zcount +zscore +zrangebyscore +zremrangebyscore +del`. A user who may run less of it is
-//! refused as [`Store`](FleetError::Store), and changes nothing. [`Confirm`] takes `+wait` or `+waitaof`
-//! beside it.
+//! +zrem +zcard +zcount +zscore +zrangebyscore +zremrangebyscore +del`. [`Confirm`] takes `+wait` or
+//! `+waitaof` beside it. A user who may run less of it is refused as [`Store`](FleetError::Store), and
+//! changes nothing.
 //!
 //! Two versions of this package share a wallet if they speak the same protocol, and neither touches a
 //! field of the wallet that it does not know. A process of another protocol is refused as

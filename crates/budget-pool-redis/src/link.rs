@@ -19,8 +19,8 @@ pub(crate) struct Source {
     escrow: Option<String>,
 }
 
-// A source holds addresses, and the client of a cluster or a Sentinel replaces what it remembers of
-// them as a whole.
+// A client only makes connections, and a panic leaves none half made. So the features do not change
+// what may cross a panic.
 impl UnwindSafe for Source {}
 impl RefUnwindSafe for Source {}
 
@@ -81,15 +81,6 @@ impl Connection {
             Connection::Server(connection) => script.invoke_async(connection).await,
             #[cfg(feature = "cluster")]
             Connection::Cluster(connection) => script.invoke_async(connection).await,
-        }
-    }
-
-    async fn confirm(&mut self, confirm: Confirm) -> Result<bool, RedisError> {
-        match self {
-            Connection::Server(connection) => confirm.ask(connection).await,
-            // The client of a cluster connects anew unseen, and a new connection confirms anything.
-            #[cfg(feature = "cluster")]
-            Connection::Cluster(_) => Err(crate::cluster::no_confirmation()),
         }
     }
 
@@ -155,7 +146,15 @@ impl Link {
         let Some(connected) = self.connected.as_mut() else {
             return Err(FleetError::Unconfirmed { wallet, within });
         };
-        let asked = connected.connection.confirm(confirm);
+        let asked = match &mut connected.connection {
+            Connection::Server(connection) => confirm.ask(connection),
+            // It connects anew unseen.
+            #[cfg(feature = "cluster")]
+            Connection::Cluster(_) => {
+                let error = "a cluster client does not say on which connection it wrote".to_owned();
+                return Err(FleetError::CannotConfirm { wallet, error });
+            }
+        };
         let error = match tokio::time::timeout(within + self.timeout, asked).await {
             Ok(Ok(true)) => return Ok(()),
             Ok(Ok(false)) => return Err(FleetError::Unconfirmed { wallet, within }),
