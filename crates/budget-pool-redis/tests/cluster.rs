@@ -66,7 +66,9 @@ async fn two_processes_spend_one_wallet_of_a_cluster() {
 async fn f1_a_node_that_comes_back_learns_what_its_members_hold() {
     let mut server =
         cluster(&["--appendonly", "yes", "--appendfsync", "always", "--save", ""]).await;
-    let fleet = founding(1_000).join_cluster(client(&server)).await.unwrap();
+    // So long that a call on a busy machine does not miss the learning.
+    let terms = founding(1_000).ttl(Duration::from_secs(3));
+    let fleet = terms.join_cluster(client(&server)).await.unwrap();
     let hold = fleet.reserve(tokens(300)).await.unwrap();
     fleet.settle().await.unwrap();
     server.kill();
