@@ -127,8 +127,20 @@
 //! `+waitaof` beside it. A user who may run less of it is refused as [`Store`](FleetError::Store), and
 //! changes nothing.
 //!
-//! Two versions of this package share a wallet if they speak the same protocol; another one is refused
-//! as [`Version`](FleetError::Version).
+//! Two versions of this package share a wallet if they speak the same protocol, and neither touches a
+//! field of the wallet that it does not know. A process of another protocol is refused as
+//! [`Version`](FleetError::Version), and changes nothing. An upgrade to another protocol takes a new
+//! name for the wallet, or an end of all processes and [`Admin::remove`].
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! - `cluster`: `FleetBuilder::join_cluster`, for a Redis Cluster. All keys of a wallet lie in one slot.
+//! - `sentinel`: `FleetBuilder::join_sentinel`, for the primary that Redis Sentinel names. A plain client
+//!   from a `SentinelClient` works until the first failover, as it knows one address.
+//! - `escrowmint`: `FleetBuilder::join_escrowmint`, for a wallet that the Python clients of
+//!   [EscrowMint](https://pypi.org/project/escrowmint/) spend from, too.
 //!
 //! # What is not here
 //!
