@@ -68,6 +68,9 @@
 //!   the grants were [confirmed](FleetBuilder::confirm). A fleet whose members live is exact once the store has learned for one TTL. The learning takes a
 //!   connection for one server: where a proxy may lead one connection to another server unseen, a
 //!   failover may pass unnoticed.
+//! - F1 where a [journal](FleetBuilder::journal) settles a process that acted on a spend before the
+//!   spend was written: one by [`Fleet::pool`], or by a hold that was settled with more than it held,
+//!   within about 10 ms of its death. [`Fleet::write_journal`] closes that gap.
 //! - Fairness between processes. Many small calls may pass a large one of another process.
 //! - That a [`credit`](budget_pool::BudgetPool::credit) goes back to the fleet: the process that
 //!   was credited can spend it again.
