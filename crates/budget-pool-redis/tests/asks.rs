@@ -167,3 +167,17 @@ fn threads_ask_as_tasks_do() {
     let plain = fleet.reserve(tokens(600)).unwrap();
     assert_eq!(held(&plain), 600);
 }
+
+/// What a waiter has here on an axis stays here while the store is asked for another.
+#[tokio::test]
+async fn a_waiter_on_two_axes_is_served() {
+    let server = Server::start();
+    let builder = founding(1_000).found(Caps::new().tokens(1_000).requests(50));
+    let fleet = builder.join(server.client()).await.unwrap();
+    fleet.reserve(tokens(50)).await.unwrap().release();
+    let calls = fleet.status().calls;
+    let wait = fleet.reserve_wait(tokens(10).requests(40));
+    let hold = tokio::time::timeout(Duration::from_secs(3), wait).await.unwrap().unwrap();
+    assert_eq!(hold.amount().units(Axis::Requests), 40);
+    assert!(fleet.status().calls - calls <= 3, "{}", fleet.status().calls - calls);
+}
