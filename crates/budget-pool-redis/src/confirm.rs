@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use redis::RedisError;
-use redis::aio::ConnectionLike;
+use redis::aio::MultiplexedConnection;
 
 use crate::member::millis;
 
@@ -59,7 +59,7 @@ impl Confirm {
     /// Asks on the connection that wrote: the server waits for the writes of its own client.
     pub(crate) async fn ask(
         self,
-        connection: &mut impl ConnectionLike,
+        connection: &mut MultiplexedConnection,
     ) -> Result<bool, RedisError> {
         let millis = millis(self.within());
         match self {

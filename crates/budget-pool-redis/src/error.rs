@@ -76,7 +76,8 @@ pub enum FleetError {
         within: Duration,
     },
     /// The store cannot [confirm](crate::FleetBuilder::confirm) a grant in the way that was chosen: it
-    /// is older than Redis 7.2, it keeps no append-only file, or it is a replica itself.
+    /// is older than Redis 7.2, it keeps no append-only file, it is a replica itself, or it is
+    /// a cluster, whose client does not say on which connection it wrote.
     #[error("the store of the fleet `{wallet}` cannot confirm a grant: {error}")]
     #[non_exhaustive]
     CannotConfirm {
@@ -113,6 +114,15 @@ pub enum FleetError {
     NoMember {
         /// The name of the wallet.
         wallet: String,
+    },
+    /// The wallet has live members, so that it is not [removed](crate::Admin::remove).
+    #[error("the wallet `{wallet}` is in use by {members} processes")]
+    #[non_exhaustive]
+    InUse {
+        /// The name of the wallet.
+        wallet: String,
+        /// The number of live members.
+        members: u64,
     },
     /// A cap or a total is, or would become, greater than `2^53 - 1`, up to which the store counts
     /// exactly. In nano-dollars that is 9,007,199 dollars.

@@ -15,7 +15,7 @@ use crate::confirm::Confirm;
 use crate::driver::{Shared, drive};
 use crate::error::FleetError;
 use crate::journal::Journal;
-use crate::link::Link;
+use crate::link::{Link, Source};
 use crate::member::{Terms, millis};
 use crate::protocol::{Lost, MOST};
 use crate::script::{Axes, Call};
@@ -32,7 +32,7 @@ pub struct Fleet {
 
 struct Held {
     shared: Arc<Shared>,
-    client: Client,
+    source: Source,
     settled: Option<Settled>,
 }
 
@@ -201,11 +201,15 @@ impl FleetBuilder {
     /// A `join` that is dropped before it is ready may have founded the wallet, and may have left a
     /// member without a grant.
     pub async fn join(self, client: Client) -> Result<Fleet, FleetError> {
+        self.join_at(client.into()).await
+    }
+
+    pub(crate) async fn join_at(self, source: Source) -> Result<Fleet, FleetError> {
         let wallet = self.wallet.clone();
         let journal =
             self.journal.as_deref().map(|path| Journal::open(path, &wallet)).transpose()?;
         let timeout = (self.ttl / 3).clamp(Duration::from_millis(500), Duration::from_secs(2));
-        let mut link = Link::new(&wallet, client.clone(), timeout);
+        let mut link = Link::new(&wallet, source.clone(), timeout);
         let run = link.run().await?;
         let known: Vec<Axis> =
             self.found.iter().flatten().map(|quantity| quantity.axis()).collect();
@@ -249,7 +253,7 @@ impl FleetBuilder {
         let shared = Arc::new(Shared::new(wallet, &look, member, terms, journal));
         shared.join(&mut link).await?;
         tokio::spawn(drive(Arc::clone(&shared), link));
-        Ok(Fleet { held: Arc::new(Held { shared, client, settled }) })
+        Ok(Fleet { held: Arc::new(Held { shared, source, settled }) })
     }
 }
 
@@ -524,7 +528,7 @@ impl Fleet {
     /// Returns the [`Admin`] of the wallet of this fleet.
     #[must_use]
     pub fn admin(&self) -> Admin {
-        Admin::new(&self.held.shared.wallet, self.held.client.clone())
+        Admin::at(&self.held.shared.wallet, self.held.source.clone())
     }
 
     /// Closes the pool, waits until its holds have ended, and gives back the unspent grant. A hold

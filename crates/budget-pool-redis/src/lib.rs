@@ -65,9 +65,10 @@
 //!   process that stood still may spend a little before its driver notices, and a hold that is
 //!   settled after it is booked as overage.
 //! - F1 after a store lost the grants of a member that died before it could tell them again, unless
-//!   the grants were [confirmed](FleetBuilder::confirm). A fleet whose members live is exact once the store has learned for one TTL. The learning takes a
-//!   connection for one server: where a proxy may lead one connection to another server unseen, a
-//!   failover may pass unnoticed.
+//!   the grants were [confirmed](FleetBuilder::confirm). A fleet whose members live is exact once the
+//!   store has learned for one TTL.
+//! - F1 while two primaries serve one wallet. A primary that was cut off grants to the members that
+//!   still reach it: `min-replicas-to-write` ends that.
 //! - F1 where a [journal](FleetBuilder::journal) settles a process that acted on a spend before the
 //!   spend was written: one by [`Fleet::pool`], or by a hold that was settled with more than it held,
 //!   within about 10 ms of its death. [`Fleet::write_journal`] closes that gap.
@@ -125,8 +126,9 @@
 //! lacks. The keys of a wallet are `bp1:{wallet}:` and `w`, `m`, `x`, `t`, `y`,
 //! `s`; none has a TTL, and all lie in one slot. The user of the store needs
 //! `~bp1:* +evalsha +script|load +info +time +hgetall +hget +hset +hdel +hlen +zadd
-//! +zrem +zcount +zscore +zrangebyscore +zremrangebyscore +del`. [`Confirm`] takes `+wait` or
-//! `+waitaof` beside it.
+//! +zrem +zcard +zcount +zscore +zrangebyscore +zremrangebyscore +del`. [`Confirm`] takes `+wait` or
+//! `+waitaof` beside it. A user who may run less of it is refused as [`Store`](FleetError::Store), and
+//! changes nothing.
 //!
 //! Two versions of this package share a wallet if they speak the same protocol; another one is refused
 //! as [`Version`](FleetError::Version).
@@ -134,10 +136,7 @@
 //! # What is not here
 //!
 //! - A single process needs none of this: `budget-pool` alone.
-//! - Redis Cluster and Sentinel as clients: the keys fit them, [`join`](FleetBuilder::join) takes a
-//!   plain client.
-//! - Idempotency keys in the store, and an adapter for
-//!   the keys of EscrowMint.
+//! - Idempotency keys in the store.
 //! - A journal for a process that comes back on another machine: [`Admin::resolve`] takes the figure
 //!   from whatever your process writes down before it spends.
 //!
@@ -150,9 +149,13 @@
 
 mod admin;
 pub mod blocking;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod confirm;
 mod driver;
 mod error;
+#[cfg(feature = "escrowmint")]
+mod escrowmint;
 mod fleet;
 mod journal;
 mod link;
@@ -161,6 +164,8 @@ mod protocol;
 #[cfg(test)]
 mod rules;
 mod script;
+#[cfg(feature = "sentinel")]
+mod sentinel;
 mod settle;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ pub(crate) const MOST: u64 = (1 << 53) - 1;
 /// The rule for the grant of a member that the store has not heard of for its
 /// [`ttl`](crate::FleetBuilder::ttl).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Lost {
     /// The grant stays charged until the member comes back or an operator
     /// [resolves](crate::Admin::resolve) it. The cap of the fleet then needs no clock.
