@@ -279,7 +279,7 @@ fn debug_names_the_type_and_its_fields() {
     let refused = pool.record(Amount::new().tokens(9)).unwrap_err();
     let minute = Duration::from_secs(60);
     let deadline = DeadlineBudget::builder().total(minute * 2).call_cap("llm", minute);
-    let told = BudgetPool::builder().clock(|| Instant::now()).observer(Deaf);
+    let told = BudgetPool::builder().clock(Instant::now).observer(Deaf);
 
     // In this order, whatever stands between them.
     let shows = |value: &dyn std::fmt::Debug, parts: &str| {
