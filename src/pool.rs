@@ -241,7 +241,7 @@ impl BudgetPool {
         let Ask { amount, terms } = ask.into();
         let key = match terms.if_any() {
             None => self.handle.reserve(&amount.held()),
-            Some(terms) => self.handle.reserve_on(amount.held(), terms),
+            Some(mut terms) => self.handle.reserve_on(&amount.held(), &mut terms),
         }?;
         Ok(Reservation::new(self.clone(), key))
     }

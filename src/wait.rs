@@ -125,13 +125,10 @@ enum State {
 impl State {
     /// The ask, if it has not been made yet: it is made once.
     fn take_new(&mut self) -> Option<(Quantities, Option<Box<Terms>>)> {
-        match std::mem::replace(self, State::Ended) {
-            State::New(asked, terms) => Some((asked, terms)),
-            other => {
-                *self = other;
-                None
-            }
-        }
+        let State::New(asked, terms) = self else { return None };
+        let ask = (*asked, terms.take());
+        *self = State::Ended;
+        Some(ask)
     }
 }
 

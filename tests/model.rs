@@ -417,6 +417,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
     };
     let asking = if much == Much::Asks { 24 } else { 2 };
     let pausing = if much == Much::Deadlines { 9 } else { 1 + timed };
+    let running = if much == Much::Deadlines { 12 } else { 2 };
     let crowded = if much == Much::Crowds { 20 } else { 1 };
     let leased = match much {
         Much::Leases => 6,
@@ -445,6 +446,12 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
             .prop_map(|(wait, anew)| Op::Poll { wait, anew }),
         2 => at().prop_map(|wait| Op::DropWait { wait }),
         1 => at().prop_map(|pool| Op::Closed { pool }),
+    ];
+    let of_runs = prop_oneof![
+        3 => (at(), at(), prop::option::of(at()), prop::bool::weighted(0.8))
+            .prop_map(|(pool, polls, hold, poll)| Op::Run { pool, polls, hold, poll }),
+        4 => (at(), any::<bool>()).prop_map(|(run, anew)| Op::PollRun { run, anew }),
+        1 => at().prop_map(|run| Op::DropRun { run }),
     ];
     let holds_in_time = (at(), amount(), at(), at(), any::<bool>());
     let in_time = prop_oneof![
@@ -505,6 +512,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         10 => (at(), amount()).prop_map(|(pool, amount)| Op::Record { pool, amount }),
         2 => (at(), amount()).prop_map(|(pool, amount)| Op::Peek { pool, amount }),
         2 => (at(), amount()).prop_map(|(pool, amount)| Op::RecordAndSnapshot { pool, amount }),
+        1 => at().prop_map(|pool| Op::Limits { pool }),
         7 => (at(), amount()).prop_map(|(pool, amount)| Op::Debit { pool, amount }),
         18 => (at(), amount()).prop_map(|(pool, amount)| Op::Reserve { pool, amount }),
         3 => at().prop_map(|pool| Op::Reset { pool }),
@@ -525,6 +533,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         leased * 12 => of_leases,
         waiting * 8 => of_waits,
         watching => of_watches,
+        running => of_runs,
         tenants => of_tenants(much),
         passes => any::<u32>().prop_map(|by| Op::Advance { by }),
     ]
@@ -605,7 +614,15 @@ fn balances_are_those_of_the_model() {
 
 #[test]
 fn deadlines_are_those_of_the_model() {
-    let meets = ["late", "paused beyond the deadline", "a pool has several parents"];
+    let meets = [
+        "late",
+        "paused beyond the deadline",
+        "a pool has several parents",
+        "a future is done",
+        "a future is late",
+        "a future is never polled",
+        "a future ends with its pool",
+    ];
     compare_many(Much::Deadlines, &meets);
 }
 
@@ -620,6 +637,7 @@ fn what_time_does_is_what_it_does_to_the_model() {
         "a calendar turns",
         "an overage is carried",
         "paused until an instant",
+        "time frees more under a limit",
     ];
     compare_many(Much::Time, &meets);
 }

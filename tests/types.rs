@@ -408,6 +408,13 @@ fn the_axes_of_a_snapshot_are_its_fields_in_declared_order() {
 }
 
 #[test]
+fn an_own_axis_tells_its_index_and_its_label() {
+    let pages = Axis::custom(3, "pages");
+    let Axis::Custom(custom) = pages else { panic!("{pages:?}") };
+    assert_eq!((custom.index(), custom.label()), (3, "pages"));
+}
+
+#[test]
 fn a_snapshot_of_a_tree_is_walked_by_reference_and_by_value() {
     let run = BudgetPool::builder().name("run").build();
     let _agent = run.child().name("agent").build();

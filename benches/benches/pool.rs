@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use budget_pool::Usd;
+use budget_pool::{Amount, Ask, BudgetPool, Reservation, Usd};
 use criterion::Criterion;
 
 use contenders::{Group, PLENTY, peer_context, reserve_and_commit, two, two_axes};
@@ -47,10 +47,43 @@ fn others(criterion: &mut Criterion) {
         let pool = two_axes();
         move || !pool.debit(two()).is_late()
     });
+    // The dear call does not fit, and the cheap one does: by two calls, and by one ask.
+    group.measure("reserve, refused, then for less + commit", || {
+        let pool = half();
+        move || {
+            let refused = pool.reserve(two());
+            refused.is_err() && pool.reserve(cheap()).is_ok_and(commit_nothing)
+        }
+    });
+    group.measure("reserve of two alternatives, the second fits + commit", || {
+        let pool = half();
+        move || pool.reserve(Ask::new(two()).or(cheap())).is_ok_and(commit_nothing)
+    });
+    group.measure("reserve of two alternatives, the first fits + commit", || {
+        let pool = two_axes();
+        move || pool.reserve(Ask::new(two()).or(cheap())).is_ok_and(commit_nothing)
+    });
     group.measure("check", || {
         let pool = two_axes();
         move || pool.peek(two()).is_ok()
     });
+}
+
+/// Too little for [`two`], and enough for [`cheap`].
+fn half() -> BudgetPool {
+    BudgetPool::builder().tokens(1_000).usd(Usd::from_nanos(PLENTY)).build()
+}
+
+#[inline(always)]
+fn cheap() -> Amount {
+    Amount::new().tokens(black_box(600)).usd(Usd::from_nanos(black_box(360_000)))
+}
+
+/// So that the next call finds the same room.
+#[inline(always)]
+fn commit_nothing(hold: Reservation) -> bool {
+    let nothing = Amount::new().tokens(black_box(0)).usd(Usd::from_nanos(black_box(0)));
+    !hold.commit(nothing).is_late()
 }
 
 fn main() {

@@ -47,6 +47,7 @@ fn both_kinds_of_calls_share_their_keys_and_say_whether_they_counted() {
     pool.debit_once("bill", tokens(7)).unwrap();
     assert_eq!(pool.record_once("bill", tokens(7)), Ok(Once::Before));
     assert_eq!(token_books(&pool)[3], 12);
+    assert!(Once::Now.is_now() && !Once::Before.is_now());
 }
 
 #[test]

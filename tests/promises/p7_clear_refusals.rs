@@ -84,6 +84,23 @@ fn exceeded<T: std::fmt::Debug>(answer: Result<T, BudgetError>) -> BudgetExceede
     }
 }
 
+/// A timeout has the figures of the refusal that it carries.
+#[test]
+fn a_refusal_for_capacity_has_figures_and_no_other_has() {
+    let pool = BudgetPool::builder().tokens(10).in_flight(1).build();
+    let refused = pool.record(tokens(11)).unwrap_err();
+    let figures = |error: &BudgetError| {
+        error.exceeded().map(|exceeded| (exceeded.axis(), exceeded.requested().units()))
+    };
+    assert_eq!(figures(&refused), Some((Axis::Tokens, 11)));
+    let _held = pool.reserve(tokens(10)).unwrap();
+    let late = pool.reserve_blocking(Ask::new(tokens(3)).wait_at_most(Duration::ZERO)).unwrap_err();
+    assert!(matches!(late, BudgetError::Timeout { .. }), "{late}");
+    assert_eq!(figures(&late), Some((Axis::Tokens, 3)));
+    pool.close();
+    assert_eq!(figures(&pool.record(tokens(11)).unwrap_err()), None);
+}
+
 #[test]
 fn attempted_is_what_used_and_reserved_would_have_been() {
     let root = BudgetPool::builder().name("root").tokens(1_000).in_flight(3).build();

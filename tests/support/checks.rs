@@ -7,7 +7,7 @@ use budget_pool::BudgetPool;
 
 use super::language::{LANES, MAX, Units, ZERO, each, plus, with_in_flight};
 use super::oracle::{PoolId, Reads};
-use super::seen::{AxisView, HolderView, View, held, holder, units_of};
+use super::seen::{AxisView, HolderView, LimitView, View, held, holder, units_of};
 use super::{Both, Closing, Waiter, heard, name};
 
 /// If those who wait are reminded so often after one step, they wake themselves.
@@ -52,7 +52,28 @@ impl Both {
             self.check_tree(*id, pool)?;
             self.check_holders(*id, pool)?;
         }
+        self.check_limits(&reached)?;
         self.check_wakes(true)
+    }
+
+    /// The limits of each of these pools, once for all handles of it.
+    pub(super) fn check_limits(&mut self, pools: &[(PoolId, BudgetPool)]) -> Result<(), String> {
+        let pools: BTreeMap<PoolId, &BudgetPool> =
+            pools.iter().map(|(id, pool)| (*id, pool)).collect();
+        let mut seen = Vec::new();
+        for (&id, pool) in &pools {
+            let limits = self.call(Reads::Tells(id), || pool.limits())?;
+            seen.push((id, limits.iter().map(LimitView::from).collect::<Vec<_>>()));
+        }
+        // After all calls: the model sums its balances once for all pools.
+        let balances = self.model.balances();
+        for (id, limits) in seen {
+            same!(format!("the limits of {}", name(id)), limits, self.model.limits(&balances, id));
+            if limits.iter().any(|limit| limit.more_in.is_some()) {
+                self.meet("time frees more under a limit");
+            }
+        }
+        Ok(())
     }
 
     fn check_hold(&mut self, index: usize) -> Result<(), String> {
@@ -118,7 +139,9 @@ impl Both {
                     (usize::from(is_closed), !is_closed)
                 );
             }
+            self.check_runs()?;
             self.collect_closings()?;
+            self.collect_runs()?;
             let Some(index) = reminded else { return Ok(()) };
             let waiter = Waiter { bell: None, ..self.waiters.swap_remove(index) };
             self.poll(waiter, true)?;

@@ -23,7 +23,7 @@ use super::language::{
 };
 use super::name;
 use super::queue::Waits;
-use super::seen::{AxisView, HeldView, HolderView, View};
+use super::seen::{AxisView, HeldView, HolderView, LimitView, View};
 
 pub(super) type PoolId = usize;
 pub(super) type HoldId = usize;
@@ -2271,6 +2271,45 @@ impl Model {
             counts: [pool.admitted, pool.refused, below, self.waiting(id)],
             ended: [committed, released, expired],
             axes: std::array::from_fn(axis),
+        }
+    }
+
+    /// Each cap that counts for a pool: of its own and of those above it, up to the nearest carve on
+    /// the axis of the cap.
+    pub(super) fn limits(&self, balances: &Balances, id: PoolId) -> Vec<LimitView> {
+        let mut limits = Vec::new();
+        let mut beyond_carve = [false; LANES];
+        for id in self.path(id) {
+            let pool = &self.pools[&id];
+            for axis in (0..LANES).filter(|&axis| pool.is_capped(axis) && !beyond_carve[axis]) {
+                limits.push(self.limit(&balances[&id], id, axis));
+            }
+            for (axis, beyond) in beyond_carve.iter_mut().enumerate() {
+                *beyond |= pool.is_carved(axis);
+            }
+        }
+        limits
+    }
+
+    /// More is free when so little is owed that one unit more fits under the cap as it was set,
+    /// beside all that is reserved. That is as late as it is, whatever the deadline.
+    fn limit(&self, balance: &Balance, id: PoolId, axis: usize) -> LimitView {
+        let (pool, free, reserved) =
+            (&self.pools[&id], balance.free()[axis], balance.reserved[axis]);
+        let most_owed = pool.cap(axis).checked_sub(reserved + free + 1);
+        let more_at = most_owed.and_then(|most| {
+            assert!(pool.owed[axis] > most, "what is free is not more than that");
+            pool.paid_off(axis, most, pool.caps[axis], reserved)
+        });
+        let window = pool.window.as_ref().filter(|_| axis != IN_FLIGHT);
+        let window = window.filter(|window| window.kind != Kind::Calendar);
+        LimitView {
+            pool: name(id),
+            axis: AXES[axis],
+            cap: balance.cap[axis],
+            free,
+            period: window.map(|window| window.period),
+            more_in: more_at.map(|at| at - self.now),
         }
     }
 

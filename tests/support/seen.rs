@@ -3,10 +3,10 @@
 use std::fmt::{self, Debug};
 use std::time::Instant;
 
-use budget_pool::{Amount, Axis, BudgetError, Holder, Quantity, Receipt, Snapshot};
+use budget_pool::{Amount, Axis, BudgetError, Holder, Limit, Quantity, Receipt, Snapshot};
 
 use super::language::{AXES, LANES, Units, Want, each, without_in_flight};
-use super::oracle::{Booked, Exceeded, Refusal, When};
+use super::oracle::{Booked, Exceeded, Nanos, Refusal, When};
 
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct View {
@@ -31,6 +31,30 @@ pub(super) struct AxisView {
     pub(super) available: Option<u128>,
     pub(super) spent: u128,
     pub(super) peak: u128,
+}
+
+/// One cap on the way up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct LimitView {
+    pub(super) pool: String,
+    pub(super) axis: Axis,
+    pub(super) cap: u128,
+    pub(super) free: u128,
+    pub(super) period: Option<Nanos>,
+    pub(super) more_in: Option<Nanos>,
+}
+
+impl From<&Limit> for LimitView {
+    fn from(limit: &Limit) -> LimitView {
+        LimitView {
+            pool: limit.pool.to_string(),
+            axis: limit.axis(),
+            cap: limit.cap.units().into(),
+            free: limit.free.units().into(),
+            period: limit.period.map(|period| period.as_nanos()),
+            more_in: limit.more_in.map(|time| time.as_nanos()),
+        }
+    }
 }
 
 /// What is held, of which pool, under which label.

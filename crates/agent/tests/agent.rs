@@ -10,6 +10,8 @@ use budget_pool::{Amount, BudgetPool, OnDrop, Usd};
 mod audit;
 #[path = "../../../tests/support/example.rs"]
 mod example;
+#[path = "../../budget-pool-tower/tests/support/glue.rs"]
+mod glue;
 
 /// What the audit reads of the example's server.
 mod server {
@@ -44,12 +46,7 @@ fn the_example_ends_with_books_that_are_the_bill() {
 
 #[test]
 fn the_glue_is_at_most_sixty_lines() {
-    let budget = include_str!("../examples/agent/budget.rs");
-    let is_code = |line: &&str| {
-        let line = line.trim();
-        !line.is_empty() && !line.starts_with("//") && !line.starts_with("use ")
-    };
-    let lines = budget.lines().filter(is_code).count();
+    let lines = glue::lines(include_str!("../examples/agent/budget.rs"));
     assert!((20..=60).contains(&lines), "{lines} lines of glue");
 }
 

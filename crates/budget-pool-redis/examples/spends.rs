@@ -3,6 +3,8 @@
 //!
 //! `cargo run --release -p budget-pool-redis --example spends`
 //!
+//! With a journal, each spend is written to a file before the call returns.
+//!
 //! What it does not show: the spends of a local pool take no round trip, so this compares a lock of
 //! this process with the network. The price of it is in the last column: what the store has charged
 //! to the process and does not know as spent, which a crash leaves in doubt.
@@ -14,7 +16,7 @@ use std::error::Error;
 use std::time::{Duration, Instant};
 
 use budget_pool::{Amount, Axis, Caps};
-use budget_pool_redis::Fleet;
+use budget_pool_redis::{Fleet, FleetError};
 use server::Server;
 
 const TIME: Duration = Duration::from_secs(2);
@@ -31,19 +33,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         "one process, two seconds each", "spends a second", "calls of Redis", "in doubt"
     );
 
-    let one = Amount::new().requests(1);
-    let (start, mut spends) = (Instant::now(), 0_u64);
-    let calls = fleet.status().calls;
-    while start.elapsed() < TIME {
-        for _spend in 0..64 {
-            fleet.record(one).await?;
-            spends += 1;
-        }
-        // The driver is a task like this one.
-        tokio::task::yield_now().await;
-    }
-    let in_doubt = fleet.status().in_doubt.units(Axis::Requests);
-    show("Fleet::record", spends, fleet.status().calls - calls, in_doubt);
+    spend("Fleet::record", &fleet).await?;
+    let journal = server.folder().join("journal");
+    let written = Fleet::builder("bench").journal(journal).join(server.client()).await?;
+    spend("Fleet::record, with a journal", &written).await?;
+    written.leave().await?;
 
     for tasks in [1_u64, 64] {
         let connection = server.client().get_multiplexed_async_connection().await?;
@@ -69,6 +63,23 @@ async fn main() -> Result<(), Box<dyn Error>> {
         show(&format!("one EVALSHA a spend, {tasks} tasks at once"), spends, spends, 0);
     }
     Ok(fleet.leave().await?)
+}
+
+async fn spend(what: &str, fleet: &Fleet) -> Result<(), FleetError> {
+    let one = Amount::new().requests(1);
+    let (start, mut spends) = (Instant::now(), 0_u64);
+    let calls = fleet.status().calls;
+    while start.elapsed() < TIME {
+        for _spend in 0..64 {
+            fleet.record(one).await?;
+            spends += 1;
+        }
+        // The driver is a task like this one.
+        tokio::task::yield_now().await;
+    }
+    let in_doubt = fleet.status().in_doubt.units(Axis::Requests);
+    show(what, spends, fleet.status().calls - calls, in_doubt);
+    Ok(())
 }
 
 fn show(what: &str, spends: u64, calls: u64, in_doubt: u64) {

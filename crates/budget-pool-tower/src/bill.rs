@@ -10,8 +10,8 @@ use budget_pool::{Amount, Reservation};
 ///
 /// A handler that knows the cost only when the body has been streamed keeps the bill, and tells it
 /// before the body ends. The hold settles by the bill however the response ends, also if the client
-/// hangs up. The last call of [`total`](Bill::total) or [`refund`](Bill::refund) counts. A call
-/// after the end is too late.
+/// hangs up. The last call of [`total`](Bill::total) or [`refund`](Bill::refund) counts, and what is
+/// [added](Bill::add) after it. A call after the end is too late.
 ///
 /// ```
 /// use budget_pool::Amount;
@@ -49,6 +49,34 @@ impl Bill {
     /// units.
     pub fn total(&self, total: Amount) {
         self.say(Said::Total(total));
+    }
+
+    /// Adds a cost to the total that is told so far, as for one of several calls that a request
+    /// makes. The first cost is the total by itself, and so is one after a
+    /// [`refund`](Bill::refund). A sum beyond `u64::MAX` is `u64::MAX`.
+    ///
+    /// ```
+    /// use budget_pool::Amount;
+    /// use budget_pool_tower::Bill;
+    /// use http::{Request, Response};
+    ///
+    /// fn handler(request: Request<String>) -> Response<String> {
+    ///     let bill = request.extensions().get::<Bill>();
+    ///     for call in ["search", "draft"] {
+    ///         // Cut off between the two, the request pays for the first.
+    ///         let tokens = call.len() as u64;
+    ///         bill.inspect(|bill| bill.add(Amount::new().tokens(tokens)));
+    ///     }
+    ///     Response::new("It rains.".to_owned())
+    /// }
+    /// # handler(Request::new("a".to_owned()));
+    /// ```
+    pub fn add(&self, cost: Amount) {
+        let mut said = self.0.said.lock().unwrap_or_else(PoisonError::into_inner);
+        *said = Some(Said::Total(match *said {
+            Some(Said::Total(total)) => total + cost,
+            Some(Said::Refund) | None => cost,
+        }));
     }
 
     /// Tells that the request has cost nothing.

@@ -176,6 +176,58 @@ async fn a_bill_may_come_while_the_body_streams() {
 }
 
 #[tokio::test]
+async fn a_bill_adds_up_what_the_calls_of_a_request_cost() {
+    type Tells = fn(&Bill, Amount);
+    let cost = |tokens: u64| Amount::new().tokens(tokens);
+    let tells: [(Tells, u64); 6] = [
+        (|bill, five| bill.add(five), 5),
+        (|bill, five| (bill.add(five), bill.add(five)).1, 10),
+        (|bill, five| (bill.total(five), bill.add(five)).1, 10),
+        (|bill, five| (bill.add(five), bill.total(five)).1, 5),
+        (|bill, five| (bill.add(five), bill.refund(), bill.add(five)).2, 5),
+        (|bill, five| (bill.add(five), bill.refund()).1, 0),
+    ];
+    for (index, (tell, used)) in tells.into_iter().enumerate() {
+        for reads in [true, false] {
+            let pool = BudgetPool::builder().tokens(100).build();
+            let layer =
+                layer(&pool).on_drop(OnDrop::Release).ask(|_| Amount::new().tokens(40).requests(1));
+            let kept = Arc::new(std::sync::Mutex::new(None));
+            let keeps = Arc::clone(&kept);
+            let response = answer(&layer, request(), move |request| {
+                let bill = request.extensions().get::<Bill>().unwrap();
+                tell(bill, cost(5));
+                *keeps.lock().unwrap() = Some(bill.clone());
+                Response::new("fine".into())
+            })
+            .await;
+            if reads {
+                text(response).await;
+            } else {
+                drop(response);
+            }
+            // Too late.
+            kept.lock().unwrap().take().unwrap().add(cost(90));
+            assert_eq!(pool.snapshot().tokens.used, used, "{index}");
+            // What a total does not name settles at what is held.
+            assert_eq!(pool.snapshot().requests.used, u64::from(used > 0), "{index}");
+            assert_eq!(ended(&pool).0, 1);
+        }
+    }
+    // A sum that cannot be counted is the most that can.
+    let pool = BudgetPool::builder().tokens(100).build();
+    let layer = layer(&pool);
+    let response = answer(&layer, request(), move |request| {
+        let bill = request.extensions().get::<Bill>().unwrap();
+        bill.add(cost(u64::MAX));
+        bill.add(cost(5));
+        Response::new("fine".into())
+    });
+    text(response.await).await;
+    assert_eq!(pool.snapshot().tokens.spent, u64::MAX);
+}
+
+#[tokio::test]
 async fn a_refund_costs_nothing_however_the_response_ends() {
     for reads in [true, false] {
         let pool = BudgetPool::builder().requests(5).build();

@@ -15,14 +15,19 @@ use serde_json::Value;
 
 #[path = "../examples/service/app.rs"]
 mod app;
+#[path = "../examples/service/budget.rs"]
+mod budget;
 #[path = "../examples/service/downstream.rs"]
 mod downstream;
 #[path = "support/example.rs"]
 mod example;
+#[path = "support/glue.rs"]
+mod glue;
 #[path = "../examples/service/http.rs"]
 mod http;
 
-use app::{LONGEST, Service, WAIT};
+use app::Service;
+use budget::{LONGEST, WAIT};
 use downstream::Event;
 
 /// What tests wait for comes in milliseconds. This is for a machine that is busy.
@@ -351,12 +356,32 @@ async fn a_bad_head_is_refused_with_what_is_wrong() {
     world.assert_settled();
 }
 
+#[tokio::test]
+async fn a_length_that_no_body_has_is_held_by_no_tenant() {
+    let world = World::start().await;
+    // The most that hyper takes for a length, and what is beyond every number.
+    for length in ["18446744073709551613", "9223372036854775808", "100000"] {
+        let head = format!("x-tenant: acme\r\ncontent-length: {length}");
+        let address = world.address;
+        let answer = tokio::task::spawn_blocking(move || of_length(address, head.as_bytes()));
+        let answer = answer.await.unwrap();
+        assert!(
+            answer.starts_with("HTTP/1.1 402 ") && answer.contains("will never fit"),
+            "{answer}"
+        );
+    }
+    assert_eq!((world.snapshot("acme").admitted, world.snapshot("acme").refused), (0, 3));
+    world.assert_settled();
+}
+
 fn raw(address: SocketAddr, head: &[u8]) -> String {
+    of_length(address, &[b"content-length: 0\r\n", head].concat())
+}
+
+fn of_length(address: SocketAddr, head: &[u8]) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream
-        .write_all(b"POST /answer HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: 0\r\n")
-        .unwrap();
+    stream.write_all(b"POST /answer HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n").unwrap();
     stream.write_all(head).unwrap();
     stream.write_all(b"\r\n\r\n").unwrap();
     let mut answer = String::new();
@@ -436,5 +461,16 @@ fn the_example_shows_every_kind_of_outcome_and_leaves_nothing_held() {
         "Nothing is reserved.",
     ] {
         assert!(report.contains(told), "no `{told}` in {report}");
+    }
+}
+
+#[test]
+fn the_glue_is_at_most_sixty_lines() {
+    let lines = glue::lines(include_str!("../examples/service/budget.rs"));
+    assert!((20..=60).contains(&lines), "{lines} lines of glue");
+    // What the service itself has to do with budgets is what `budget.rs` brings.
+    let app = include_str!("../examples/service/app.rs");
+    for theirs in ["BudgetLayer", ".reserve", ".commit", "timeout_for", "builder()"] {
+        assert!(!app.contains(theirs), "{theirs} is glue");
     }
 }

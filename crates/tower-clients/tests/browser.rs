@@ -9,6 +9,8 @@ use budget_pool::{Amount, Caps, Snapshot, TreeSnapshot, Usd};
 
 #[path = "../../budget-pool-tower/examples/service/app.rs"]
 mod app;
+#[path = "../../budget-pool-tower/examples/service/budget.rs"]
+mod budget;
 #[path = "../../budget-pool-tower/examples/service/downstream.rs"]
 mod downstream;
 #[path = "../../budget-pool-tower/examples/service/http.rs"]

@@ -6,8 +6,9 @@
 //! cargo run -p budget-pool-tower --example service -- --serve   # both servers, for a browser and curl
 //! ```
 //!
-//! `app.rs` is the part to take home: the service. `downstream.rs` is what it calls, as slow as it
-//! is told to be. `burst.rs` has the requests.
+//! `budget.rs` is the part to take home: all that the service has to do about budgets and deadlines,
+//! in at most 60 lines of code. `app.rs` is the service, `downstream.rs` what it calls, as slow as it
+//! is told to be, and `burst.rs` the requests.
 //!
 //! | path | |
 //! | --- | --- |
@@ -29,6 +30,7 @@
 //! call downstream is broken off.
 
 mod app;
+mod budget;
 mod burst;
 mod downstream;
 mod http;
