@@ -723,6 +723,19 @@ mod tests {
     }
 
     #[test]
+    fn p7_a_wait_in_vain_answers_as_the_refusal_that_it_carries() {
+        let outlook = Outlook::At(Instant::now());
+        let inner = BudgetError::from(exceeded(outlook, Some(Duration::from_secs(6))));
+        let refusal = Box::new(inner.clone());
+        let outer = BudgetError::Timeout { pool: pool(), waited: Duration::ZERO, refusal };
+        let answers = |error: &BudgetError| {
+            (error.axis(), error.outlook(), error.retry_after(), error.exceeded().cloned())
+        };
+        assert_eq!(answers(&outer), answers(&inner));
+        assert_eq!(outer.retry_after(), Some(Duration::from_secs(6)));
+    }
+
+    #[test]
     fn p7_every_variant_answers_for_its_kind_pool_axis_outlook_and_text() {
         let kinds = [
             (

@@ -1,7 +1,8 @@
 //! The feature `metrics`, read from the text that Prometheus reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use budget_pool::{Amount, Ask, Axis, BudgetPool, Exporter, ManualClock, Usd, Window};
@@ -121,6 +122,68 @@ fn every_figure_of_a_pool_is_a_series() {
             .text
             .contains("# HELP budget_pool_tool_calls tool calls: used, reserved and overage")
     );
+}
+
+/// Notes the kind of each metric, as it is described and as it is set.
+#[derive(Default)]
+struct Kinds {
+    described: Mutex<BTreeSet<(&'static str, String)>>,
+    set: Mutex<BTreeSet<(&'static str, String)>>,
+}
+
+impl Kinds {
+    fn note(of: &Mutex<BTreeSet<(&'static str, String)>>, kind: &'static str, name: &str) {
+        of.lock().unwrap().insert((kind, name.to_owned()));
+    }
+}
+
+impl Recorder for Kinds {
+    fn describe_counter(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        Kinds::note(&self.described, "counter", name.as_str());
+    }
+
+    fn describe_gauge(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        Kinds::note(&self.described, "gauge", name.as_str());
+    }
+
+    fn describe_histogram(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        Kinds::note(&self.described, "histogram", name.as_str());
+    }
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Kinds::note(&self.set, "counter", key.name());
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Kinds::note(&self.set, "gauge", key.name());
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Kinds::note(&self.set, "histogram", key.name());
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn a_metric_is_described_as_what_it_is_and_none_that_is_never_set() {
+    let capped = Axis::ALL.iter().copied().chain([TOOL_CALLS]);
+    let pool = capped.fold(BudgetPool::builder(), |pool, axis| match axis {
+        Axis::Deadline => pool.deadline(Duration::from_secs(60)),
+        axis => pool.cap(axis, 9),
+    });
+    let (kinds, exporter) = (Kinds::default(), Exporter::new(&pool.build()));
+    metrics::with_local_recorder(&kinds, || exporter.describe());
+    metrics::with_local_recorder(&kinds, || exporter.export());
+    assert_eq!(kinds.described.into_inner().unwrap(), kinds.set.into_inner().unwrap());
+}
+
+#[test]
+fn the_debug_text_names_the_pool_and_the_depth() {
+    let pool = BudgetPool::builder().name("acme").build();
+    let text = format!("{:?}", Exporter::new(&pool).depth(2));
+    assert_eq!(text, r#"Exporter { pool: "acme", depth: 2, .. }"#);
 }
 
 #[test]
