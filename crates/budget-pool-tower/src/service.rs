@@ -99,8 +99,12 @@ pin_project! {
         // The service's future goes before the hold.
         Calling { #[pin] future: S::Future, hold: Option<OpenHold> },
         Refused { refusal: Option<Refusal> },
+        Ended,
     }
 }
+
+/// A panic of a caller that polls on.
+const AFTER_ITS_END: &str = "a future is not polled after its end";
 
 /// The known facts about a request whose head has gone to the service.
 struct Seen {
@@ -166,7 +170,10 @@ where
         if let Some(hold) = &hold {
             request.extensions_mut().insert(hold.bill());
         }
-        State::Calling { future: service.call(request), hold }
+        let future = service.call(request);
+        // As with the future: its drop may panic, and the hold is not to be leaked then.
+        drop(service);
+        State::Calling { future, hold }
     }
 }
 
@@ -193,18 +200,23 @@ where
                 }
                 StateProj::Calling { future, hold } => {
                     let result = ready!(future.poll(context));
+                    let hold = hold.take();
+                    // Here and not after the end: where the drop of a future panics, what the future
+                    // has returned is leaked by its caller, and with it the hold.
+                    this.state.set(State::Ended);
                     return Poll::Ready(match result {
-                        Ok(response) => Ok(this.seen.response(response, hold.take())),
+                        Ok(response) => Ok(this.seen.response(response, hold)),
                         Err(error) => {
-                            this.seen.failed(hold.take());
+                            this.seen.failed(hold);
                             Err(error)
                         }
                     });
                 }
                 StateProj::Refused { refusal } => {
-                    let refusal = refusal.take().expect("a future is not polled after its end");
+                    let refusal = refusal.take().expect(AFTER_ITS_END);
                     return Poll::Ready(Ok(this.seen.refusal(refusal)));
                 }
+                StateProj::Ended => panic!("{AFTER_ITS_END}"),
             };
             this.state.set(next);
         }
@@ -277,6 +289,7 @@ where
             State::Waiting { .. } => "waiting",
             State::Calling { .. } => "calling",
             State::Refused { .. } => "refused",
+            State::Ended => "ended",
         };
         f.debug_struct("BudgetFuture").field("state", &state).finish_non_exhaustive()
     }
