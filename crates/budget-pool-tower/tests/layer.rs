@@ -354,15 +354,50 @@ async fn a_response_that_nobody_reads_has_ended_with_its_head() {
     let response = ask(&layer, head).await;
     assert_eq!(pool.snapshot().reservations, 0);
     drop(response);
-    for status in [204, 304] {
+    for status in [204, 304, 101] {
         let respond = move |_| Response::builder().status(status).body("?".into()).unwrap();
         drop(answer(&layer, request(), respond).await);
     }
+    let mut tunnel = request();
+    *tunnel.method_mut() = Method::CONNECT;
+    drop(ask(&layer, tunnel).await);
     let empty = service_fn(|_: Request<()>| async {
         Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
     });
     drop(layer.layer(empty).oneshot(request()).await);
-    assert_eq!((ended(&pool), pool.snapshot().requests.used), ((4, 4, 0, 0), 4));
+    assert_eq!((ended(&pool), pool.snapshot().requests.used), ((6, 6, 0, 0), 6));
+}
+
+#[tokio::test]
+async fn a_length_in_the_head_tells_the_end_unless_it_cannot_be_read() {
+    for (lengths, frames_read, is_whole) in [
+        (&["3"][..], 2, false),
+        (&["3"], 3, true),
+        (&["2"], 3, true),
+        (&["0"], 0, true),
+        (&["4"], 3, false),
+        (&["+3"], 3, false),
+        (&["3", "3"], 3, false),
+        (&["99999999999999999999"], 3, false),
+        (&[], 3, false),
+    ] {
+        let pool = BudgetPool::builder().requests(9).build();
+        let service =
+            layer(&pool).on_drop(OnDrop::Release).layer(service_fn(|_: Request<()>| async {
+                let mut response = Response::new(frames(vec![data("a"), data("b"), data("c")]));
+                for length in lengths {
+                    response.headers_mut().append("content-length", length.parse().unwrap());
+                }
+                Ok::<_, Infallible>(response)
+            }));
+        let mut body = service.oneshot(request()).await.unwrap().into_body();
+        for _ in 0..frames_read {
+            body.frame().await.unwrap().unwrap();
+        }
+        drop(body);
+        let whole = u64::from(is_whole);
+        assert_eq!(ended(&pool), (1, whole, 1 - whole, 0), "{lengths:?} after {frames_read}");
+    }
 }
 
 #[tokio::test]

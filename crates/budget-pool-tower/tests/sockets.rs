@@ -219,6 +219,37 @@ async fn trailers_settle_whether_or_not_the_client_wants_them() {
 }
 
 #[tokio::test]
+async fn a_body_that_the_header_alone_measures_has_ended_when_so_much_is_read() {
+    // The whole of it; or less, which has ended by its own word: the server cuts the client off.
+    for (chunks, is_whole) in
+        [(&["te", "xt"][..], true), (&["text"], true), (&["", "text", ""], true), (&["te"], false)]
+    {
+        let pool = pool();
+        let app = Router::new().route(
+            "/",
+            get(async move || {
+                let (frames, body) = channel();
+                tokio::spawn(async move {
+                    for chunk in chunks {
+                        _ = frames.send(Frame::data((*chunk).into())).await;
+                    }
+                    if is_whole {
+                        // It does not say that nothing follows.
+                        frames.closed().await;
+                    }
+                });
+                ([("content-length", "4")], body).into_response()
+            }),
+        );
+        let address = serve(app.layer(layer(&pool).on_drop(OnDrop::Release))).await;
+        let read = fetch(address, &[]).await.into_body().collect().await;
+        assert_eq!(read.ok().map(|read| read.to_bytes()), is_whole.then(|| "text".into()));
+        until(&pool, "the end of the hold", |pool| pool.reservations == 0).await;
+        assert_eq!((ended(&pool), pool.snapshot().tokens.used), ((1, 1, 0, 0), 40), "{chunks:?}");
+    }
+}
+
+#[tokio::test]
 async fn hyper_serves_it_without_axum() {
     let pool = pool();
     let service = tower::Layer::layer(
