@@ -178,7 +178,8 @@ async fn a_bill_may_come_while_the_body_streams() {
 #[tokio::test]
 async fn a_bill_adds_up_what_the_calls_of_a_request_cost() {
     let cost = |tokens: u64| Amount::new().tokens(tokens);
-    let tells: [(fn(&Bill, Amount), u64); 6] = [
+    type Tell = fn(&Bill, Amount);
+    let tells: [(Tell, u64); 6] = [
         (|bill, five| bill.add(five), 5),
         (|bill, five| (bill.add(five), bill.add(five)).1, 10),
         (|bill, five| (bill.total(five), bill.add(five)).1, 10),
