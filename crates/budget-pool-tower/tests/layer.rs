@@ -443,6 +443,32 @@ async fn a_request_waits_in_line_as_long_as_it_may() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_time_of_the_layer_stands_in_place_of_that_of_the_ask() {
+    let second = Duration::from_secs(1);
+    for (layers, asks) in [(2 * second, second), (2 * second, 9 * second)] {
+        let pool = BudgetPool::builder().in_flight(1).tokio().build();
+        let layer = layer(&pool)
+            .wait_within(layers)
+            .ask(move |_| Ask::new(Amount::new().requests(1)).wait_at_most(asks));
+        let _held = ask(&layer, request()).await;
+        let start = tokio::time::Instant::now();
+        assert_eq!(ask(&layer, request()).await.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(start.elapsed(), layers);
+    }
+    // No time is too long, and none is no wait.
+    let pool = BudgetPool::builder().in_flight(1).tokio().build();
+    let held = ask(&layer(&pool), request()).await;
+    let at_once = layer(&pool).wait_within(Duration::ZERO);
+    assert_eq!(ask(&at_once, request()).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    let for_ever = layer(&pool).wait_within(Duration::MAX);
+    let (waits, ()) = tokio::join!(ask(&for_ever, request()), async {
+        tokio::time::sleep(1_000 * second).await;
+        drop(held);
+    });
+    assert_eq!(waits.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_wait_ends_with_the_deadline_of_the_caller() {
     let pool = BudgetPool::builder().in_flight(1).tokio().build();
     let layer = layer(&pool).wait_within(Duration::from_secs(2)).deadline_from([GRPC_TIMEOUT]);
