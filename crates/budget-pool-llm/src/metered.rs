@@ -74,7 +74,8 @@ pub enum Chunk {
 ///
 /// A count of the meter's own is priced with the input that the provider told in a
 /// [`Prompt`](Chunk::Prompt), or else with the input tokens that the hold named. The first count
-/// books the input, too, and the request, if the hold has one.
+/// books the input, too, and the request, if the hold has one. A `Prompt` after it can raise the
+/// booked input, and not lower it.
 ///
 /// The figures of a `Usage` are tokens and money. Requests, and axes of the caller's own, settle at
 /// the held units. Where a block [has no price](Unpriced), its tokens are booked, and the money

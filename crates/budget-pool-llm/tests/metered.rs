@@ -438,6 +438,22 @@ fn what_is_counted_after_a_block_is_added_to_it() {
 }
 
 #[test]
+fn an_input_that_is_told_after_the_first_count_raises_what_is_booked_and_does_not_lower_it() {
+    let price = dollars_a_million(1, 1);
+    for (told, booked) in [(50, 70), (70, 70), (90, 90)] {
+        for is_first in [true, false] {
+            let pool = BudgetPool::builder().on_drop(OnDrop::Release).build();
+            let (count, prompt) = (Chunk::Output(7), Chunk::Prompt(Usage::new(told, 0)));
+            let chunks = if is_first { [prompt, count] } else { [count, prompt] };
+            run(&pool, Amount::new().input_tokens(70).output_tokens(100), &price, &chunks);
+            let booked = if is_first { told } else { booked };
+            let (usd, [input, output, ..]) = books(&pool);
+            assert_eq!((usd, input, output), (Usd::from_micros(booked + 7), booked, 7));
+        }
+    }
+}
+
+#[test]
 fn m7_a_cost_that_cannot_be_known_books_the_money_that_was_held() {
     let price = dollars_a_million(1, 1);
     for on_drop in [OnDrop::Release, OnDrop::Commit] {

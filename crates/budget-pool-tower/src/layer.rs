@@ -100,6 +100,9 @@ impl BudgetLayer {
     /// of [`Requests`](budget_pool::Axis::Requests). Every hold also takes a slot in flight, unless
     /// its amount names another figure.
     ///
+    /// A client that reads slowly keeps its slot as long as it likes. [`Ask::ttl`] bounds that: the
+    /// hold of a response that has not ended by then expires, and its cost is booked late.
+    ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
     /// use budget_pool_tower::BudgetLayer;

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use budget_pool::{Amount, Ask, Axis, BudgetPool, Keyed, OnDrop, Usd, Window};
+use budget_pool::{Amount, Ask, Axis, BudgetPool, Keyed, OnDrop, Snapshot, Usd, Window};
 use budget_pool_tower::{Bill, BudgetLayer, BudgetService, GRPC_TIMEOUT};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -466,6 +466,40 @@ async fn the_time_of_the_layer_stands_in_place_of_that_of_the_ask() {
         drop(held);
     });
     assert_eq!(waits.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_for_ever_keeps_its_slot_for_the_time_of_the_ask() {
+    let second = Duration::from_secs(1);
+    for (on_drop, expired) in [(OnDrop::Commit, 40), (OnDrop::Release, 0)] {
+        for total in [None, Some(7), Some(90)] {
+            let pool = BudgetPool::builder().tokens(200).in_flight(1).tokio().build();
+            let layer = layer(&pool)
+                .on_drop(on_drop)
+                .ask(move |_| Ask::new(Amount::new().tokens(40)).ttl(30 * second));
+            let slow = answer(&layer, request(), move |request| {
+                let bill = request.extensions().get::<Bill>().unwrap();
+                total.inspect(|&tokens| bill.total(Amount::new().tokens(tokens)));
+                Response::new("fine".into())
+            })
+            .await;
+            tokio::time::advance(29 * second).await;
+            assert_eq!(ask(&layer, request()).await.status(), StatusCode::TOO_MANY_REQUESTS);
+            tokio::time::advance(second).await;
+            assert_eq!(pool.snapshot().tokens.used, expired, "{on_drop:?}");
+            // The slot is free for another, and what the slow one has cost is booked late.
+            let another = ask(&layer, request()).await;
+            assert_eq!(another.status(), StatusCode::OK);
+            drop(another);
+            let others = if on_drop == OnDrop::Commit { 40 } else { 0 };
+            assert_eq!(text(slow).await, "fine");
+            let late = total.unwrap_or(40);
+            assert_eq!(pool.snapshot().tokens.used, late + others, "{on_drop:?} {total:?}");
+            let Snapshot { committed, released, expired, .. } = pool.snapshot();
+            assert_eq!((committed + released, expired), (1, 1));
+            ended(&pool);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
