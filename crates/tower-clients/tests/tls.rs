@@ -293,7 +293,7 @@ async fn a_crowd_over_tls_breaks_no_cap_and_leaves_nothing_held() {
                 if hangs_up { "/stream".to_owned() } else { format!("/spend/{}", number % 40) };
             let mut answer = client.get(&path).await;
             match (answer.status(), hangs_up) {
-                (StatusCode::TOO_MANY_REQUESTS, _) => return [0, 0, 1],
+                (StatusCode::TOO_MANY_REQUESTS, _) => [0, 0, 1],
                 (_, true) => {
                     answer.body_mut().frame().await.unwrap().unwrap();
                     client.cut();
