@@ -71,6 +71,10 @@ impl BudgetLayer {
     /// `None` is a request that is not limited: the service serves it as without the layer, and it
     /// has no [`Bill`](crate::Bill). A request without a tenant thus passes, unless the function
     /// finds a pool for it, too: one of all strangers, or a closed one.
+    ///
+    /// A function that builds a pool for each name a request brings lets any stranger make pools,
+    /// each with a budget of its own. Let it see names that are known: those of a list, or those that
+    /// an authentication before the layer has put into the extensions.
     pub fn new(
         pool: impl Fn(&Request<()>) -> Option<BudgetPool> + Send + Sync + 'static,
     ) -> BudgetLayer {
@@ -95,6 +99,9 @@ impl BudgetLayer {
     /// Sets the [`Ask`] of a request to its pool. Unless this is set, a request asks for one unit
     /// of [`Requests`](budget_pool::Axis::Requests). Every hold also takes a slot in flight, unless
     /// its amount names another figure.
+    ///
+    /// A client that reads slowly keeps its slot as long as it likes. [`Ask::ttl`] bounds that: the
+    /// hold of a response that has not ended by then expires, and its cost is booked late.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -155,6 +162,8 @@ impl BudgetLayer {
     /// Lets a request that does not fit wait in line for as long as this, and no longer than until
     /// its deadline. Without it such a request is refused at once.
     ///
+    /// The time stands in place of [`Ask::wait_at_most`].
+    ///
     /// A pool whose root has no [timer](budget_pool::PoolBuilder::timer) cannot wait for time: where
     /// a wait would need the timer, the request is refused at once, too. A request that waits keeps
     /// the service that [`poll_ready`](tower_service::Service::poll_ready) has made ready for it.
@@ -213,7 +222,7 @@ impl BudgetLayer {
     /// Of which pools, by name, callers may learn the figures. All of them, unless this is set.
     ///
     /// The limits of other pools count as ever. They are in no header, and a refusal by one of them
-    /// names neither pool nor figures.
+    /// names neither pool nor figures. Its `Retry-After` is told all the same.
     ///
     /// ```
     /// use budget_pool::BudgetPool;
