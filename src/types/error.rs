@@ -90,7 +90,7 @@ pub enum BudgetError {
     /// [`timer`](crate::PoolBuilder::timer), or wait on a thread, by
     /// [`reserve_blocking`](crate::BudgetPool::reserve_blocking) or
     /// [`record_blocking`](crate::BudgetPool::record_blocking), which need none.
-    #[error("a wait in `{}` needs a timer: give the root pool one, or wait by blocking", .pool.in_line())]
+    #[error("a wait in `{}` needs a timer: give the root pool one by `PoolBuilder::timer`, or wait by blocking", .pool.in_line())]
     #[non_exhaustive]
     NoTimer {
         /// The name of the pool that was called.
@@ -764,7 +764,7 @@ mod tests {
                 "no_timer",
                 None,
                 "after_release",
-                "a wait in `run\\n17` needs a timer: give the root pool one, or wait by blocking",
+                "a wait in `run\\n17` needs a timer: give the root pool one by `PoolBuilder::timer`, or wait by blocking",
             ),
             ("closed", None, "never", "`run\\n17` is closed"),
             ("expired", None, "never", "the hold on `run\\n17` has expired"),
