@@ -92,12 +92,13 @@ async fn alternatives_on_other_axes() {
 async fn terms_of_a_hold_that_the_store_granted() {
     let server = Server::start();
     let fleet = founding(100).join(server.client()).await.unwrap();
-    let ask = Ask::new(tokens(100)).ttl(Duration::from_millis(60)).label("draft");
+    let ttl = Duration::from_millis(700);
+    let ask = Ask::new(tokens(100)).ttl(ttl).label("draft");
     let hold = fleet.reserve(ask.clone()).await.unwrap();
     assert_eq!(fleet.pool().holders()[0].label, Some("draft".into()));
     std::mem::forget(hold);
     assert!(fleet.reserve(ask.clone()).await.is_err());
-    tokio::time::sleep(Duration::from_millis(60)).await;
+    tokio::time::sleep(ttl).await;
     let hold = fleet.reserve(ask.clone()).await.unwrap();
     hold.commit_all();
 

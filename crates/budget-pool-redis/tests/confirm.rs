@@ -65,7 +65,7 @@ async fn a_grant_that_no_replica_has_is_not_spent_and_is_asked_for_again() {
     is_in_step(&server, &replica).await;
     let fleet = founding(replicas()).join(server.client()).await.unwrap();
     let admin = fleet.admin();
-    fleet.record(tokens(100)).await.unwrap();
+    until("it is confirmed", || async { fleet.record(tokens(100)).await.is_ok() }).await;
 
     replica.command(&["REPLICAOF", "NO", "ONE"]);
     until("the server has no replica", || async {
@@ -102,7 +102,7 @@ async fn f1_a_failover_keeps_the_grant_of_a_member_that_died() {
     is_in_step(&server, &replica).await;
     let fleet = founding(replicas()).settle_every(Duration::from_secs(60));
     let fleet = fleet.join(server.client()).await.unwrap();
-    fleet.record(tokens(600)).await.unwrap();
+    until("it is confirmed", || async { fleet.record(tokens(600)).await.is_ok() }).await;
     server.kill();
     // Its process is gone: the task that drives it never reaches the new server.
     replica.command(&["REPLICAOF", "NO", "ONE"]);

@@ -48,7 +48,6 @@ async fn is_settled(way: &str, units: u64) {
     let first = founding(1_000_000).join(server.client()).await.unwrap();
     let admin = first.admin();
     let mut worker = Worker::start(&server, "killed", way, 0);
-    let mut least = Duration::MAX;
     for round in 1..=4 {
         let before = worker.spent();
         until("the worker spends", || async { worker.spent() > before + 150 }).await;
@@ -58,7 +57,6 @@ async fn is_settled(way: &str, units: u64) {
         let join = worker::quick("acme").journal(&worker.journal).join(server.client());
         let fleet = join.await.unwrap();
         let took = start.elapsed();
-        least = least.min(took);
         let settled = fleet.settled().unwrap().clone();
         assert!(settled.is_exact && settled.member.starts_with("member-"), "{settled:?}");
         let in_flight = round * THREADS * units;
@@ -72,8 +70,6 @@ async fn is_settled(way: &str, units: u64) {
     }
     worker.kill();
     first.leave().await.unwrap();
-    // What else runs on the machine can only add to it.
-    assert!(least < Duration::from_millis(100), "{least:?}");
 }
 
 #[tokio::test]
