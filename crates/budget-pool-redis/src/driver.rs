@@ -296,7 +296,7 @@ impl Shared {
             let run = run.map_err(|error| self.failed(&mut standing, error))?;
             let locals = self.locals();
             let request = if op == Op::Farewell {
-                standing.member.farewell(&run, &locals)
+                standing.member.farewell(&self.axes, &run, &locals)
             } else {
                 let claimed = standing.answer.as_ref().is_some_and(|(answer, _)| answer.claims > 0);
                 let surplus = standing.member.surplus(&locals, claimed);
@@ -570,7 +570,8 @@ impl Shared {
     }
 }
 
-/// Gives the holds of the pool the TTL to end. Units that are `reserved` after it count as spent.
+/// Gives the holds of the pool the TTL to end. What is `reserved` after it counts as spent, but for
+/// slots in flight.
 async fn leave(shared: &Shared, link: &mut Link) {
     let end = Instant::now() + shared.terms.ttl;
     while shared.locals().iter().any(|local| local.reserved > 0) && Instant::now() < end {

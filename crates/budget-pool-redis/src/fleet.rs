@@ -532,7 +532,8 @@ impl Fleet {
     }
 
     /// Closes the pool, waits until its holds have ended, and gives back the unspent grant. A hold
-    /// that is still there after the [`ttl`](FleetBuilder::ttl) counts as spent.
+    /// that is still there after the [`ttl`](FleetBuilder::ttl) counts as spent, but for its slots in
+    /// flight, which come back.
     ///
     /// # Errors
     /// The error of the farewell. The grant then stays charged, or is returned, as that of a member

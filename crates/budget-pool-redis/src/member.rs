@@ -27,6 +27,14 @@ impl Local {
     }
 }
 
+impl Local {
+    /// The units that count as spent if the process ends now. A slot in flight comes back with the
+    /// end of its call, and is never spent.
+    fn held_at_the_end(&self, axis: Axis) -> u64 {
+        if axis == Axis::InFlight { 0 } else { self.reserved }
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Terms {
     pub(crate) ttl: Duration,
@@ -171,9 +179,10 @@ impl Member {
     }
 
     /// The `reserved` units count as spent: their owners may spend them yet, and tell nobody.
-    pub(crate) fn farewell(&mut self, run: &str, locals: &[Local]) -> Request {
-        let told = self.lanes.iter_mut().zip(locals).map(|(lane, local)| {
-            let spent = local.spent.saturating_sub(lane.base).saturating_add(local.reserved);
+    pub(crate) fn farewell(&mut self, axes: &Axes, run: &str, locals: &[Local]) -> Request {
+        let told = self.lanes.iter_mut().zip(locals).zip(&axes.0).map(|((lane, local), &axis)| {
+            let held = local.held_at_the_end(axis);
+            let spent = local.spent.saturating_sub(lane.base).saturating_add(held);
             lane.spent = lane.spent.max(spent);
             Told {
                 spent: lane.spent,
@@ -192,8 +201,7 @@ impl Member {
         let lanes = self.lanes.iter().zip(locals).zip(&axes.0);
         let lane = |((lane, local), &axis): ((&Lane, &Local), &Axis)| journal::Lane {
             spent: local.spent.saturating_sub(lane.base),
-            // A call in flight ends with its process, and spends nothing of its axis.
-            reserved: if axis == Axis::InFlight { 0 } else { local.reserved },
+            reserved: local.held_at_the_end(axis),
         };
         let lanes = lanes.map(lane).collect();
         Entry { member: self.id(), axes: axes.words(), lanes, heard, is_settled: false }

@@ -284,6 +284,25 @@ async fn axes_of_a_users_own_and_in_flight() {
     assert!(two.record(Amount::of(CALLS, 1)).await.is_err());
 }
 
+/// A slot is not spent: it would be lost to the fleet for ever.
+#[tokio::test]
+async fn a_hold_that_outlives_its_member_gives_back_its_slot_and_counts_as_spent() {
+    const CALLS: Axis = Axis::custom(2, "tool calls");
+    let server = Server::start();
+    let caps = Caps::new().with(CALLS, 5).in_flight(2);
+    let short = |builder: FleetBuilder| builder.ttl(Duration::from_millis(300));
+    let one = short(quick("acme").found(caps)).join(server.client()).await.unwrap();
+    let two = quick("acme").join(server.client()).await.unwrap();
+    let hold = one.reserve(Amount::of(CALLS, 3)).await.unwrap();
+    one.leave().await.unwrap();
+    let snapshot = two.snapshot().await.unwrap();
+    let used = |axis| snapshot.axis(axis).unwrap().used.units();
+    assert_eq!((used(CALLS), used(Axis::InFlight)), (3, 0));
+    let both = [two.reserve(Amount::of(CALLS, 1)).await, two.reserve(Amount::of(CALLS, 1)).await];
+    assert!(both.iter().all(Result::is_ok), "{both:?}");
+    drop(hold);
+}
+
 /// At a thousand spends a second, once the rate is known.
 #[tokio::test]
 async fn a_thousand_spends_take_three_calls_of_the_store_at_most() {
