@@ -31,7 +31,10 @@ fn p6_a_wait_is_refused_at_its_first_need_of_one() {
         let refused = first_poll(pool);
         assert!(matches!(&refused, BudgetError::NoTimer { pool, .. } if pool == name));
         let text = refused.to_string();
-        assert!(text.contains("give the root pool one by `PoolBuilder::timer`, or wait by blocking"), "{text}");
+        assert!(
+            text.contains("give the root pool one by `PoolBuilder::timer`, or wait by blocking"),
+            "{text}"
+        );
         assert_eq!((pool.snapshot().waiting, pool.snapshot().refused), (0, 1));
         check_invariants(pool);
     }
