@@ -424,6 +424,14 @@ fn a_refusal_shows_what_its_methods_say() {
     };
     assert_eq!(figures(&timeout), figures(&refused), "{timeout}");
 
+    let full = BudgetPool::builder().name("run").tokens(9).build();
+    let _held = full.reserve(Amount::new().tokens(8)).unwrap();
+    let ask = Ask::new(Amount::new().tokens(2)).wait_at_most(Duration::ZERO);
+    let shown = text(full.reserve_blocking(ask).unwrap_err());
+    let fields = ["kind", "pool", "outlook", "axis", "requested", "available", "cap"];
+    let told = json!(["timeout", "run", "after_release", "tokens", 2, 1, 9]);
+    assert_eq!(json!(fields.map(|field| &shown[field])), told);
+
     pool.close();
     let closed = pool.record(dollars(1)).unwrap_err();
     assert_eq!(

@@ -201,6 +201,13 @@ fn what_differs_has_another_hash() {
 }
 
 #[test]
+fn an_ask_tells_the_amount_that_it_asks_for_first() {
+    let (dear, cheap) = (Amount::new().tokens(90), Amount::new().tokens(9));
+    assert_eq!(Ask::new(dear).amount(), dear);
+    assert_eq!(Ask::new(dear).or(cheap).at_least(cheap).amount(), dear);
+}
+
+#[test]
 fn what_is_not_named_or_not_counted_is_no_unit() {
     let amount = Amount::new().tokens(5);
     for axis in [Axis::Requests, Axis::InFlight, Axis::Deadline, Axis::custom(3, "own")] {

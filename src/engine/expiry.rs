@@ -563,6 +563,23 @@ mod tests {
     }
 
     #[test]
+    fn p8_a_tree_is_as_good_as_quiet_until_a_hold_is_due_and_not_before_though_the_clock_runs_back()
+    {
+        let (mut engine, at, expiry) = forgotten();
+        let before = expiry - Duration::from_nanos(1);
+        assert!(!is_quiet(&mut engine));
+        assert!(engine.is_quiet_at(before) && !engine.is_quiet_at(expiry));
+        engine.pause(at, expiry, before);
+        is_quiet(&mut engine);
+        assert!(!engine.is_quiet_at(before), "a pool is paused");
+        engine.resume(at, Some(before));
+        is_quiet(&mut engine);
+        assert!(engine.is_quiet_at(before));
+        assert!(record(&mut engine, at, 0, expiry));
+        assert!(!engine.is_quiet_at(before), "others were due by then");
+    }
+
+    #[test]
     fn p4_holds_that_settle_are_reclaimed_in_batches_while_nobody_waits_and_no_window_turns() {
         let (mut engine, at, expiry) = forgotten();
         let order = engine.expiry.order.as_ref().expect("they may expire");

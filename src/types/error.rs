@@ -54,7 +54,8 @@ pub enum BudgetError {
         retry_after: Option<Duration>,
     },
     /// Others wait, and are served first (P6): ask with
-    /// [`reserve_wait`](crate::BudgetPool::reserve_wait) to stand behind them.
+    /// [`reserve_wait`](crate::BudgetPool::reserve_wait) to stand behind them. The units of this
+    /// call may be free: a waiter of the pool that is called counts on whichever axis it waits.
     #[error("others wait in `{}`", .pool.in_line())]
     #[non_exhaustive]
     Queued {
@@ -720,6 +721,19 @@ mod tests {
             BudgetError::NoParent {} => BudgetError::Uncapped { pool, axis: Axis::InputTokens },
             BudgetError::Uncapped { .. } => return None,
         })
+    }
+
+    #[test]
+    fn p7_a_wait_in_vain_answers_as_the_refusal_that_it_carries() {
+        let outlook = Outlook::At(Instant::now());
+        let inner = BudgetError::from(exceeded(outlook, Some(Duration::from_secs(6))));
+        let refusal = Box::new(inner.clone());
+        let outer = BudgetError::Timeout { pool: pool(), waited: Duration::ZERO, refusal };
+        let answers = |error: &BudgetError| {
+            (error.axis(), error.outlook(), error.retry_after(), error.exceeded().cloned())
+        };
+        assert_eq!(answers(&outer), answers(&inner));
+        assert_eq!(outer.retry_after(), Some(Duration::from_secs(6)));
     }
 
     #[test]

@@ -2,7 +2,9 @@
 //! a time.
 
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use budget_pool::{Amount, Axis, BudgetPool, Caps, Quantity};
@@ -176,6 +178,15 @@ impl Shared {
         self.axes.0.iter().map(|&axis| amount.units(axis)).collect()
     }
 
+    /// The units of `quantities` on each of `axes`, where they are no parts of each other.
+    pub(crate) fn each(&self, quantities: &[Quantity]) -> Vec<u64> {
+        let units = |&axis: &Axis| {
+            let quantity = quantities.iter().find(|quantity| quantity.axis() == axis);
+            quantity.map_or(0, |quantity| quantity.units())
+        };
+        self.axes.0.iter().map(units).collect()
+    }
+
     fn caps(&self, units: impl IntoIterator<Item = u64>) -> Caps {
         self.axes
             .0
@@ -210,7 +221,7 @@ impl Shared {
         }
     }
 
-    async fn ask_for(&self, units: Vec<u64>) -> Result<(), FleetError> {
+    pub(crate) async fn ask_for(&self, units: Vec<u64>) -> Result<(), FleetError> {
         let answer = {
             let mut standing = self.standing();
             if standing.has_left || standing.is_leaving {
@@ -293,9 +304,13 @@ impl Shared {
             let given = self.root.lower_caps_up_to(self.caps(surplus));
             let given: Vec<u64> =
                 self.axes.0.iter().map(|&axis| given.units(axis).unwrap_or(0)).collect();
-            let mut standing = self.standing();
-            standing.member.gave_back(&given);
-            standing.member.request(&run, needs, &self.locals())
+            self.standing().member.gave_back(&given);
+            let mut needs = needs.to_vec();
+            if needs.iter().any(|units| *units > 0) && given.iter().any(|units| *units > 0) {
+                // A waiter may need what it had here a moment ago, beside what it lacked.
+                self.add_waiters(&mut needs);
+            }
+            self.standing().member.request(&run, &needs, &self.locals())
         };
         let call = Call::exchange(&self.axes, &request);
         let reply = self.while_live(link.call(&call)).await;
@@ -327,7 +342,7 @@ impl Shared {
 
     /// Awaits `work`, and stops this member meanwhile where its TTL ends.
     async fn while_live<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
+        let mut work = pin!(work);
         loop {
             let Some(deadline) = self.deadline() else { return work.await };
             let again = Instant::now() + self.terms.settle_every.min(RETRY);
@@ -337,6 +352,25 @@ impl Shared {
                 done = &mut work => return done,
                 () = tokio::time::sleep_until(until.into()) => self.stop_if_lost(),
             }
+        }
+    }
+
+    /// Raises `needs` to what the next waiter of the pool needs now.
+    fn add_waiters(&self, needs: &mut [u64]) {
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(want) = pin!(self.root.wants()).poll(&mut context) {
+            self.add(needs, &want.missing);
+        }
+    }
+
+    /// Raises `needs` to the units of a call that lacks `missing`, on the axes where it lacks some.
+    /// The pool says what is missing beyond what is free, its overage included.
+    fn add(&self, needs: &mut [u64], missing: &Amount) {
+        let missing = self.units(missing).into_iter().zip(self.locals());
+        for (need, (missing, local)) in needs.iter_mut().zip(missing).filter(|(_, each)| each.0 > 0)
+        {
+            let units = missing.saturating_add(local.free()).saturating_sub(local.overage);
+            *need = units.max(*need);
         }
     }
 
@@ -554,21 +588,12 @@ async fn wait(shared: &Shared, next: Instant) -> Option<Amount> {
 /// other. A caller that asks stands in line in the pool, too, so the greater of `missing` and
 /// `needs` counts, and not their sum.
 async fn serve(shared: &Shared, link: &mut Link, needs: Vec<Need>, missing: Amount) {
-    let locals = shared.locals();
-    let wanted = shared.units(&missing).into_iter().zip(&locals);
-    // The pool says what is missing beyond what is free, its overage included.
-    let wanted: Vec<u64> = wanted
-        .map(|(missing, local)| match missing {
-            0 => 0,
-            _ => missing.saturating_add(local.free()).saturating_sub(local.overage),
-        })
-        .collect();
-    let mut all = vec![0_u64; wanted.len()];
+    let mut all = vec![0_u64; shared.axes.0.len()];
     for need in &needs {
         let units = need.units.iter();
         all.iter_mut().zip(units).for_each(|(sum, units)| *sum = sum.saturating_add(*units));
     }
-    all.iter_mut().zip(wanted).for_each(|(all, wanted)| *all = wanted.max(*all));
+    shared.add(&mut all, &missing);
     let state = shared.exchange(link, Op::Exchange, &all).await;
     for need in needs {
         let units = need.units;

@@ -69,6 +69,9 @@
 //!   store has learned for one TTL.
 //! - F1 while two primaries serve one wallet. A primary that was cut off grants to the members that
 //!   still reach it: `min-replicas-to-write` ends that.
+//! - F1 where a [journal](FleetBuilder::journal) settles a process that acted on a spend before the
+//!   spend was written: one by [`Fleet::pool`], or by a hold that was settled with more than it held,
+//!   within about 10 ms of its death. [`Fleet::write_journal`] closes that gap.
 //! - Fairness between processes. Many small calls may pass a large one of another process.
 //! - That a [`credit`](budget_pool::BudgetPool::credit) goes back to the fleet: the process that
 //!   was credited can spend it again.
