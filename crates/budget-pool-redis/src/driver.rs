@@ -285,40 +285,40 @@ impl Shared {
     /// `root` first, and then tells it together with the spend. A grant goes into `root` once the
     /// store has booked it.
     async fn exchange(&self, link: &mut Link, op: Op, needs: &[u64]) -> Result<State, FleetError> {
-        let run = link.run().await;
+        let run = self.while_live(link.run()).await;
         // The journal knows the name of the member before the store does, and a spend as well.
         let written = self.write_journal();
-        let (sent, request) = {
-            let mut standing = self.standing();
-            written.map_err(|error| self.failed(&mut standing, error))?;
-            // The TTL counts from here: never from an instant after the store has counted.
-            let sent = Instant::now();
-            let run = run.map_err(|error| self.failed(&mut standing, error))?;
-            let locals = self.locals();
-            let request = if op == Op::Farewell {
-                standing.member.farewell(&self.axes, &run, &locals)
-            } else {
+        written.map_err(|error| self.failed(&mut self.standing(), error))?;
+        // The TTL counts from here: never from an instant after the store has counted.
+        let sent = Instant::now();
+        let run = run.map_err(|error| self.failed(&mut self.standing(), error))?;
+        let request = if op == Op::Farewell {
+            self.standing().member.farewell(&self.axes, &run, &self.locals())
+        } else {
+            let surplus = {
+                let standing = self.standing();
                 let claimed = standing.answer.as_ref().is_some_and(|(answer, _)| answer.claims > 0);
-                let surplus = standing.member.surplus(&locals, claimed);
-                let given = self.root.lower_caps_up_to(self.caps(surplus));
-                let given: Vec<u64> =
-                    self.axes.0.iter().map(|&axis| given.units(axis).unwrap_or(0)).collect();
-                standing.member.gave_back(&given);
-                let mut needs = needs.to_vec();
-                if needs.iter().any(|units| *units > 0) && given.iter().any(|units| *units > 0) {
-                    // A waiter may need what it had here a moment ago, beside what it lacked.
-                    self.add_waiters(&mut needs);
-                }
-                standing.member.request(&run, &needs, &self.locals())
+                standing.member.surplus(&self.locals(), claimed)
             };
-            (sent, request)
+            // A change of caps wakes waiters, and a waker may ask for the status.
+            let given = self.root.lower_caps_up_to(self.caps(surplus));
+            let given: Vec<u64> =
+                self.axes.0.iter().map(|&axis| given.units(axis).unwrap_or(0)).collect();
+            self.standing().member.gave_back(&given);
+            let mut needs = needs.to_vec();
+            if needs.iter().any(|units| *units > 0) && given.iter().any(|units| *units > 0) {
+                // A waiter may need what it had here a moment ago, beside what it lacked.
+                self.add_waiters(&mut needs);
+            }
+            self.standing().member.request(&run, &needs, &self.locals())
         };
-        let reply = link.call(&Call::exchange(&self.axes, &request)).await;
+        let call = Call::exchange(&self.axes, &request);
+        let reply = self.while_live(link.call(&call)).await;
         let mut answer = reply.and_then(|words| words.answer(self.axes.0.len()));
         let is_news = |answer: &Answer| self.standing().member.is_news(answer);
         if answer.as_ref().is_ok_and(is_news) {
             // A grant that is not confirmed stays unseen, and the next answer names it again.
-            answer = link.confirm(self.terms.confirm).await.and(answer);
+            answer = self.while_live(link.confirm(self.terms.confirm)).await.and(answer);
         }
         let mut standing = self.standing();
         standing.calls = link.calls;
@@ -327,12 +327,32 @@ impl Shared {
         standing.member.accept(&request, &answer);
         standing.heard = Instant::now();
         standing.failure = None;
-        self.fund(&standing.member, &answer);
+        let goal = self.goal(&standing.member, &answer);
         let state = answer.state;
         standing.short_until =
             matches!(state, State::Short(_)).then(|| Instant::now() + jitter(RETRY));
         standing.answer = Some((answer, sent));
+        drop(standing);
+        // A late answer may bring a grant whose TTL is over.
+        if !self.is_lost() {
+            self.fund(goal);
+        }
         Ok(state)
+    }
+
+    /// Awaits `work`, and stops this member meanwhile where its TTL ends.
+    async fn while_live<T>(&self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            let Some(deadline) = self.deadline() else { return work.await };
+            let again = Instant::now() + self.terms.settle_every.min(RETRY);
+            let until = if self.is_lost() { again } else { deadline };
+            tokio::select! {
+                biased;
+                done = &mut work => return done,
+                () = tokio::time::sleep_until(until.into()) => self.stop_if_lost(),
+            }
+        }
     }
 
     /// Raises `needs` to what the next waiter of the pool needs now.
@@ -365,15 +385,20 @@ impl Shared {
         error
     }
 
-    /// Brings the caps of `root` to the [`target`](Member::target) of this member. Only the driver
-    /// calls `fund`, one exchange at a time.
-    fn fund(&self, member: &Member, answer: &Answer) {
+    /// The [`target`](Member::target) of the caps of `root` on each axis, and their ceilings.
+    fn goal(&self, member: &Member, answer: &Answer) -> (Vec<u64>, Caps) {
         let locals = self.locals();
         let ceilings =
             locals.iter().enumerate().map(|(at, local)| member.ceiling(at, answer, local));
-        let ceilings: Caps =
+        let ceilings =
             self.axes.0.iter().zip(ceilings).map(|(&axis, units)| quantity(axis, units)).collect();
-        let targets: Vec<u64> = (0..locals.len()).map(|at| member.target(at)).collect();
+        ((0..locals.len()).map(|at| member.target(at)).collect(), ceilings)
+    }
+
+    /// Brings the caps of `root` to the [`goal`](Shared::goal). Only the driver calls `fund`, one
+    /// exchange at a time, and not under the lock of its standing: it wakes waiters.
+    fn fund(&self, (targets, ceilings): (Vec<u64>, Caps)) {
+        let locals = self.locals();
         let less =
             locals.iter().zip(&targets).map(|(local, target)| local.cap.saturating_sub(*target));
         self.root.lower_caps_up_to(self.caps(less));
@@ -388,10 +413,14 @@ impl Shared {
     /// With [`Lost::Return`] the store gives away the grant of this member once it has not heard of
     /// the member for the TTL. Until the next answer, `root` spends nothing of that grant.
     fn stop_if_lost(&self) {
-        if self.lost == Lost::Return && self.deadline().is_some_and(|end| Instant::now() >= end) {
+        if self.is_lost() {
             let all = vec![u64::MAX; self.axes.0.len()];
             self.root.lower_caps_up_to(self.caps(all));
         }
+    }
+
+    fn is_lost(&self) -> bool {
+        self.deadline().is_some_and(|end| Instant::now() >= end)
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -463,10 +492,37 @@ fn jitter(time: Duration) -> Duration {
 }
 
 /// Runs the driver until the fleet is left.
-pub(crate) async fn drive(shared: Arc<Shared>, mut link: Link) {
+pub(crate) fn drive(shared: Arc<Shared>, link: Link) -> impl Future<Output = ()> {
+    // A task that is never polled ends, too.
+    let driven = Driven(shared);
+    async move { drive_on(&driven.0, link).await }
+}
+
+/// Ends the fleet with its driver: the runtime may be shut down while others hold the fleet. Nobody
+/// would fund their waits, or stop them at the TTL.
+struct Driven(Arc<Shared>);
+
+impl Drop for Driven {
+    fn drop(&mut self) {
+        let shared = &self.0;
+        let needs = {
+            let mut standing = shared.standing();
+            if !standing.has_left {
+                standing.has_left = true;
+                standing.failure = Some(FleetError::Left { wallet: shared.wallet.clone() });
+            }
+            std::mem::take(&mut standing.needs)
+        };
+        drop(needs);
+        shared.root.close();
+        shared.gone.notify_waiters();
+    }
+}
+
+async fn drive_on(shared: &Shared, mut link: Link) {
     let mut next = Instant::now() + shared.terms.settle_every;
     loop {
-        let wanted = wait(&shared, next).await;
+        let wanted = wait(shared, next).await;
         shared.write_changes();
         shared.stop_if_lost();
         let (needs, is_leaving, is_low) = {
@@ -485,12 +541,12 @@ pub(crate) async fn drive(shared: Arc<Shared>, mut link: Link) {
         };
         if is_leaving {
             drop(needs);
-            return leave(&shared, &mut link).await;
+            return leave(shared, &mut link).await;
         }
         if needs.is_empty() && wanted.is_none() && !is_low && Instant::now() < next {
             continue;
         }
-        serve(&shared, &mut link, needs, wanted.unwrap_or_default()).await;
+        serve(shared, &mut link, needs, wanted.unwrap_or_default()).await;
         let failing = shared.standing().failure.is_some();
         let others = shared.standing().answer.as_ref().is_some_and(|(answer, _)| answer.claims > 0);
         let gives = others && shared.locals().iter().any(|local| local.free() > 0);

@@ -464,8 +464,12 @@ impl Fleet {
         self.write_hold(self.pool().reserve_wait(ask).await?)
     }
 
-    /// Whether a refusal of the pool may end by a grant.
+    /// Whether a refusal of the pool may end by a grant. The calls of this process that wait for one
+    /// already do not refuse the next call: it stands in line behind them.
     fn may_be_funded(&self, refusal: BudgetError) -> Result<(), FleetError> {
+        if matches!(&refusal, BudgetError::Queued { .. }) {
+            return Ok(());
+        }
         let lacks_room = matches!(&refusal, BudgetError::Exceeded(_));
         if lacks_room && refusal.outlook() != Outlook::Never { Ok(()) } else { Err(refusal.into()) }
     }

@@ -91,7 +91,7 @@
 //! | a cap is lowered below what is charged | nothing is granted until that much was given back, or the period ends |
 //! | [`Fleet::leave`], or the last handle is dropped while the runtime goes on | the pool closes, holds get the TTL to end, and the rest comes back |
 //! | the machine of a journal is restarted | what the journal says is booked; the rest stays charged as without a journal |
-//! | a [`blocking::Fleet`] is dropped, or the runtime ends, without `leave` | as a process that is killed |
+//! | a [`blocking::Fleet`] is dropped, or the runtime ends, without `leave` | as a process that is killed; calls from another runtime are refused |
 //!
 //! # How to choose
 //!
