@@ -32,7 +32,7 @@ use crate::types::on_drop::OnDrop;
 /// assert_eq!(hold.choice(), 1);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[must_use = "an ask does nothing unless it is reserved"]
 pub struct Ask {
     pub(crate) amount: Amount,

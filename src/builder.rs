@@ -423,8 +423,8 @@ impl<Kind> PoolBuilder<Kind> {
             .as_ref()
             .and_then(|budget| Some(Deadline { at: budget.deadline()?, total: budget.total() }));
         let name = self.name.unwrap_or(Name::DEFAULT);
-        let window = self.window.map(|window| Refill::start(window, clock.now()));
-        let keys = self.keys.map(|(most, ttl)| Keys::new(most, ttl));
+        let window = self.window.map(|window| Box::new(Refill::start(window, clock.now())));
+        let keys = self.keys.map(|(most, ttl)| Box::new(Keys::new(most, ttl)));
         let Self { caps, used, ceiling, low, on_drop, most_waiting, .. } = self;
         let spec =
             Spec { name, caps, deadline, window, keys, used, ceiling, low, on_drop, most_waiting };

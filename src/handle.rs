@@ -12,7 +12,9 @@
 //! While the way of a call is not timed, nothing may expire or is paused and nobody waits, watches or
 //! observes, a transition has nothing to do but its own step. The calls of the hot path then take
 //! that step alone, inlined into the caller, so that the axes that an amount does not name cost
-//! nothing. It is the same step that the full transition takes.
+//! nothing. It is the same step that the full transition takes. Where the way is timed or a hold may
+//! expire, a call that knows the time and finds nothing due takes that step as soon as the windows of
+//! its way have turned.
 
 use std::cell::OnceCell;
 use std::fmt;
@@ -121,18 +123,11 @@ impl<'a> Transition<'a> {
     #[inline(never)]
     fn end_steered(&self, mut engine: MutexGuard<'_, Engine>) {
         engine.look(self.handle.node);
-        self.renew_duties(&mut engine);
+        self.handle.renew_duties(&mut engine);
         let events = engine.events();
         wake(engine);
         if let Some(listener) = &self.handle.shared.listener {
             events.into_iter().for_each(|event| tell_one(listener, event));
-        }
-    }
-
-    #[inline]
-    fn renew_duties(&self, engine: &mut Engine) {
-        if engine.renew_duties() {
-            self.handle.shared.heeds_time.store(engine.heeds_time(), Relaxed);
         }
     }
 }
@@ -144,7 +139,7 @@ impl Drop for Transition<'_> {
             if engine.is_steered() {
                 return self.end_steered(engine);
             }
-            self.renew_duties(&mut engine);
+            self.handle.renew_duties(&mut engine);
             if !engine.wakers().is_empty() {
                 wake(engine);
             }
@@ -156,6 +151,11 @@ impl Drop for Transition<'_> {
 #[cold]
 fn wake(mut engine: MutexGuard<'_, Engine>) {
     let wakers = engine.wakers();
+    if wakers.len() == 1 {
+        let waker = wakers.pop();
+        drop(engine);
+        return waker.into_iter().for_each(wake_one);
+    }
     if wakers.len() > FEW {
         let many = std::mem::take(wakers);
         drop(engine);
@@ -311,7 +311,7 @@ impl Handle {
 
     #[inline(never)]
     fn record_slowly(&self, begun: Begun<'_>, amount: Quantities) -> Result<(), BudgetError> {
-        let begun = match self.quick_in_time(begun) {
+        let begun = match self.quick_in_time(begun, || Some(self.now())) {
             Ok((mut engine, now)) => {
                 let is_late = engine.is_late(self.node, now);
                 if !is_late && engine.try_record(self.node, &amount) {
@@ -340,7 +340,7 @@ impl Handle {
 
     #[inline(never)]
     fn reserve_slowly(&self, begun: Begun<'_>, held: Quantities) -> Result<HoldKey, BudgetError> {
-        let begun = match self.quick_in_time(begun) {
+        let begun = match self.quick_in_time(begun, || Some(self.now())) {
             Ok((mut engine, now)) => {
                 let is_late = engine.is_late(self.node, now);
                 let key = if is_late { None } else { engine.try_reserve_at(self.node, &held, now) };
@@ -355,24 +355,46 @@ impl Handle {
     #[cold]
     pub(crate) fn reserve_on(
         &self,
-        held: Quantities,
-        terms: Terms,
+        held: &Quantities,
+        terms: &mut Terms,
     ) -> Result<HoldKey, BudgetError> {
-        let takes_time = terms.takes_time(false);
-        let begun = match self.quick(self.timed || takes_time) {
-            Ok(mut engine) if terms.are_alternatives() => {
-                let least = terms.least(held);
-                return match engine.try_reserve_on(self.node, terms) {
-                    Some(key) => Ok(key),
-                    None => refuse(engine, self.node, least, None),
-                };
+        let (takes_time, are_exact) = (terms.takes_time(false), terms.are_exact());
+        let quick = match self.quick(self.timed || takes_time) {
+            Ok(engine) => Ok((engine, None)),
+            Err(begun) if are_exact => self.quick_in_time(begun, || Some(self.now())),
+            Err(begun) => Err(begun),
+        };
+        let begun = match quick {
+            Ok((engine, now)) if are_exact => {
+                return self.reserve_exactly(engine, held, terms, now);
             }
-            Ok(engine) => Begun { engine: Some(engine), now: None },
+            Ok((engine, now)) => Begun { engine: Some(engine), now },
             Err(begun) => begun,
         };
         self.asking(begun, takes_time, |locked, now| {
             locked.step(|engine| engine.reserve_on(self.node, held, terms, now))
         })
+    }
+
+    fn reserve_exactly(
+        &self,
+        mut engine: MutexGuard<'_, Engine>,
+        held: &Quantities,
+        terms: &mut Terms,
+        now: Option<Instant>,
+    ) -> Result<HoldKey, BudgetError> {
+        let key = match engine.is_late(self.node, now) {
+            true => None,
+            false => engine.try_reserve_on(self.node, held, terms, now),
+        };
+        let Some(key) = key else {
+            return refuse(engine, self.node, terms.least(*held), now);
+        };
+        if terms.ttl.is_some() {
+            // A hold may expire from now on.
+            self.renew_duties(&mut engine);
+        }
+        Ok(key)
     }
 
     #[inline(always)]
@@ -387,6 +409,18 @@ impl Handle {
 
     #[inline(never)]
     fn end_slowly(&self, begun: Begun<'_>, key: HoldKey, how: End<'_>) -> Booked {
+        let begun = match self.quick_in_time(begun, || self.try_now()) {
+            Ok((mut engine, _)) if engine.is_live(key) => {
+                if engine.unschedule(key).is_some() {
+                    self.renew_duties(&mut engine);
+                }
+                let mut booked = Booked::NOTHING;
+                engine.end_live(key, how, &mut booked);
+                return booked;
+            }
+            Ok((engine, now)) => Begun { engine: Some(engine), now },
+            Err(begun) => begun,
+        };
         self.tell_on(begun, |engine, _, now| engine.end(key, how, now))
     }
 
@@ -418,19 +452,28 @@ impl Handle {
         if engine.is_quiet() { Ok(engine) } else { Err(Begun { engine: Some(engine), now: None }) }
     }
 
-    /// [`quick`](Handle::quick), for a call that asks on a way with a deadline or a window: the
+    /// After a transition that may have begun or ended a duty.
+    #[inline]
+    fn renew_duties(&self, engine: &mut Engine) {
+        if engine.renew_duties() {
+            self.shared.heeds_time.store(engine.heeds_time(), Relaxed);
+        }
+    }
+
+    /// [`quick`](Handle::quick), for a call that must know the time and has not taken the lock: the
     /// windows of the way are brought up, and the call is told the instant to go by.
     #[inline]
     fn quick_in_time<'a>(
         &'a self,
         begun: Begun<'a>,
+        read_clock: impl Fn() -> Option<Instant>,
     ) -> Result<(MutexGuard<'a, Engine>, Option<Instant>), Begun<'a>> {
-        if begun.engine.is_some() || !self.timed {
+        if begun.engine.is_some() {
             return Err(begun);
         }
-        let now = self.now();
+        let Some(now) = read_clock() else { return Err(begun) };
         let mut engine = self.shared.engine.lock();
-        if !engine.is_quiet() {
+        if !engine.is_quiet_at(now) {
             return Err(Begun { engine: Some(engine), now: Some(now) });
         }
         let now = engine.pass_quietly(self.node, now);
@@ -668,11 +711,9 @@ impl Drop for Handle {
 impl UnwindSafe for Handle {}
 impl RefUnwindSafe for Handle {}
 
-impl fmt::Debug for Handle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Handle").field("name", &self.name).finish_non_exhaustive()
-    }
-}
+// A builder calls neither timer nor observer, and a pool calls both without its lock.
+impl UnwindSafe for Runtime {}
+impl RefUnwindSafe for Runtime {}
 
 impl fmt::Debug for Runtime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -13,19 +13,25 @@ use crate::types::error::BudgetError;
 pub(crate) async fn run<F: Future>(pool: BudgetPool, future: F) -> Result<F::Output, BudgetError> {
     let is_open = || pool.handle().ask(|engine, at, now| engine.open(at, now));
     is_open()?;
-    let (mut future, mut closed) = (pin!(future), pin!(pool.closed()));
-    let mut end = End { pool: &pool, sleep: None };
-    poll_fn(|context| {
-        // The future first, as a timeout does: what is done is done.
-        if let Poll::Ready(output) = future.as_mut().poll(context) {
-            return Poll::Ready(Ok(output));
-        }
-        if closed.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(is_open().expect_err("it was closed")));
-        }
-        end.poll(context).map(Err)
-    })
-    .await
+    // The output has its owner here before the future is dropped: should that panic, the compiler
+    // would forget the value of an `await`, and with it a hold.
+    let mut outcome = None;
+    {
+        let (mut future, mut closed) = (pin!(future), pin!(pool.closed()));
+        let mut end = End { pool: &pool, sleep: None };
+        let mut drive = |context: &mut Context<'_>| {
+            // The future first, as a timeout does: what is done is done.
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Ok(output));
+            }
+            if closed.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(is_open().expect_err("it was closed")));
+            }
+            end.poll(context).map(Err)
+        };
+        poll_fn(|context| drive(context).map(|ended| outcome = Some(ended))).await;
+    }
+    outcome.expect("it was driven to its end")
 }
 
 /// The deadline of a pool, and a sleep towards it.

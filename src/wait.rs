@@ -125,13 +125,10 @@ enum State {
 impl State {
     /// The ask, if it has not been made yet: it is made once.
     fn take_new(&mut self) -> Option<(Quantities, Option<Box<Terms>>)> {
-        match std::mem::replace(self, State::Ended) {
-            State::New(asked, terms) => Some((asked, terms)),
-            other => {
-                *self = other;
-                None
-            }
-        }
+        let State::New(asked, terms) = self else { return None };
+        let ask = (*asked, terms.take());
+        *self = State::Ended;
+        Some(ask)
     }
 }
 
@@ -258,7 +255,7 @@ impl Waiting {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Granted, BudgetError>> {
         let has_timer = self.pool.handle().has_timer();
         let poll = self.poll_once(context.waker(), has_timer);
-        if poll.is_ready() || matches!(self.state, State::Ended) || !self.has_overslept(context) {
+        if matches!(self.state, State::Ended) || !self.has_overslept(context) {
             return poll;
         }
         let poll = self.poll_once(context.waker(), has_timer);

@@ -1,6 +1,6 @@
 //! What is said of the lock: it is never held while code of the user's runs. Code that calls the
 //! pool again would wait for ever otherwise, so that each story has a time in which it must end.
-//! (Clocks are in `panics.rs`, call by call.)
+//! (Clocks are in `panics/`, call by call.)
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -292,6 +292,31 @@ fn names_and_what_a_drop_does_are_words() {
     assert!(refusal::<OnDrop>(json!("keep")).starts_with("unknown variant `keep`"));
 }
 
+/// Formats write a word as text, as bytes or by its place.
+#[test]
+fn a_word_is_read_in_each_form_and_what_is_no_word_is_told_which_there_are() {
+    use serde::de::IntoDeserializer;
+    use serde::de::value::{Error, MapAccessDeserializer, MapDeserializer, U64Deserializer};
+
+    fn on_drop<'a>(word: impl IntoDeserializer<'a, Error>) -> Result<OnDrop, String> {
+        let words = MapDeserializer::<_, Error>::new([(word, ())].into_iter());
+        let word = MapAccessDeserializer::new(words);
+        serde::Deserialize::deserialize(word).map_err(|error| error.to_string())
+    }
+    for (place, word, is) in [(0_u64, "release", OnDrop::Release), (1, "commit", OnDrop::Commit)] {
+        assert_eq!(on_drop(word), Ok(is));
+        assert_eq!(on_drop(word.as_bytes()), Ok(is));
+        assert_eq!(on_drop(place), Ok(is));
+    }
+    assert!(on_drop(&b"keep"[..]).unwrap_err().starts_with("unknown variant `keep`"));
+    let expected = "expected one of release, commit";
+    assert_eq!(on_drop(2_u64).unwrap_err(), format!("invalid value: integer `2`, {expected}"));
+    assert_eq!(on_drop(true).unwrap_err(), format!("invalid type: boolean `true`, {expected}"));
+    let alone: U64Deserializer<Error> = 5_u64.into_deserializer();
+    let told = <OnDrop as serde::Deserialize>::deserialize(alone).unwrap_err();
+    assert_eq!(told.to_string(), format!("invalid type: integer `5`, {expected}"));
+}
+
 #[test]
 fn a_snapshot_shows_the_balances_and_no_instant() {
     let clock = ManualClock::new();
@@ -398,6 +423,14 @@ fn a_refusal_shows_what_its_methods_say() {
         ["axis", "requested", "available", "cap", "retry_after"].map(|field| error[field].clone())
     };
     assert_eq!(figures(&timeout), figures(&refused), "{timeout}");
+
+    let full = BudgetPool::builder().name("run").tokens(9).build();
+    let _held = full.reserve(Amount::new().tokens(8)).unwrap();
+    let ask = Ask::new(Amount::new().tokens(2)).wait_at_most(Duration::ZERO);
+    let shown = text(full.reserve_blocking(ask).unwrap_err());
+    let fields = ["kind", "pool", "outlook", "axis", "requested", "available", "cap"];
+    let told = json!(["timeout", "run", "after_release", "tokens", 2, 1, 9]);
+    assert_eq!(json!(fields.map(|field| &shown[field])), told);
 
     pool.close();
     let closed = pool.record(dollars(1)).unwrap_err();

@@ -1,9 +1,10 @@
 //! What the compiler is asked: auto traits and sizes.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::mem::size_of;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use budget_pool::*;
 
@@ -11,6 +12,11 @@ use budget_pool::*;
 mod waiter;
 
 use waiter::{Waiter, by_hand};
+
+/// Listens to nothing.
+struct Deaf;
+
+impl Observer for Deaf {}
 
 fn shared<T: Send + Sync + Unpin + std::fmt::Debug + 'static>() {}
 fn unwound<T: std::panic::UnwindSafe + std::panic::RefUnwindSafe>() {}
@@ -177,6 +183,51 @@ fn equal_amounts_hash_alike() {
 }
 
 #[test]
+fn what_differs_has_another_hash() {
+    fn hash(value: impl Hash) -> u64 {
+        // Its keys are zero: it says the same in each run.
+        let mut hasher = DefaultHasher::new();
+        value.hash(&mut hasher);
+        hasher.finish()
+    }
+    let pool = BudgetPool::unlimited();
+    let receipt = |tokens| hash(pool.debit(Amount::new().tokens(tokens)));
+    assert_eq!(receipt(1), receipt(1));
+    assert_ne!(receipt(1), receipt(2));
+    let caps = |tokens| hash(Caps::new().tokens(tokens));
+    assert_ne!(caps(1), caps(2));
+    assert_ne!(caps(0), hash(Caps::new()));
+    assert_ne!(hash(Amount::new().tokens(1)), hash(Amount::new().tokens(2)));
+}
+
+#[test]
+fn an_ask_tells_the_amount_that_it_asks_for_first() {
+    let (dear, cheap) = (Amount::new().tokens(90), Amount::new().tokens(9));
+    assert_eq!(Ask::new(dear).amount(), dear);
+    assert_eq!(Ask::new(dear).or(cheap).at_least(cheap).amount(), dear);
+}
+
+#[test]
+fn what_is_not_named_or_not_counted_is_no_unit() {
+    let amount = Amount::new().tokens(5);
+    for axis in [Axis::Requests, Axis::InFlight, Axis::Deadline, Axis::custom(3, "own")] {
+        assert_eq!((amount.units(axis), amount.get(axis)), (0, None), "{axis}");
+        assert_eq!(Caps::new().tokens(5).units(axis), None, "{axis}");
+    }
+    assert_eq!(amount.in_flight(0).get(Axis::InFlight).map(Quantity::units), Some(0));
+}
+
+#[test]
+fn an_own_axis_is_its_index_whatever_its_label() {
+    let [bytes, octets] = ["bytes", "octets"].map(|label| Axis::custom(1, label));
+    assert_eq!(bytes.partial_cmp(&octets), Some(std::cmp::Ordering::Equal));
+    assert!(bytes < Axis::custom(2, "a") && Axis::Usd < bytes);
+    let [Axis::Custom(bytes), Axis::Custom(octets)] = [bytes, octets] else { panic!("own axes") };
+    assert_eq!((bytes.label(), octets.label()), ("bytes", "octets"));
+    assert_eq!((bytes.index(), bytes), (1, octets));
+}
+
+#[test]
 fn equal_amounts_are_the_same_to_a_pool() {
     let parts = Amount::new().input_tokens(3).output_tokens(4);
     for (one, other) in [(parts, parts.tokens(7)), (parts, parts.tokens(3))] {
@@ -219,6 +270,62 @@ fn debug_says_what_it_is_without_a_wall_of_text() {
     assert!(text.ends_with(", .. }") && text.len() < 100, "{text}");
     let other = pool.reserve(Amount::new().tokens(3)).unwrap();
     assert_ne!(text, format!("{other:?}"), "two holds are told apart");
+}
+
+#[test]
+fn debug_names_the_type_and_its_fields() {
+    let clock = ManualClock::new();
+    let root = || {
+        let root = BudgetPool::builder().name("run").tokens(7).clock(clock.clone());
+        root.timer(by_hand).deadline(Duration::from_secs(5))
+    };
+    let pool = root().build();
+    let mut lease = pool.lease(Amount::new().tokens(2));
+    lease.record(Amount::new().tokens(1)).unwrap();
+    let receipt = pool.debit(Amount::new().tokens(4));
+    let refused = pool.record(Amount::new().tokens(9)).unwrap_err();
+    let minute = Duration::from_secs(60);
+    let deadline = DeadlineBudget::builder().total(minute * 2).call_cap("llm", minute);
+    let told = BudgetPool::builder().clock(Instant::now).observer(Deaf);
+
+    // In this order, whatever stands between them.
+    let shows = |value: &dyn std::fmt::Debug, parts: &str| {
+        let text = format!("{value:?}");
+        let mut rest = text.as_str();
+        for part in parts.split(", ") {
+            let at = rest.find(part).unwrap_or_else(|| panic!("`{part}` is missing: {text}"));
+            rest = &rest[at + part.len()..];
+        }
+    };
+    shows(&pool, r#"BudgetPool, name: "run""#);
+    shows(&pool.snapshot().name, r#""run""#);
+    shows(&pool.downgrade(), "WeakPool");
+    shows(&Keyed::<u8>::new(pool.clone()), r#"Keyed, parent: BudgetPool, "run", len: 0"#);
+    shows(&lease, r#"Lease, pool: "run", remaining: Amount"#);
+    shows(&receipt, "Receipt, settled: Amount(4 tokens), overage, credited, is_late: false");
+    let figures = "axis: Tokens, requested: 9, available: 2, cap: Some(7)";
+    let rest = r#"pool: "run", outlook: Never, retry_after: None"#;
+    shows(&refused, &format!("Exceeded, BudgetExceeded, {figures}, {rest}"));
+
+    shows(&pool.reserve_wait(Amount::new()), r#"Wait, pool: "run", state: "new""#);
+    shows(&pool.record_wait(Amount::new()), r#"RecordWait, pool: "run", state: "new""#);
+    shows(&pool.closed(), r#"Closed, pool: "run""#);
+    shows(&pool.reached(Level::percent(Axis::Tokens, 80)), r#"Reached, pool: "run""#);
+    shows(&pool.wants(), r#"Wants, pool: "run""#);
+
+    let caps = r#"PoolBuilder, name: Some("run"), caps: Caps(7 tokens), deadline: Some, window"#;
+    let rules = "keys, used, ceiling, low, on_drop, most_waiting";
+    let runtime = r#"clock: Clock(given), timer: "given", observer: "none""#;
+    shows(&root(), &format!("{caps}, {rules}, {runtime}"));
+    shows(&told, r#"timer: "none", observer: "given""#);
+    shows(&BudgetPool::builder(), "clock: Clock(system)");
+    shows(&pool.child().name("agent").carved(), r#"PoolBuilder, "agent", parent: BudgetPool"#);
+
+    let rules = r#"min_timeout, call_caps, ("llm", 60s)"#;
+    shows(&deadline, &format!("DeadlineBuilder, total: Some(120s), safety_margin, {rules}"));
+    let budget = deadline.build().unwrap();
+    shows(&budget, &format!("DeadlineBudget, started, deadline, {rules}"));
+    shows(&clock, &format!("ManualClock, {:?}", clock.now()));
 }
 
 /// The hold of another task has expired, and its units would go to the task that waits.
@@ -274,6 +381,7 @@ fn a_name_is_text_whichever_way_it_is_compared_or_made() {
         assert_eq!(made, name);
     }
     assert_eq!(String::from(name.clone()), name.as_str());
+    assert_eq!(AsRef::<str>::as_ref(&name), "run-17");
 }
 
 #[test]
@@ -307,12 +415,43 @@ fn the_axes_of_a_snapshot_are_its_fields_in_declared_order() {
 }
 
 #[test]
+fn an_own_axis_tells_its_index_and_its_label() {
+    let pages = Axis::custom(3, "pages");
+    let Axis::Custom(custom) = pages else { panic!("{pages:?}") };
+    assert_eq!((custom.index(), custom.label()), (3, "pages"));
+}
+
+#[test]
 fn a_snapshot_of_a_tree_is_walked_by_reference_and_by_value() {
     let run = BudgetPool::builder().name("run").build();
     let _agent = run.child().name("agent").build();
     let tree = run.snapshot_tree();
     assert_eq!((&tree).into_iter().map(|pool| pool.depth).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(tree.into_iter().map(|pool| pool.name).collect::<Vec<_>>(), ["run", "agent"]);
+}
+
+#[test]
+fn a_table_shows_the_axes_that_have_a_cap_or_were_used() {
+    let pool = BudgetPool::builder().name("run").build();
+    let shown = |pool: &BudgetPool| {
+        let text = pool.snapshot().to_string();
+        let axes = text.lines().skip(2).map(|row| row.split("  ").next().unwrap().to_owned());
+        (axes.collect::<Vec<_>>().join(", "), text)
+    };
+    let idle = "run: 0 admitted, 0 refused, 0 reservations\n";
+    assert_eq!(shown(&pool), (String::new(), idle.to_owned()), "no head over no rows");
+    pool.reserve(Amount::new().requests(1)).unwrap().release();
+    assert_eq!(shown(&pool).0, "requests, in flight", "held, and spent nothing");
+    pool.reset();
+    pool.debit(Amount::new().tokens(1));
+    pool.reset();
+    assert_eq!(shown(&pool).0, "tokens", "spent before, and nothing since");
+    let capped = BudgetPool::builder().input_tokens(1).build();
+    assert_eq!(shown(&capped).0, "input tokens");
+
+    let child = pool.child().name("agent").build();
+    let tables = pool.snapshot().to_string() + "  " + &child.snapshot().to_string();
+    assert_eq!(pool.snapshot_tree().to_string(), tables);
 }
 
 #[test]

@@ -46,7 +46,7 @@ use crate::types::snapshot::Holder;
 /// // WARN budget_pool: `run-17` is over its cap: 20 of 120 tokens did not fit pool="run-17" ..
 /// pool.debit(Amount::new().tokens(120));
 /// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct TracingObserver;
 
 impl Observer for TracingObserver {

@@ -17,7 +17,7 @@ use crate::types::name::Name;
 use crate::types::on_drop::OnDrop;
 
 /// The terms of an ask beside a plain amount.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Terms {
     /// Empty where the amount itself is the only choice.
     choices: Vec<Choice>,
@@ -28,7 +28,7 @@ pub(crate) struct Terms {
 }
 
 /// As much as there is, between two amounts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Choice {
     most: Quantities,
     least: Quantities,
@@ -61,9 +61,9 @@ impl Terms {
         !self.choices.is_empty()
     }
 
-    /// Whether there are several choices, each for its amount or nothing.
-    pub(crate) fn are_alternatives(&self) -> bool {
-        self.has_choices() && self.choices.iter().all(|choice| choice.most == choice.least)
+    /// Whether each choice is for its amount or nothing.
+    pub(crate) fn are_exact(&self) -> bool {
+        self.choices.iter().all(|choice| choice.most == choice.least)
     }
 
     /// Whether the clock must be read for these terms alone.
@@ -165,28 +165,38 @@ impl Engine {
     pub(crate) fn reserve_on(
         &mut self,
         at: NodeId,
-        held: Quantities,
-        terms: Terms,
+        held: &Quantities,
+        terms: &mut Terms,
         now: Option<Instant>,
     ) -> Result<HoldKey, BudgetError> {
         if !terms.has_choices() {
-            let key = self.reserve(at, &held, now)?;
+            let key = self.reserve(at, held, now)?;
             self.agree(key, terms);
             return Ok(key);
         }
-        let least = terms.least(held);
-        let now = self.advance_for(at, &terms, &least, now);
+        let least = terms.least(*held);
+        let now = self.advance_for(at, terms, &least, now);
         self.reserve_now(at, &least, terms, now)
     }
 
-    /// Holds the first [alternative](Terms::are_alternatives) that fits: all that there is to do while
-    /// the tree [is quiet](Engine::is_quiet) and the terms name no time.
-    pub(crate) fn try_reserve_on(&mut self, at: NodeId, terms: Terms) -> Option<HoldKey> {
-        let (choice, key) = terms.choices.iter().zip(0..).find_map(|(of, choice)| {
-            let key = self.try_reserve(at, &of.most)?;
-            Some((choice, key))
-        })?;
-        self.holds.get_mut(key).set_choice(choice);
+    /// Holds the first of [exact](Terms::are_exact) choices that fits: all that there is to do while
+    /// the tree [is quiet](Engine::is_quiet_at).
+    pub(crate) fn try_reserve_on(
+        &mut self,
+        at: NodeId,
+        held: &Quantities,
+        terms: &mut Terms,
+        now: Option<Instant>,
+    ) -> Option<HoldKey> {
+        let key = if terms.has_choices() {
+            terms.choices.iter().zip(0..).find_map(|(of, choice)| {
+                let key = self.try_reserve_at(at, &of.most, now)?;
+                self.holds.get_mut(key).set_choice(choice);
+                Some(key)
+            })
+        } else {
+            self.try_reserve_at(at, held, now)
+        }?;
         self.agree(key, terms);
         Some(key)
     }
@@ -211,10 +221,10 @@ impl Engine {
         &mut self,
         at: NodeId,
         least: &Quantities,
-        terms: Terms,
+        terms: &mut Terms,
         now: Option<Instant>,
     ) -> Result<HoldKey, BudgetError> {
-        let Some(pick) = self.pick_in_turn(at, least, &terms, now) else {
+        let Some(pick) = self.pick_in_turn(at, least, terms, now) else {
             let refusal = self.must_queue(at, least.units(), now);
             return refusal.map_or_else(|| self.refuse(at, least.units(), now), Err);
         };
@@ -226,7 +236,7 @@ impl Engine {
         &mut self,
         at: NodeId,
         pick: Pick,
-        terms: Terms,
+        terms: &mut Terms,
         now: Option<Instant>,
     ) -> HoldKey {
         let key = self.begin_pick(at, pick);
@@ -274,8 +284,8 @@ impl Engine {
     }
 
     /// The terms of a hold that is handed over: its time begins now.
-    pub(super) fn agree(&mut self, key: HoldKey, terms: Terms) {
-        self.holds.get_mut(key).agree(terms.label, terms.on_drop);
+    pub(super) fn agree(&mut self, key: HoldKey, terms: &mut Terms) {
+        self.holds.get_mut(key).agree(terms.label.take(), terms.on_drop);
         if let Some(ttl) = terms.ttl {
             self.schedule_after(key, ttl);
         }

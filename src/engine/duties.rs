@@ -4,6 +4,8 @@
 //! nothing is going on asks once. It is derived anew at the end of each transition; the calls of
 //! the hot path change nothing that it is derived from.
 
+use std::time::Instant;
+
 use super::Engine;
 
 /// A set of duties.
@@ -41,6 +43,19 @@ impl Engine {
     #[inline(always)]
     pub(crate) fn is_quiet(&self) -> bool {
         self.duties.0 == 0
+    }
+
+    /// Whether the tree is quiet for a call that knows the time: a hold may expire, but only later.
+    #[inline]
+    pub(crate) fn is_quiet_at(&self, reading: Instant) -> bool {
+        self.is_quiet() || (self.duties.0 == Duties::TIME && self.only_expires_after(reading))
+    }
+
+    /// Whether nothing but the expiry of holds makes time play a part, and that only after an
+    /// instant. Time never runs back: a hold that was due is.
+    fn only_expires_after(&self, reading: Instant) -> bool {
+        let next = self.expiry.next();
+        self.pauses.is_empty() && next.is_none_or(|at| at > reading && Some(at) > self.latest)
     }
 
     /// [`is_quiet`](Engine::is_quiet), but for those who wait.

@@ -118,8 +118,9 @@ pub(crate) struct Spec {
     pub(crate) name: Name,
     pub(crate) caps: Caps,
     pub(crate) deadline: Option<Deadline>,
-    pub(crate) window: Option<Refill>,
-    pub(crate) keys: Option<Keys>,
+    /// In a box, as all that few pools have: a pool is moved several times before it has its place.
+    pub(crate) window: Option<Box<Refill>>,
+    pub(crate) keys: Option<Box<Keys>>,
     /// The units used before the pool was built, as is known from elsewhere.
     pub(crate) used: Option<Box<Amount>>,
     pub(crate) ceiling: Option<Box<Caps>>,
@@ -601,8 +602,8 @@ impl Node {
             joins: None,
             expiring: 0,
             deadline: deadlines.min_by_key(|deadline| deadline.at),
-            window: spec.window.map(Box::new),
-            keys: spec.keys.map(Box::new),
+            window: spec.window,
+            keys: spec.keys,
             ceiling: spec.ceiling.and_then(|ceiling| boxed(*ceiling.quantities())),
             low: spec.low.and_then(|low| boxed(low.all())),
             name: spec.name,
@@ -829,7 +830,7 @@ mod tests {
     fn p8_windows_that_are_gone_are_not_counted() {
         let now = Instant::now();
         let window = || Some(Refill::start(Window::fixed(Duration::MAX), now));
-        let spec = || Spec { window: window(), ..Spec::of(Caps::new()) };
+        let spec = || Spec { window: window().map(Box::new), ..Spec::of(Caps::new()) };
         let mut nodes = Nodes::new(spec());
         let child = nodes.insert(NodeId::ROOT, spec(), AxisSet::EMPTY);
         assert_eq!((nodes.windows, nodes.len()), (2, 2));

@@ -114,8 +114,8 @@ impl Engine {
 
     /// Whether a pause on the way up lasts until a deadline.
     pub(super) fn outlasts(&self, at: NodeId, deadline: &Option<Deadline>) -> bool {
-        let until = self.paused_until(at);
-        deadline.is_some_and(|end| until.is_some_and(|until| end.at <= until))
+        let lasts_until = |end: Instant| self.paused_until(at).is_some_and(|until| end <= until);
+        deadline.is_some_and(|end| lasts_until(end.at))
     }
 
     /// The pause on the way up that ends last, and when.

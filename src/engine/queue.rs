@@ -410,14 +410,15 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<Place, BudgetError> {
         let now = self.advance(at, asked.units(), now);
-        if !self.is_open(at, now) || self.is_unsatisfiable(at, asked.units()) {
-            return self.refuse(at, asked.units(), now);
-        }
-        let is_first = self.queued_at(at, asked.units()).is_none() && self.paused(at).is_none();
-        if is_first && self.nodes.fits(at, asked.units()) {
+        let is_open = self.is_open(at, now);
+        let is_first = || self.queued_at(at, asked.units()).is_none() && self.paused(at).is_none();
+        if is_open && is_first() && self.nodes.fits(at, asked.units()) {
             let hold = self.begin(at, asked, purpose);
             self.holds.get_mut(hold).set_since(now);
             return Ok(Place::Granted(self.collect(hold, purpose)));
+        }
+        if !is_open || self.is_unsatisfiable(at, asked.units()) {
+            return self.refuse(at, asked.units(), now);
         }
         self.has_place(at)?;
         Ok(Place::InLine(self.enqueue(at, asked, purpose, None)))
@@ -428,12 +429,12 @@ impl Engine {
         &mut self,
         at: NodeId,
         asked: Quantities,
-        terms: Terms,
+        mut terms: Terms,
         now: Option<Instant>,
     ) -> Result<Place, BudgetError> {
         let now = self.advance_for(at, &terms, &asked, now);
         if let Some(pick) = self.pick_in_turn(at, &asked, &terms, now) {
-            return Ok(Place::Granted(Grant::Hold(self.hold_pick(at, pick, terms, now))));
+            return Ok(Place::Granted(Grant::Hold(self.hold_pick(at, pick, &mut terms, now))));
         }
         let time = terms.wait_at_most;
         // By the clock as it reads: it may have run back.
@@ -521,8 +522,10 @@ impl Engine {
         can_sleep: bool,
         now: Option<Instant>,
     ) -> Looked {
-        let Waiter { home, asked, .. } = *self.queue.get(key);
-        let now = self.advance(home, asked.units(), now);
+        let now = now.map(|now| {
+            let Waiter { home, asked, .. } = *self.queue.get(key);
+            self.advance_to(home, asked.units(), now)
+        });
         if self.queue.get(key).is_waiting() {
             let until = self.queue.get(key).until();
             if until.is_some() && until <= self.reading {
@@ -542,8 +545,8 @@ impl Engine {
         let outcome = match outcome {
             Outcome::Granted(hold) => {
                 self.holds.get_mut(hold).set_since(now);
-                if let Some(agreed) = terms {
-                    self.agree(hold, agreed.terms);
+                if let Some(mut agreed) = terms {
+                    self.agree(hold, &mut agreed.terms);
                 }
                 Ok(self.collect(hold, purpose))
             }
@@ -559,9 +562,9 @@ impl Engine {
         self.unqueue(key);
         self.process_waiters();
         let Waiter { home, asked, terms, .. } = self.queue.all.remove(key.slot());
-        let terms = terms.expect("without terms nobody gives up").terms;
+        let mut terms = terms.expect("without terms nobody gives up").terms;
         let waited = terms.wait_at_most.expect("it was given a time");
-        match self.reserve_now(home, &asked, terms, self.latest) {
+        match self.reserve_now(home, &asked, &mut terms, self.latest) {
             Ok(hold) => Ok(Grant::Hold(hold)),
             Err(refusal) => {
                 let pool = self.nodes[home].name.clone();
@@ -751,7 +754,12 @@ impl Engine {
     /// enough for a candidate, or a hold has expired; at one instant in this order. Returns the
     /// instant of it. Without `all`, only those holds count that may serve a waiter, or that must be
     /// reclaimed before the rest.
+    #[inline]
     fn step_in_time(&mut self, all: bool) -> Option<Instant> {
+        if self.heeds_time() { self.next_step_in_time(all) } else { None }
+    }
+
+    fn next_step_in_time(&mut self, all: bool) -> Option<Instant> {
         let latest = self.latest?;
         let expiry = self.expiry.next().filter(|at| *at <= latest);
         let (pause, room) = (self.pauses.next_over(latest), self.queue.next_room(latest));

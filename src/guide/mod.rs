@@ -6,7 +6,7 @@
 //! | [`agents`] | LLM fan-out: streams, retries, tool calls, cheaper models, calls that are cut off |
 //! | [`services`] | HTTP handlers: deadlines, tenants, status codes |
 //! | [`threads`] | thread pools: bytes, jobs, `rayon`, leases |
-//! | [`waiting`] | lines, fairness and fairness, with a drawn example |
+//! | [`waiting`] | lines, fairness and deadlock, with a drawn example |
 //! | [`time`] | windows compared, calendars, pauses, TTLs, clocks |
 //! | [`trees`] | pools under pools: shared, carved and joint |
 //! | [`processes`] | one budget beyond one process |

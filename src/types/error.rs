@@ -54,7 +54,8 @@ pub enum BudgetError {
         retry_after: Option<Duration>,
     },
     /// Others wait, and are served first (P6): ask with
-    /// [`reserve_wait`](crate::BudgetPool::reserve_wait) to stand behind them.
+    /// [`reserve_wait`](crate::BudgetPool::reserve_wait) to stand behind them. The units of this
+    /// call may be free: a waiter of the pool that is called counts on whichever axis it waits.
     #[error("others wait in `{}`", .pool.in_line())]
     #[non_exhaustive]
     Queued {
@@ -89,7 +90,7 @@ pub enum BudgetError {
     /// [`timer`](crate::PoolBuilder::timer), or wait on a thread, by
     /// [`reserve_blocking`](crate::BudgetPool::reserve_blocking) or
     /// [`record_blocking`](crate::BudgetPool::record_blocking), which need none.
-    #[error("a wait in `{}` needs a timer: give the root pool one, or wait by blocking", .pool.in_line())]
+    #[error("a wait in `{}` needs a timer: give the root pool one by `PoolBuilder::timer`, or wait by blocking", .pool.in_line())]
     #[non_exhaustive]
     NoTimer {
         /// The name of the pool that was called.
@@ -723,6 +724,19 @@ mod tests {
     }
 
     #[test]
+    fn p7_a_wait_in_vain_answers_as_the_refusal_that_it_carries() {
+        let outlook = Outlook::At(Instant::now());
+        let inner = BudgetError::from(exceeded(outlook, Some(Duration::from_secs(6))));
+        let refusal = Box::new(inner.clone());
+        let outer = BudgetError::Timeout { pool: pool(), waited: Duration::ZERO, refusal };
+        let answers = |error: &BudgetError| {
+            (error.axis(), error.outlook(), error.retry_after(), error.exceeded().cloned())
+        };
+        assert_eq!(answers(&outer), answers(&inner));
+        assert_eq!(outer.retry_after(), Some(Duration::from_secs(6)));
+    }
+
+    #[test]
     fn p7_every_variant_answers_for_its_kind_pool_axis_outlook_and_text() {
         let kinds = [
             (
@@ -750,7 +764,7 @@ mod tests {
                 "no_timer",
                 None,
                 "after_release",
-                "a wait in `run\\n17` needs a timer: give the root pool one, or wait by blocking",
+                "a wait in `run\\n17` needs a timer: give the root pool one by `PoolBuilder::timer`, or wait by blocking",
             ),
             ("closed", None, "never", "`run\\n17` is closed"),
             ("expired", None, "never", "the hold on `run\\n17` has expired"),

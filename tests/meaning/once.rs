@@ -33,6 +33,7 @@ fn a_key_stands_for_what_is_charged_and_not_for_how_it_was_named() {
     for same in [tokens(1).in_flight(2), tokens(1).requests(0)] {
         assert_eq!(pool.record_once("key", same), Ok(Once::Before));
     }
+    assert!(Once::Now.is_now() && !Once::Before.is_now());
     assert!(pool.record_once("key", tokens(1).requests(1)).is_err());
 }
 
@@ -46,6 +47,7 @@ fn both_kinds_of_calls_share_their_keys_and_say_whether_they_counted() {
     pool.debit_once("bill", tokens(7)).unwrap();
     assert_eq!(pool.record_once("bill", tokens(7)), Ok(Once::Before));
     assert_eq!(token_books(&pool)[3], 12);
+    assert!(Once::Now.is_now() && !Once::Before.is_now());
 }
 
 #[test]

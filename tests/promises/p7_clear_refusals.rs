@@ -84,6 +84,23 @@ fn exceeded<T: std::fmt::Debug>(answer: Result<T, BudgetError>) -> BudgetExceede
     }
 }
 
+/// A timeout has the figures of the refusal that it carries.
+#[test]
+fn a_refusal_for_capacity_has_figures_and_no_other_has() {
+    let pool = BudgetPool::builder().tokens(10).in_flight(1).build();
+    let refused = pool.record(tokens(11)).unwrap_err();
+    let figures = |error: &BudgetError| {
+        error.exceeded().map(|exceeded| (exceeded.axis(), exceeded.requested().units()))
+    };
+    assert_eq!(figures(&refused), Some((Axis::Tokens, 11)));
+    let _held = pool.reserve(tokens(10)).unwrap();
+    let late = pool.reserve_blocking(Ask::new(tokens(3)).wait_at_most(Duration::ZERO)).unwrap_err();
+    assert!(matches!(late, BudgetError::Timeout { .. }), "{late}");
+    assert_eq!(figures(&late), Some((Axis::Tokens, 3)));
+    pool.close();
+    assert_eq!(figures(&pool.record(tokens(11)).unwrap_err()), None);
+}
+
 #[test]
 fn attempted_is_what_used_and_reserved_would_have_been() {
     let root = BudgetPool::builder().name("root").tokens(1_000).in_flight(3).build();
@@ -151,6 +168,20 @@ fn attempted_ends_at_the_last_number() {
     for refusal in [exceeded(hold.shrink(tokens(21))), exceeded(hold.split(tokens(21)))] {
         assert_eq!(refusal.cap().map(|cap| cap.units()), Some(20));
         assert_eq!(refusal.attempted().units(), 21, "{refusal}");
+    }
+}
+
+/// Also where the pool has none.
+#[test]
+fn where_a_hold_is_too_small_the_held_units_stand_for_the_cap() {
+    for pool in [BudgetPool::unlimited(), BudgetPool::builder().tokens(9).build()] {
+        let hold = pool.reserve(tokens(5)).unwrap();
+        for refused in [exceeded(hold.split(tokens(6))), exceeded(hold.shrink(tokens(6)))] {
+            assert_eq!(refused.available().units(), 5);
+            assert_eq!(refused.cap().map(|cap| cap.units()), Some(5));
+            let text = "tokens of `pool` exceeded: 6 requested, 5 available, cap 5, will never fit";
+            assert_eq!(refused.to_string(), text);
+        }
     }
 }
 

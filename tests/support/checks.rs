@@ -139,7 +139,9 @@ impl Both {
                     (usize::from(is_closed), !is_closed)
                 );
             }
+            self.check_runs()?;
             self.collect_closings()?;
+            self.collect_runs()?;
             let Some(index) = reminded else { return Ok(()) };
             let waiter = Waiter { bell: None, ..self.waiters.swap_remove(index) };
             self.poll(waiter, true)?;

@@ -306,6 +306,21 @@ pub enum Op {
     Closed {
         pool: u8,
     },
+    /// Drives a future that is done by one of its first polls, perhaps with a hold in it.
+    Run {
+        pool: u8,
+        polls: u8,
+        hold: Option<u8>,
+        poll: bool,
+    },
+    /// By the same waker as before, or by another.
+    PollRun {
+        run: u8,
+        anew: bool,
+    },
+    DropRun {
+        run: u8,
+    },
     /// Watches for a level: from 100 on the percentage beyond that, of the cap of one axis; below that
     /// an amount around what is spoken for.
     Reached {

@@ -92,6 +92,8 @@ pub mod language;
 mod oracle;
 #[path = "queue.rs"]
 mod queue;
+#[path = "runs.rs"]
+mod runs;
 #[path = "seen.rs"]
 mod seen;
 #[path = "steps.rs"]
@@ -106,6 +108,7 @@ use invariants::check_invariants;
 use language::{Build, LANES, Op, Units, Want, YEAR};
 use oracle::{HoldId, LeaseId, Model, Nanos, PoolId, Reads, Refusal, Spec, duration};
 use queue::WaitId;
+use runs::Running;
 use seen::{View, refusal};
 use tenants::Tenants;
 use watches::Watched;
@@ -168,6 +171,7 @@ struct Both {
     record: Option<Arc<Record>>,
     closings: Vec<Closing>,
     watches: Vec<Watched>,
+    runs: Vec<Running>,
     tenants: Option<Tenants>,
     /// Never touched again, as if by `mem::forget`; but when a run is over it goes, so that a
     /// million of them leak nothing.
@@ -255,6 +259,7 @@ impl Both {
             record: None,
             closings: Vec::new(),
             watches: Vec::new(),
+            runs: Vec::new(),
             tenants: None,
             forgotten: Vec::new(),
             spent: BTreeMap::new(),
@@ -307,7 +312,8 @@ impl Both {
                 && lease.is_none()
                 && self.waiters.is_empty()
                 && closing.is_none()
-                && watch.is_none();
+                && watch.is_none()
+                && self.runs.is_empty();
             self.drop_tenants()?;
             if steps % 2 == 0 || (hold.is_none() && lease.is_none()) {
                 if let Some(handle) = handle {
@@ -334,6 +340,7 @@ impl Both {
             if let Some(watch) = watch {
                 self.end_watch(watch)?;
             }
+            self.drop_last_run()?;
             if is_last {
                 break;
             }

@@ -2284,8 +2284,8 @@ impl Model {
             for axis in (0..LANES).filter(|&axis| pool.is_capped(axis) && !beyond_carve[axis]) {
                 limits.push(self.limit(&balances[&id], id, axis));
             }
-            for axis in 0..LANES {
-                beyond_carve[axis] |= pool.is_carved(axis);
+            for (axis, beyond) in beyond_carve.iter_mut().enumerate() {
+                *beyond |= pool.is_carved(axis);
             }
         }
         limits

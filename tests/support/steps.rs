@@ -83,6 +83,7 @@ impl Both {
             | Op::Ask { pool, .. }
             | Op::WaitOn { pool, .. }
             | Op::Closed { pool }
+            | Op::Run { pool, .. }
             | Op::Reached { pool, .. }
             | Op::Wants { pool }
             | Op::Limits { pool }
@@ -135,6 +136,8 @@ impl Both {
             Op::DropTenants => self.drop_tenants()?,
             Op::PollWatch { watch, anew } => self.poll_watch(watch, anew)?,
             Op::DropWatch { watch } => self.drop_watch(watch)?,
+            Op::PollRun { run, anew } => self.poll_run(run, anew)?,
+            Op::DropRun { run } => self.drop_run(run)?,
             Op::DropWait { wait } => {
                 if let Some(index) = usize::from(wait).checked_rem(self.waiters.len()) {
                     let waiter = self.waiters.swap_remove(index);
@@ -524,6 +527,7 @@ impl Both {
                     }
                 }
             }
+            Op::Run { polls, hold, poll, .. } => self.begin_run(id, pool, polls, hold, poll)?,
             Op::Reached { ref level, percent, settled, .. } => {
                 self.watch_level(id, pool, level, percent, settled)?;
             }

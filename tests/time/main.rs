@@ -9,7 +9,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Clock, Lease, ManualClock, Outlook,
+    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Clock, Keyed, Lease, ManualClock, Outlook,
     PoolBuilder, Receipt, Reservation, Root, Usd, Window,
 };
 

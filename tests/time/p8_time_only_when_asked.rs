@@ -207,3 +207,17 @@ fn a_window_that_is_gone_needs_no_time() {
         (1, 1, 0)
     );
 }
+
+/// Time decides about a pool that has used some of its window, unless somebody holds it.
+#[test]
+fn an_eviction_asks_nothing_of_a_pool_that_somebody_holds() {
+    let counting = Counting::new();
+    let root = BudgetPool::builder().clock(counting.clock()).timer(by_hand).build();
+    let tenants = Keyed::<u64>::new(root);
+    let held = tenants.get_or_build(&7, |pool| pool.tokens(9).window(Window::fixed(secs(60))));
+    held.record(tokens(1)).unwrap();
+    counting.reads();
+    assert_eq!((tenants.evict_idle(), counting.reads()), (0, 0));
+    drop(held);
+    assert_eq!((tenants.evict_idle(), counting.reads()), (0, 1));
+}

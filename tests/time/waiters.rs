@@ -240,6 +240,29 @@ fn p6_no_wait_sleeps_towards_a_time_in_another_branch() {
     assert_eq!((alarms(), waiter.wakes()), (vec![], 0));
 }
 
+/// The timer says that a time has come, and the wait finds that it needs a later one.
+#[test]
+fn p6_a_wait_whose_time_has_moved_on_sleeps_towards_the_next_and_does_not_spin() {
+    let (clock, sleeps) = (ManualClock::new(), AtomicUsize::new(0));
+    let moved = clock.clone();
+    let timer = move |until: Instant| {
+        if sleeps.fetch_add(1, Ordering::Relaxed) > 0 {
+            return by_hand(until);
+        }
+        moved.advance(until - moved.now());
+        Box::pin(std::future::ready(()))
+    };
+    let pool = BudgetPool::builder().tokens(10).clock(clock.clone()).timer(timer).build();
+    let held = [1, 2].map(|ttl| pool.reserve(Ask::new(tokens(5)).ttl(secs(ttl))).unwrap());
+    let begun = clock.now();
+    let mut waiter = Waiter::queued(&pool, tokens(10));
+    assert_eq!((clock.now() - begun, waiter.wakes()), (secs(1), 0), "half of it is there");
+    clock.advance(secs(1));
+    assert_eq!(pool.snapshot().expired, 2);
+    assert_eq!(waiter.granted().amount(), tokens(10));
+    drop(held);
+}
+
 #[test]
 fn p6_who_cannot_be_met_before_the_deadline_is_told_at_once() {
     for window in [Window::fixed(secs(60)), Window::token_bucket(secs(60))] {

@@ -25,15 +25,11 @@ impl From<&CompletionUsage> for Usage {
     fn from(said: &CompletionUsage) -> Usage {
         let prompt = said.prompt_tokens_details.as_ref();
         let completion = said.completion_tokens_details.as_ref();
-        Usage {
-            input: said.prompt_tokens.into(),
-            cache_read: prompt.and_then(|prompt| prompt.cached_tokens).unwrap_or(0).into(),
-            cache_write: count(prompt.and_then(|prompt| prompt.cache_write_tokens)),
-            cache_write_1h: 0,
-            output: said.completion_tokens.into(),
-            reasoning: completion.and_then(|part| part.reasoning_tokens).unwrap_or(0).into(),
-        }
-        .total_at_least(said.total_tokens.into())
+        Usage::new(said.prompt_tokens.into(), said.completion_tokens.into())
+            .cache_read(prompt.and_then(|prompt| prompt.cached_tokens).unwrap_or(0).into())
+            .cache_write(count(prompt.and_then(|prompt| prompt.cache_write_tokens)))
+            .reasoning(completion.and_then(|part| part.reasoning_tokens).unwrap_or(0).into())
+            .total_at_least(said.total_tokens.into())
     }
 }
 
@@ -48,14 +44,10 @@ impl From<&CompletionUsage> for Usage {
 /// ```
 impl From<&ResponseUsage> for Usage {
     fn from(said: &ResponseUsage) -> Usage {
-        Usage {
-            input: said.input_tokens.into(),
-            cache_read: said.input_tokens_details.cached_tokens.into(),
-            cache_write: count(said.input_tokens_details.cache_write_tokens),
-            cache_write_1h: 0,
-            output: said.output_tokens.into(),
-            reasoning: said.output_tokens_details.reasoning_tokens.into(),
-        }
-        .total_at_least(said.total_tokens.into())
+        Usage::new(said.input_tokens.into(), said.output_tokens.into())
+            .cache_read(said.input_tokens_details.cached_tokens.into())
+            .cache_write(count(said.input_tokens_details.cache_write_tokens))
+            .reasoning(said.output_tokens_details.reasoning_tokens.into())
+            .total_at_least(said.total_tokens.into())
     }
 }

@@ -13,7 +13,7 @@
 //! assert_eq!(pool.snapshot().usd.reserved, "0.06".parse()?);
 //!
 //! // After the call: settle what the provider says.
-//! let usage = Usage { input: 10_000, cache_read: 8_000, output: 500, ..Usage::default() };
+//! let usage = Usage::new(10_000, 500).cache_read(8_000);
 //! hold.commit(price.amount(&usage)?);
 //! assert_eq!(pool.snapshot().usd.used, "0.0159".parse()?);
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -71,11 +71,16 @@
 //!     let cache_read = count(prompt.and_then(|prompt| prompt.cached_tokens));
 //!     let reasoning = count(completion.and_then(|completion| completion.reasoning_tokens));
 //!     let (input, output) = (count(said.prompt_tokens), count(said.completion_tokens));
-//!     Usage { input, cache_read, cache_write, cache_write_1h, output, reasoning }.total_at_least(count(said.total_tokens))
+//!     Usage::new(input, output)
+//!         .cache_read(cache_read)
+//!         .cache_write(cache_write)
+//!         .cache_write_1h(cache_write_1h)
+//!         .reasoning(reasoning)
+//!         .total_at_least(count(said.total_tokens))
 //! }
 //! # let details = genai::chat::PromptTokensDetails { cache_creation_tokens: Some(248), cache_creation_details: Some(genai::chat::CacheCreationDetails { ephemeral_1h_tokens: Some(100) }), cached_tokens: Some(1_800) };
 //! # let said = genai::chat::Usage { prompt_tokens: Some(4_096), prompt_tokens_details: Some(details), completion_tokens: Some(503), total_tokens: Some(4_599), ..Default::default() };
-//! # assert_eq!(usage(&said), Usage { input: 4_096, cache_read: 1_800, cache_write: 148, cache_write_1h: 100, output: 503, reasoning: 0 });
+//! # assert_eq!(usage(&said), Usage::new(4_096, 503).cache_read(1_800).cache_write(148).cache_write_1h(100));
 //! # assert_eq!(usage(&genai::chat::Usage { prompt_tokens: Some(-1), ..Default::default() }), Usage::default());
 //! ```
 //!
@@ -94,7 +99,11 @@
 //!     let (cache_read, cache_write) = (count(said.cached_input_tokens), count(said.cache_creation_input_tokens));
 //!     let (input, output) = (count(said.input_tokens), count(said.output_tokens));
 //!     let reasoning = count(said.reasoning_tokens);
-//!     Usage { input, cache_read, cache_write, cache_write_1h: 0, output, reasoning }.total_at_least(count(said.total_tokens))
+//!     Usage::new(input, output)
+//!         .cache_read(cache_read)
+//!         .cache_write(cache_write)
+//!         .reasoning(reasoning)
+//!         .total_at_least(count(said.total_tokens))
 //! }
 //! # let said = rig::completion::Usage { input_tokens: Some(10), output_tokens: Some(3), total_tokens: Some(15), ..Default::default() };
 //! # assert_eq!(usage(&said), Usage::new(10, 5));

@@ -231,7 +231,7 @@ impl<S, M> Metered<S, M> {
     /// # let pool = BudgetPool::unlimited();
     /// let hold = pool.reserve(Amount::new().usd(Usd::from_cents(1)))?;
     /// // The price lists none for a read from a cache.
-    /// let blocks = stream::iter([Usage { input: 70, cache_read: 64, ..Usage::default() }]);
+    /// let blocks = stream::iter([Usage::new(70, 0).cache_read(64)]);
     /// let mut metered = Metered::new(blocks, hold, &price, |usage| Chunk::Usage(*usage));
     /// future::block_on(async { while metered.next().await.is_some() {} });
     /// assert_eq!(metered.unpriced().unwrap().to_string(), "no price for 64 tokens of cache_read");

@@ -132,7 +132,7 @@ impl Price {
     /// use budget_pool_llm::{Price, Usage};
     ///
     /// let price = Price::new(Usd::from_dollars(3), Usd::from_dollars(15)).cache_read(Usd::from_cents(30));
-    /// let usage = Usage { input: 1_000, cache_read: 1_000, ..Usage::default() };
+    /// let usage = Usage::new(1_000, 0).cache_read(1_000);
     /// assert_eq!(price.cost(&usage), Ok(Usd::from_micros(300)));
     /// ```
     #[must_use]
@@ -148,7 +148,7 @@ impl Price {
     /// use budget_pool_llm::{Price, Usage};
     ///
     /// let price = Price::new(Usd::from_dollars(3), Usd::from_dollars(15)).cache_write(Usd::from_cents(375));
-    /// let usage = Usage { input: 1_000, cache_write: 1_000, ..Usage::default() };
+    /// let usage = Usage::new(1_000, 0).cache_write(1_000);
     /// assert_eq!(price.cost(&usage), Ok(Usd::from_micros(3_750)));
     /// ```
     #[must_use]
@@ -163,7 +163,7 @@ impl Price {
     /// use budget_pool_llm::{Price, Usage};
     ///
     /// let price = Price::new(Usd::from_dollars(3), Usd::from_dollars(15)).cache_write_1h(Usd::from_dollars(6));
-    /// let usage = Usage { input: 1_000, cache_write_1h: 1_000, ..Usage::default() };
+    /// let usage = Usage::new(1_000, 0).cache_write_1h(1_000);
     /// assert_eq!(price.cost(&usage), Ok(Usd::from_micros(6_000)));
     /// ```
     #[must_use]
@@ -179,7 +179,7 @@ impl Price {
     /// use budget_pool_llm::{Price, Usage};
     ///
     /// let price = Price::new(Usd::from_dollars(1), Usd::from_dollars(4)).reasoning(Usd::from_dollars(3));
-    /// let usage = Usage { output: 1_000, reasoning: 900, ..Usage::default() };
+    /// let usage = Usage::new(0, 1_000).reasoning(900);
     /// assert_eq!(price.cost(&usage), Ok(Usd::from_micros(3_100)));
     /// ```
     #[must_use]
@@ -308,7 +308,7 @@ impl Price {
     /// let price = Price::new(Usd::from_dollars(1), Usd::from_dollars(3));
     /// assert_eq!(price.cost(&Usage::new(1, 1)), Ok(Usd::from_micros(4)));
     ///
-    /// let usage = Usage { input: 9, cache_read: 5, ..Usage::default() };
+    /// let usage = Usage::new(9, 0).cache_read(5);
     /// let error = price.cost(&usage).unwrap_err();
     /// assert_eq!(error.to_string(), "no price for 5 tokens of cache_read");
     /// ```
@@ -478,7 +478,7 @@ impl Error for PriceError {}
 ///
 /// let price = Price::new(Usd::from_dollars(1), Usd::from_dollars(3)).cache_read(Usd::from_cents(10));
 /// // A proxy that counts the cached tokens beside the prompt: say so with `cache_beside`.
-/// let usage = Usage { input: 86, cache_read: 1_920, ..Usage::default() };
+/// let usage = Usage::new(86, 0).cache_read(1_920);
 /// let error = price.cost(&usage).unwrap_err();
 /// assert!(matches!(error, Unpriced::CachedBeyondInput { .. }));
 /// assert_eq!(error.to_string(), "1920 tokens cached or written in an input of 86");

@@ -15,16 +15,20 @@ use crate::price::Unpriced;
 /// Parts that are more than their whole contradict this meaning. They are kept as they came:
 /// [`Price::cost`](crate::Price::cost) refuses the block, since no figure for it would be exact.
 ///
+/// A provider may come to count another part: a block is made by [`new`](Usage::new) and the methods
+/// that are named as the fields.
+///
 /// Usage blocks are not added up: a [tier](crate::Price::above) goes by the input of one call.
 ///
 /// ```
 /// use budget_pool_llm::Usage;
 ///
-/// let usage = Usage { input: 2_006, cache_read: 1_920, output: 300, ..Usage::default() };
+/// let usage = Usage::new(2_006, 300).cache_read(1_920);
 /// assert_eq!(usage.total(), 2_306);
 /// assert_eq!(usage.uncached(), Some(86));
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub struct Usage {
     /// All tokens of the prompt, cached and written ones included.
     pub input: u64,
@@ -47,11 +51,42 @@ impl Usage {
     /// ```
     /// use budget_pool_llm::Usage;
     ///
-    /// assert_eq!(Usage::new(70, 7), Usage { input: 70, output: 7, ..Usage::default() });
+    /// let usage = Usage::new(70, 7);
+    /// assert_eq!((usage.input, usage.output, usage.reasoning), (70, 7, 0));
     /// ```
     #[must_use]
     pub const fn new(input: u64, output: u64) -> Usage {
         Usage { input, cache_read: 0, cache_write: 0, cache_write_1h: 0, output, reasoning: 0 }
+    }
+
+    /// Sets `cache_read`: tokens that were read from a cache. They are a part of `input`.
+    #[must_use]
+    pub const fn cache_read(mut self, tokens: u64) -> Usage {
+        self.cache_read = tokens;
+        self
+    }
+
+    /// Sets `cache_write`: tokens that were written to a cache for the provider's usual time. They
+    /// are a part of `input`.
+    #[must_use]
+    pub const fn cache_write(mut self, tokens: u64) -> Usage {
+        self.cache_write = tokens;
+        self
+    }
+
+    /// Sets `cache_write_1h`: tokens that were written to a cache for an hour. They are a part of
+    /// `input`.
+    #[must_use]
+    pub const fn cache_write_1h(mut self, tokens: u64) -> Usage {
+        self.cache_write_1h = tokens;
+        self
+    }
+
+    /// Sets `reasoning`: tokens of reasoning. They are a part of `output`.
+    #[must_use]
+    pub const fn reasoning(mut self, tokens: u64) -> Usage {
+        self.reasoning = tokens;
+        self
     }
 
     /// The block counts the cached tokens beside the input, as Anthropic does: adds all three parts
@@ -61,7 +96,7 @@ impl Usage {
     /// use budget_pool_llm::Usage;
     ///
     /// // input_tokens 337, cache_creation_input_tokens 46,209, output_tokens 342
-    /// let usage = Usage { input: 337, cache_write: 46_209, output: 342, ..Usage::default() };
+    /// let usage = Usage::new(337, 342).cache_write(46_209);
     /// assert_eq!(usage.cache_beside().input, 46_546);
     /// ```
     #[must_use]
@@ -79,7 +114,7 @@ impl Usage {
     /// use budget_pool_llm::Usage;
     ///
     /// // candidatesTokenCount 2, thoughtsTokenCount 43
-    /// let usage = Usage { input: 14, output: 2, reasoning: 43, ..Usage::default() };
+    /// let usage = Usage::new(14, 2).reasoning(43);
     /// assert_eq!(usage.reasoning_beside().output, 45);
     /// ```
     #[must_use]
@@ -127,9 +162,9 @@ impl Usage {
     /// ```
     /// use budget_pool_llm::Usage;
     ///
-    /// let usage = Usage { input: 10_000, cache_read: 8_000, ..Usage::default() };
+    /// let usage = Usage::new(10_000, 0).cache_read(8_000);
     /// assert_eq!(usage.uncached(), Some(2_000));
-    /// assert_eq!(Usage { input: 1_000, ..usage }.uncached(), None);
+    /// assert_eq!(Usage::new(1_000, 0).cache_read(8_000).uncached(), None);
     /// ```
     #[must_use]
     pub fn uncached(&self) -> Option<u64> {

@@ -25,20 +25,20 @@ fn response(said: Value) -> Usage {
 
 #[test]
 fn cached_tokens_are_inside_the_prompt_and_reasoning_inside_the_output() {
-    let cached = Usage { cache_read: 1_920, ..Usage::new(2_006, 300) };
+    let cached = Usage::new(2_006, 300).cache_read(1_920);
     assert_eq!(chat(block("openai_chat_cached")), cached);
-    let cached = Usage { cache_read: 1_408, ..Usage::new(1_553, 28) };
+    let cached = Usage::new(1_553, 28).cache_read(1_408);
     assert_eq!(response(block("openai_responses_cached")), cached);
-    let written = Usage { cache_read: 2_000, cache_write: 400, ..Usage::new(2_600, 300) };
+    let written = Usage::new(2_600, 300).cache_read(2_000).cache_write(400);
     assert_eq!(response(block("openai_responses_cache_write")), written);
-    let reasoning = Usage { reasoning: 1_024, ..Usage::new(75, 1_186) };
+    let reasoning = Usage::new(75, 1_186).reasoning(1_024);
     assert_eq!(response(block("openai_responses_reasoning")), reasoning);
 }
 
 #[test]
 fn a_total_that_exceeds_both_is_output() {
     let usage = chat(block("xai_reasoning_beside"));
-    assert_eq!(usage, Usage { cache_read: 6, reasoning: 94, ..Usage::new(32, 103) });
+    assert_eq!(usage, Usage::new(32, 103).cache_read(6).reasoning(94));
     let said = json!({
         "input_tokens": 70, "input_tokens_details": {"cached_tokens": 0},
         "output_tokens": 7, "output_tokens_details": {"reasoning_tokens": 0},
@@ -86,5 +86,5 @@ fn absurd_blocks_of_the_wire_are_refused_by_the_client_or_kept_as_they_came() {
         "prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12,
         "prompt_tokens_details": {"cached_tokens": 9},
     });
-    assert_eq!(chat(said), Usage { cache_read: 9, ..Usage::new(5, 7) });
+    assert_eq!(chat(said), Usage::new(5, 7).cache_read(9));
 }

@@ -49,14 +49,11 @@ fn prices() -> BTreeMap<String, Price> {
 
 fn usage(of: &Value) -> Usage {
     let count = |part: &str| of[part].as_u64().unwrap_or_else(|| panic!("{part} of {of}"));
-    Usage {
-        input: count("input"),
-        cache_read: count("cache_read"),
-        cache_write: count("cache_write"),
-        cache_write_1h: count("cache_write_1h"),
-        output: count("output"),
-        reasoning: count("reasoning"),
-    }
+    Usage::new(count("input"), count("output"))
+        .cache_read(count("cache_read"))
+        .cache_write(count("cache_write"))
+        .cache_write_1h(count("cache_write_1h"))
+        .reasoning(count("reasoning"))
 }
 
 #[test]

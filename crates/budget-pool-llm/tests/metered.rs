@@ -60,15 +60,12 @@ impl Provider {
 
 /// Tokens of each chunk.
 const CHUNKS: [u64; 5] = [3, 1, 0, 40, 16];
-const PROMPT: Usage = Usage {
-    input: 1_003,
-    cache_read: 700,
-    cache_write: 101,
-    cache_write_1h: 0,
-    output: 0,
-    reasoning: 0,
-};
+const PROMPT: Usage = prompt(0);
 const MAX_OUTPUT: u64 = 500;
+
+const fn prompt(output: u64) -> Usage {
+    Usage::new(1_003, output).cache_read(700).cache_write(101)
+}
 
 #[derive(Clone, Debug)]
 struct Event {
@@ -83,9 +80,7 @@ fn events(provider: Provider) -> Vec<Event> {
     let mut events = Vec::new();
     let nothing = |billed| Event { tells: Chunk::Nothing, billed };
     events.push(match provider {
-        Provider::InputAtTheStart => {
-            Event { tells: Chunk::Prompt(Usage { output: 1, ..PROMPT }), billed }
-        }
+        Provider::InputAtTheStart => Event { tells: Chunk::Prompt(prompt(1)), billed },
         _ => nothing(billed),
     });
     for tokens in CHUNKS {
@@ -327,22 +322,12 @@ fn absurd_usage_blocks_are_booked_as_far_as_they_make_sense_and_nothing_is_held(
     // A block, and what is booked of money, input, output and all tokens. Money that cannot be known
     // is that of the hold.
     let held = Usd::from_nanos(most().units(Axis::Usd));
-    let cached = |input, cache_read| Usage { cache_read, ..Usage::new(input, 60) };
+    let cached = |input, cache_read| Usage::new(input, 60).cache_read(cache_read);
     let cases: [(&str, Usage, Usd, [u64; 3]); 8] = [
         ("more cached than the prompt", cached(86, 1_920), held, [86, 60, 146]),
         ("cached without a prompt", cached(0, 1), held, [0, 60, 60]),
-        (
-            "parts beyond a u64",
-            Usage { cache_write: u64::MAX, ..cached(9, u64::MAX) },
-            held,
-            [9, 60, 69],
-        ),
-        (
-            "more reasoning than output",
-            Usage { reasoning: 61, ..Usage::new(70, 60) },
-            held,
-            [70, 60, 130],
-        ),
+        ("parts beyond a u64", cached(9, u64::MAX).cache_write(u64::MAX), held, [9, 60, 69]),
+        ("more reasoning than output", Usage::new(70, 60).reasoning(61), held, [70, 60, 130]),
         (
             "a total below its parts",
             Usage::new(70, 60).total_at_least(9),
@@ -438,6 +423,34 @@ fn what_is_counted_after_a_block_is_added_to_it() {
 }
 
 #[test]
+fn a_prompt_tells_the_input_alone_and_leaves_a_bill_a_bill() {
+    let pool = BudgetPool::builder().on_drop(OnDrop::Commit).build();
+    let price = dollars_a_million(1, 1);
+    let hold = pool.reserve(Amount::new().input_tokens(60).output_tokens(100)).unwrap();
+    let block = |input, output, reasoning| Usage::new(input, output).reasoning(reasoning);
+    let prompt = block(80, 1, 1).cache_read(20);
+    let chunks = [
+        Chunk::Prompt(block(65, 2, 2)),
+        Chunk::Output(5),
+        Chunk::Usage(block(70, 7, 3)),
+        Chunk::Prompt(prompt),
+    ];
+    let mut metered = Metered::new(stream::iter(chunks), hold, &price, |chunk| *chunk);
+    let mut next = || {
+        let usage = (metered.usage(), metered.is_billed());
+        future::block_on(metered.next()).map(|_| usage)
+    };
+    assert_eq!(next(), Some((Usage::new(60, 0), false)), "the input that is held");
+    assert_eq!(next(), Some((block(65, 0, 0), false)));
+    assert_eq!(next(), Some((block(65, 5, 0), false)));
+    assert_eq!(next(), Some((block(70, 7, 3), true)));
+    assert_eq!(next(), None);
+    let told = block(80, 7, 3).cache_read(20);
+    assert_eq!((metered.usage(), metered.is_billed()), (told, true));
+    assert_eq!(books(&pool).1[..3], [80, 7, 87], "a count would have booked the whole hold");
+}
+
+#[test]
 fn an_input_that_is_told_after_the_first_count_raises_what_is_booked_and_does_not_lower_it() {
     let price = dollars_a_million(1, 1);
     for (told, booked) in [(50, 70), (70, 70), (90, 90)] {
@@ -458,7 +471,7 @@ fn m7_a_cost_that_cannot_be_known_books_the_money_that_was_held() {
     let price = dollars_a_million(1, 1);
     for on_drop in [OnDrop::Release, OnDrop::Commit] {
         let pool = BudgetPool::builder().on_drop(on_drop).build();
-        let usage = Usage { cache_read: 64, ..Usage::new(70, 7) };
+        let usage = Usage::new(70, 7).cache_read(64);
         let hold = pool.reserve(Amount::new().tokens(100).usd(Usd::from_cents(1))).unwrap();
         let mut stream =
             Metered::new(stream::iter([Chunk::Usage(usage)]), hold, &price, |chunk| *chunk);

@@ -128,11 +128,11 @@ fn a_part_that_is_not_listed_is_never_free() {
     };
     let none = Usage::default();
     assert_eq!(price.cost(&none), Ok(Usd::ZERO));
-    assert_eq!(price.cost(&Usage { input: 5, cache_read: 5, ..none }), Ok(Usd::ZERO));
-    assert_eq!(not_listed(Usage { output: 7, ..none }), (Part::Output, 7));
-    assert_eq!(not_listed(Usage { output: 7, reasoning: 7, ..none }), (Part::Reasoning, 7));
-    assert_eq!(not_listed(Usage { input: 5, cache_write: 1, ..none }), (Part::CacheWrite, 1));
-    assert_eq!(not_listed(Usage { input: 5, cache_write_1h: 2, ..none }), (Part::CacheWrite1h, 2));
+    assert_eq!(price.cost(&Usage::new(5, 0).cache_read(5)), Ok(Usd::ZERO));
+    assert_eq!(not_listed(Usage::new(0, 7)), (Part::Output, 7));
+    assert_eq!(not_listed(Usage::new(0, 7).reasoning(7)), (Part::Reasoning, 7));
+    assert_eq!(not_listed(Usage::new(5, 0).cache_write(1)), (Part::CacheWrite, 1));
+    assert_eq!(not_listed(Usage::new(5, 0).cache_write_1h(2)), (Part::CacheWrite1h, 2));
     // Nor is a hold for them.
     assert_eq!(price.bound(1, 1), Usd::MAX);
     assert_eq!(price.bound(1, 0), Usd::from_micros(1));
@@ -145,13 +145,13 @@ fn a_part_that_is_not_listed_is_never_free() {
 #[test]
 fn a_block_that_contradicts_itself_has_no_cost() {
     let price = Price::new(usd("3"), usd("15")).cache_read(usd("0.3")).cache_write(usd("3.75"));
-    let cached = Usage { input: 9, cache_read: 6, cache_write: 4, ..Usage::default() };
+    let cached = Usage::new(9, 0).cache_read(6).cache_write(4);
     assert!(matches!(price.cost(&cached), Err(Unpriced::CachedBeyondInput { .. })));
     assert!(matches!(price.amount(&cached), Err(Unpriced::CachedBeyondInput { .. })));
-    let reasoning = Usage { output: 9, reasoning: 10, ..Usage::default() };
+    let reasoning = Usage::new(0, 9).reasoning(10);
     assert!(matches!(price.cost(&reasoning), Err(Unpriced::ReasoningBeyondOutput { .. })));
     let most = u64::MAX;
-    let absurd = Usage { cache_read: most, cache_write: most, cache_write_1h: most, ..cached };
+    let absurd = cached.cache_read(most).cache_write(most).cache_write_1h(most);
     let text = price.cost(&absurd).unwrap_err().to_string();
     assert_eq!(text, "55340232221128654845 tokens cached or written in an input of 9");
     assert_eq!(absurd.cache_beside().input, u64::MAX);
@@ -210,7 +210,7 @@ fn s2_tokens_that_the_provider_does_not_count_are_left_out_of_its_axis_not_of_th
     const COUNTED: Axis = Axis::custom(0, "counted tokens");
     let price = Price::new(usd("3"), usd("15")).cache_read(usd("0.3"));
     let minute = BudgetPool::builder().cap(COUNTED, 10_000).usd(usd("1")).build();
-    let usage = Usage { input: 10_000, cache_read: 8_000, ..Usage::default() };
+    let usage = Usage::new(10_000, 0).cache_read(8_000);
     let call = price.amount(&usage).unwrap().with(COUNTED, usage.uncached().unwrap());
     let admitted = (0..10).take_while(|_| minute.record(call).is_ok()).count();
     assert_eq!(admitted, 5);
@@ -253,11 +253,11 @@ fn errors_are_one_lowercase_line() {
     let twice = [(Part::Output, "1"), (Part::Output, "1")];
     assert_eq!(price_error(&twice), "price of output: given twice");
     let unpriced = |usage| Price::new(usd("1"), usd("1")).cost(&usage).unwrap_err().to_string();
-    let usage = Usage { input: 9, cache_read: 5, ..Usage::default() };
+    let usage = Usage::new(9, 0).cache_read(5);
     assert_eq!(unpriced(usage), "no price for 5 tokens of cache_read");
-    let usage = Usage { input: 1, ..usage };
+    let usage = Usage::new(1, 0).cache_read(5);
     assert_eq!(unpriced(usage), "5 tokens cached or written in an input of 1");
-    let usage = Usage { output: 1, reasoning: 2, ..Usage::default() };
+    let usage = Usage::new(0, 1).reasoning(2);
     assert_eq!(unpriced(usage), "2 tokens of reasoning in an output of 1");
 }
 
@@ -378,14 +378,11 @@ fn usage() -> impl Strategy<Value = Usage> {
     let parts = (tokens(), tokens(), tokens(), tokens(), tokens(), tokens());
     // Now and then the whole is less than its parts.
     (parts, 0..20_u64).prop_map(|((input, read, write, hour, output, reasoning), short)| {
-        let usage = Usage {
-            input,
-            cache_read: read,
-            cache_write: write,
-            cache_write_1h: hour,
-            output,
-            reasoning,
-        };
+        let usage = Usage::new(input, output)
+            .cache_read(read)
+            .cache_write(write)
+            .cache_write_1h(hour)
+            .reasoning(reasoning);
         if short == 0 { usage } else { usage.cache_beside().reasoning_beside() }
     })
 }
@@ -433,12 +430,7 @@ proptest! {
     ) {
         let price = list.price();
         let output_of = output * shares[1] / 100;
-        let usage = Usage {
-            input: input * shares[0] / 100,
-            output: output_of,
-            reasoning: output_of * shares[2] / 100,
-            ..Usage::default()
-        };
+        let usage = Usage::new(input * shares[0] / 100, output_of).reasoning(output_of * shares[2] / 100);
         if let Ok(cost) = price.cost(&usage) {
             prop_assert!(cost <= price.bound(input, output));
         }

@@ -18,51 +18,38 @@ fn count(block: &Value, path: &str) -> u64 {
 }
 
 fn openai_chat(said: &Value) -> Usage {
-    Usage {
-        input: count(said, "/prompt_tokens"),
-        cache_read: count(said, "/prompt_tokens_details/cached_tokens"),
-        cache_write: count(said, "/prompt_tokens_details/cache_write_tokens"),
-        output: count(said, "/completion_tokens"),
-        reasoning: count(said, "/completion_tokens_details/reasoning_tokens"),
-        ..Usage::default()
-    }
-    .total_at_least(count(said, "/total_tokens"))
+    Usage::new(count(said, "/prompt_tokens"), count(said, "/completion_tokens"))
+        .cache_read(count(said, "/prompt_tokens_details/cached_tokens"))
+        .cache_write(count(said, "/prompt_tokens_details/cache_write_tokens"))
+        .reasoning(count(said, "/completion_tokens_details/reasoning_tokens"))
+        .total_at_least(count(said, "/total_tokens"))
 }
 
 fn openai_responses(said: &Value) -> Usage {
-    Usage {
-        input: count(said, "/input_tokens"),
-        cache_read: count(said, "/input_tokens_details/cached_tokens"),
-        cache_write: count(said, "/input_tokens_details/cache_write_tokens"),
-        output: count(said, "/output_tokens"),
-        reasoning: count(said, "/output_tokens_details/reasoning_tokens"),
-        ..Usage::default()
-    }
-    .total_at_least(count(said, "/total_tokens"))
+    Usage::new(count(said, "/input_tokens"), count(said, "/output_tokens"))
+        .cache_read(count(said, "/input_tokens_details/cached_tokens"))
+        .cache_write(count(said, "/input_tokens_details/cache_write_tokens"))
+        .reasoning(count(said, "/output_tokens_details/reasoning_tokens"))
+        .total_at_least(count(said, "/total_tokens"))
 }
 
 fn anthropic(said: &Value) -> Usage {
     let for_an_hour = count(said, "/cache_creation/ephemeral_1h_input_tokens");
     let written = count(said, "/cache_creation_input_tokens");
-    Usage {
-        input: count(said, "/input_tokens"),
-        cache_read: count(said, "/cache_read_input_tokens"),
-        cache_write: written.saturating_sub(for_an_hour),
-        cache_write_1h: for_an_hour,
-        output: count(said, "/output_tokens"),
-        ..Usage::default()
-    }
-    .cache_beside()
+    Usage::new(count(said, "/input_tokens"), count(said, "/output_tokens"))
+        .cache_read(count(said, "/cache_read_input_tokens"))
+        .cache_write(written.saturating_sub(for_an_hour))
+        .cache_write_1h(for_an_hour)
+        .cache_beside()
 }
 
 fn gemini(said: &Value) -> Usage {
-    Usage {
-        input: count(said, "/promptTokenCount") + count(said, "/toolUsePromptTokenCount"),
-        cache_read: count(said, "/cachedContentTokenCount"),
-        output: count(said, "/candidatesTokenCount"),
-        reasoning: count(said, "/thoughtsTokenCount"),
-        ..Usage::default()
-    }
+    Usage::new(
+        count(said, "/promptTokenCount") + count(said, "/toolUsePromptTokenCount"),
+        count(said, "/candidatesTokenCount"),
+    )
+    .cache_read(count(said, "/cachedContentTokenCount"))
+    .reasoning(count(said, "/thoughtsTokenCount"))
     .reasoning_beside()
     .total_at_least(count(said, "/totalTokenCount"))
 }
@@ -79,15 +66,15 @@ fn cost(usage: Usage) -> Usd {
 #[test]
 fn openai_counts_cached_tokens_inside_the_prompt() {
     let usage = openai_chat(&block("openai_chat_cached"));
-    assert_eq!(usage, Usage { input: 2_006, cache_read: 1_920, output: 300, ..Usage::default() });
+    assert_eq!(usage, Usage::new(2_006, 300).cache_read(1_920));
     assert_eq!(cost(usage), Usd::from_nanos(86 * 3_000 + 1_920 * 300 + 300 * 15_000));
 
     let usage = openai_responses(&block("openai_responses_cached"));
-    assert_eq!(usage, Usage { input: 1_553, cache_read: 1_408, output: 28, ..Usage::default() });
+    assert_eq!(usage, Usage::new(1_553, 28).cache_read(1_408));
     assert_eq!(cost(usage), Usd::from_nanos(145 * 3_000 + 1_408 * 300 + 28 * 15_000));
 
     let usage = openai_responses(&block("openai_responses_cache_write"));
-    let parts = Usage { cache_read: 2_000, cache_write: 400, ..Usage::new(2_600, 300) };
+    let parts = Usage::new(2_600, 300).cache_read(2_000).cache_write(400);
     assert_eq!(usage, parts);
     assert_eq!(usage.uncached(), Some(200));
 }
@@ -95,14 +82,14 @@ fn openai_counts_cached_tokens_inside_the_prompt() {
 #[test]
 fn openai_counts_reasoning_inside_the_output() {
     let usage = openai_responses(&block("openai_responses_reasoning"));
-    assert_eq!(usage, Usage { input: 75, output: 1_186, reasoning: 1_024, ..Usage::default() });
+    assert_eq!(usage, Usage::new(75, 1_186).reasoning(1_024));
     assert_eq!(cost(usage), Usd::from_nanos(75 * 3_000 + 1_186 * 15_000));
 }
 
 #[test]
 fn anthropic_counts_cached_tokens_beside_the_input() {
     let usage = anthropic(&block("anthropic_cache_write"));
-    assert_eq!(usage, Usage { cache_write: 46_209, ..Usage::new(337 + 46_209, 342) });
+    assert_eq!(usage, Usage::new(337 + 46_209, 342).cache_write(46_209));
     assert_eq!(cost(usage), Usd::from_nanos(337 * 3_000 + 46_209 * 3_750 + 342 * 15_000));
 
     // Writes for an hour are inside the written ones, and cost more.
@@ -115,16 +102,16 @@ fn anthropic_counts_cached_tokens_beside_the_input() {
 #[test]
 fn gemini_counts_cached_tokens_inside_the_prompt() {
     let usage = gemini(&block("gemini_cached"));
-    let cached = Usage { cache_read: 696_190, ..Usage::new(696_219, 214) };
+    let cached = Usage::new(696_219, 214).cache_read(696_190);
     assert_eq!((usage, usage.uncached()), (cached, Some(29)));
 }
 
 #[test]
 fn gemini_counts_thoughts_beside_the_candidates_and_tool_use_beside_the_prompt() {
     let usage = gemini(&block("gemini_thoughts"));
-    assert_eq!(usage, Usage { input: 14, output: 45, reasoning: 43, ..Usage::default() });
+    assert_eq!(usage, Usage::new(14, 45).reasoning(43));
     let usage = gemini(&block("gemini_tool_use"));
-    assert_eq!(usage, Usage { input: 5_926, output: 162, reasoning: 112, ..Usage::default() });
+    assert_eq!(usage, Usage::new(5_926, 162).reasoning(112));
     assert_eq!(usage.total(), 6_088);
 }
 
@@ -132,7 +119,7 @@ fn gemini_counts_thoughts_beside_the_candidates_and_tool_use_beside_the_prompt()
 fn a_total_may_exceed_input_and_output() {
     // The completion leaves the reasoning out, and the total does not.
     let usage = openai_chat(&block("xai_reasoning_beside"));
-    let parts = Usage { input: 32, cache_read: 6, output: 103, reasoning: 94, ..Usage::default() };
+    let parts = Usage::new(32, 103).cache_read(6).reasoning(94);
     assert_eq!(usage, parts);
     assert_eq!(cost(usage), Usd::from_nanos(26 * 3_000 + 6 * 300 + 103 * 15_000));
 }

@@ -8,7 +8,7 @@ use redis::Client;
 
 use crate::driver::quantity;
 use crate::error::FleetError;
-use crate::link::Link;
+use crate::link::{Link, Source};
 use crate::protocol::Totals;
 use crate::script::{Axes, Call, Look};
 
@@ -18,11 +18,11 @@ use crate::script::{Axes, Call, Look};
 #[derive(Clone)]
 pub struct Admin {
     wallet: String,
-    client: Client,
+    source: Source,
 }
 
 /// A wallet at one instant of the store, from [`Admin::snapshot`].
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct FleetSnapshot {
     /// The axes of the wallet, in its order.
@@ -33,7 +33,7 @@ pub struct FleetSnapshot {
 
 /// The figures of a wallet on an [`Axis`]. `used` and `held` together exceed `cap` only by spend
 /// that was told beyond it, or where the cap was lowered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct FleetAxis {
     /// The axis. An axis of the user's own is called `custom 0` to `custom 3`.
@@ -52,7 +52,7 @@ pub struct FleetAxis {
 }
 
 /// A member of a wallet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct FleetMember {
     /// The name of the member: [`Admin::resolve`] takes it.
@@ -70,11 +70,15 @@ impl Admin {
     /// Makes the `Admin` of the wallet of this name. `new` does no I/O.
     #[must_use]
     pub fn new(wallet: impl Into<String>, client: Client) -> Admin {
-        Admin { wallet: wallet.into(), client }
+        Admin::at(wallet, client.into())
+    }
+
+    pub(crate) fn at(wallet: impl Into<String>, source: Source) -> Admin {
+        Admin { wallet: wallet.into(), source }
     }
 
     fn link(&self) -> Link {
-        Link::new(&self.wallet, self.client.clone(), Duration::from_secs(5))
+        Link::new(&self.wallet, self.source.clone(), Duration::from_secs(5))
     }
 
     async fn look(&self, link: &mut Link) -> Result<Look, FleetError> {
@@ -150,6 +154,30 @@ impl Admin {
         let axes = self.look(&mut link).await?.axes;
         let all = vec![None; axes.0.len()];
         Ok(snapshot(&link.call(&Call::resolve(&axes, member, &all)).await?.look(&[])?))
+    }
+
+    /// Removes the wallet, with all that the store knows of it, if no live member is in it. The
+    /// grants of lost members end with it, so [`resolve`](Admin::resolve) them first where their
+    /// spend matters. A wallet that is [founded](crate::FleetBuilder::found) afterwards under this
+    /// name is a new one.
+    ///
+    /// # Errors
+    /// [`InUse`](FleetError::InUse) while a member is live, [`NoWallet`](FleetError::NoWallet) if it
+    /// is removed already, [`Unreachable`](FleetError::Unreachable), [`Store`](FleetError::Store),
+    /// [`Version`](FleetError::Version).
+    pub async fn remove(&self) -> Result<(), FleetError> {
+        self.link().call(&Call::remove(false)).await.map(drop)
+    }
+
+    /// Removes the wallet as [`remove`](Admin::remove), live members or not. Each live member spends
+    /// the grant that it has, and is then refused as [`NoWallet`](FleetError::NoWallet). Where the
+    /// wallet is founded anew under this name, such a member tells its totals to the new wallet,
+    /// which books them: end the processes first.
+    ///
+    /// # Errors
+    /// As [`remove`](Admin::remove), but for [`InUse`](FleetError::InUse).
+    pub async fn remove_in_use(&self) -> Result<(), FleetError> {
+        self.link().call(&Call::remove(true)).await.map(drop)
     }
 
     fn has_axes(

@@ -9,6 +9,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::admin::FleetSnapshot;
 use crate::error::FleetError;
 use crate::fleet::{FleetBuilder, Status};
+use crate::settle::Settled;
 
 /// The [`Fleet`](crate::Fleet) of a process without tokio. Threads share it by reference.
 ///
@@ -59,20 +60,21 @@ impl Fleet {
     /// As [`Fleet::record`](crate::Fleet::record).
     pub fn record(&self, amount: Amount) -> Result<(), FleetError> {
         match self.pool().record(amount) {
-            Ok(()) => Ok(()),
+            Ok(()) => self.fleet.write_spend(amount),
             Err(_) => self.runtime.block_on(self.fleet.record(amount)),
         }
     }
 
-    /// As [`Fleet::reserve`](crate::Fleet::reserve). It does no I/O where the grant covers
-    /// `amount`.
+    /// As [`Fleet::reserve`](crate::Fleet::reserve). It calls the store only where the
+    /// grant does not cover the first amount of `ask`.
     ///
     /// # Errors
     /// As [`Fleet::record`](crate::Fleet::record).
-    pub fn reserve(&self, amount: Amount) -> Result<Reservation, FleetError> {
-        match self.pool().reserve(amount) {
-            Ok(hold) => Ok(hold),
-            Err(_) => self.runtime.block_on(self.fleet.reserve(amount)),
+    pub fn reserve(&self, ask: impl Into<Ask>) -> Result<Reservation, FleetError> {
+        let ask = ask.into();
+        match self.fleet.hold_here(&ask) {
+            Some(hold) => self.fleet.write_hold(hold),
+            None => self.runtime.block_on(self.fleet.reserve(ask)),
         }
     }
 
@@ -81,7 +83,21 @@ impl Fleet {
     /// # Errors
     /// As [`Fleet::reserve_wait`](crate::Fleet::reserve_wait).
     pub fn reserve_wait(&self, ask: impl Into<Ask>) -> Result<Reservation, FleetError> {
-        Ok(self.pool().reserve_blocking(ask)?)
+        self.fleet.write_hold(self.pool().reserve_blocking(ask)?)
+    }
+
+    /// As [`Fleet::write_journal`](crate::Fleet::write_journal).
+    ///
+    /// # Errors
+    /// As [`Fleet::write_journal`](crate::Fleet::write_journal).
+    pub fn write_journal(&self) -> Result<(), FleetError> {
+        self.fleet.write_journal()
+    }
+
+    /// As [`Fleet::settled`](crate::Fleet::settled).
+    #[must_use]
+    pub fn settled(&self) -> Option<&Settled> {
+        self.fleet.settled()
     }
 
     /// As [`Fleet::settle`](crate::Fleet::settle).

@@ -2,17 +2,20 @@
 //! a time.
 
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use budget_pool::{Amount, Axis, BudgetPool, Caps, Quantity};
 use tokio::sync::{Notify, oneshot};
 
 use crate::error::FleetError;
+use crate::journal::{Entry, Journal};
 use crate::link::Link;
 use crate::member::{Local, Member, Terms};
 use crate::protocol::{Answer, Lost, Op, State};
-use crate::script::{Axes, Call};
+use crate::script::{Axes, Call, Look};
 
 /// The pause before the driver of a process that stands short asks again for its waiters.
 const RETRY: Duration = Duration::from_millis(250);
@@ -20,9 +23,12 @@ const RETRY: Duration = Duration::from_millis(250);
 /// The least time between two exchanges that only refill the pool ahead of its needs.
 const REFILL: Duration = Duration::from_millis(20);
 
-/// The `amount` that a caller needs, and the channel for the `verdict` of the store.
+/// The longest time for which a spend that no call writes down is not in the journal.
+const JOURNAL: Duration = Duration::from_millis(10);
+
+/// The `units` that a caller needs on each axis, and the channel for the `verdict` of the store.
 struct Need {
-    amount: Amount,
+    units: Vec<u64>,
     verdict: oneshot::Sender<Result<(), FleetError>>,
 }
 
@@ -39,6 +45,8 @@ struct Standing {
     has_left: bool,
     may_evict: Option<bool>,
     calls: u64,
+    /// The instant of the store at which `join` saw the wallet.
+    joined: u64,
 }
 
 pub(crate) struct Shared {
@@ -50,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) axes: Axes,
     lost: Lost,
     terms: Terms,
+    journal: Option<Journal>,
     standing: Mutex<Standing>,
     wake: Notify,
     gone: Notify,
@@ -69,12 +78,14 @@ pub(crate) struct Figures {
 impl Shared {
     pub(crate) fn new(
         wallet: String,
-        axes: Axes,
-        lost: Lost,
-        ceiling: Caps,
+        look: &Look,
         member: String,
         terms: Terms,
+        journal: Option<Journal>,
     ) -> Shared {
+        let axes = look.axes.clone();
+        let ceiling = axes.0.iter().zip(&look.books);
+        let ceiling: Caps = ceiling.map(|(&axis, book)| quantity(axis, book.cap)).collect();
         let nothing: Caps = axes.0.iter().map(|&axis| quantity(axis, 0)).collect();
         let root = BudgetPool::builder()
             .name(wallet.as_str())
@@ -94,14 +105,16 @@ impl Shared {
             has_left: false,
             may_evict: None,
             calls: 0,
+            joined: look.now,
         };
         Shared {
             pool: root.child().name(wallet.as_str()).build(),
             wallet,
             root,
             axes,
-            lost,
+            lost: look.lost,
             terms,
+            journal,
             standing: Mutex::new(standing),
             wake: Notify::new(),
             gone: Notify::new(),
@@ -128,9 +141,50 @@ impl Shared {
         self.axes.0.iter().map(local).collect()
     }
 
+    #[cfg(test)]
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.journal.as_ref()
+    }
+
+    fn entry(&self) -> Entry {
+        let standing = self.standing();
+        let heard = standing.answer.as_ref().map_or(standing.joined, |(answer, _)| answer.now);
+        standing.member.entry(&self.axes, heard, &self.locals())
+    }
+
+    /// Writes all that this process has spent to its journal, if it has one.
+    pub(crate) fn write_journal(&self) -> Result<(), FleetError> {
+        self.journal.as_ref().map_or(Ok(()), |journal| journal.write(|| self.entry()))
+    }
+
+    /// As [`write_journal`](Shared::write_journal), where there is something new.
+    fn write_changes(&self) {
+        let Some(journal) = &self.journal else { return };
+        if let Err(error) = journal.write_changes(|| self.entry()) {
+            self.standing().failure = Some(error);
+        }
+    }
+
+    /// Ends the journal: the store has booked the farewell.
+    fn end_journal(&self) {
+        let Some(journal) = &self.journal else { return };
+        if let Err(error) = journal.end() {
+            self.standing().failure = Some(error);
+        }
+    }
+
     /// The units of `amount` on each of `axes`.
     fn units(&self, amount: &Amount) -> Vec<u64> {
         self.axes.0.iter().map(|&axis| amount.units(axis)).collect()
+    }
+
+    /// The units of `quantities` on each of `axes`, where they are no parts of each other.
+    pub(crate) fn each(&self, quantities: &[Quantity]) -> Vec<u64> {
+        let units = |&axis: &Axis| {
+            let quantity = quantities.iter().find(|quantity| quantity.axis() == axis);
+            quantity.map_or(0, |quantity| quantity.units())
+        };
+        self.axes.0.iter().map(units).collect()
     }
 
     fn caps(&self, units: impl IntoIterator<Item = u64>) -> Caps {
@@ -146,16 +200,38 @@ impl Shared {
     /// Asks the store for room for an amount that the pool has refused. `Ok` says that the caps of
     /// `root` rose by the units that were lacking; other callers may have taken them.
     pub(crate) async fn ask(&self, amount: Amount) -> Result<(), FleetError> {
+        self.ask_for(self.units(&amount)).await
+    }
+
+    /// As [`ask`](Shared::ask). Where the fleet is short and `may_be_cut`, it asks for as much as is
+    /// free.
+    pub(crate) async fn fetch(&self, amount: Amount, may_be_cut: bool) -> Result<(), FleetError> {
+        let mut units = self.units(&amount);
+        loop {
+            let (axis, free) = match self.ask_for(units.clone()).await {
+                Err(FleetError::Short { axis, free, .. }) if may_be_cut => (axis, free),
+                other => return other,
+            };
+            let at = self.axes.0.iter().position(|&each| each == axis);
+            // Each round asks for less, on one axis at least.
+            match at.and_then(|at| units.get_mut(at)).filter(|units| free < **units) {
+                Some(units) => *units = free,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    pub(crate) async fn ask_for(&self, units: Vec<u64>) -> Result<(), FleetError> {
         let answer = {
             let mut standing = self.standing();
             if standing.has_left || standing.is_leaving {
                 return Err(FleetError::Left { wallet: self.wallet.clone() });
             }
-            if let Some(refusal) = self.known_refusal(&standing, &amount) {
+            if let Some(refusal) = self.known_refusal(&standing, &units) {
                 return Err(refusal);
             }
             let (verdict, answer) = oneshot::channel();
-            standing.needs.push(Need { amount, verdict });
+            standing.needs.push(Need { units, verdict });
             answer
         };
         self.wake.notify_one();
@@ -164,17 +240,17 @@ impl Shared {
 
     /// Refuses, until `short_until`, a call that lacks more units than the wallet had free at its
     /// last answer: an exchange for each such call would keep the store busy with refusals.
-    fn known_refusal(&self, standing: &Standing, amount: &Amount) -> Option<FleetError> {
+    fn known_refusal(&self, standing: &Standing, units: &[u64]) -> Option<FleetError> {
         let now = Instant::now();
         standing.short_until.filter(|until| now < *until)?;
         let (answer, _) = standing.answer.as_ref()?;
-        let (units, locals) = (self.units(amount), self.locals());
+        let locals = self.locals();
         let lacks = |at: &usize| {
             let lacking =
                 units[*at].saturating_add(locals[*at].overage).saturating_sub(locals[*at].free());
             lacking > answer.books[*at].free()
         };
-        (0..units.len()).find(lacks).map(|at| self.short(standing, answer, at, &units, &locals))
+        (0..units.len()).find(lacks).map(|at| self.short(standing, answer, at, units, &locals))
     }
 
     fn short(
@@ -210,8 +286,11 @@ impl Shared {
     /// store has booked it.
     async fn exchange(&self, link: &mut Link, op: Op, needs: &[u64]) -> Result<State, FleetError> {
         let run = link.run().await;
+        // The journal knows the name of the member before the store does, and a spend as well.
+        let written = self.write_journal();
         let (sent, request) = {
             let mut standing = self.standing();
+            written.map_err(|error| self.failed(&mut standing, error))?;
             // The TTL counts from here: never from an instant after the store has counted.
             let sent = Instant::now();
             let run = run.map_err(|error| self.failed(&mut standing, error))?;
@@ -225,12 +304,22 @@ impl Shared {
                 let given: Vec<u64> =
                     self.axes.0.iter().map(|&axis| given.units(axis).unwrap_or(0)).collect();
                 standing.member.gave_back(&given);
-                standing.member.request(&run, needs, &self.locals())
+                let mut needs = needs.to_vec();
+                if needs.iter().any(|units| *units > 0) && given.iter().any(|units| *units > 0) {
+                    // A waiter may need what it had here a moment ago, beside what it lacked.
+                    self.add_waiters(&mut needs);
+                }
+                standing.member.request(&run, &needs, &self.locals())
             };
             (sent, request)
         };
         let reply = link.call(&Call::exchange(&self.axes, &request)).await;
-        let answer = reply.and_then(|words| words.answer(self.axes.0.len()));
+        let mut answer = reply.and_then(|words| words.answer(self.axes.0.len()));
+        let is_news = |answer: &Answer| self.standing().member.is_news(answer);
+        if answer.as_ref().is_ok_and(is_news) {
+            // A grant that is not confirmed stays unseen, and the next answer names it again.
+            answer = link.confirm(self.terms.confirm).await.and(answer);
+        }
         let mut standing = self.standing();
         standing.calls = link.calls;
         standing.may_evict = link.may_evict();
@@ -244,6 +333,25 @@ impl Shared {
             matches!(state, State::Short(_)).then(|| Instant::now() + jitter(RETRY));
         standing.answer = Some((answer, sent));
         Ok(state)
+    }
+
+    /// Raises `needs` to what the next waiter of the pool needs now.
+    fn add_waiters(&self, needs: &mut [u64]) {
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(want) = pin!(self.root.wants()).poll(&mut context) {
+            self.add(needs, &want.missing);
+        }
+    }
+
+    /// Raises `needs` to the units of a call that lacks `missing`, on the axes where it lacks some.
+    /// The pool says what is missing beyond what is free, its overage included.
+    fn add(&self, needs: &mut [u64], missing: &Amount) {
+        let missing = self.units(missing).into_iter().zip(self.locals());
+        for (need, (missing, local)) in needs.iter_mut().zip(missing).filter(|(_, each)| each.0 > 0)
+        {
+            let units = missing.saturating_add(local.free()).saturating_sub(local.overage);
+            *need = units.max(*need);
+        }
     }
 
     fn failed(&self, standing: &mut Standing, error: FleetError) -> FleetError {
@@ -335,7 +443,12 @@ impl Shared {
     /// Makes the first exchange, which shows that the wallet can be spent from.
     pub(crate) async fn join(&self, link: &mut Link) -> Result<(), FleetError> {
         let nothing = vec![0; self.axes.0.len()];
-        self.exchange(link, Op::Exchange, &nothing).await.map(drop)
+        self.exchange(link, Op::Exchange, &nothing).await?;
+        match link.confirm(self.terms.confirm).await {
+            // A replica that is away now may be there when a grant needs it.
+            Ok(()) | Err(FleetError::Unconfirmed { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -354,6 +467,7 @@ pub(crate) async fn drive(shared: Arc<Shared>, mut link: Link) {
     let mut next = Instant::now() + shared.terms.settle_every;
     loop {
         let wanted = wait(&shared, next).await;
+        shared.write_changes();
         shared.stop_if_lost();
         let (needs, is_leaving, is_low) = {
             let mut standing = shared.standing();
@@ -397,7 +511,9 @@ async fn wait(shared: &Shared, next: Instant) -> Option<Amount> {
         let is_stuck = standing.failure.is_some()
             || standing.answer.as_ref().is_some_and(|(answer, _)| answer.now < answer.learn_until);
         let last = standing.answer.as_ref().map(|(_, sent)| *sent + RETRY).filter(|_| is_stuck);
-        (standing.member.interval(), standing.short_until.max(last))
+        let interval = standing.member.interval();
+        let interval = if shared.journal.is_some() { interval.min(JOURNAL) } else { interval };
+        (interval, standing.short_until.max(last))
     };
     let now = Instant::now();
     let mut until = next.min(now + interval);
@@ -416,24 +532,15 @@ async fn wait(shared: &Shared, next: Instant) -> Option<Amount> {
 /// other. A caller that asks stands in line in the pool, too, so the greater of `missing` and
 /// `needs` counts, and not their sum.
 async fn serve(shared: &Shared, link: &mut Link, needs: Vec<Need>, missing: Amount) {
-    let locals = shared.locals();
-    let wanted = shared.units(&missing).into_iter().zip(&locals);
-    // The pool says what is missing beyond what is free, its overage included.
-    let wanted: Vec<u64> = wanted
-        .map(|(missing, local)| match missing {
-            0 => 0,
-            _ => missing.saturating_add(local.free()).saturating_sub(local.overage),
-        })
-        .collect();
-    let mut all = vec![0_u64; wanted.len()];
+    let mut all = vec![0_u64; shared.axes.0.len()];
     for need in &needs {
-        let units = shared.units(&need.amount).into_iter();
-        all.iter_mut().zip(units).for_each(|(sum, units)| *sum = sum.saturating_add(units));
+        let units = need.units.iter();
+        all.iter_mut().zip(units).for_each(|(sum, units)| *sum = sum.saturating_add(*units));
     }
-    all.iter_mut().zip(wanted).for_each(|(all, wanted)| *all = wanted.max(*all));
+    shared.add(&mut all, &missing);
     let state = shared.exchange(link, Op::Exchange, &all).await;
     for need in needs {
-        let units = shared.units(&need.amount);
+        let units = need.units;
         let verdict = match &state {
             Ok(State::Short(_)) if units != all => {
                 shared.exchange(link, Op::Exchange, &units).await
@@ -476,6 +583,7 @@ async fn leave(shared: &Shared, link: &mut Link) {
     }
     for _attempt in 0..3 {
         if shared.exchange(link, Op::Farewell, &[]).await.is_ok() {
+            shared.end_journal();
             break;
         }
         tokio::time::sleep(RETRY.min(shared.terms.ttl / 3)).await;

@@ -1,5 +1,7 @@
 //! Why a call on a fleet was refused, or failed.
 
+use std::io::ErrorKind;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use budget_pool::{Axis, BudgetError};
@@ -62,6 +64,28 @@ pub enum FleetError {
         /// The text of the error that ended the last attempt.
         error: String,
     },
+    /// The store has booked a grant, and its replicas or its disk have not
+    /// [confirmed](crate::FleetBuilder::confirm) it in time. This process does not spend it; the next
+    /// exchange asks for the confirmation again.
+    #[error("the store of the fleet `{wallet}` has not confirmed a grant within {within:?}")]
+    #[non_exhaustive]
+    Unconfirmed {
+        /// The name of the wallet.
+        wallet: String,
+        /// The time that the confirmation had.
+        within: Duration,
+    },
+    /// The store cannot [confirm](crate::FleetBuilder::confirm) a grant in the way that was chosen: it
+    /// is older than Redis 7.2, it keeps no append-only file, it is a replica itself, or it is
+    /// a cluster, whose client does not say on which connection it wrote.
+    #[error("the store of the fleet `{wallet}` cannot confirm a grant: {error}")]
+    #[non_exhaustive]
+    CannotConfirm {
+        /// The name of the wallet.
+        wallet: String,
+        /// The text of the error.
+        error: String,
+    },
     /// There is no wallet of this name: it was never [founded](crate::FleetBuilder::found), or it
     /// was removed, flushed or evicted. A process that was in the wallet never founds it anew.
     #[error("there is no wallet `{wallet}`")]
@@ -90,6 +114,15 @@ pub enum FleetError {
     NoMember {
         /// The name of the wallet.
         wallet: String,
+    },
+    /// The wallet has live members, so that it is not [removed](crate::Admin::remove).
+    #[error("the wallet `{wallet}` is in use by {members} processes")]
+    #[non_exhaustive]
+    InUse {
+        /// The name of the wallet.
+        wallet: String,
+        /// The number of live members.
+        members: u64,
     },
     /// A cap or a total is, or would become, greater than `2^53 - 1`, up to which the store counts
     /// exactly. In nano-dollars that is 9,007,199 dollars.
@@ -126,12 +159,72 @@ pub enum FleetError {
         /// The text of the error.
         error: String,
     },
+    /// The [journal](crate::FleetBuilder::journal) of this process cannot be read or written. Its
+    /// content is as it was.
+    #[error("the journal {} of the fleet `{wallet}` {fault}", path.display())]
+    #[non_exhaustive]
+    Journal {
+        /// The name of the wallet.
+        wallet: String,
+        /// The path of the journal.
+        path: PathBuf,
+        /// The reason.
+        fault: JournalFault,
+    },
     /// The fleet was [left](crate::Fleet::leave).
     #[error("the fleet `{wallet}` was left")]
     #[non_exhaustive]
     Left {
         /// The name of the wallet.
         wallet: String,
+    },
+}
+
+/// Why a [journal](crate::FleetBuilder::journal) cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
+#[non_exhaustive]
+pub enum JournalFault {
+    /// Another member that lives has this journal: each member needs a file of its own.
+    #[error("is in use by another member")]
+    #[non_exhaustive]
+    InUse {},
+    /// The file is the journal of another wallet.
+    #[error("is that of the wallet `{found}`")]
+    #[non_exhaustive]
+    OtherWallet {
+        /// The name of that wallet.
+        found: String,
+    },
+    /// The file holds spend that the store does not know, and the wallet now has other axes.
+    #[error("holds spend on the axes `{found}`")]
+    #[non_exhaustive]
+    OtherAxes {
+        /// The axes of the journal.
+        found: String,
+    },
+    /// The file was written by another version of this package.
+    #[error("is of version {found}, this process reads 1")]
+    #[non_exhaustive]
+    Version {
+        /// The version of the file.
+        found: u32,
+    },
+    /// The file is no journal, or was cut off or changed by another program.
+    #[error("is no journal, or is damaged")]
+    #[non_exhaustive]
+    Damaged {},
+    /// The name of the wallet or of the member is too long for a journal: about 3,900 bytes.
+    #[error("cannot hold names as long as these")]
+    #[non_exhaustive]
+    TooLong {},
+    /// The system refused to open, to lock or to write the file.
+    #[error("cannot be used: {error}")]
+    #[non_exhaustive]
+    Io {
+        /// The kind of the error.
+        kind: ErrorKind,
+        /// The text of the error.
+        error: String,
     },
 }
 
@@ -143,6 +236,14 @@ impl FleetError {
             FleetError::Store { wallet, error: error.to_string() }
         } else {
             FleetError::Unreachable { wallet, since: Duration::ZERO, error: error.to_string() }
+        }
+    }
+
+    /// As [`store`](FleetError::store), for an error that answers a confirmation.
+    pub(crate) fn cannot_confirm(wallet: String, error: RedisError) -> FleetError {
+        match FleetError::store(wallet, error) {
+            FleetError::Store { wallet, error } => FleetError::CannotConfirm { wallet, error },
+            other => other,
         }
     }
 

@@ -1,19 +1,25 @@
 //! [`Fleet`], the place of a process in a fleet, and [`FleetBuilder`], which joins it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use budget_pool::{Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Outlook, Reservation};
+use budget_pool::{
+    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Outlook, Quantity, Reservation,
+};
 use redis::Client;
 
 use crate::admin::{Admin, FleetSnapshot};
+use crate::confirm::Confirm;
 use crate::driver::{Shared, drive};
 use crate::error::FleetError;
-use crate::link::Link;
+use crate::journal::Journal;
+use crate::link::{Link, Source};
 use crate::member::{Terms, millis};
 use crate::protocol::{Lost, MOST};
 use crate::script::{Axes, Call};
+use crate::settle::{Settled, settle};
 
 /// The place of one process in a fleet: a local pool that is funded from a wallet in Redis or Valkey.
 ///
@@ -26,7 +32,8 @@ pub struct Fleet {
 
 struct Held {
     shared: Arc<Shared>,
-    client: Client,
+    source: Source,
+    settled: Option<Settled>,
 }
 
 impl Drop for Held {
@@ -48,6 +55,8 @@ pub struct FleetBuilder {
     horizon: Duration,
     settle_every: Duration,
     at_most: Amount,
+    journal: Option<PathBuf>,
+    confirm: Confirm,
 }
 
 /// The standing of this process in its fleet, from [`Fleet::status`].
@@ -132,6 +141,48 @@ impl FleetBuilder {
         self
     }
 
+    /// Sets what a grant waits for before this process spends from it. The default is
+    /// [`Confirm::None`]. With the others a store that loses what was not confirmed loses no grant
+    /// that was spent: then F1 holds where a member dies before it can tell its grant again.
+    ///
+    /// Only exchanges that bring a grant wait. A grant that is not confirmed in time is not spent:
+    /// calls that need it are refused as [`Unconfirmed`](FleetError::Unconfirmed), and the next
+    /// exchange asks again. `join` fails with [`CannotConfirm`](FleetError::CannotConfirm) on a
+    /// server that lacks the command.
+    pub fn confirm(mut self, confirm: Confirm) -> Self {
+        self.confirm = confirm;
+        self
+    }
+
+    /// Keeps the spend of this member in the file at `path`, so that it outlives a process that is
+    /// killed. A later [`join`](FleetBuilder::join) with the same journal tells the store what the
+    /// process before had spent, and the rest of its grant is free again:
+    /// [`Fleet::settled`] says what that was.
+    ///
+    /// | | in the journal |
+    /// | --- | --- |
+    /// | [`Fleet::record`] | the spend, before the call returns |
+    /// | [`Fleet::reserve`], [`Fleet::reserve_wait`] | the whole hold, before the call returns; an open hold counts as spent |
+    /// | the end of a hold, and all that is spent by [`Fleet::pool`] | with the next call of the above, by [`Fleet::write_journal`], or by the driver about 10 ms later |
+    ///
+    /// So the books are exact for a process that spends by `record`, and by holds that are settled
+    /// with no more than they hold, but for two figures: a call that was killed before it returned
+    /// may count as spent, and an open hold counts in full. **A spend of the last row that a
+    /// process acts on before it is written is lost to the books if the process is killed in
+    /// between**: the fleet can then spend those units again, beyond its cap. A program that spends
+    /// so, or commits more than it held, calls `write_journal` before it acts.
+    ///
+    /// An entry is one write of about 200 bytes, without `fsync`: it outlives the process and not the
+    /// machine. Where the machine was restarted, or the system does not say so (Linux does), the
+    /// store books the spend of the journal, and the rest stays charged as without a journal.
+    ///
+    /// The folder has to be on a disk of this machine. Each member that lives needs a file of its
+    /// own: a lock, which the system ends with the process, sees to that.
+    pub fn journal(mut self, path: impl Into<PathBuf>) -> Self {
+        self.journal = Some(path.into());
+        self
+    }
+
     pub(crate) fn no_thread(&self, error: &std::io::Error) -> FleetError {
         FleetError::Store { wallet: self.wallet.clone(), error: error.to_string() }
     }
@@ -143,15 +194,22 @@ impl FleetBuilder {
     /// [`Range`](FleetError::Range) for caps above `2^53 - 1`, [`OtherAxes`](FleetError::OtherAxes)
     /// for `at_most` on an axis that the wallet lacks, [`Unreachable`](FleetError::Unreachable),
     /// [`Store`](FleetError::Store), [`Damaged`](FleetError::Damaged),
-    /// [`Version`](FleetError::Version).
+    /// [`Version`](FleetError::Version), [`Journal`](FleetError::Journal),
+    /// [`CannotConfirm`](FleetError::CannotConfirm).
     ///
     /// # Cancel safety
     /// A `join` that is dropped before it is ready may have founded the wallet, and may have left a
     /// member without a grant.
     pub async fn join(self, client: Client) -> Result<Fleet, FleetError> {
+        self.join_at(client.into()).await
+    }
+
+    pub(crate) async fn join_at(self, source: Source) -> Result<Fleet, FleetError> {
         let wallet = self.wallet.clone();
+        let journal =
+            self.journal.as_deref().map(|path| Journal::open(path, &wallet)).transpose()?;
         let timeout = (self.ttl / 3).clamp(Duration::from_millis(500), Duration::from_secs(2));
-        let mut link = Link::new(&wallet, client.clone(), timeout);
+        let mut link = Link::new(&wallet, source.clone(), timeout);
         let run = link.run().await?;
         let known: Vec<Axis> =
             self.found.iter().flatten().map(|quantity| quantity.axis()).collect();
@@ -177,16 +235,36 @@ impl FleetBuilder {
             horizon: self.horizon,
             settle_every: self.settle_every.min(self.ttl / 3).max(Duration::from_millis(1)),
             at_most: axes.0.iter().map(at_most).collect(),
+            confirm: self.confirm.at_most(self.ttl / 3),
         };
-        let ceiling = axes.0.iter().zip(&look.books);
-        let ceiling =
-            ceiling.map(|(&axis, book)| crate::driver::quantity(axis, book.cap)).collect();
+        let mut settled = None;
+        let journal = match journal {
+            None => None,
+            Some((journal, found)) => {
+                if let Some(found) = found {
+                    journal.has_axes(&found, &axes.words())?;
+                    settled = Some(settle(&mut link, &look, &found).await?);
+                    journal.settled(found.entry)?;
+                }
+                Some(journal)
+            }
+        };
         let member = format!("{}-{}", self.member.as_deref().unwrap_or("member"), chance());
-        let shared = Arc::new(Shared::new(wallet, axes, look.lost, ceiling, member, terms));
+        let shared = Arc::new(Shared::new(wallet, &look, member, terms, journal));
         shared.join(&mut link).await?;
         tokio::spawn(drive(Arc::clone(&shared), link));
-        Ok(Fleet { held: Arc::new(Held { shared, client }) })
+        Ok(Fleet { held: Arc::new(Held { shared, source, settled }) })
     }
+}
+
+/// An amount as a reservation holds it: each is one in flight, if it does not say more.
+fn counted(amount: Amount) -> Amount {
+    if amount.get(Axis::InFlight).is_some() { amount } else { amount.in_flight(1) }
+}
+
+fn covers(hold: &Reservation, amount: Amount) -> bool {
+    let held = hold.amount();
+    amount.iter().all(|quantity| held.units(quantity.axis()) >= quantity.units())
 }
 
 /// Sixteen random digits.
@@ -209,6 +287,8 @@ impl Fleet {
             horizon: Duration::from_secs(1),
             settle_every: Duration::from_secs(1),
             at_most: Amount::new(),
+            journal: None,
+            confirm: Confirm::None,
         }
     }
 
@@ -229,13 +309,37 @@ impl Fleet {
     ///
     /// # Errors
     /// [`Short`](FleetError::Short) if the fleet lacks it, [`Learning`](FleetError::Learning),
-    /// [`Unreachable`](FleetError::Unreachable), [`Budget`](FleetError::Budget) for every refusal
-    /// by the pool of this process, and the errors of [`join`](FleetBuilder::join). Nothing was
-    /// spent then.
+    /// [`Unreachable`](FleetError::Unreachable), [`Unconfirmed`](FleetError::Unconfirmed),
+    /// [`Budget`](FleetError::Budget) for every refusal by the pool of this process,
+    /// [`Journal`](FleetError::Journal), and the errors of
+    /// [`join`](FleetBuilder::join). Nothing was spent then.
     ///
     /// # Cancel safety
     /// A `record` that is dropped before it is ready has spent nothing.
     pub async fn record(&self, amount: Amount) -> Result<(), FleetError> {
+        self.spend(amount).await?;
+        self.write_spend(amount)
+    }
+
+    /// Writes a spend of `amount` to the journal, or takes it back.
+    pub(crate) fn write_spend(&self, amount: Amount) -> Result<(), FleetError> {
+        self.write_journal().inspect_err(|_| {
+            self.pool().credit(amount);
+        })
+    }
+
+    /// Writes a hold to the journal, or releases it.
+    pub(crate) fn write_hold(&self, hold: Reservation) -> Result<Reservation, FleetError> {
+        match self.write_journal() {
+            Ok(()) => Ok(hold),
+            Err(error) => {
+                hold.release();
+                Err(error)
+            }
+        }
+    }
+
+    async fn spend(&self, amount: Amount) -> Result<(), FleetError> {
         let pool = self.pool();
         match pool.record(amount) {
             Ok(()) => return Ok(()),
@@ -252,42 +356,112 @@ impl Fleet {
         }
     }
 
-    /// Holds `amount`: here if the grant covers it, else after one exchange with the store. For an
-    /// [`Ask`] there are [`reserve_wait`](Fleet::reserve_wait), and the [pool](Fleet::pool) without
-    /// the store.
+    /// Holds `ask`: here if the grant covers it, else after an exchange with the store.
+    ///
+    /// An [`Ask`] with alternatives gets the best that the fleet has for it: the store is asked for
+    /// the first amount, and where the fleet is short of that, for as much as is free. This takes an
+    /// exchange or two for each call that gets less than its first amount. An ask that has terms
+    /// ([`ttl`](Ask::ttl), [`label`](Ask::label), alternatives) may have to share what was granted
+    /// for it with other calls of this process, and asks again.
     ///
     /// # Errors
-    /// As [`record`](Fleet::record).
+    /// As [`record`](Fleet::record). The refusal of an ask with alternatives is that of the last.
     ///
     /// # Cancel safety
     /// A `reserve` that is dropped before it is ready holds nothing.
-    pub async fn reserve(&self, amount: Amount) -> Result<Reservation, FleetError> {
+    ///
+    /// ```no_run
+    /// # use budget_pool::{Amount, Ask};
+    /// # async fn example(fleet: budget_pool_redis::Fleet) -> Result<(), Box<dyn std::error::Error>> {
+    /// let most = Amount::new().output_tokens(128_000);
+    /// let ask = Ask::new(most).at_least(Amount::new().output_tokens(1_000)).label("draft");
+    /// let hold = fleet.reserve(ask).await?;
+    /// println!("max_tokens: {}", hold.amount().units(budget_pool::Axis::OutputTokens));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn reserve(&self, ask: impl Into<Ask>) -> Result<Reservation, FleetError> {
+        self.write_hold(self.hold(ask.into()).await?)
+    }
+
+    async fn hold(&self, ask: Ask) -> Result<Reservation, FleetError> {
         let pool = self.pool();
-        match pool.reserve(amount) {
-            Ok(hold) => return Ok(hold),
-            Err(refusal) => self.may_be_funded(refusal)?,
+        let first = counted(ask.amount());
+        let may_be_cut = match pool.reserve(ask.clone()) {
+            Ok(hold) if covers(&hold, ask.amount()) => return Ok(hold),
+            Ok(less) => {
+                let is_cut = less.choice() == 0;
+                less.release();
+                is_cut
+            }
+            Err(refusal) => {
+                self.may_be_funded(refusal)?;
+                true
+            }
+        };
+        // In line from the start, so that no other call of this process takes what is granted for
+        // this one. The line would grant an alternative before the store has said what it has.
+        if ask == Ask::from(ask.amount()) {
+            return self.in_line(ask, first).await;
         }
-        let held = if amount.get(Axis::InFlight).is_some() { amount } else { amount.in_flight(1) };
-        let mut wait = std::pin::pin!(pool.reserve_wait(amount));
+        let shared = &self.held.shared;
+        let fetched = shared.fetch(first, may_be_cut).await;
+        // All axes that lacked in one request: an exchange may give back what it does not ask for.
+        let mut last: Vec<Quantity> = Vec::new();
+        for _round in 0..8 {
+            let refusal = match pool.reserve(ask.clone()) {
+                Ok(hold) => return Ok(hold),
+                Err(refusal) => refusal,
+            };
+            if let Err(error) = &fetched
+                && !matches!(error, FleetError::Short { .. })
+            {
+                return Err(error.clone());
+            }
+            // A refusal names an axis of the last alternative.
+            if let Some(short) = refusal.exceeded() {
+                last.retain(|quantity| quantity.axis() != short.axis());
+                last.push(short.requested());
+            }
+            self.may_be_funded(refusal)?;
+            shared.ask_for(shared.each(&last)).await?;
+        }
+        self.in_line(ask, first).await
+    }
+
+    /// Waits for `ask` in the line of the pool, while the store is asked for `first`.
+    async fn in_line(&self, ask: Ask, first: Amount) -> Result<Reservation, FleetError> {
+        let mut wait = std::pin::pin!(self.pool().reserve_wait(ask));
         loop {
             tokio::select! {
                 biased;
                 hold = &mut wait => return Ok(hold?),
-                asked = self.held.shared.ask(held) => asked?,
+                asked = self.held.shared.ask(first) => asked?,
             }
         }
+    }
+
+    /// Holds the first amount of `ask` if the grant covers it.
+    pub(crate) fn hold_here(&self, ask: &Ask) -> Option<Reservation> {
+        let hold = self.pool().reserve(ask.clone()).ok()?;
+        if covers(&hold, ask.amount()) {
+            return Some(hold);
+        }
+        hold.release();
+        None
     }
 
     /// Holds `ask` as soon as the fleet has its amount, in line with the other waiters of this
     /// process.
     ///
     /// # Errors
-    /// [`Budget`](FleetError::Budget), as [`BudgetPool::reserve_wait`].
+    /// [`Budget`](FleetError::Budget), as [`BudgetPool::reserve_wait`], and
+    /// [`Journal`](FleetError::Journal). Nothing is held then.
     ///
     /// # Cancel safety
     /// A `reserve_wait` that is dropped before it is ready holds nothing.
     pub async fn reserve_wait(&self, ask: impl Into<Ask>) -> Result<Reservation, FleetError> {
-        Ok(self.pool().reserve_wait(ask).await?)
+        self.write_hold(self.pool().reserve_wait(ask).await?)
     }
 
     /// Whether a refusal of the pool may end by a grant.
@@ -306,6 +480,26 @@ impl Fleet {
     /// exchange tells it.
     pub async fn settle(&self) -> Result<(), FleetError> {
         self.held.shared.ask(Amount::new()).await
+    }
+
+    /// Writes all that this process has spent and holds so far to its
+    /// [journal](FleetBuilder::journal), before it returns: once for any number of spends by the
+    /// [pool](Fleet::pool), and after a hold was settled. Without a journal it does nothing.
+    ///
+    /// It makes one write of a file, and no call of the store.
+    ///
+    /// # Errors
+    /// [`Journal`](FleetError::Journal). The spends are booked all the same, and the next exchange
+    /// tells them.
+    pub fn write_journal(&self) -> Result<(), FleetError> {
+        self.held.shared.write_journal()
+    }
+
+    /// What the [journal](FleetBuilder::journal) settled when this process joined; `None` without a
+    /// journal, and if the process before had left.
+    #[must_use]
+    pub fn settled(&self) -> Option<&Settled> {
+        self.held.settled.as_ref()
     }
 
     /// Reads the wallet at one instant of the store, as [`Admin::snapshot`].
@@ -334,7 +528,7 @@ impl Fleet {
     /// Returns the [`Admin`] of the wallet of this fleet.
     #[must_use]
     pub fn admin(&self) -> Admin {
-        Admin::new(&self.held.shared.wallet, self.held.client.clone())
+        Admin::at(&self.held.shared.wallet, self.held.source.clone())
     }
 
     /// Closes the pool, waits until its holds have ended, and gives back the unspent grant. A hold
@@ -349,6 +543,13 @@ impl Fleet {
     pub async fn leave(self) -> Result<(), FleetError> {
         self.held.shared.start_leaving();
         self.held.shared.left().await
+    }
+}
+
+#[cfg(test)]
+impl Fleet {
+    pub(crate) fn journal(&self) -> Option<&Journal> {
+        self.held.shared.journal()
     }
 }
 

@@ -51,7 +51,7 @@
 //! | --- | --- |
 //! | F1 cap | With [`Lost::Charge`], what all processes together may spend never exceeds the cap, whatever process crashes, pauses or retries. |
 //! | F2 nothing lost | A spend that was told is booked once, also after its member was closed. |
-//! | F3 a crash | It leaves in doubt what its process held and had not told: [`Status::in_doubt`]. [`FleetBuilder::at_most`], unset by default, bounds what is fetched ahead; calls that need more are granted more. |
+//! | F3 a crash | It leaves in doubt what its process held and had not told: [`Status::in_doubt`]. A [journal](FleetBuilder::journal) settles that. [`FleetBuilder::at_most`], unset by default, bounds what is fetched ahead; calls that need more are granted more. |
 //! | F4 nothing stranded | While someone stands short, the others give back all that is free: the cap can be spent to the unit. |
 //! | F5 one instant | An exchange, and a [`FleetSnapshot`], are one instant of the store. |
 //! | F6 fair | First come, first served inside a process. Between processes, none fetches ahead while another stands short. |
@@ -64,10 +64,14 @@
 //!   not told, which is at most their grants. A member stops when its own TTL is over, but a
 //!   process that stood still may spend a little before its driver notices, and a hold that is
 //!   settled after it is booked as overage.
-//! - F1 after a store lost the grants of a member that died before it could tell them again. A fleet
-//!   whose members live is exact once the store has learned for one TTL. The learning takes a
-//!   connection for one server: where a proxy may lead one connection to another server unseen, a
-//!   failover may pass unnoticed.
+//! - F1 after a store lost the grants of a member that died before it could tell them again, unless
+//!   the grants were [confirmed](FleetBuilder::confirm). A fleet whose members live is exact once the
+//!   store has learned for one TTL.
+//! - F1 while two primaries serve one wallet. A primary that was cut off grants to the members that
+//!   still reach it: `min-replicas-to-write` ends that.
+//! - F1 where a [journal](FleetBuilder::journal) settles a process that acted on a spend before the
+//!   spend was written: one by [`Fleet::pool`], or by a hold that was settled with more than it held,
+//!   within about 10 ms of its death. [`Fleet::write_journal`] closes that gap.
 //! - Fairness between processes. Many small calls may pass a large one of another process.
 //! - That a [`credit`](budget_pool::BudgetPool::credit) goes back to the fleet: the process that
 //!   was credited can spend it again.
@@ -78,6 +82,7 @@
 //! | --- | --- |
 //! | an answer is lost, a request comes twice or late | no effect a second time; an unseen grant is learnt by the next exchange |
 //! | a process is killed, or stands still beyond its TTL | `Charge`: its grant stays charged until it comes back or [`Admin::resolve`] says what it spent. `Return`: what it had not told is free again |
+//! | a process with a [journal](FleetBuilder::journal) is killed, and another one joins with its file | what it spent is booked, and the rest of its grant is free, before `join` returns |
 //! | a member that was closed tells | what it spent is booked once, as overage if need be, and it joins anew |
 //! | the store is restarted | grants pause for the longest TTL of any member, until all have told what they hold |
 //! | the store does not answer | the grant is spent (with `Return`, only until the TTL of the member is over), then calls are refused as [`Unreachable`](FleetError::Unreachable); there is no mode that fails open |
@@ -85,6 +90,7 @@
 //! | one key of the wallet is evicted or deleted | refused as [`Damaged`](FleetError::Damaged) |
 //! | a cap is lowered below what is charged | nothing is granted until that much was given back, or the period ends |
 //! | [`Fleet::leave`], or the last handle is dropped while the runtime goes on | the pool closes, holds get the TTL to end, and the rest comes back |
+//! | the machine of a journal is restarted | what the journal says is booked; the rest stays charged as without a journal |
 //! | a [`blocking::Fleet`] is dropped, or the runtime ends, without `leave` | as a process that is killed |
 //!
 //! # How to choose
@@ -97,12 +103,20 @@
 //! - [`Lost::Charge`] suits a cap whose overshoot costs money. [`Lost::Return`] suits a fleet where
 //!   processes come and go unattended, and some overshoot is better than a budget that shrinks with
 //!   each crash.
+//! - [`confirm`](FleetBuilder::confirm) suits a store that may lose its last writes, by a failover or
+//!   with its machine, and members that may die at the same time. Each exchange that brings a grant
+//!   then waits: for the round trip to a replica with [`Confirm::Replicas`], for the next `fsync` with
+//!   [`Confirm::Aof`]. Spends that the grant covers never wait.
+//! - [`journal`](FleetBuilder::journal) suits a process that its supervisor starts again on the same
+//!   machine. A `record` then takes two to three microseconds more. Keep to `record` and to holds, or
+//!   call [`write_journal`](Fleet::write_journal) before you act on a spend: its page says what is
+//!   exact.
 //! - Persistence of the store: `appendfsync always`, or `everysec` if losing the machine may cost the
 //!   grants of its last second.
 //!
 //! # What to alert on
 //!
-//! [`Status::failure`] for longer than a few seconds; [`Status::may_evict`], as the `maxmemory-policy`
+//! [`Status::failure`] for longer than a few seconds; a [`Settled`] that is not exact; [`Status::may_evict`], as the `maxmemory-policy`
 //! of the server should be `noeviction` or one of `volatile`; a member that
 //! [is lost](FleetMember::is_lost); [overage](FleetAxis::overage) of an axis.
 //!
@@ -112,20 +126,31 @@
 //! lacks. The keys of a wallet are `bp1:{wallet}:` and `w`, `m`, `x`, `t`, `y`,
 //! `s`; none has a TTL, and all lie in one slot. The user of the store needs
 //! `~bp1:* +evalsha +script|load +info +time +hgetall +hget +hset +hdel +hlen +zadd
-//! +zrem +zcount +zscore +zrangebyscore +zremrangebyscore +del`.
+//! +zrem +zcard +zcount +zscore +zrangebyscore +zremrangebyscore +del`. [`Confirm`] takes `+wait` or
+//! `+waitaof` beside it. A user who may run less of it is refused as [`Store`](FleetError::Store), and
+//! changes nothing.
 //!
-//! Two versions of this package share a wallet if they speak the same protocol; another one is refused
-//! as [`Version`](FleetError::Version).
+//! Two versions of this package share a wallet if they speak the same protocol, and neither touches a
+//! field of the wallet that it does not know. A process of another protocol is refused as
+//! [`Version`](FleetError::Version), and changes nothing. An upgrade to another protocol takes a new
+//! name for the wallet, or an end of all processes and [`Admin::remove`].
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! - `cluster`: `FleetBuilder::join_cluster`, for a Redis Cluster. All keys of a wallet lie in one slot.
+//! - `sentinel`: `FleetBuilder::join_sentinel`, for the primary that Redis Sentinel names. A plain client
+//!   from a `SentinelClient` works until the first failover, as it knows one address.
+//! - `escrowmint`: `FleetBuilder::join_escrowmint`, for a wallet that the Python clients of
+//!   [EscrowMint](https://pypi.org/project/escrowmint/) spend from, too.
 //!
 //! # What is not here
 //!
 //! - A single process needs none of this: `budget-pool` alone.
-//! - Redis Cluster and Sentinel as clients: the keys fit them, [`join`](FleetBuilder::join) takes a
-//!   plain client.
-//! - Waiting for replicas before a grant is spent, idempotency keys in the store, and an adapter for
-//!   the keys of EscrowMint.
-//! - A journal that settles a crash by itself: [`Admin::resolve`] takes the figure from whatever your
-//!   process writes down before it spends.
+//! - Idempotency keys in the store.
+//! - A journal for a process that comes back on another machine: [`Admin::resolve`] takes the figure
+//!   from whatever your process writes down before it spends.
 //!
 //! The minimum supported Rust version is 1.88; a rise is a minor release.
 
@@ -136,22 +161,33 @@
 
 mod admin;
 pub mod blocking;
+#[cfg(feature = "cluster")]
+mod cluster;
+mod confirm;
 mod driver;
 mod error;
+#[cfg(feature = "escrowmint")]
+mod escrowmint;
 mod fleet;
+mod journal;
 mod link;
 mod member;
 mod protocol;
 #[cfg(test)]
 mod rules;
 mod script;
+#[cfg(feature = "sentinel")]
+mod sentinel;
+mod settle;
 #[cfg(test)]
 mod tests;
 
 pub use admin::{Admin, FleetAxis, FleetMember, FleetSnapshot};
-pub use error::FleetError;
+pub use confirm::Confirm;
+pub use error::{FleetError, JournalFault};
 pub use fleet::{Fleet, FleetBuilder, Status};
 pub use protocol::Lost;
+pub use settle::Settled;
 
 /// The README's example compiles.
 #[cfg(doctest)]

@@ -3,7 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use budget_pool::Axis;
+
+use crate::confirm::Confirm;
+use crate::journal::{self, Entry};
 use crate::protocol::{Answer, MOST, Op, Request, State, Told};
+use crate::script::Axes;
 
 /// The local pool on an axis, at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -29,6 +34,8 @@ pub(crate) struct Terms {
     pub(crate) settle_every: Duration,
     /// The most units that a crash may leave in doubt; `None` where there is no bound.
     pub(crate) at_most: Vec<Option<u64>>,
+    /// The confirmation that a grant needs before it is spent.
+    pub(crate) confirm: Confirm,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -180,6 +187,18 @@ impl Member {
         self.message(Op::Farewell, run, told)
     }
 
+    /// The [`Entry`] for the journal of this process.
+    pub(crate) fn entry(&self, axes: &Axes, heard: u64, locals: &[Local]) -> Entry {
+        let lanes = self.lanes.iter().zip(locals).zip(&axes.0);
+        let lane = |((lane, local), &axis): ((&Lane, &Local), &Axis)| journal::Lane {
+            spent: local.spent.saturating_sub(lane.base),
+            // A call in flight ends with its process, and spends nothing of its axis.
+            reserved: if axis == Axis::InFlight { 0 } else { local.reserved },
+        };
+        let lanes = lanes.map(lane).collect();
+        Entry { member: self.id(), axes: axes.words(), lanes, heard, is_settled: false }
+    }
+
     fn message(&self, op: Op, run: &str, told: Vec<Told>) -> Request {
         let claim = self.terms.settle_every.saturating_mul(2).max(Duration::from_secs(1));
         Request {
@@ -190,6 +209,13 @@ impl Member {
             run: run.to_owned(),
             told,
         }
+    }
+
+    /// Whether `answer` has a grant that this member has not seen, and would spend.
+    pub(crate) fn is_news(&self, answer: &Answer) -> bool {
+        let mut lanes = self.lanes.iter().zip(&answer.totals);
+        !matches!(answer.state, State::Gone | State::Closed)
+            && lanes.any(|(lane, totals)| totals.granted > lane.granted)
     }
 
     /// Takes in the `answer` of the store. On [`State::Gone`] the member joins anew: the store has
@@ -251,6 +277,7 @@ mod tests {
             horizon: second,
             settle_every: second,
             at_most: vec![at_most],
+            confirm: Confirm::None,
         };
         let now = Instant::now();
         (Member::new("m".to_owned(), terms, now), now)

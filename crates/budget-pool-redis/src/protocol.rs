@@ -13,6 +13,7 @@ pub(crate) const MOST: u64 = (1 << 53) - 1;
 /// The rule for the grant of a member that the store has not heard of for its
 /// [`ttl`](crate::FleetBuilder::ttl).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum Lost {
     /// The grant stays charged until the member comes back or an operator
     /// [resolves](crate::Admin::resolve) it. The cap of the fleet then needs no clock.
@@ -70,6 +71,9 @@ pub(crate) enum Op {
     Exchange,
     /// The member leaves: its unspent grant is free.
     Farewell,
+    /// A farewell for a member that died, by its journal. A wallet that does not know the member
+    /// refuses.
+    Settle,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

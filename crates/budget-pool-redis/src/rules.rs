@@ -106,6 +106,9 @@ impl Wallet {
         if self.tombstones.contains_key(id) {
             return self.book_late(now, request);
         }
+        if request.op == Op::Settle && !self.members.contains_key(id) {
+            return Err(Refusal::NoMember);
+        }
         let nothing = || Record { expires: 0, totals: vec![Totals::default(); self.books.len()] };
         let mut record = self.members.remove(id).unwrap_or_else(nothing);
         for ((book, totals), told) in
@@ -120,7 +123,7 @@ impl Wallet {
             is_in_range(after.granted)?;
             *totals = after;
         }
-        if request.op == Op::Farewell {
+        if request.op != Op::Exchange {
             self.claims.remove(id);
             let totals = self.close(now, id.clone(), record);
             return Ok(self.answer(State::Closed, now, id, totals));

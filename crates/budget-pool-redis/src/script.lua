@@ -2,11 +2,22 @@
 -- Every number is a double, exact up to MOST. A refusal writes nothing: the writes come last.
 local MOST, REMEMBERED, BATCH = 9007199254740991, 86400000, 8
 local WALLET, MEMBERS, EXPIRY, TOMBS, TOMBS_END, CLAIMS = unpack(KEYS)
+-- The key of EscrowMint, in whose `available` the units of such a wallet lie that are free.
+local ESCROW = KEYS[7]
 local PROTOCOL, OP = ARGV[1], ARGV[2]
 
 local writes = {}
 local function write(...) writes[#writes + 1] = { ... } end
+-- A script is not undone where the store refuses one of its commands. A user who may not run all of
+-- them fails in these, which change nothing.
+local function may_write()
+    redis.call('HDEL', MEMBERS, '')
+    redis.call('ZADD', EXPIRY, 'XX', '0', '')
+    redis.call('ZREM', EXPIRY, '')
+    redis.call('ZREMRANGEBYSCORE', CLAIMS, '-inf', '-inf')
+end
 local function commit()
+    may_write()
     for _, call in ipairs(writes) do redis.call(unpack(call)) end
 end
 local function text(number) return string.format('%.0f', number) end
@@ -20,13 +31,18 @@ local function time()
     return tonumber(clock[1]) * 1000 + math.floor(tonumber(clock[2]) / 1000)
 end
 local now = time()
+-- The server itself says who it is: a connection may lead to another one after a failover.
+local function server(named)
+    if named ~= '' then return named end
+    return string.match(redis.call('INFO', 'server'), 'run_id:(%w+)') or 'unknown'
+end
 
 local fields = redis.call('HGETALL', WALLET)
 if OP == 'found' and #fields == 0 then
     local period, axes = tonumber(ARGV[4]), ARGV[6]
     write('HSET', WALLET, 'v', PROTOCOL, 'lost', ARGV[3], 'period', text(period), 'pend',
-        text(period == 0 and 0 or now + period), 'run', ARGV[5], 'learn', '0', 'ttl', '0', 'axes', axes,
-        'members', '0', 'tombs', '0')
+        text(period == 0 and 0 or now + period), 'run', server(ARGV[5]), 'learn', '0', 'ttl', '0', 'axes', axes,
+        'members', '0', 'tombs', '0', 'escrow', ESCROW and '1' or '0')
     for at = 7, #ARGV do
         local cap = tonumber(ARGV[at])
         if not cap or cap > MOST then return { 'range' } end
@@ -34,7 +50,7 @@ if OP == 'found' and #fields == 0 then
         write('HSET', WALLET, 'f' .. axis, text(cap), 'c' .. axis, text(cap), 'h' .. axis, '0', 'u' .. axis, '0')
     end
     -- What an older wallet of this name left behind is of no use to this one.
-    write('DEL', MEMBERS, EXPIRY, TOMBS, TOMBS_END, CLAIMS)
+    redis.call('DEL', MEMBERS, EXPIRY, TOMBS, TOMBS_END, CLAIMS)
     commit()
     writes = {}
     fields = redis.call('HGETALL', WALLET)
@@ -43,6 +59,13 @@ if #fields == 0 then return { 'no_wallet' } end
 local wallet = {}
 for at = 1, #fields, 2 do wallet[fields[at]] = fields[at + 1] end
 if wallet.v ~= PROTOCOL then return { 'version', wallet.v or '' } end
+
+if OP == 'remove' then
+    local live = redis.call('ZCOUNT', EXPIRY, '(' .. text(now), '+inf')
+    if live > 0 and ARGV[3] ~= 'in use' then return { 'in_use', text(live) } end
+    redis.call('DEL', WALLET, MEMBERS, EXPIRY, TOMBS, TOMBS_END, CLAIMS)
+    return { 'removed' }
+end
 
 local period, period_end = tonumber(wallet.period), tonumber(wallet.pend)
 local learn_until, longest_ttl = tonumber(wallet.learn), tonumber(wallet.ttl)
@@ -62,9 +85,27 @@ for _ in string.gmatch(wallet.axes, '%S+') do
     end
     books[#books + 1] = book
 end
--- A key that was evicted or deleted alone would make budget out of nothing.
-if redis.call('HLEN', MEMBERS) ~= member_count then return { 'damaged', 'the members' } end
-if redis.call('HLEN', TOMBS) ~= tomb_count then return { 'damaged', 'the tombstones' } end
+-- Whoever does not know of the units that EscrowMint spends would spend them again.
+if (wallet.escrow == '1') ~= (ESCROW ~= nil) then return { 'other_founding' } end
+local available
+if ESCROW then
+    local found = redis.call('HGET', ESCROW, 'available')
+    available = tonumber(found or '0')
+    if not available or available ~= math.floor(available) then
+        return { 'damaged', 'the state of EscrowMint' }
+    end
+    books[1].cap = math.max(books[1].charged + available, 0)
+    if books[1].cap > MOST then return { 'range' } end
+end
+-- A key that was evicted or deleted alone would make budget out of nothing. A key of another type
+-- fails here, before the first write.
+if redis.call('HLEN', MEMBERS) ~= member_count or redis.call('ZCARD', EXPIRY) ~= member_count then
+    return { 'damaged', 'the members' }
+end
+if redis.call('HLEN', TOMBS) ~= tomb_count or redis.call('ZCARD', TOMBS_END) ~= tomb_count then
+    return { 'damaged', 'the tombstones' }
+end
+redis.call('ZCARD', CLAIMS)
 
 local function look()
     local answer = { 'wallet', text(now), text(period_end), lost, text(period), wallet.axes }
@@ -77,6 +118,11 @@ local function look()
 end
 
 local function save()
+    local left = books[1] and books[1].cap - books[1].charged
+    if ESCROW and left ~= available then
+        local version = tonumber(redis.call('HGET', ESCROW, 'version') or '0') or 0
+        write('HSET', ESCROW, 'available', text(left), 'version', text(version + 1))
+    end
     write('HSET', WALLET, 'run', run, 'learn', text(learn_until), 'ttl', text(longest_ttl), 'pend',
         text(period_end), 'members', text(member_count), 'tombs', text(tomb_count))
     for at, book in ipairs(books) do
@@ -196,7 +242,7 @@ if OP == 'resolve' then
     return look()
 end
 
-if OP ~= 'exchange' and OP ~= 'farewell' then return { 'version', wallet.v } end
+if OP ~= 'exchange' and OP ~= 'farewell' and OP ~= 'settle' then return { 'version', wallet.v } end
 
 local id, ttl, claim = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 if ARGV[7] ~= wallet.axes or #ARGV ~= 7 + 5 * #books then return { 'axes' } end
@@ -214,8 +260,9 @@ end
 
 longest_ttl = math.max(longest_ttl, ttl)
 -- A server that was restarted may have lost its last writes.
-if run ~= ARGV[6] then
-    run = ARGV[6]
+local here = server(ARGV[6])
+if run ~= here then
+    run = here
     learn_until = now + longest_ttl
 end
 turn()
@@ -285,6 +332,7 @@ if packed and not forgotten[id] then
 end
 
 packed = redis.call('HGET', MEMBERS, id)
+if OP == 'settle' and not packed then return { 'no_member' } end
 local record
 if packed then
     record = read(packed)
@@ -297,7 +345,7 @@ for at, totals in ipairs(record.totals) do
     if not tell(books[at], totals, told[at].spent, told[at].returned, told[at].seen) then return { 'range' } end
 end
 
-if OP == 'farewell' then
+if OP ~= 'exchange' then
     close(id, record, packed)
     save()
     return answer('closed', record.totals)

@@ -14,11 +14,19 @@ pub(crate) const PROTOCOL: &str = "1";
 
 /// The keys of a wallet: one slot of a cluster, and none with a TTL.
 #[derive(Debug, Clone)]
-pub(crate) struct Keys([String; 6]);
+pub(crate) struct Keys(Vec<String>);
 
 impl Keys {
     pub(crate) fn new(wallet: &str) -> Keys {
-        Keys(["w", "m", "x", "t", "y", "s"].map(|part| format!("bp1:{{{wallet}}}:{part}")))
+        let key = |part| format!("bp1:{{{wallet}}}:{part}");
+        Keys(["w", "m", "x", "t", "y", "s"].map(key).into())
+    }
+
+    /// The keys of a wallet whose free units lie in the `state` of EscrowMint under `prefix`.
+    pub(crate) fn in_escrow(wallet: &str, prefix: &str) -> Keys {
+        let mut keys = Keys::new(wallet);
+        keys.0.push(format!("{prefix}:{{{wallet}}}:state"));
+        keys
     }
 
     pub(crate) fn all(&self) -> &[String] {
@@ -64,10 +72,17 @@ impl Call {
         Call::new("resolve").with(head).with(spent.iter().map(optional))
     }
 
+    /// Removes the keys of the wallet; unless it `may_be_in_use`, only without live members.
+    pub(crate) fn remove(may_be_in_use: bool) -> Call {
+        let word = if may_be_in_use { "in use" } else { "-" };
+        Call::new("remove").with([word.to_owned()])
+    }
+
     pub(crate) fn exchange(axes: &Axes, request: &Request) -> Call {
         let op = match request.op {
             Op::Exchange => "exchange",
             Op::Farewell => "farewell",
+            Op::Settle => "settle",
         };
         let Request { member, ttl, claim, run, told, .. } = request;
         let head = [member.clone(), ttl.to_string(), claim.to_string(), run.clone(), axes.words()];
@@ -95,7 +110,7 @@ fn lost_word(lost: Lost) -> &'static str {
 pub(crate) struct Axes(pub(crate) Vec<Axis>);
 
 impl Axes {
-    fn words(&self) -> String {
+    pub(crate) fn words(&self) -> String {
         self.0.iter().map(|&axis| word(axis)).collect::<Vec<_>>().join(" ")
     }
 
@@ -162,6 +177,9 @@ impl Words {
             "no_wallet" => Err(FleetError::NoWallet { wallet }),
             "other_founding" => Err(FleetError::OtherFounding { wallet }),
             "no_member" => Err(FleetError::NoMember { wallet }),
+            "in_use" => {
+                Err(FleetError::InUse { wallet, members: second.parse().unwrap_or(u64::MAX) })
+            }
             "axes" => Err(FleetError::OtherAxes { wallet }),
             "range" => Err(FleetError::Range { wallet }),
             "version" => Err(FleetError::Version { wallet, found: second.to_owned() }),
@@ -243,7 +261,7 @@ impl Words {
             return Err(self.garbage());
         }
         let mut members = Vec::new();
-        for pair in self.words[2..].chunks(2) {
+        for pair in self.words.get(2..).unwrap_or_default().chunks(2) {
             let [id, packed] = pair else { return Err(self.garbage()) };
             let numbers: Result<Vec<u64>, _> = packed.split(' ').map(str::parse).collect();
             let numbers = numbers.map_err(|_| self.garbage())?;

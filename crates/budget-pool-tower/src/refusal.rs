@@ -23,6 +23,7 @@ const BLANK: &str = "about:blank";
 /// With which status a request is refused that can never fit, whatever time and other requests bring:
 /// for [`BudgetLayer::never`](crate::BudgetLayer::never).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
 pub enum NeverStatus {
     /// 429 without `Retry-After`. The member `outlook` of the problem says `never`.
     #[default]

@@ -177,9 +177,9 @@ async fn a_bill_may_come_while_the_body_streams() {
 
 #[tokio::test]
 async fn a_bill_adds_up_what_the_calls_of_a_request_cost() {
+    type Tells = fn(&Bill, Amount);
     let cost = |tokens: u64| Amount::new().tokens(tokens);
-    type Tell = fn(&Bill, Amount);
-    let tells: [(Tell, u64); 6] = [
+    let tells: [(Tells, u64); 6] = [
         (|bill, five| bill.add(five), 5),
         (|bill, five| (bill.add(five), bill.add(five)).1, 10),
         (|bill, five| (bill.total(five), bill.add(five)).1, 10),

@@ -1,9 +1,12 @@
 //! The feature `metrics`, read from the text that Prometheus reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use budget_pool::{Amount, Ask, Axis, BudgetPool, Exporter, ManualClock, Usd, Window};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
 
 const TOOL_CALLS: Axis = Axis::custom(2, "tool calls");
@@ -121,6 +124,68 @@ fn every_figure_of_a_pool_is_a_series() {
     );
 }
 
+/// Notes the kind of each metric, as it is described and as it is set.
+#[derive(Default)]
+struct Kinds {
+    described: Mutex<BTreeSet<(&'static str, String)>>,
+    set: Mutex<BTreeSet<(&'static str, String)>>,
+}
+
+impl Kinds {
+    fn note(of: &Mutex<BTreeSet<(&'static str, String)>>, kind: &'static str, name: &str) {
+        of.lock().unwrap().insert((kind, name.to_owned()));
+    }
+}
+
+impl Recorder for Kinds {
+    fn describe_counter(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        Kinds::note(&self.described, "counter", name.as_str());
+    }
+
+    fn describe_gauge(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        Kinds::note(&self.described, "gauge", name.as_str());
+    }
+
+    fn describe_histogram(&self, name: KeyName, _: Option<Unit>, _: SharedString) {
+        Kinds::note(&self.described, "histogram", name.as_str());
+    }
+
+    fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+        Kinds::note(&self.set, "counter", key.name());
+        Counter::noop()
+    }
+
+    fn register_gauge(&self, key: &Key, _: &Metadata<'_>) -> Gauge {
+        Kinds::note(&self.set, "gauge", key.name());
+        Gauge::noop()
+    }
+
+    fn register_histogram(&self, key: &Key, _: &Metadata<'_>) -> Histogram {
+        Kinds::note(&self.set, "histogram", key.name());
+        Histogram::noop()
+    }
+}
+
+#[test]
+fn a_metric_is_described_as_what_it_is_and_none_that_is_never_set() {
+    let capped = Axis::ALL.iter().copied().chain([TOOL_CALLS]);
+    let pool = capped.fold(BudgetPool::builder(), |pool, axis| match axis {
+        Axis::Deadline => pool.deadline(Duration::from_secs(60)),
+        axis => pool.cap(axis, 9),
+    });
+    let (kinds, exporter) = (Kinds::default(), Exporter::new(&pool.build()));
+    metrics::with_local_recorder(&kinds, || exporter.describe());
+    metrics::with_local_recorder(&kinds, || exporter.export());
+    assert_eq!(kinds.described.into_inner().unwrap(), kinds.set.into_inner().unwrap());
+}
+
+#[test]
+fn the_debug_text_names_the_pool_and_the_depth() {
+    let pool = BudgetPool::builder().name("acme").build();
+    let text = format!("{:?}", Exporter::new(&pool).depth(2));
+    assert_eq!(text, r#"Exporter { pool: "acme", depth: 2, .. }"#);
+}
+
 #[test]
 fn pools_below_the_depth_have_no_label_and_are_counted_above() {
     let company = BudgetPool::builder().name("company").tokens(1_000).build();
@@ -178,6 +243,39 @@ fn the_gauges_of_a_pool_that_is_gone_fall_to_zero_and_its_counters_stay() {
     scrape(&recorder, &exporter).shows(&[(used, "5"), (cap, "10"), (spent, "40")]);
     agent.debit(Amount::new().tokens(36));
     scrape(&recorder, &exporter).shows(&[(spent, "41")]);
+}
+
+/// The recorder is the user's: one that panics costs that export, and no gauge for ever.
+#[test]
+fn a_recorder_that_panics_leaves_no_gauge_of_a_pool_that_is_gone() {
+    struct Broken;
+    impl Recorder for Broken {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            resume_unwind(Box::new("on purpose"))
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    let company = BudgetPool::builder().name("company").build();
+    let agent = company.child().name("agent").tokens(100).build();
+    agent.record(Amount::new().tokens(40)).unwrap();
+    let (recorder, exporter) = (recorder(), Exporter::new(&company).depth(1));
+    let used = r#"budget_pool_tokens{pool="agent",state="used"}"#;
+    scrape(&recorder, &exporter).shows(&[(used, "40")]);
+    drop(agent);
+    let export = || metrics::with_local_recorder(&Broken, || exporter.export());
+    assert!(catch_unwind(AssertUnwindSafe(export)).is_err());
+    company.record(Amount::new().tokens(1)).unwrap();
+    scrape(&recorder, &exporter).shows(&[(used, "0")]);
+    scrape(&recorder, &exporter).shows(&[(used, "0")]);
 }
 
 #[test]

@@ -18,8 +18,9 @@ const UNITS: [(&str, u128); 7] = [
     ("d", 86_400 * SECOND),
 ];
 
-/// More decimals than this name no whole nanosecond in any of the units.
-const MOST_DECIMALS: usize = 18;
+/// More decimals than this name no whole nanosecond in any of the units: a day is 2^16 times an odd
+/// number of nanoseconds, and no unit can be halved more often.
+const MOST_DECIMALS: usize = 16;
 
 /// A time: decimal seconds as text (`"60s"`, `"1.5s"`), and as serde has it in a binary format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,6 +121,7 @@ mod tests {
             (".5m", 30_000_000_000),
             ("24h", 86_400_000_000_000),
             ("0.00000000001d", 864),
+            ("0.0000152587890625d", 1_318_359_375),
             ("1.0000000000000000000000s", 1_000_000_000),
         ] {
             assert_eq!(parse(text), Ok(Duration::from_nanos(nanos)), "{text}");
@@ -136,7 +138,8 @@ mod tests {
         {
             assert_eq!(parse(text), Err(Wrong::Form), "{text}");
         }
-        for text in ["0.5ns", "1.0000000001s", "0.0000000000000000001d"] {
+        let finest = format!("0.{}1d", "0".repeat(60));
+        for text in ["0.5ns", "1.0000000001s", "0.00000762939453125d", &finest] {
             assert_eq!(parse(text), Err(Wrong::TooFine), "{text}");
         }
         let too_long =

@@ -46,7 +46,7 @@ fn member() -> impl Strategy<Value = String> {
 
 fn step(axes: usize, ttl: u64) -> impl Strategy<Value = Step> {
     let request = (
-        prop_oneof![9 => Just(Op::Exchange), 1 => Just(Op::Farewell)],
+        prop_oneof![9 => Just(Op::Exchange), 1 => Just(Op::Farewell), 1 => Just(Op::Settle)],
         member(),
         1..=ttl,
         1..=ttl,

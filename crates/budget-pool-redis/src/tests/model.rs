@@ -480,6 +480,18 @@ fn f1_holds_where_the_lost_grants_were_not_confirmed() {
     holds(Fleet { confirms: true, crashes: 1, end: 0, saves: 2, ..LOSS }, 1_000);
 }
 
+/// Returns, farewells and crashes beside the losses.
+#[test]
+fn f1_holds_where_every_grant_was_confirmed_whatever_members_do() {
+    holds(Fleet { confirms: true, crashes: 1, end: 0, kinds: ALL, ..LOSS }, 10_000);
+}
+
+/// The learning does not help against this: the member is not there to tell its grant.
+#[test]
+fn caught_a_lost_grant_of_a_member_that_died_where_nothing_is_confirmed() {
+    is_caught(Fleet { crashes: 1, end: 1, ..LOSS }, F1);
+}
+
 #[test]
 fn caught_differences_that_are_told_again() {
     is_caught(Fleet { fault: Fault::Deltas, ..CHARGE }, F2);

@@ -62,17 +62,30 @@ impl Server {
         self.child.wait().expect("it ends");
     }
 
-    /// Starts it again, with what its folder has.
+    /// Starts it again, with what its folder has, and waits until that is loaded.
     pub fn restart(&mut self) {
         let end = Instant::now() + Duration::from_secs(10);
-        loop {
-            if let Some(child) = spawn(self.port, &self.folder, &self.arguments) {
-                self.child = child;
-                return;
-            }
+        let wait = || {
             assert!(Instant::now() < end, "redis-server does not start again");
             std::thread::sleep(Duration::from_millis(50));
+        };
+        self.child = loop {
+            match spawn(self.port, &self.folder, &self.arguments) {
+                Some(child) => break child,
+                None => wait(),
+            }
+        };
+        while !self.is_loaded() {
+            wait();
         }
+    }
+
+    fn is_loaded(&self) -> bool {
+        let answer = self
+            .client()
+            .get_connection()
+            .and_then(|mut connection| redis::cmd("PING").query::<String>(&mut connection));
+        answer.is_ok()
     }
 
     /// One command, by `redis-cli`'s own protocol and no client of this package.
@@ -94,8 +107,15 @@ impl Drop for Server {
     }
 }
 
+/// The server under test: `redis-server`, or what `BUDGET_POOL_REDIS_SERVER` names, such as
+/// `valkey-server`.
+pub fn program() -> String {
+    std::env::var("BUDGET_POOL_REDIS_SERVER").unwrap_or_else(|_| "redis-server".to_owned())
+}
+
 fn spawn(port: u16, folder: &Path, arguments: &[String]) -> Option<Child> {
-    let mut child = match Command::new("redis-server")
+    let program = program();
+    let mut child = match Command::new(&program)
         .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--dir"])
         .arg(folder)
         .args(["--logfile", "redis.log", "--enable-debug-command", "yes"])
@@ -107,7 +127,7 @@ fn spawn(port: u16, folder: &Path, arguments: &[String]) -> Option<Child> {
     {
         Ok(child) => child,
         Err(error) => panic!(
-            "these tests need `redis-server` on the PATH ({error}): `apt-get install redis-server`, or `brew install redis`"
+            "these tests need `{program}` on the PATH ({error}): `apt-get install redis-server`, or `brew install redis`"
         ),
     };
     let end = Instant::now() + Duration::from_secs(10);
