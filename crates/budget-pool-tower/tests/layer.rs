@@ -236,7 +236,7 @@ async fn of_two_layers_the_inner_one_has_the_bill() {
         request.extensions().get::<Bill>().unwrap().total(amount().tokens(7));
         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("fine")))
     });
-    let both = outer.layer(inner.layer(handler.clone()));
+    let both = outer.layer(inner.layer(handler));
     let response = both.oneshot(request()).await.unwrap();
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "fine");
     assert_eq!(pools.each_ref().map(|pool| pool.snapshot().tokens.used), [40, 7]);
