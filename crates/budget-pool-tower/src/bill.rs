@@ -13,6 +13,10 @@ use budget_pool::{Amount, Reservation};
 /// hangs up. The last call of [`total`](Bill::total) or [`refund`](Bill::refund) counts, and what is
 /// [added](Bill::add) after it. A call after the end is too late.
 ///
+/// Where two layers are around each other, the handler has the bill of the inner one. The outer layer
+/// settles by the head or the trailers, or by what is held. Limits of one tree need one layer: a
+/// pool below all of them has one bill.
+///
 /// ```
 /// use budget_pool::Amount;
 /// use budget_pool_tower::Bill;

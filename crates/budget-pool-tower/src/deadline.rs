@@ -29,14 +29,31 @@ pub const ENVOY_EXPECTED_RQ_TIMEOUT_MS: DeadlineHeader =
 
 impl DeadlineHeader {
     /// A header of this name in the format of `grpc-timeout`.
+    ///
+    /// # Panics
+    /// If no header can have this name: it would be looked for in vain. A constant then does not
+    /// compile.
     #[must_use]
     pub const fn grpc(name: &'static str) -> DeadlineHeader {
+        check(name.as_bytes());
         DeadlineHeader { name, format: Format::Grpc }
     }
 
     /// A header of this name that is a whole number of milliseconds, at most `u64::MAX`.
+    ///
+    /// ```
+    /// use budget_pool_tower::DeadlineHeader;
+    ///
+    /// const TIMEOUT: DeadlineHeader = DeadlineHeader::millis("X-Timeout-Ms");
+    /// # let _ = TIMEOUT;
+    /// ```
+    ///
+    /// # Panics
+    /// If no header can have this name: it would be looked for in vain. A constant then does not
+    /// compile.
     #[must_use]
     pub const fn millis(name: &'static str) -> DeadlineHeader {
+        check(name.as_bytes());
         DeadlineHeader { name, format: Format::Millis }
     }
 
@@ -58,6 +75,33 @@ impl DeadlineHeader {
             },
         };
         Err(BadDeadline { header: self.name, why })
+    }
+}
+
+/// The name of a header is a token of HTTP.
+const fn check(name: &[u8]) {
+    assert!(!name.is_empty(), "the name of a header has characters");
+    let mut rest = name;
+    while let [first, after @ ..] = rest {
+        let is_mark = matches!(
+            first,
+            b'!' | b'#'
+                | b'$'
+                | b'%'
+                | b'&'
+                | b'\''
+                | b'*'
+                | b'+'
+                | b'-'
+                | b'.'
+                | b'^'
+                | b'_'
+                | b'`'
+                | b'|'
+                | b'~'
+        );
+        assert!(is_mark || first.is_ascii_alphanumeric(), "no header can have this name");
+        rest = after;
     }
 }
 

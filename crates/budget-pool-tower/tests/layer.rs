@@ -228,6 +228,26 @@ async fn a_bill_adds_up_what_the_calls_of_a_request_cost() {
 }
 
 #[tokio::test]
+async fn of_two_layers_the_inner_one_has_the_bill() {
+    let pools = [(); 2].map(|()| BudgetPool::builder().tokens(100).build());
+    let [outer, inner] = pools.each_ref().map(|pool| layer(pool).ask(|_| amount().tokens(40)));
+    let free = BudgetLayer::new(|_| None);
+    let handler = service_fn(|request: Request<()>| async move {
+        request.extensions().get::<Bill>().unwrap().total(amount().tokens(7));
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("fine")))
+    });
+    let both = outer.layer(inner.layer(handler));
+    let response = both.oneshot(request()).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "fine");
+    assert_eq!(pools.each_ref().map(|pool| pool.snapshot().tokens.used), [40, 7]);
+    // A layer that does not limit a request has no bill of its own.
+    let response = outer.layer(free.layer(handler)).oneshot(request()).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "fine");
+    assert_eq!(pools[0].snapshot().tokens.used, 47);
+    assert_eq!((ended(&pools[0]), ended(&pools[1])), ((2, 2, 0, 0), (1, 1, 0, 0)));
+}
+
+#[tokio::test]
 async fn a_refund_costs_nothing_however_the_response_ends() {
     for reads in [true, false] {
         let pool = BudgetPool::builder().requests(5).build();

@@ -211,6 +211,24 @@ async fn a_deadline_of_the_caller_is_known_to_the_handler_and_to_the_pool() {
 }
 
 #[tokio::test]
+async fn a_header_is_found_in_any_case_and_a_name_that_none_can_have_is_refused() {
+    let pool = BudgetPool::unlimited();
+    let layer = BudgetLayer::new(move |_| Some(pool.clone()))
+        .deadline_from([DeadlineHeader::millis("X-Timeout-Ms"), DeadlineHeader::grpc("X~!")]);
+    assert_eq!(ask(&layer, request_with(&[("x-timeout-ms", "0")])).await.status(), 504);
+    assert_eq!(ask(&layer, request_with(&[("x~!", "0n")])).await.status(), 504);
+    // As `http` has it.
+    for byte in 0..=u8::MAX {
+        let name: &'static str = String::from_utf8_lossy(&[b'x', byte]).into_owned().leak();
+        let can_be = http::HeaderName::from_bytes(name.as_bytes()).is_ok();
+        for make in [DeadlineHeader::millis, DeadlineHeader::grpc] {
+            assert_eq!(std::panic::catch_unwind(|| make(name)).is_ok(), can_be, "{name:?}");
+        }
+    }
+    assert!(std::panic::catch_unwind(|| DeadlineHeader::millis("")).is_err());
+}
+
+#[tokio::test]
 async fn a_request_that_is_late_is_504() {
     let pool = BudgetPool::builder().requests(5).build();
     let layer = layer(&pool).deadline_from([GRPC_TIMEOUT, ENVOY_EXPECTED_RQ_TIMEOUT_MS]);
