@@ -21,6 +21,7 @@ use crate::types::error::BudgetError;
 ///
 /// Choose a batch that a worker spends in about a millisecond, and no larger than the cap divided by
 /// ten times the number of workers, so that all shares together hold a tenth of the cap at most.
+/// Where one spend is a millisecond of work, [`BudgetPool::record`] is the call to take.
 ///
 /// ```
 /// use budget_pool::{Amount, BudgetPool};
@@ -106,6 +107,10 @@ impl Lease {
     /// # Errors
     /// As [`BudgetPool::record`], for the units beyond the share. Nothing of the amount is spent
     /// then, and the share is as it was; the spends before have been settled.
+    ///
+    /// [`Queued`](BudgetError::Queued) does not mean that the units are gone: a call waits in the
+    /// pool, for an axis of this amount or another. A worker that stops at any refusal, as above,
+    /// wants a pool in which no call waits.
     #[inline]
     pub fn record(&mut self, amount: Amount) -> Result<(), BudgetError> {
         if self.take(amount.quantities().units()) { Ok(()) } else { self.record_beyond(&amount) }

@@ -29,6 +29,18 @@ use crate::weak::WeakPool;
 /// An [`Instant`] that is 30 years away can be told on every platform.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30 * 365 * 86_400);
 
+/// The end of a pause of at most thirty years that begins now.
+fn pause_end(now: Instant, time: Duration) -> Instant {
+    let mut time = time.min(LONGEST_PAUSE);
+    // A clock of the user's may read an instant near the last that can be told.
+    loop {
+        match now.checked_add(time) {
+            Some(end) => return end,
+            None => time /= 2,
+        }
+    }
+}
+
 /// A budget that many tasks or threads share.
 ///
 /// A handle, one pointer wide: a clone is the same pool. The pool lives as long as a handle, a
@@ -737,8 +749,9 @@ impl BudgetPool {
     /// # Errors
     /// [`Exceeded`](BudgetError::Exceeded) if a cap would no longer fit into a `u64`: `available`
     /// is then how far it can rise, and `cap` is `u64::MAX`. [`Closed`](BudgetError::Closed); on a
-    /// carved pool every refusal of the parent's [`record`](BudgetPool::record). Nothing has
-    /// changed then.
+    /// carved pool every refusal of the parent's [`record`](BudgetPool::record) but
+    /// [`Queued`](BudgetError::Queued): a move of caps passes the waiters. Nothing has changed
+    /// then.
     pub fn raise_caps(&self, caps: Caps) -> Result<(), BudgetError> {
         self.handle.ask(|engine, at, now| engine.raise_caps(at, &caps, now))
     }
@@ -807,7 +820,7 @@ impl BudgetPool {
     /// # Ok::<(), BudgetError>(())
     /// ```
     pub fn pause(&self, time: Duration) {
-        self.handle.ask_at(|engine, at, now| engine.pause(at, now + time.min(LONGEST_PAUSE), now));
+        self.handle.ask_at(|engine, at, now| engine.pause(at, pause_end(now, time), now));
     }
 
     /// A [`pause`](BudgetPool::pause) until an instant of the pool's clock. An instant that has

@@ -205,6 +205,8 @@ fn records() -> Vec<(String, String)> {
 fn what_is_public_can_grow() {
     // Each is one of two, as its name says.
     const WHOLE: [&str; 2] = ["OnDrop", "Once"];
+    // Users write these out. They have the arguments of commands of the server.
+    const WRITTEN: [&str; 2] = ["Confirm::Aof", "Confirm::Replicas"];
     for (record, file) in records() {
         let lines = lines(&record);
         let has_fields = |name: &str| {
@@ -218,7 +220,7 @@ fn what_is_public_can_grow() {
             let grows = match *kind {
                 "enum" => WHOLE.contains(name),
                 "struct" => !has_fields(name),
-                kind => kind != "variant:struct",
+                kind => kind != "variant:struct" || WRITTEN.contains(name),
             };
             assert!(grows || more.contains(&"non_exhaustive"), "{file}: {name} cannot grow");
         }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
@@ -62,7 +62,7 @@ pub struct Exporter {
 /// The figures by the names of the pools.
 type Series = BTreeMap<Name, Figures>;
 
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 struct Figures {
     axes: BTreeMap<Axis, Balance>,
     admitted: u64,
@@ -73,7 +73,7 @@ struct Figures {
     waiting: u64,
 }
 
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Copy, Default, PartialEq)]
 struct Balance {
     limit: Option<u64>,
     used: u64,
@@ -132,21 +132,25 @@ impl Exporter {
     pub fn export(&self) {
         let mut series = self.look();
         // The recorder is not called under the lock: it is not the library's.
-        let last = {
-            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = {
+            let mut last = self.last();
             for (name, pool) in &mut series {
                 let before = last.get(name).into_iter().flat_map(|before| before.axes.keys());
                 before.for_each(|&axis| _ = pool.axes.entry(axis).or_default());
             }
-            std::mem::replace(&mut *last, series.clone())
+            let is_gone = |name: &Name| !series.contains_key(name);
+            let gone = last.iter().filter(|(name, _)| is_gone(name));
+            let gone: Series = gone.map(|(name, pool)| (name.clone(), pool.gone())).collect();
+            // Those that are gone stay until their gauges are set: the recorder may panic.
+            last.clone_from(&gone);
+            last.extend(series.clone());
+            gone
         };
-        let pools = series.values().chain(last.values());
+        let pools = series.values().chain(gone.values());
         let names = Names::of(pools.flat_map(|pool| pool.axes.keys().copied()));
-        for (name, pool) in &last {
-            if !series.contains_key(name) {
-                pool.gone().set_gauges(name, &names);
-            }
-        }
+        gone.iter().for_each(|(name, pool)| pool.set_gauges(name, &names));
+        // Another export may have seen the pool, or one of its name, meanwhile.
+        self.last().retain(|name, pool| gone.get(name) != Some(pool));
         for (name, pool) in &series {
             pool.set_gauges(name, &names);
             pool.set_counters(name, &names);
@@ -154,6 +158,10 @@ impl Exporter {
         if let Some(left) = self.pool.time_left() {
             gauge!(TIME_LEFT, "pool" => self.pool.name().to_owned()).set(left.as_secs_f64());
         }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Series> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn look(&self) -> Series {

@@ -54,7 +54,8 @@ pub enum BudgetError {
         retry_after: Option<Duration>,
     },
     /// Others wait, and are served first (P6): ask with
-    /// [`reserve_wait`](crate::BudgetPool::reserve_wait) to stand behind them.
+    /// [`reserve_wait`](crate::BudgetPool::reserve_wait) to stand behind them. The units of this
+    /// call may be free: a waiter of the pool that is called counts on whichever axis it waits.
     #[error("others wait in `{}`", .pool.in_line())]
     #[non_exhaustive]
     Queued {

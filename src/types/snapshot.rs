@@ -115,7 +115,8 @@ pub struct Snapshot {
     /// [merged](crate::Reservation::merge) into another goes on in that.
     pub committed: u64,
     /// Reservations that ended without one, on this pool and on those below it: released by their
-    /// owner, or by a drop. Many of them may be commits that were forgotten.
+    /// owner, or by a drop. Parts that were [debited](crate::Reservation::debit) before stay spent.
+    /// Many of them may be commits that were forgotten.
     pub released: u64,
     /// Reservations whose time ran out, on this pool and on those below it, whether the expiry
     /// [released or committed](crate::OnDrop) the held units.

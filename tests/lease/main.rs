@@ -1,5 +1,5 @@
 //! Leases, by promise and through the public API alone: one behaviour at a time, then under
-//! threads. What comes of any sequence of calls is the work of `tests/model.rs`.
+//! threads. What comes of any sequence of calls is the work of `tests/model/`.
 
 #![allow(clippy::needless_range_loop, reason = "an axis is an index into several")]
 

@@ -1,6 +1,6 @@
 //! Code of the user's that panics where it is called: clocks, wakers, timers, futures, conversions and
 //! drops; and code that comes back to the pool from there. `time/` has a panicking clock where
-//! something is due, `observer.rs` the observers, and `keyed.rs` the builders and keys of a `Keyed`.
+//! something is due, `observer.rs` the observers, and `keyed/` the builders and keys of a `Keyed`.
 //!
 //! After each panic the pool is usable and balanced, and the others that waited are served. A panic
 //! in a waker's `clone` cannot be written here without unsafe code.

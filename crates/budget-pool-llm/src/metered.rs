@@ -56,7 +56,8 @@ pub enum Chunk {
 ///
 /// The *meter* is a function of the caller's that turns each item into a [`Chunk`]. The tokens that
 /// the meter tells are booked at once, in the metered part of the hold ([`Reservation::debit`]), so
-/// that snapshots show them while the stream runs. The rest of the hold is settled at the end,
+/// that snapshots show them while the stream runs: at most 2^48 tokens of the input and of the
+/// output, and 2^52 nano-dollars. All beyond that and the rest of the hold are settled at the end,
 /// whichever comes first: the inner stream ends, or `Metered` is dropped. A panic of the meter or
 /// of the inner stream is a drop. After each of these `reserved` is zero.
 ///
@@ -73,7 +74,8 @@ pub enum Chunk {
 ///
 /// A count of the meter's own is priced with the input that the provider told in a
 /// [`Prompt`](Chunk::Prompt), or else with the input tokens that the hold named. The first count
-/// books the input, too, and the request, if the hold has one.
+/// books the input, too, and the request, if the hold has one. A `Prompt` after it can raise the
+/// booked input, and not lower it.
 ///
 /// The figures of a `Usage` are tokens and money. Requests, and axes of the caller's own, settle at
 /// the held units. Where a block [has no price](Unpriced), its tokens are booked, and the money
@@ -308,6 +310,12 @@ impl<S: fmt::Debug, M> fmt::Debug for Metered<S, M> {
     }
 }
 
+/// The most that is booked before the end, far beyond any call. Of several calls whose figures are
+/// absurd, the sum would be more than a pool counts; a later block that corrects one of them would
+/// take back what others have spent.
+const MOST_TOKENS: u64 = 1 << 48;
+const MOST_MONEY: Usd = Usd::from_nanos(1 << 52);
+
 /// Where the usage that is known comes from.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Source {
@@ -378,20 +386,23 @@ impl Account {
                 return;
             }
         }
-        self.meter();
+        self.meter(MOST_TOKENS, MOST_MONEY);
     }
 
-    /// Books the known usage beyond the booked one. The settlement at the end takes back a count
-    /// that was too high.
-    fn meter(&mut self) {
+    /// Books the known usage beyond the booked one, up to so much in all. The settlement at the end
+    /// takes back a count that was too high.
+    fn meter(&mut self, tokens: u64, money: Usd) {
         let Some(hold) = &self.hold else { return };
         let (input, output, usd) = self.metered;
         let now = (
-            input.max(self.usage.input),
-            output.max(self.usage.output),
+            input.max(self.usage.input.min(tokens)),
+            output.max(self.usage.output.min(tokens)),
             // Money without a price stays held.
-            self.price.cost(&self.usage).map_or(usd, |cost| cost.max(usd)),
+            self.price.cost(&self.usage).map_or(usd, |cost| cost.min(money).max(usd)),
         );
+        if now == self.metered && self.requests == 0 {
+            return;
+        }
         hold.debit(
             Amount::new()
                 .requests(self.requests)
@@ -404,6 +415,9 @@ impl Account {
     }
 
     fn settle(&mut self) {
+        if self.source == Source::Count {
+            self.meter(u64::MAX, Usd::MAX);
+        }
         let Some(hold) = self.hold.take() else { return };
         match self.source {
             // By its `OnDrop`; what was metered stays.

@@ -451,6 +451,22 @@ fn a_prompt_tells_the_input_alone_and_leaves_a_bill_a_bill() {
 }
 
 #[test]
+fn an_input_that_is_told_after_the_first_count_raises_what_is_booked_and_does_not_lower_it() {
+    let price = dollars_a_million(1, 1);
+    for (told, booked) in [(50, 70), (70, 70), (90, 90)] {
+        for is_first in [true, false] {
+            let pool = BudgetPool::builder().on_drop(OnDrop::Release).build();
+            let (count, prompt) = (Chunk::Output(7), Chunk::Prompt(Usage::new(told, 0)));
+            let chunks = if is_first { [prompt, count] } else { [count, prompt] };
+            run(&pool, Amount::new().input_tokens(70).output_tokens(100), &price, &chunks);
+            let booked = if is_first { told } else { booked };
+            let (usd, [input, output, ..]) = books(&pool);
+            assert_eq!((usd, input, output), (Usd::from_micros(booked + 7), booked, 7));
+        }
+    }
+}
+
+#[test]
 fn m7_a_cost_that_cannot_be_known_books_the_money_that_was_held() {
     let price = dollars_a_million(1, 1);
     for on_drop in [OnDrop::Release, OnDrop::Commit] {
@@ -549,6 +565,48 @@ fn absurd_counts_saturate() {
     let chunks = [Chunk::Output(most), Chunk::Output(most), Chunk::Prompt(Usage::new(most, most))];
     run(&pool, Amount::new().input_tokens(1), &price, &chunks);
     assert_eq!(books(&pool).1[..3], [most; 3]);
+}
+
+/// A -1 that was read as a `u64`, in the blocks of two streams at once, and then the right figures.
+#[test]
+fn what_absurd_blocks_say_is_taken_back_and_nothing_else() {
+    let price = dollars_a_million(1, 1);
+    let most = Usage::new(u64::MAX, u64::MAX);
+    let absurd = [Chunk::Usage(most), Chunk::Prompt(most), Chunk::Output(u64::MAX)];
+    for (absurd, is_capped) in absurd.into_iter().flat_map(|chunk| [(chunk, false), (chunk, true)])
+    {
+        let builder = BudgetPool::builder();
+        let pool = match is_capped {
+            true => builder.tokens(1_000).usd(Usd::from_cents(1)).build(),
+            false => builder.build(),
+        };
+        let others = Amount::new().input_tokens(10).usd(Usd::from_micros(10));
+        pool.record(others).unwrap();
+        let hold = || pool.reserve(Amount::new().input_tokens(70).output_tokens(9)).unwrap();
+        let [mut one, mut two] = [[absurd, Chunk::Usage(Usage::new(70, 7))]; 2]
+            .map(|chunks| Metered::new(stream::iter(chunks), hold(), &price, |chunk| *chunk));
+        future::block_on(async {
+            one.next().await.unwrap();
+            two.next().await.unwrap();
+            assert!(pool.snapshot().tokens.spent >= 1 << 49, "{absurd:?}");
+            while one.next().await.is_some() {}
+            while two.next().await.is_some() {}
+        });
+        let (usd, [input, output, tokens, ..]) = books(&pool);
+        assert_eq!((usd, input, output, tokens), (Usd::from_micros(164), 150, 14, 164));
+        assert_nothing_held(&pool, "after the right blocks");
+    }
+    // What nothing corrects is booked as it came, and so is the cost of a price that is absurd.
+    let dear = Price::new(Usd::from_dollars(10_000_000_000), Usd::from_dollars(10_000_000_000));
+    for (price, output) in [(&price, u64::MAX), (&dear, 1_000_000)] {
+        for chunk in [Chunk::Usage(Usage::new(0, output)), Chunk::Output(output)] {
+            let pool = BudgetPool::builder().on_drop(OnDrop::Release).build();
+            run(&pool, Amount::new(), price, &[chunk]);
+            let cost = price.cost(&Usage::new(0, output)).unwrap();
+            assert!(cost > Usd::from_dollars(5_000_000));
+            assert_eq!((books(&pool).0, books(&pool).1[1]), (cost, output), "{chunk:?}");
+        }
+    }
 }
 
 #[test]

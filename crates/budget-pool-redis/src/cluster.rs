@@ -18,7 +18,8 @@ impl FleetBuilder {
     /// moves to learns for one TTL what the members hold.
     ///
     /// # Errors
-    /// As [`join`](FleetBuilder::join).
+    /// As [`join`](FleetBuilder::join). A cluster can [`confirm`](FleetBuilder::confirm) no grant, so
+    /// that is refused as [`CannotConfirm`](FleetError::CannotConfirm).
     ///
     /// # Cancel safety
     /// As [`join`](FleetBuilder::join).

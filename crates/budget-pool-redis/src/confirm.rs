@@ -9,7 +9,7 @@ use crate::member::millis;
 
 /// What a grant waits for, after the store has booked it and before this process spends from it. For
 /// [`FleetBuilder::confirm`](crate::FleetBuilder::confirm).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 #[non_exhaustive]
 pub enum Confirm {
     /// For nothing. A store that loses a grant learns of it again from its member, if that lives.

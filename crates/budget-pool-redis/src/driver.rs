@@ -2,7 +2,9 @@
 //! a time.
 
 use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use budget_pool::{Amount, Axis, BudgetPool, Caps, Quantity};
@@ -176,6 +178,15 @@ impl Shared {
         self.axes.0.iter().map(|&axis| amount.units(axis)).collect()
     }
 
+    /// The units of `quantities` on each of `axes`, where they are no parts of each other.
+    pub(crate) fn each(&self, quantities: &[Quantity]) -> Vec<u64> {
+        let units = |&axis: &Axis| {
+            let quantity = quantities.iter().find(|quantity| quantity.axis() == axis);
+            quantity.map_or(0, |quantity| quantity.units())
+        };
+        self.axes.0.iter().map(units).collect()
+    }
+
     fn caps(&self, units: impl IntoIterator<Item = u64>) -> Caps {
         self.axes
             .0
@@ -210,7 +221,7 @@ impl Shared {
         }
     }
 
-    async fn ask_for(&self, units: Vec<u64>) -> Result<(), FleetError> {
+    pub(crate) async fn ask_for(&self, units: Vec<u64>) -> Result<(), FleetError> {
         let answer = {
             let mut standing = self.standing();
             if standing.has_left || standing.is_leaving {
@@ -293,7 +304,12 @@ impl Shared {
                 let given: Vec<u64> =
                     self.axes.0.iter().map(|&axis| given.units(axis).unwrap_or(0)).collect();
                 standing.member.gave_back(&given);
-                standing.member.request(&run, needs, &self.locals())
+                let mut needs = needs.to_vec();
+                if needs.iter().any(|units| *units > 0) && given.iter().any(|units| *units > 0) {
+                    // A waiter may need what it had here a moment ago, beside what it lacked.
+                    self.add_waiters(&mut needs);
+                }
+                standing.member.request(&run, &needs, &self.locals())
             };
             (sent, request)
         };
@@ -317,6 +333,25 @@ impl Shared {
             matches!(state, State::Short(_)).then(|| Instant::now() + jitter(RETRY));
         standing.answer = Some((answer, sent));
         Ok(state)
+    }
+
+    /// Raises `needs` to what the next waiter of the pool needs now.
+    fn add_waiters(&self, needs: &mut [u64]) {
+        let mut context = Context::from_waker(Waker::noop());
+        if let Poll::Ready(want) = pin!(self.root.wants()).poll(&mut context) {
+            self.add(needs, &want.missing);
+        }
+    }
+
+    /// Raises `needs` to the units of a call that lacks `missing`, on the axes where it lacks some.
+    /// The pool says what is missing beyond what is free, its overage included.
+    fn add(&self, needs: &mut [u64], missing: &Amount) {
+        let missing = self.units(missing).into_iter().zip(self.locals());
+        for (need, (missing, local)) in needs.iter_mut().zip(missing).filter(|(_, each)| each.0 > 0)
+        {
+            let units = missing.saturating_add(local.free()).saturating_sub(local.overage);
+            *need = units.max(*need);
+        }
     }
 
     fn failed(&self, standing: &mut Standing, error: FleetError) -> FleetError {
@@ -497,21 +532,12 @@ async fn wait(shared: &Shared, next: Instant) -> Option<Amount> {
 /// other. A caller that asks stands in line in the pool, too, so the greater of `missing` and
 /// `needs` counts, and not their sum.
 async fn serve(shared: &Shared, link: &mut Link, needs: Vec<Need>, missing: Amount) {
-    let locals = shared.locals();
-    let wanted = shared.units(&missing).into_iter().zip(&locals);
-    // The pool says what is missing beyond what is free, its overage included.
-    let wanted: Vec<u64> = wanted
-        .map(|(missing, local)| match missing {
-            0 => 0,
-            _ => missing.saturating_add(local.free()).saturating_sub(local.overage),
-        })
-        .collect();
-    let mut all = vec![0_u64; wanted.len()];
+    let mut all = vec![0_u64; shared.axes.0.len()];
     for need in &needs {
         let units = need.units.iter();
         all.iter_mut().zip(units).for_each(|(sum, units)| *sum = sum.saturating_add(*units));
     }
-    all.iter_mut().zip(wanted).for_each(|(all, wanted)| *all = wanted.max(*all));
+    shared.add(&mut all, &missing);
     let state = shared.exchange(link, Op::Exchange, &all).await;
     for need in needs {
         let units = need.units;

@@ -181,7 +181,7 @@ pub enum FleetError {
 }
 
 /// Why a [journal](crate::FleetBuilder::journal) cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum JournalFault {
     /// Another member that lives has this journal: each member needs a file of its own.

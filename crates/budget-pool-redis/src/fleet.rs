@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use budget_pool::{Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Outlook, Reservation};
+use budget_pool::{
+    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Outlook, Quantity, Reservation,
+};
 use redis::Client;
 
 use crate::admin::{Admin, FleetSnapshot};
@@ -402,8 +404,11 @@ impl Fleet {
         if ask == Ask::from(ask.amount()) {
             return self.in_line(ask, first).await;
         }
-        let fetched = self.held.shared.fetch(first, may_be_cut).await;
-        for _round in 0..4 {
+        let shared = &self.held.shared;
+        let fetched = shared.fetch(first, may_be_cut).await;
+        // All axes that lacked in one request: an exchange may give back what it does not ask for.
+        let mut last: Vec<Quantity> = Vec::new();
+        for _round in 0..8 {
             let refusal = match pool.reserve(ask.clone()) {
                 Ok(hold) => return Ok(hold),
                 Err(refusal) => refusal,
@@ -413,10 +418,13 @@ impl Fleet {
             {
                 return Err(error.clone());
             }
-            // The last alternative, on the axis that lacks most.
-            let lacking = refusal.exceeded().map(|short| short.requested());
+            // A refusal names an axis of the last alternative.
+            if let Some(short) = refusal.exceeded() {
+                last.retain(|quantity| quantity.axis() != short.axis());
+                last.push(short.requested());
+            }
             self.may_be_funded(refusal)?;
-            self.held.shared.ask(lacking.into_iter().collect()).await?;
+            shared.ask_for(shared.each(&last)).await?;
         }
         self.in_line(ask, first).await
     }

@@ -69,6 +69,9 @@
 //!   store has learned for one TTL.
 //! - F1 while two primaries serve one wallet. A primary that was cut off grants to the members that
 //!   still reach it: `min-replicas-to-write` ends that.
+//! - F1 where a [journal](FleetBuilder::journal) settles a process that acted on a spend before the
+//!   spend was written: one by [`Fleet::pool`], or by a hold that was settled with more than it held,
+//!   within about 10 ms of its death. [`Fleet::write_journal`] closes that gap.
 //! - Fairness between processes. Many small calls may pass a large one of another process.
 //! - That a [`credit`](budget_pool::BudgetPool::credit) goes back to the fleet: the process that
 //!   was credited can spend it again.
@@ -127,8 +130,20 @@
 //! `+waitaof` beside it. A user who may run less of it is refused as [`Store`](FleetError::Store), and
 //! changes nothing.
 //!
-//! Two versions of this package share a wallet if they speak the same protocol; another one is refused
-//! as [`Version`](FleetError::Version).
+//! Two versions of this package share a wallet if they speak the same protocol, and neither touches a
+//! field of the wallet that it does not know. A process of another protocol is refused as
+//! [`Version`](FleetError::Version), and changes nothing. An upgrade to another protocol takes a new
+//! name for the wallet, or an end of all processes and [`Admin::remove`].
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! - `cluster`: `FleetBuilder::join_cluster`, for a Redis Cluster. All keys of a wallet lie in one slot.
+//! - `sentinel`: `FleetBuilder::join_sentinel`, for the primary that Redis Sentinel names. A plain client
+//!   from a `SentinelClient` works until the first failover, as it knows one address.
+//! - `escrowmint`: `FleetBuilder::join_escrowmint`, for a wallet that the Python clients of
+//!   [EscrowMint](https://pypi.org/project/escrowmint/) spend from, too.
 //!
 //! # What is not here
 //!

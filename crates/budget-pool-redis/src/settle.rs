@@ -15,7 +15,7 @@ const REMEMBERED: u64 = 24 * 60 * 60 * 1_000;
 
 /// The account of the process before, which its journal settled. From
 /// [`Fleet::settled`](crate::Fleet::settled).
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Settled {
     /// The name of the member of that process.

@@ -29,13 +29,14 @@ async fn as_much_as_the_fleet_has() {
     let one = founding(1_000).join(server.client()).await.unwrap();
     let two = founding(1_000).join(server.client()).await.unwrap();
     // What is here would do, and the fleet has more.
-    one.record(tokens(10)).await.unwrap();
+    one.reserve(tokens(50)).await.unwrap().release();
     let ask = Ask::new(tokens(600)).at_least(tokens(1));
+    assert!(one.pool().reserve(ask.clone()).is_ok_and(|hold| held(&hold) < 600));
     let hold = one.reserve(ask.clone()).await.unwrap();
     assert_eq!(held(&hold), 600);
     let calls = two.status().calls;
     let rest = two.reserve(ask.clone()).await.unwrap();
-    assert!((300..=390).contains(&held(&rest)), "{}", held(&rest));
+    assert!((300..=400).contains(&held(&rest)), "{}", held(&rest));
     assert!(two.status().calls - calls <= 3, "{}", two.status().calls - calls);
     rest.release();
     hold.release();
@@ -53,6 +54,7 @@ async fn the_best_alternative_that_the_fleet_has() {
     let server = Server::start();
     let fleet = founding(1_000).join(server.client()).await.unwrap();
     fleet.record(tokens(100)).await.unwrap();
+    fleet.reserve(tokens(25)).await.unwrap().release();
     let ask = Ask::new(tokens(800)).or(tokens(300)).or(tokens(20));
     let hold = fleet.reserve(ask.clone()).await.unwrap();
     assert_eq!((hold.choice(), held(&hold)), (0, 800));
@@ -164,4 +166,18 @@ fn threads_ask_as_tasks_do() {
     hold.release();
     let plain = fleet.reserve(tokens(600)).unwrap();
     assert_eq!(held(&plain), 600);
+}
+
+/// What a waiter has here on an axis stays here while the store is asked for another.
+#[tokio::test]
+async fn a_waiter_on_two_axes_is_served() {
+    let server = Server::start();
+    let builder = founding(1_000).found(Caps::new().tokens(1_000).requests(50));
+    let fleet = builder.join(server.client()).await.unwrap();
+    fleet.reserve(tokens(50)).await.unwrap().release();
+    let calls = fleet.status().calls;
+    let wait = fleet.reserve_wait(tokens(10).requests(40));
+    let hold = tokio::time::timeout(Duration::from_secs(3), wait).await.unwrap().unwrap();
+    assert_eq!(hold.amount().units(Axis::Requests), 40);
+    assert!(fleet.status().calls - calls <= 3, "{}", fleet.status().calls - calls);
 }

@@ -9,8 +9,8 @@ mod server;
 
 use std::time::Duration;
 
-use budget_pool_redis::{Admin, FleetError};
-use common::{PARTS, figures, founding, key, quick, spend_all, tokens, until};
+use budget_pool_redis::{Admin, Confirm, FleetError};
+use common::{PARTS, TTL, figures, founding, key, quick, spend_all, tokens, until};
 use redis::cluster::ClusterClient;
 use server::Server;
 
@@ -52,7 +52,10 @@ async fn two_processes_spend_one_wallet_of_a_cluster() {
 
     let slots = PARTS.map(|part| server.command(&["CLUSTER", "KEYSLOT", &key(part)]));
     assert!(slots.iter().all(|slot| *slot == slots[0]), "{slots:?}");
-    admin.remove().await.unwrap();
+    let confirm = Confirm::Replicas { least: 0, within: TTL };
+    let error = quick("acme").confirm(confirm).join_cluster(client(&server)).await.unwrap_err();
+    assert!(matches!(error, FleetError::CannotConfirm { .. }), "{error:?}");
+    until("the lost member is lost", || async { admin.remove().await.is_ok() }).await;
     let error = quick("acme").join_cluster(client(&server)).await.unwrap_err();
     assert!(matches!(error, FleetError::NoWallet { .. }), "{error:?}");
 }
@@ -63,7 +66,9 @@ async fn two_processes_spend_one_wallet_of_a_cluster() {
 async fn f1_a_node_that_comes_back_learns_what_its_members_hold() {
     let mut server =
         cluster(&["--appendonly", "yes", "--appendfsync", "always", "--save", ""]).await;
-    let fleet = founding(1_000).join_cluster(client(&server)).await.unwrap();
+    // So long that a call on a busy machine does not miss the learning.
+    let terms = founding(1_000).ttl(Duration::from_secs(3));
+    let fleet = terms.join_cluster(client(&server)).await.unwrap();
     let hold = fleet.reserve(tokens(300)).await.unwrap();
     fleet.settle().await.unwrap();
     server.kill();

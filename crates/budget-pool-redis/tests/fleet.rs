@@ -311,7 +311,7 @@ async fn a_thousand_spends_take_three_calls_of_the_store_at_most() {
 #[tokio::test]
 async fn an_empty_wallet_is_left_alone() {
     let server = Server::start();
-    let caps = Caps::new().tokens(500);
+    let caps = Caps::new().tokens(200);
     let fleet = Fleet::builder("acme").found(caps).join(server.client()).await.unwrap();
     let start = Instant::now();
     while start.elapsed() < Duration::from_secs(3) {

@@ -80,7 +80,9 @@ async fn f1_a_fleet_follows_the_failover_and_the_new_primary_learns() {
         sentinel.says(&["SENTINEL", "REPLICAS", "acme"]).contains(&replica.port().to_string())
     })
     .await;
-    let fleet = founding(1_000).join_sentinel(sentinel.client()).await.unwrap();
+    // So long that a call on a busy machine does not miss the learning.
+    let terms = founding(1_000).ttl(Duration::from_secs(3));
+    let fleet = terms.join_sentinel(sentinel.client()).await.unwrap();
     let hold = fleet.reserve(tokens(300)).await.unwrap();
     fleet.settle().await.unwrap();
     until("the replica has it", || async {

@@ -17,8 +17,8 @@ macro_rules! all_are {
 #[test]
 fn each_public_type_can_be_shared_and_moved() {
     let listed = all_are!(
-        shared: Admin, Fleet, FleetAxis, FleetBuilder, FleetError, FleetMember, FleetSnapshot, Lost,
-        Status, blocking::Fleet,
+        shared: Admin, Confirm, Fleet, FleetAxis, FleetBuilder, FleetError, FleetMember, FleetSnapshot,
+        JournalFault, Lost, Settled, Status, blocking::Fleet,
     );
     let name = |listed: &'static str| listed.split(['<', ' ']).next().expect("a name");
     let listed: BTreeSet<&str> = listed.into_iter().map(name).collect();

@@ -5,6 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
+use bytes::Buf;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -18,9 +19,8 @@ pin_project! {
     ///
     /// Its frames are those of the inner body. The body of a refusal is a short text.
     ///
-    /// A body has ended when it says so, or when it knows its size and all of that is read. A body of
-    /// a size that only the header `content-length` tells has not: a server may drop it before it
-    /// can say that it ends, which counts as if the client had hung up.
+    /// A body has ended when it says so, or when all of its size is read, which the body knows or the
+    /// header `content-length` tells. A server may drop such a body before it can say that it ends.
     pub struct BudgetBody<B> {
         // `None` where a refusal stands in for the response.
         #[pin]
@@ -43,6 +43,8 @@ pin_project! {
 struct Account {
     hold: OpenHold,
     rules: Arc<Rules>,
+    /// The bytes that are still to come, where the head tells their number.
+    left: Option<u64>,
     /// Whether only trailers can still come: a server need not poll for them.
     is_complete: bool,
 }
@@ -57,18 +59,19 @@ impl<B: Body> BudgetBody<B> {
         BudgetBody { inner: None, refusal: Some(text.into_bytes()), account: None }
     }
 
-    /// The body of an admitted request. A server reads none of it where the head says so.
+    /// The body of an admitted request, and its length if the head tells it. A server reads none of a
+    /// body whose length is zero.
     pub(crate) fn holding(
         inner: B,
-        is_unread: bool,
+        length: Option<u64>,
         hold: OpenHold,
         rules: Arc<Rules>,
     ) -> BudgetBody<B> {
-        if is_unread || inner.is_end_stream() {
+        if length == Some(0) || inner.is_end_stream() {
             hold.finish();
             return BudgetBody::free(inner);
         }
-        let account = Account { hold, rules, is_complete: false };
+        let account = Account { hold, rules, left: length, is_complete: false };
         BudgetBody { inner: Some(inner), refusal: None, account: Some(account) }
     }
 }
@@ -93,7 +96,8 @@ where
         let has_ended = match &frame {
             Some(Ok(frame)) => {
                 if let Some(account) = this.account {
-                    account.is_complete = inner.size_hint().exact() == Some(0);
+                    account.read(frame.data_ref().map_or(0, Buf::remaining));
+                    account.is_complete |= inner.size_hint().exact() == Some(0);
                     account.tell(frame.trailers_ref());
                 }
                 inner.is_end_stream()
@@ -128,6 +132,12 @@ where
 }
 
 impl Account {
+    fn read(&mut self, bytes: usize) {
+        // More than the head has told is as good as all of it.
+        self.left = self.left.map(|left| left.saturating_sub(bytes as u64));
+        self.is_complete = self.left == Some(0);
+    }
+
     fn tell(&mut self, trailers: Option<&HeaderMap>) {
         let total =
             trailers.zip(self.rules.trailers.as_ref()).and_then(|(trailers, of)| of(trailers));

@@ -52,8 +52,8 @@ impl DeadlineHeader {
                 Ok(deadline) => return Ok(deadline),
                 Err(error) => Why::Grpc(error),
             },
-            Format::Millis => match millis(&text) {
-                Some(total) => return Ok(base.child(total)),
+            Format::Millis => match digits(&text) {
+                Some(millis) => return Ok(base.child(Duration::from_millis(millis))),
                 None => Why::Millis,
             },
         };
@@ -61,10 +61,10 @@ impl DeadlineHeader {
     }
 }
 
-/// `u64::from_str` would take a sign.
-fn millis(text: &str) -> Option<Duration> {
+/// A number as headers have them. `u64::from_str` would take a sign.
+pub(crate) fn digits(text: &str) -> Option<u64> {
     let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
-    Some(Duration::from_millis(text.parse().ok().filter(|_| is_number)?))
+    text.parse().ok().filter(|_| is_number)
 }
 
 /// A header whose time cannot be read.

@@ -25,7 +25,8 @@ pub enum RateLimitHeaders {
     ///
     /// - A policy has the name of its pool. Where a pool has caps on several axes, the axis follows
     ///   after a colon: `"day:tokens"`, `"day:usd"`. A character that is not printable ASCII, and a
-    ///   `%`, is percent-encoded as UTF-8.
+    ///   `%`, is percent-encoded as UTF-8. Where the pools of a path have one name, their policies
+    ///   are numbered from the second on, from below: `"pool"`, `"pool#2"`.
     /// - `q` and `r` are at most 999,999,999,999,999, as no integer of these headers can be greater.
     ///   Money is in micros of a dollar, rounded down.
     /// - `qu` is there for the units that the draft registers: `requests`, `concurrent-requests` for
@@ -47,8 +48,8 @@ const MOST: u64 = 999_999_999_999_999;
 /// Adds the headers for these limits. An earlier header of another layer stays.
 pub(crate) fn write(headers: &mut HeaderMap, limits: &[Limit], disclosed: impl Fn(&str) -> bool) {
     let (mut policy, mut limit) = (List::default(), List::default());
-    for each in limits.iter().filter(|limit| disclosed(&limit.pool)) {
-        let name = policy_name(each, limits);
+    let named = limits.iter().zip(policy_names(limits));
+    for (each, name) in named.filter(|(limit, _)| disclosed(&limit.pool)) {
         let (parameter, unit) = unit(each.axis());
         let mut item = policy.item(&name);
         item.integer("q", figure(each.cap)).string(parameter, &unit);
@@ -69,8 +70,19 @@ pub(crate) fn write(headers: &mut HeaderMap, limits: &[Limit], disclosed: impl F
     }
 }
 
-/// The name of the policy that a limit is, among all those of its path.
-pub(crate) fn policy_name(limit: &Limit, all: &[Limit]) -> String {
+/// The name of each limit as a policy, among those of its path: no two are alike.
+pub(crate) fn policy_names(limits: &[Limit]) -> Vec<String> {
+    let mut names: Vec<String> = Vec::with_capacity(limits.len());
+    for limit in limits {
+        let name = policy_name(limit, limits);
+        let numbered = (2..).map(|number: u64| format!("{name}#{number}"));
+        let mut candidates = std::iter::once(name.clone()).chain(numbered);
+        names.extend(candidates.find(|candidate| !names.contains(candidate)));
+    }
+    names
+}
+
+fn policy_name(limit: &Limit, all: &[Limit]) -> String {
     let of_the_pool = all.iter().filter(|other| other.pool == limit.pool);
     match of_the_pool.count() {
         0 | 1 => ascii(&limit.pool),

@@ -71,6 +71,10 @@ impl BudgetLayer {
     /// `None` is a request that is not limited: the service serves it as without the layer, and it
     /// has no [`Bill`](crate::Bill). A request without a tenant thus passes, unless the function
     /// finds a pool for it, too: one of all strangers, or a closed one.
+    ///
+    /// A function that builds a pool for each name a request brings lets any stranger make pools,
+    /// each with a budget of its own. Let it see names that are known: those of a list, or those that
+    /// an authentication before the layer has put into the extensions.
     pub fn new(
         pool: impl Fn(&Request<()>) -> Option<BudgetPool> + Send + Sync + 'static,
     ) -> BudgetLayer {
@@ -94,7 +98,11 @@ impl BudgetLayer {
 
     /// Sets the [`Ask`] of a request to its pool. Unless this is set, a request asks for one unit
     /// of [`Requests`](budget_pool::Axis::Requests). Every hold also takes a slot in flight, unless
-    /// its amount names another figure.
+    /// its amount names another figure. Under a window it counts from the response's end: see
+    /// [Rates](crate#rates).
+    ///
+    /// A client that reads slowly keeps its slot as long as it likes. [`Ask::ttl`] bounds that: the
+    /// hold of a response that has not ended by then expires, and its cost is booked late.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -155,6 +163,8 @@ impl BudgetLayer {
     /// Lets a request that does not fit wait in line for as long as this, and no longer than until
     /// its deadline. Without it such a request is refused at once.
     ///
+    /// The time stands in place of [`Ask::wait_at_most`].
+    ///
     /// A pool whose root has no [timer](budget_pool::PoolBuilder::timer) cannot wait for time: where
     /// a wait would need the timer, the request is refused at once, too. A request that waits keeps
     /// the service that [`poll_ready`](tower_service::Service::poll_ready) has made ready for it.
@@ -168,17 +178,41 @@ impl BudgetLayer {
     /// the handler, and to the function that finds the pool.
     ///
     /// A request that is late from the start is refused with 504. A header that cannot be read is
-    /// refused with 400, as a caller that cares for its deadline has to know. The layer does not cut
-    /// the service off at the deadline: `DeadlineBudget` gives each call its timeout.
+    /// refused with 400, as a caller that cares for its deadline has to know. A request that has none
+    /// of the headers has no `DeadlineBudget` either, unless
+    /// [`deadline_at_most`](BudgetLayer::deadline_at_most) or
+    /// [`deadline_below`](BudgetLayer::deadline_below) sets one.
+    ///
+    /// The layer does not cut the service off at the deadline. A handler answers its caller within
+    /// [`remaining`](DeadlineBudget::remaining). The timeout of a single call, by
+    /// [`timeout_for`](DeadlineBudget::timeout_for), has a floor of 100 ms, also where less is left.
     ///
     /// ```
-    /// use budget_pool::BudgetPool;
-    /// use budget_pool_tower::{BudgetLayer, ENVOY_EXPECTED_RQ_TIMEOUT_MS, GRPC_TIMEOUT};
+    /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+    /// use std::future::pending;
+    /// use std::time::Duration;
+    /// use axum::{Extension, Router, body::Body, http::StatusCode, routing::get};
+    /// use budget_pool::{BudgetPool, DeadlineBudget};
+    /// use budget_pool_tower::{BudgetLayer, DeadlineHeader, GRPC_TIMEOUT};
+    /// use http::Request;
+    /// use tokio::time::timeout;
+    /// use tower::ServiceExt;
+    ///
+    /// async fn answer(Extension(time): Extension<DeadlineBudget>) -> Result<String, StatusCode> {
+    ///     let work = pending::<String>(); // too long
+    ///     timeout(time.remaining(), work).await.map_err(|_late| StatusCode::GATEWAY_TIMEOUT)
+    /// }
     ///
     /// let pool = BudgetPool::builder().in_flight(100).build();
     /// let layer = BudgetLayer::new(move |_| Some(pool.clone()))
-    ///     .deadline_from([GRPC_TIMEOUT, ENVOY_EXPECTED_RQ_TIMEOUT_MS]);
-    /// # let _ = layer;
+    ///     .deadline_from([GRPC_TIMEOUT, DeadlineHeader::millis("x-timeout-ms")])
+    ///     .deadline_at_most(Duration::from_secs(10)); // so that each request has a deadline
+    /// let app = Router::new().route("/", get(answer)).layer(layer);
+    ///
+    /// let request = Request::get("/").header("x-timeout-ms", "20").body(Body::empty()).unwrap();
+    /// let response = app.oneshot(request).await.unwrap();
+    /// assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    /// # });
     /// ```
     pub fn deadline_from(
         mut self,
@@ -213,7 +247,7 @@ impl BudgetLayer {
     /// Of which pools, by name, callers may learn the figures. All of them, unless this is set.
     ///
     /// The limits of other pools count as ever. They are in no header, and a refusal by one of them
-    /// names neither pool nor figures.
+    /// names neither pool nor figures. Its `Retry-After` is told all the same.
     ///
     /// ```
     /// use budget_pool::BudgetPool;

@@ -88,6 +88,56 @@
 //! [`BudgetError::kind`]: budget_pool::BudgetError::kind
 //! [`Outlook::as_str`]: budget_pool::Outlook::as_str
 //!
+//! # Rates
+//!
+//! In a [window](budget_pool::Window) a hold counts from its end on. Under 5 requests a second, each
+//! request that runs takes a unit of the 5, and gives it back a second after its response has ended.
+//! A refusal for the sake of requests that run has no `Retry-After`. A rate of arrivals is a
+//! [`record`](budget_pool::BudgetPool::record) inside of the layer, which then asks for the rest:
+//!
+//! ```
+//! # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+//! use std::time::Duration;
+//! use axum::body::Body;
+//! use axum::extract::{Request, State};
+//! use axum::http::{StatusCode, header::RETRY_AFTER};
+//! use axum::middleware::{Next, from_fn_with_state};
+//! use axum::response::{IntoResponse, Response};
+//! use axum::{Router, routing::get};
+//! use budget_pool::{Amount, BudgetPool, Window};
+//! use budget_pool_tower::BudgetLayer;
+//! use tower::ServiceExt;
+//!
+//! /// Counts a request when it comes.
+//! async fn count(State(rate): State<BudgetPool>, request: Request, next: Next) -> Response {
+//!     let Err(refused) = rate.record(Amount::new().requests(1)) else {
+//!         return next.run(request).await;
+//!     };
+//!     let mut response = (StatusCode::TOO_MANY_REQUESTS, refused.to_string()).into_response();
+//!     if let Some(time) = refused.retry_after() {
+//!         let seconds = time.as_secs_f64().ceil() as u64;
+//!         response.headers_mut().insert(RETRY_AFTER, seconds.into());
+//!     }
+//!     response
+//! }
+//!
+//! let minute = Window::fixed(Duration::from_secs(60));
+//! let pool = BudgetPool::builder().requests(1).in_flight(8).window(minute).build();
+//! let slots = pool.clone();
+//! let layer = BudgetLayer::new(move |_| Some(slots.clone())).ask(|_| Amount::new()); // a slot
+//! let app = Router::new()
+//!     .route("/", get(|| async { "done" }))
+//!     .layer(from_fn_with_state(pool, count))
+//!     .layer(layer); // around `count`
+//!
+//! let request = || Request::get("/").body(Body::empty()).unwrap();
+//! let running = app.clone().oneshot(request()).await.unwrap(); // its body is still to be read
+//! let refused = app.oneshot(request()).await.unwrap();
+//! assert_eq!((running.status(), refused.status()), (StatusCode::OK, StatusCode::TOO_MANY_REQUESTS));
+//! assert_eq!(refused.headers()[RETRY_AFTER], "60");
+//! # });
+//! ```
+//!
 //! # Retries that a pool pays
 //!
 //! Below a client the layer limits each try. A budget of retries alone is a pool, too: a share of the
@@ -118,7 +168,8 @@
 //!
 //! - **A key extractor.** The function that finds the pool reads the request; the address of the peer
 //!   is in the extensions that axum or hyper sets.
-//! - **A timeout.** [`DeadlineBudget`](budget_pool::DeadlineBudget) gives each call its own.
+//! - **A timeout.** A handler that must answer by the deadline
+//!   [asks how long it has](BudgetLayer::deadline_from).
 //! - **A task in the background.** Idle tenants leave by
 //!   [`Keyed::evict_idle`](budget_pool::Keyed::evict_idle), which a timer of the service calls.
 //!

@@ -9,7 +9,7 @@ use http_body::Body;
 
 use crate::body::BudgetBody;
 use crate::deadline::BadDeadline;
-use crate::headers::{ascii, policy_name, seconds};
+use crate::headers::{ascii, policy_names, seconds};
 use crate::layer::Rules;
 
 const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
@@ -153,9 +153,10 @@ impl Refusal {
         }
         let (pool, axis) = (pool_of(error), error.axis());
         let is_violated =
-            |limit: &&Limit| limit.pool == *pool && axis.is_none_or(|axis| axis == limit.axis());
+            |limit: &Limit| limit.pool == *pool && axis.is_none_or(|axis| axis == limit.axis());
+        let named = limits.iter().zip(policy_names(limits));
         let names: Vec<String> =
-            limits.iter().filter(is_violated).map(|limit| policy_name(limit, limits)).collect();
+            named.filter(|(limit, _)| is_violated(limit)).map(|(_, name)| name).collect();
         // A pool without a cap has no policy; it refuses by a pause.
         if names.is_empty() { vec![ascii(pool)] } else { names }
     }

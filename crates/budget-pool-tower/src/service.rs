@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use budget_pool::{Ask, BudgetError, BudgetPool, DeadlineBudget, OnDrop, Reservation, Wait};
-use http::header::CONTENT_TYPE;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use http_body::Body;
 use pin_project_lite::pin_project;
@@ -15,6 +15,7 @@ use tower_service::Service;
 
 use crate::bill::{OpenHold, Said};
 use crate::body::BudgetBody;
+use crate::deadline::digits;
 use crate::headers::{self, RateLimitHeaders};
 use crate::layer::Rules;
 use crate::refusal::Refusal;
@@ -99,15 +100,19 @@ pin_project! {
         // The service's future goes before the hold.
         Calling { #[pin] future: S::Future, hold: Option<OpenHold> },
         Refused { refusal: Option<Refusal> },
+        Ended,
     }
 }
+
+/// A panic of a caller that polls on.
+const AFTER_ITS_END: &str = "a future is not polled after its end";
 
 /// The known facts about a request whose head has gone to the service.
 struct Seen {
     rules: Arc<Rules>,
     pool: Option<BudgetPool>,
     deadline: Option<DeadlineBudget>,
-    is_head: bool,
+    method: Method,
     /// The content type of a gRPC request.
     grpc: Option<HeaderValue>,
 }
@@ -123,7 +128,7 @@ where
         let mut seen = Seen {
             pool: None,
             deadline: None,
-            is_head: parts.method == Method::HEAD,
+            method: parts.method.clone(),
             grpc: parts.headers.get(CONTENT_TYPE).filter(is_grpc).cloned(),
             rules,
         };
@@ -166,7 +171,10 @@ where
         if let Some(hold) = &hold {
             request.extensions_mut().insert(hold.bill());
         }
-        State::Calling { future: service.call(request), hold }
+        let future = service.call(request);
+        // As with the future: its drop may panic, and the hold is not to be leaked then.
+        drop(service);
+        State::Calling { future, hold }
     }
 }
 
@@ -193,18 +201,23 @@ where
                 }
                 StateProj::Calling { future, hold } => {
                     let result = ready!(future.poll(context));
+                    let hold = hold.take();
+                    // Here and not after the end: where the drop of a future panics, what the future
+                    // has returned is leaked by its caller, and with it the hold.
+                    this.state.set(State::Ended);
                     return Poll::Ready(match result {
-                        Ok(response) => Ok(this.seen.response(response, hold.take())),
+                        Ok(response) => Ok(this.seen.response(response, hold)),
                         Err(error) => {
-                            this.seen.failed(hold.take());
+                            this.seen.failed(hold);
                             Err(error)
                         }
                     });
                 }
                 StateProj::Refused { refusal } => {
-                    let refusal = refusal.take().expect("a future is not polled after its end");
+                    let refusal = refusal.take().expect(AFTER_ITS_END);
                     return Poll::Ready(Ok(this.seen.refusal(refusal)));
                 }
+                StateProj::Ended => panic!("{AFTER_ITS_END}"),
             };
             this.state.set(next);
         }
@@ -240,12 +253,27 @@ impl Seen {
         } else if let Some(total) = rules.settle.as_ref().and_then(|settle| settle(&head)) {
             hold.head_says(Said::Total(total));
         }
+        let length = self.length_of(&head);
         let (mut parts, ()) = head.into_parts();
-        let is_unread = self.is_head
-            || matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         self.write_headers(&mut parts.headers);
-        let body = BudgetBody::holding(body, is_unread, hold, Arc::clone(rules));
+        let body = BudgetBody::holding(body, length, hold, Arc::clone(rules));
         Response::from_parts(parts, body)
+    }
+
+    /// The length of a body as its head tells it: zero where HTTP has none.
+    fn length_of(&self, head: &Response<()>) -> Option<u64> {
+        let status = head.status();
+        let has_none = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+            || status.is_informational()
+            || self.method == Method::HEAD
+            || (self.method == Method::CONNECT && status.is_success());
+        if has_none {
+            return Some(0);
+        }
+        let mut lengths = head.headers().get_all(CONTENT_LENGTH).iter();
+        let length = digits(lengths.next()?.to_str().ok()?);
+        // Of two lengths nobody knows which counts.
+        length.filter(|_| lengths.next().is_none())
     }
 
     fn failed(&self, hold: Option<OpenHold>) {
@@ -277,6 +305,7 @@ where
             State::Waiting { .. } => "waiting",
             State::Calling { .. } => "calling",
             State::Refused { .. } => "refused",
+            State::Ended => "ended",
         };
         f.debug_struct("BudgetFuture").field("state", &state).finish_non_exhaustive()
     }

@@ -203,6 +203,38 @@ async fn what_is_not_disclosed_is_in_no_header_and_an_inner_layer_keeps_its_own(
 }
 
 #[tokio::test]
+async fn no_two_policies_of_a_path_have_one_name() {
+    let unnamed = BudgetPool::builder().requests(100).build();
+    let same = unnamed.child().requests(50).build();
+    let named = same.child().name("pool#2").requests(30).build();
+    let lowest = named.child().name("pool").requests(9).tokens(900).build();
+    let names = ["pool:tokens", "pool:requests", "pool#2", "pool:requests#2", "pool:requests#3"];
+    let response = ask(&layer(&lowest), request()).await;
+    for header in ["ratelimit-policy", "ratelimit"] {
+        let told: Vec<String> =
+            items(&response, header).into_iter().map(|(name, _)| name).collect();
+        assert_eq!(told, names, "{header}");
+    }
+    // A pool that has the name of a numbered one is numbered itself.
+    let top = BudgetPool::builder().name("a#2").requests(100).build();
+    let [middle, lowest] =
+        [top.child().name("a").requests(9).build(), top.child().name("a").tokens(9).build()];
+    let joint = BudgetPool::joint([&lowest, &middle]).unwrap().name("a:requests").requests(5);
+    let response = ask(&layer(&joint.build()), request()).await;
+    let told: Vec<String> =
+        items(&response, "ratelimit").into_iter().map(|(name, _)| name).collect();
+    assert_eq!(told, ["a:requests", "a:tokens", "a:requests#2", "a#2"]);
+
+    // A refusal names all that its pool may be: an error has the name of a pool, and no number.
+    let small = BudgetPool::builder().requests(1).build();
+    let below = small.child().requests(5).build();
+    small.record(Amount::new().requests(1)).unwrap();
+    let refused = ask(&layer(&below), request()).await;
+    let both = serde_json::json!(["pool:requests", "pool:requests#2"]);
+    assert_eq!(problem(refused).await["violated-policies"], both);
+}
+
+#[tokio::test]
 async fn every_name_is_read_back() {
     let decoded = |name: &str| {
         let mut bytes = Vec::new();

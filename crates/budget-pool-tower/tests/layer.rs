@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use budget_pool::{Amount, Ask, Axis, BudgetPool, Keyed, OnDrop, Usd, Window};
+use budget_pool::{Amount, Ask, Axis, BudgetPool, Keyed, OnDrop, Snapshot, Usd, Window};
 use budget_pool_tower::{Bill, BudgetLayer, BudgetService, GRPC_TIMEOUT};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
@@ -355,15 +355,50 @@ async fn a_response_that_nobody_reads_has_ended_with_its_head() {
     let response = ask(&layer, head).await;
     assert_eq!(pool.snapshot().reservations, 0);
     drop(response);
-    for status in [204, 304] {
+    for status in [204, 304, 101] {
         let respond = move |_| Response::builder().status(status).body("?".into()).unwrap();
         drop(answer(&layer, request(), respond).await);
     }
+    let mut tunnel = request();
+    *tunnel.method_mut() = Method::CONNECT;
+    drop(ask(&layer, tunnel).await);
     let empty = service_fn(|_: Request<()>| async {
         Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
     });
     drop(layer.layer(empty).oneshot(request()).await);
-    assert_eq!((ended(&pool), pool.snapshot().requests.used), ((4, 4, 0, 0), 4));
+    assert_eq!((ended(&pool), pool.snapshot().requests.used), ((6, 6, 0, 0), 6));
+}
+
+#[tokio::test]
+async fn a_length_in_the_head_tells_the_end_unless_it_cannot_be_read() {
+    for (lengths, frames_read, is_whole) in [
+        (&["3"][..], 2, false),
+        (&["3"], 3, true),
+        (&["2"], 3, true),
+        (&["0"], 0, true),
+        (&["4"], 3, false),
+        (&["+3"], 3, false),
+        (&["3", "3"], 3, false),
+        (&["99999999999999999999"], 3, false),
+        (&[], 3, false),
+    ] {
+        let pool = BudgetPool::builder().requests(9).build();
+        let service =
+            layer(&pool).on_drop(OnDrop::Release).layer(service_fn(|_: Request<()>| async {
+                let mut response = Response::new(frames(vec![data("a"), data("b"), data("c")]));
+                for length in lengths {
+                    response.headers_mut().append("content-length", length.parse().unwrap());
+                }
+                Ok::<_, Infallible>(response)
+            }));
+        let mut body = service.oneshot(request()).await.unwrap().into_body();
+        for _ in 0..frames_read {
+            body.frame().await.unwrap().unwrap();
+        }
+        drop(body);
+        let whole = u64::from(is_whole);
+        assert_eq!(ended(&pool), (1, whole, 1 - whole, 0), "{lengths:?} after {frames_read}");
+    }
 }
 
 #[tokio::test]
@@ -405,6 +440,66 @@ async fn a_request_waits_in_line_as_long_as_it_may() {
     assert_eq!(pool.snapshot().waiting, 0);
     drop(second);
     assert_eq!(ended(&pool), (2, 2, 0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_of_the_layer_stands_in_place_of_that_of_the_ask() {
+    let second = Duration::from_secs(1);
+    for (layers, asks) in [(2 * second, second), (2 * second, 9 * second)] {
+        let pool = BudgetPool::builder().in_flight(1).tokio().build();
+        let layer = layer(&pool)
+            .wait_within(layers)
+            .ask(move |_| Ask::new(Amount::new().requests(1)).wait_at_most(asks));
+        let _held = ask(&layer, request()).await;
+        let start = tokio::time::Instant::now();
+        assert_eq!(ask(&layer, request()).await.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(start.elapsed(), layers);
+    }
+    // No time is too long, and none is no wait.
+    let pool = BudgetPool::builder().in_flight(1).tokio().build();
+    let held = ask(&layer(&pool), request()).await;
+    let at_once = layer(&pool).wait_within(Duration::ZERO);
+    assert_eq!(ask(&at_once, request()).await.status(), StatusCode::TOO_MANY_REQUESTS);
+    let for_ever = layer(&pool).wait_within(Duration::MAX);
+    let (waits, ()) = tokio::join!(ask(&for_ever, request()), async {
+        tokio::time::sleep(1_000 * second).await;
+        drop(held);
+    });
+    assert_eq!(waits.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_reads_for_ever_keeps_its_slot_for_the_time_of_the_ask() {
+    let second = Duration::from_secs(1);
+    for (on_drop, expired) in [(OnDrop::Commit, 40), (OnDrop::Release, 0)] {
+        for total in [None, Some(7), Some(90)] {
+            let pool = BudgetPool::builder().tokens(200).in_flight(1).tokio().build();
+            let layer = layer(&pool)
+                .on_drop(on_drop)
+                .ask(move |_| Ask::new(Amount::new().tokens(40)).ttl(30 * second));
+            let slow = answer(&layer, request(), move |request| {
+                let bill = request.extensions().get::<Bill>().unwrap();
+                total.inspect(|&tokens| bill.total(Amount::new().tokens(tokens)));
+                Response::new("fine".into())
+            })
+            .await;
+            tokio::time::advance(29 * second).await;
+            assert_eq!(ask(&layer, request()).await.status(), StatusCode::TOO_MANY_REQUESTS);
+            tokio::time::advance(second).await;
+            assert_eq!(pool.snapshot().tokens.used, expired, "{on_drop:?}");
+            // The slot is free for another, and what the slow one has cost is booked late.
+            let another = ask(&layer, request()).await;
+            assert_eq!(another.status(), StatusCode::OK);
+            drop(another);
+            let others = if on_drop == OnDrop::Commit { 40 } else { 0 };
+            assert_eq!(text(slow).await, "fine");
+            let late = total.unwrap_or(40);
+            assert_eq!(pool.snapshot().tokens.used, late + others, "{on_drop:?} {total:?}");
+            let Snapshot { committed, released, expired, .. } = pool.snapshot();
+            assert_eq!((committed + released, expired), (1, 1));
+            ended(&pool);
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,9 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Extension, Router};
 use budget_pool::{Amount, BudgetPool, Keyed, OnDrop, Snapshot, Window};
-use budget_pool_tower::{Bill, BudgetLayer, RateLimitHeaders};
+use budget_pool_tower::{
+    Bill, BudgetLayer, ENVOY_EXPECTED_RQ_TIMEOUT_MS, GRPC_TIMEOUT, RateLimitHeaders,
+};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body::Frame;
@@ -26,6 +28,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use support::*;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
@@ -219,6 +222,37 @@ async fn trailers_settle_whether_or_not_the_client_wants_them() {
 }
 
 #[tokio::test]
+async fn a_body_that_the_header_alone_measures_has_ended_when_so_much_is_read() {
+    // The whole of it; or less, which has ended by its own word: the server cuts the client off.
+    for (chunks, is_whole) in
+        [(&["te", "xt"][..], true), (&["text"], true), (&["", "text", ""], true), (&["te"], false)]
+    {
+        let pool = pool();
+        let app = Router::new().route(
+            "/",
+            get(async move || {
+                let (frames, body) = channel();
+                tokio::spawn(async move {
+                    for chunk in chunks {
+                        _ = frames.send(Frame::data((*chunk).into())).await;
+                    }
+                    if is_whole {
+                        // It does not say that nothing follows.
+                        frames.closed().await;
+                    }
+                });
+                ([("content-length", "4")], body).into_response()
+            }),
+        );
+        let address = serve(app.layer(layer(&pool).on_drop(OnDrop::Release))).await;
+        let read = fetch(address, &[]).await.into_body().collect().await;
+        assert_eq!(read.ok().map(|read| read.to_bytes()), is_whole.then(|| "text".into()));
+        until(&pool, "the end of the hold", |pool| pool.reservations == 0).await;
+        assert_eq!((ended(&pool), pool.snapshot().tokens.used), ((1, 1, 0, 0), 40), "{chunks:?}");
+    }
+}
+
+#[tokio::test]
 async fn hyper_serves_it_without_axum() {
     let pool = pool();
     let service = tower::Layer::layer(
@@ -237,6 +271,138 @@ async fn hyper_serves_it_without_axum() {
     });
     let body = fetch(address, &[]).await.into_body().collect().await.unwrap().to_bytes();
     assert_eq!((&body[..], ended(&pool)), (&b"fine"[..], (1, 1, 0, 0)));
+}
+
+/// The same numbers each time.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 % end as u64) as usize
+    }
+
+    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len())]
+    }
+}
+
+/// A few requests as no honest client would send them, one behind the other, cut somewhere.
+fn hostile(random: &mut Random) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for _ in 0..=random.below(3) {
+        let method = random.pick(&["GET", "GET", "HEAD", "POST", "CONNECT", "PRI", "\0"]);
+        let path = random.pick(&["/", "/", "/stream", "/length", "*", "/%ff"]);
+        let version = random.pick(&["1.1", "1.1", "1.0", "2.0"]);
+        bytes.extend(format!("{method} {path} HTTP/{version}\r\nhost: a\r\n").bytes());
+        for _ in 0..random.below(4) {
+            let header: &[u8] = random.pick(&[
+                b"x-tenant: b".as_slice(),
+                b"x-tenant: \xff\xfe",
+                b"grpc-timeout: 1\xff",
+                b"grpc-timeout: 99999999H",
+                b"grpc-timeout: 1n",
+                b"grpc-timeout: 20m",
+                b"x-envoy-expected-rq-timeout-ms: -1",
+                b"content-type: application/grpc",
+                b"content-length: 5",
+                b"content-length: 18446744073709551613",
+                b"transfer-encoding: chunked",
+                b"expect: 100-continue",
+                b"connection: upgrade\r\nupgrade: nothing",
+                b"connection: close",
+                b"te: trailers",
+                b"broken",
+            ]);
+            bytes.extend_from_slice(header);
+            bytes.extend(b"\r\n");
+        }
+        bytes.extend(b"\r\n");
+        bytes.extend(
+            random.pick(&["", "", "hello", "5\r\nhello\r\n0\r\n\r\n", "ffffffff\r\n"]).bytes(),
+        );
+    }
+    if random.below(3) == 0 {
+        bytes.truncate(random.below(bytes.len()));
+    }
+    bytes
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn hostile_clients_break_no_cap_and_leave_nothing_held() {
+    const CLIENTS: u64 = 600;
+    let all = BudgetPool::builder().name("all").in_flight(4).tokio().build();
+    let tenants: Keyed<String> = Keyed::new(all.clone());
+    let pools = tenants.clone();
+    let layer = BudgetLayer::new(move |request| {
+        let tenant = request.headers().get("x-tenant").map_or(&b"none"[..], |name| name.as_bytes());
+        let tenant = String::from_utf8_lossy(tenant);
+        Some(pools.get_or_build(&*tenant, |pool| pool.name(&*tenant).in_flight(3)))
+    })
+    .ask(|_| Amount::new().requests(1).tokens(3))
+    .wait_within(Duration::from_millis(20))
+    .deadline_from([GRPC_TIMEOUT, ENVOY_EXPECTED_RQ_TIMEOUT_MS])
+    .settle_trailers(|_| Some(Amount::new().tokens(2)))
+    .refund(|response| response.status().is_client_error())
+    .headers(RateLimitHeaders::Ietf);
+    let stream = async |Extension(bill): Extension<Bill>| {
+        let (frames, body) = channel();
+        tokio::spawn(async move {
+            for _ in 0..3 {
+                bill.add(Amount::new().tokens(1));
+                if frames.send(Frame::data(Bytes::from(vec![b'x'; 2 << 20]))).await.is_err() {
+                    return;
+                }
+            }
+            _ = frames.send(Frame::trailers(HeaderMap::new())).await;
+        });
+        body
+    };
+    let length = async || {
+        let (frames, body) = channel();
+        tokio::spawn(async move {
+            _ = frames.send(Frame::data("text".into())).await;
+            frames.closed().await;
+        });
+        ([("content-length", "4")], body).into_response()
+    };
+    let app = Router::new()
+        .route("/", axum::routing::any(async |body: Bytes| body))
+        .route("/stream", axum::routing::any(stream))
+        .route("/length", axum::routing::any(length))
+        .layer(layer);
+    let address = serve(app).await;
+    let mut clients = tokio::task::JoinSet::new();
+    for number in 1..=CLIENTS {
+        clients.spawn(async move {
+            let mut random = Random(number.wrapping_mul(0x9E37_79B9_7F4A_7C15));
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            for part in hostile(&mut random).chunks(1 + random.below(200)) {
+                _ = stream.write_all(part).await;
+            }
+            if random.below(3) == 0 {
+                _ = stream.shutdown().await;
+            }
+            let mut read = vec![0; random.pick(&[0, 1, 300, 100_000])];
+            let reads = stream.read_exact(&mut read);
+            let patience = Duration::from_millis(random.below(60) as u64);
+            _ = tokio::time::timeout(patience, reads).await;
+            // Where something is left unread, the drop is a reset.
+        });
+    }
+    while let Some(client) = clients.join_next().await {
+        client.unwrap();
+    }
+    until(&all, "the end of all holds", |all| all.reservations + all.waiting == 0).await;
+    for pool in &all.snapshot_tree() {
+        let Snapshot { admitted, committed, released, expired, in_flight, .. } = pool;
+        assert_eq!(*admitted, committed + released + expired, "{pool}");
+        assert!(in_flight.cap.is_some_and(|cap| in_flight.peak <= cap), "{pool}");
+    }
+    let all = all.snapshot();
+    assert!(all.admitted > 50 && all.committed > 0 && all.released > 0, "{all}");
 }
 
 /// What the handlers of the crowd have seen.

@@ -1,6 +1,7 @@
 //! The feature `metrics`, read from the text that Prometheus reads.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Mutex;
 use std::time::Duration;
 
@@ -242,6 +243,39 @@ fn the_gauges_of_a_pool_that_is_gone_fall_to_zero_and_its_counters_stay() {
     scrape(&recorder, &exporter).shows(&[(used, "5"), (cap, "10"), (spent, "40")]);
     agent.debit(Amount::new().tokens(36));
     scrape(&recorder, &exporter).shows(&[(spent, "41")]);
+}
+
+/// The recorder is the user's: one that panics costs that export, and no gauge for ever.
+#[test]
+fn a_recorder_that_panics_leaves_no_gauge_of_a_pool_that_is_gone() {
+    struct Broken;
+    impl Recorder for Broken {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            resume_unwind(Box::new("on purpose"))
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+
+    let company = BudgetPool::builder().name("company").build();
+    let agent = company.child().name("agent").tokens(100).build();
+    agent.record(Amount::new().tokens(40)).unwrap();
+    let (recorder, exporter) = (recorder(), Exporter::new(&company).depth(1));
+    let used = r#"budget_pool_tokens{pool="agent",state="used"}"#;
+    scrape(&recorder, &exporter).shows(&[(used, "40")]);
+    drop(agent);
+    let export = || metrics::with_local_recorder(&Broken, || exporter.export());
+    assert!(catch_unwind(AssertUnwindSafe(export)).is_err());
+    company.record(Amount::new().tokens(1)).unwrap();
+    scrape(&recorder, &exporter).shows(&[(used, "0")]);
+    scrape(&recorder, &exporter).shows(&[(used, "0")]);
 }
 
 #[test]
