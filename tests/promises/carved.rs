@@ -133,3 +133,17 @@ fn a_reset_creates_no_budget() {
     drop(share);
     assert_eq!(balance(&root), [20, 0, 0]);
 }
+
+/// The share has the tokens, and the pool above it refuses the requests.
+#[test]
+fn what_is_refused_above_a_share_is_counted_nowhere_as_admitted() {
+    let root = BudgetPool::builder().tokens(100).requests(1).build();
+    let share = root.child().tokens(50).carved().build().unwrap();
+    root.record(Amount::new().requests(1)).unwrap();
+    let before = share.snapshot();
+    assert!(share.reserve(tokens(5).requests(1)).is_err());
+    assert!(share.record(tokens(5).requests(1)).is_err());
+    let after = share.snapshot();
+    assert_eq!((after.admitted, after.reservations), (before.admitted, before.reservations));
+    assert_eq!((after.refused, after.tokens), (before.refused + 2, before.tokens));
+}
