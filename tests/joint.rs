@@ -385,6 +385,23 @@ fn the_earliest_deadline_of_all_parents_counts() {
     assert_eq!([&late, &early].map(taken), [(2, 0), (1, 0)]);
 }
 
+/// In a tree that has a joint pool, whatever stands below the pool that is spent from.
+#[test]
+fn p6_a_spend_above_tells_each_waiter_below_that_it_leaves_no_hope() {
+    let root = root();
+    let [team, model, lone] = ["team", "model", "lone"].map(|name| below(&root, name, 10));
+    let (pool, child) = (joint([&team, &model], "pool"), named(&lone, "child").build());
+    for (above, waits) in [(&team, &pool), (&model, &pool), (&lone, &child)] {
+        let held = above.reserve(tokens(5)).unwrap();
+        let mut wait = queued(waits, tokens(8));
+        above.debit(tokens(3));
+        let refusal = told(&mut wait);
+        assert_eq!((refusal.pool(), refusal.outlook()), (above.name(), Outlook::Never));
+        held.release();
+        above.reset();
+    }
+}
+
 #[test]
 fn p6_a_wait_is_told_by_the_deadline_of_the_second_parent() {
     let clock = ManualClock::new();

@@ -185,3 +185,19 @@ fn keys_of_one_hash_are_told_apart() {
     assert_eq!((tenants.evict_idle(), tenants.len()), (1, 0));
     assert_eq!(root.snapshot_tree().len(), 1);
 }
+
+/// The first pool is gone when the eviction finds that time decides about the second, and looks
+/// again.
+#[test]
+fn each_pool_that_goes_is_counted_once_though_the_clock_is_read_in_between() {
+    let clock = ManualClock::new();
+    let tenants = Keyed::new(BudgetPool::builder().clock(clock.clone()).build());
+    for (key, requests) in [0, 1, 0, 1].into_iter().enumerate() {
+        let build = |pool: PoolBuilder<Child>| pool.requests(1).window(Window::fixed(MINUTE));
+        let pool = tenants.get_or_build(&Same(key as u64), build);
+        pool.record(Amount::new().requests(requests)).unwrap();
+    }
+    assert_eq!((tenants.evict_idle(), tenants.len()), (2, 2));
+    clock.advance(MINUTE);
+    assert_eq!((tenants.evict_idle(), tenants.len()), (2, 0));
+}

@@ -348,3 +348,24 @@ fn p7_what_a_window_brings_back_counts_towards_the_ceiling() {
         [Outlook::AfterFunding, Outlook::AfterFunding, Outlook::Never]
     );
 }
+
+#[test]
+fn a_cap_rises_to_the_last_number_and_not_beyond() {
+    let pool = BudgetPool::builder().tokens(u64::MAX - 5).build();
+    assert!(pool.raise_caps(Caps::new().tokens(6)).is_err());
+    pool.raise_caps(Caps::new().tokens(5)).unwrap();
+    assert_eq!(pool.snapshot().tokens.cap, Some(u64::MAX));
+    let refused = pool.raise_caps(Caps::new().tokens(1)).unwrap_err();
+    assert_eq!(refused.exceeded().map(|exceeded| exceeded.available().units()), Some(0));
+}
+
+#[test]
+fn the_caps_of_a_closed_pool_stay_or_fall() {
+    let pool = BudgetPool::builder().tokens(10).build();
+    pool.close();
+    pool.set_caps(Caps::new().tokens(10)).unwrap();
+    let refused = pool.set_caps(Caps::new().tokens(11)).unwrap_err();
+    assert!(matches!(refused, BudgetError::Closed { .. }), "{refused}");
+    pool.set_caps(Caps::new().tokens(9)).unwrap();
+    assert_eq!(pool.snapshot().tokens.cap, Some(9));
+}

@@ -133,3 +133,20 @@ fn a_reset_creates_no_budget() {
     drop(share);
     assert_eq!(balance(&root), [20, 0, 0]);
 }
+
+/// The pool below has room for it, and one above has none.
+#[test]
+fn what_a_pool_above_refuses_is_counted_below_as_refused_alone() {
+    let root = BudgetPool::builder().tokens(100).requests(1).build();
+    let share = root.child().tokens(50).carved().build().unwrap();
+    root.record(Amount::new().requests(1)).unwrap();
+    for below in [root.child().build(), share.child().build(), share] {
+        let _held = below.reserve(tokens(1)).unwrap();
+        let before = below.snapshot();
+        assert!(below.reserve(tokens(5).requests(1)).is_err());
+        assert!(below.record(tokens(5).requests(1)).is_err());
+        let after = below.snapshot();
+        assert_eq!((after.admitted, after.reservations), (before.admitted, before.reservations));
+        assert_eq!((after.refused, after.tokens), (before.refused + 2, before.tokens));
+    }
+}

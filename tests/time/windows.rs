@@ -288,6 +288,29 @@ fn p1_a_share_of_a_windowed_pool_stays_one_across_its_turn() {
     assert_eq!((balance(&root), spent(&root)), ([10, 0, 0], 100));
 }
 
+/// Either way may be the one that turns.
+#[test]
+fn p4_a_transfer_turns_the_windows_of_both_pools() {
+    for windowed in [[true, false], [false, true], [true, true]] {
+        let clock = ManualClock::new();
+        let root = BudgetPool::builder().clock(clock.clone()).timer(by_hand).build();
+        let [from, to] = windowed.map(|windowed| {
+            let pool = root.child().tokens(10);
+            if windowed { pool.window(Window::fixed(secs(60))).build() } else { pool.build() }
+        });
+        to.debit(tokens(14));
+        if windowed[0] {
+            from.record(tokens(10)).unwrap();
+            assert!(from.transfer(&to, Caps::new().tokens(4)).is_err());
+        }
+        clock.advance(secs(60));
+        from.transfer(&to, Caps::new().tokens(4)).unwrap();
+        assert_eq!(balance(&from), [0; 3], "{windowed:?}");
+        let turned = if windowed[1] { [0; 3] } else { [14, 0, 0] };
+        assert_eq!(balance(&to), turned, "{windowed:?}");
+    }
+}
+
 #[test]
 fn p5_a_snapshot_of_a_tree_turns_what_is_below() {
     let (clock, root) = pool_of(100);
