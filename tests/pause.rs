@@ -4,7 +4,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use budget_pool::{
-    Amount, BudgetError, BudgetPool, ManualClock, OnDrop, Outlook, PoolBuilder, Window,
+    Amount, Ask, BudgetError, BudgetPool, ManualClock, OnDrop, Outlook, PoolBuilder, Window,
 };
 
 #[path = "support/invariants.rs"]
@@ -334,4 +334,27 @@ fn p6_a_paused_waiter_takes_nothing_that_came_during_its_pause() {
     let second = second.granted();
     assert_eq!(second.amount(), tokens(4));
     assert!(first.poll().is_pending());
+}
+
+/// Whether a window or an expiry is to serve it: the call on another pool looks.
+#[test]
+fn p6_a_pause_elsewhere_does_not_keep_a_waiter_from_its_time() {
+    for is_held in [false, true] {
+        let clock = ManualClock::new();
+        let root = run(&clock).build();
+        let pool = root.child().tokens(1);
+        let pool = if is_held { pool } else { pool.window(Window::fixed(10 * SECOND)) }.build();
+        let (paused, other) = (root.child().build(), root.child().build());
+        let ask = Ask::new(tokens(1));
+        let ask = if is_held { ask.ttl(10 * SECOND) } else { ask.on_drop(OnDrop::Commit) };
+        let hold = pool.reserve(ask).unwrap();
+        let _held = is_held.then_some(hold);
+        let mut waiter = Waiter::queued(&pool, tokens(1));
+        paused.pause(60 * SECOND);
+        assert_eq!(waiter.wakes(), 0);
+        clock.advance(10 * SECOND);
+        other.record(tokens(1)).unwrap();
+        assert_eq!(waiter.wakes(), 1, "held: {is_held}");
+        assert_eq!(held(&mut waiter), tokens(1));
+    }
 }

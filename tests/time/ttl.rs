@@ -509,3 +509,22 @@ fn p2_a_late_commit_belongs_to_the_period_in_which_it_is_told() {
     assert_eq!(settled.commit(tokens(45)).settled(), tokens(5));
     assert_eq!((balance(&pool), spent(&pool)), ([45, 0, 0], 85));
 }
+
+/// The holds are made in many orders of their expiry, and some end before it.
+#[test]
+fn p3_each_of_many_holds_expires_at_its_own_instant() {
+    for factor in 1..101 {
+        let clock = ManualClock::new();
+        let pool = BudgetPool::builder().clock(clock.clone()).timer(by_hand).build();
+        let hold = |ttl| (ttl, pool.reserve(Ask::new(tokens(1)).ttl(secs(ttl))).unwrap());
+        let holds: Vec<_> = (1..101).map(|n| hold(n * factor % 101)).collect();
+        let (ends, stays): (Vec<_>, Vec<_>) = holds.into_iter().partition(|(ttl, _)| ttl % 3 == 0);
+        drop(ends);
+        for second in 1..101 {
+            clock.advance(secs(1));
+            let due = stays.iter().filter(|(ttl, _)| *ttl <= second).count() as u64;
+            assert_eq!(pool.snapshot().expired, due, "after {second} s, by {factor}");
+        }
+        assert_eq!(balance(&pool), [0; 3]);
+    }
+}
