@@ -9,8 +9,8 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use budget_pool::{
-    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Clock, Keyed, Lease, ManualClock, Outlook,
-    PoolBuilder, Receipt, Reservation, Root, Usd, Window,
+    Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Clock, Keyed, Lease, ManualClock, OnDrop,
+    Outlook, PoolBuilder, Receipt, Reservation, Root, Usd, Window,
 };
 
 mod a_clock_that_panics;

@@ -56,6 +56,20 @@ fn p8_what_expired_is_left_to_later_calls_whoever_waits_or_turns_elsewhere() {
     }
 }
 
+/// A total below the metered parts gives back at most what is booked in the period.
+#[test]
+fn p2_a_commit_below_what_was_metered_comes_after_what_settled_before_it() {
+    let tree = Tree::new(|root| root);
+    let hold = tree.root.reserve(tokens(8)).unwrap();
+    hold.record(tokens(8)).unwrap();
+    tree.root.reset();
+    let settles = Ask::new(tokens(5)).ttl(secs(2)).on_drop(OnDrop::Commit);
+    forget(tree.root.reserve(settles).unwrap());
+    tree.clock.clock.advance(secs(3));
+    assert_eq!(hold.commit(tokens(0)).credited(), tokens(5));
+    assert_eq!(balance(&tree.root), [0, 0, 0]);
+}
+
 #[test]
 fn p6_whom_expired_holds_block_the_next_call_of_another_serves() {
     let tree = Tree::new(|root| root.tokens(MANY));
