@@ -750,8 +750,8 @@ impl Engine {
         self.catch_up(key, *moment)
     }
 
-    /// Takes a step towards the next that is due for those who wait: a pause ends, a window brings
-    /// enough for a candidate, or a hold has expired; at one instant in this order. Returns the
+    /// Takes a step towards the next that is due for those who wait: pauses end, windows bring
+    /// enough for candidates, or a hold has expired; at one instant in this order. Returns the
     /// instant of it. Without `all`, only those holds count that may serve a waiter, or that must be
     /// reclaimed before the rest.
     #[inline]
@@ -763,31 +763,39 @@ impl Engine {
         let latest = self.latest?;
         let expiry = self.expiry.next().filter(|at| *at <= latest);
         let (pause, room) = (self.pauses.next_over(latest), self.queue.next_room(latest));
-        let pause = pause.filter(|(until, _)| room.is_none_or(|(at, _)| *until <= at));
-        let next = pause.map(|(until, _)| until).or(room.map(|(at, _)| at));
+        let next = pause.map(|(until, _)| until).into_iter().chain(room.map(|(at, _)| at)).min();
         let reclaims = match next {
             Some(at) if expiry.is_none_or(|expiry| expiry >= at) => false,
-            Some(at) => all || self.must_reclaim(at) || self.room_ends_period(room),
+            Some(at) => all || self.must_reclaim(at) || self.rooms_end_period(at),
             None => expiry.is_some() && (all || self.queue.is_contested()),
         };
         if reclaims {
             self.reclaim_next();
             return expiry;
         }
-        if let Some((_, pool)) = pause {
+        self.come_to(next?);
+        next
+    }
+
+    /// Ends the pauses and turns the windows that somebody waits for at an instant: all of them,
+    /// before the first candidate is served for it. Else a later one could pass an earlier one for
+    /// which the same instant brings room elsewhere.
+    fn come_to(&mut self, at: Instant) {
+        while let Some((_, pool)) = self.pauses.next_over(at) {
             self.end_pause(pool);
-        } else {
-            let (at, key) = room?;
+        }
+        while let Some((at, key)) = self.queue.next_room(at) {
             self.queue.expect_room(key, None);
             self.turn_way(self.queue.get(key).home, at);
             self.queue.call(key);
         }
-        next
     }
 
-    /// Whether what a window brings a candidate ends a period in which holds may have expired.
-    fn room_ends_period(&self, room: Option<(Instant, WaitKey)>) -> bool {
-        room.is_some_and(|(at, key)| self.ends_period_of_holds(self.queue.get(key).home, at))
+    /// Whether what a window brings a candidate by an instant ends a period in which holds may have
+    /// expired.
+    fn rooms_end_period(&self, by: Instant) -> bool {
+        let mut rooms = self.queue.rooms.iter().take_while(|(at, _)| *at <= by);
+        rooms.any(|&(at, key)| self.ends_period_of_holds(self.queue.get(key).home, at))
     }
 
     /// Takes a step towards the reclaiming of the next hold that has expired, if any has.

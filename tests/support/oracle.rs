@@ -958,12 +958,14 @@ impl Model {
         if until > self.now && known.is_none_or(|known| known < until) {
             self.pool(id).paused = Some(until);
             self.wall_moved(id);
+            self.serve();
         }
     }
 
     pub(super) fn resume(&mut self, id: PoolId) {
         if self.pool(id).paused.take().is_some() {
             self.wall_moved(id);
+            self.serve();
         }
     }
 
@@ -1085,23 +1087,30 @@ impl Model {
 
     /// The next of it. Returns whether anything was due.
     pub(super) fn happen_next(&mut self) -> bool {
-        let is_next = |at: &Nanos, model: &Model| {
-            *at <= model.now && model.next_expiry().is_none_or(|(expiry, _)| *at <= expiry)
-        };
-        let pause = self.next_pause().filter(|(until, _)| is_next(until, self));
-        let room = self.next_room().filter(|(at, _)| is_next(at, self));
-        match (pause, room) {
-            (Some((until, id)), room) if room.is_none_or(|(at, _)| until <= at) => {
-                self.come_to(until);
-                self.resume(id);
+        let [pause, room] = [self.next_pause().map(|of| of.0), self.next_room().map(|of| of.0)];
+        let next = pause.into_iter().chain(room).min();
+        let expiry = self.next_expiry().map(|(at, _)| at);
+        match next.filter(|at| *at <= self.now && expiry.is_none_or(|expiry| *at <= expiry)) {
+            None => self.expire_next(self.now),
+            Some(at) => {
+                self.happen_at(at);
                 true
             }
-            (_, Some((at, id))) => {
-                self.turn_for(id, at);
-                true
-            }
-            _ => self.expire_next(self.now),
         }
+    }
+
+    /// All pauses end and all windows turn that do so at an instant; then those are served for whom
+    /// it has brought room, whatever it was.
+    fn happen_at(&mut self, at: Nanos) {
+        self.come_to(at);
+        while let Some((_, id)) = self.next_pause().filter(|(until, _)| *until <= at) {
+            self.pool(id).paused = None;
+            self.wall_moved(id);
+        }
+        while let Some((_, id)) = self.next_room().filter(|(room, _)| *room <= at) {
+            self.turn_for(id);
+        }
+        self.serve();
     }
 
     /// Lets the next hold expire, as at its instant, if that has come.
@@ -1140,12 +1149,6 @@ impl Model {
             .collect()
     }
 
-    /// Brings windows up to an instant that is due.
-    pub(super) fn turn_in_time(&mut self, at: Nanos, touched: &[PoolId]) {
-        self.come_to(at);
-        self.turn(touched);
-    }
-
     /// An instant is due. What has expired before may still be there.
     fn come_to(&mut self, at: Nanos) {
         self.moment = self.moment.max(at);
@@ -1168,6 +1171,13 @@ impl Model {
     /// Brings windows up to the moment: all, or if somebody waits (see `queue.rs`) only those that
     /// are touched.
     pub(super) fn turn(&mut self, touched: &[PoolId]) {
+        if self.turn_windows(touched) {
+            self.serve();
+        }
+    }
+
+    /// [`turn`](Model::turn), but the caller serves. Returns whether any has turned.
+    pub(super) fn turn_windows(&mut self, touched: &[PoolId]) -> bool {
         let (to, all): (_, Vec<PoolId>) = (self.moment, self.pools.keys().copied().collect());
         let mut has_turned = false;
         for &id in if self.anybody_waits() { touched } else { &all } {
@@ -1209,8 +1219,9 @@ impl Model {
             self.pool(id).window = Some(Window { at: to, ..window });
         }
         if has_turned {
-            self.settle();
+            self.balance_all();
         }
+        has_turned
     }
 
     /// The time of a hold is over.

@@ -343,7 +343,6 @@ impl Model {
                 self.set(id, State::Waiting { ticket, blocked: None });
             }
         }
-        self.serve();
     }
 
     /// Serves all who can be; then, as long as one waits where a hold may expire, those whom each
@@ -390,12 +389,11 @@ impl Model {
     }
 
     /// A window has brought enough for one that waits.
-    pub(super) fn turn_for(&mut self, id: WaitId, at: Nanos) {
+    pub(super) fn turn_for(&mut self, id: WaitId) {
         self.meet("a window turns for one that waits");
-        self.turn_in_time(at, &self.path(self.home(id)));
-        if let State::Waiting { ticket, blocked: Some(_) } = self.waits.all[&id].state {
+        self.turn_windows(&self.path(self.home(id)));
+        if let State::Waiting { ticket, .. } = self.waits.all[&id].state {
             self.set(id, State::Waiting { ticket, blocked: None });
-            self.serve();
         }
     }
 

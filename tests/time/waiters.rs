@@ -647,3 +647,47 @@ mod in_tokio {
         }
     }
 }
+
+/// The later waiter has the place in memory of one that came before them both.
+#[test]
+fn p6_of_two_windows_that_turn_at_one_instant_the_earlier_waiter_goes_first() {
+    for turns in [secs(10), secs(25)] {
+        let clock = ManualClock::new();
+        let root = BudgetPool::builder().in_flight(1).clock(clock.clone()).timer(by_hand).build();
+        let pools =
+            [(); 2].map(|()| root.child().requests(1).window(Window::fixed(secs(10))).build());
+        pools.iter().for_each(|pool| pool.record(Amount::new().requests(1)).unwrap());
+        let request = Amount::new().requests(1);
+        let before = Waiter::queued(&pools[1], request);
+        let mut earlier = Waiter::queued(&pools[0], request);
+        drop(before);
+        let mut later = Waiter::queued(&pools[1], request);
+        clock.advance(turns);
+        root.peek(Amount::new()).unwrap_err();
+        assert_eq!((earlier.wakes(), later.wakes()), (1, 0));
+        let hold = earlier.granted();
+        assert!(later.poll().is_pending());
+        drop(hold);
+        later.granted().release();
+    }
+}
+
+/// A pause is over first, and then the window turns: at one instant.
+#[test]
+fn p6_where_a_pause_ends_and_a_window_turns_at_one_instant_the_earlier_waiter_goes_first() {
+    let clock = ManualClock::new();
+    let root = BudgetPool::builder().in_flight(1).clock(clock.clone()).timer(by_hand).build();
+    let limited = root.child().requests(1).window(Window::fixed(secs(10))).build();
+    limited.record(Amount::new().requests(1)).unwrap();
+    let paused = [(); 2].map(|()| root.child().build());
+    let mut earlier = Waiter::queued(&limited, Amount::new().requests(1));
+    paused.iter().for_each(|pool| pool.pause(secs(10)));
+    let mut others = [1, 0].map(|index| Waiter::queued(&paused[index], Amount::new()));
+    clock.advance(secs(10));
+    root.peek(Amount::new()).unwrap_err();
+    earlier.granted().release();
+    let [second, third] = &mut others;
+    assert_eq!(third.wakes(), 0);
+    second.granted().release();
+    third.granted().release();
+}
