@@ -72,6 +72,19 @@ fn p1_a_carved_share_regains_no_more_than_the_pools_above_have_used() {
     check_invariants(&run);
 }
 
+/// The period of the pool above is over, and its own is not: it has no share to make whole.
+#[test]
+fn p2_a_pool_below_a_share_takes_back_what_it_has_booked_itself() {
+    let run = BudgetPool::builder().tokens(100).build();
+    let share = run.child().tokens(50).carved().build().unwrap();
+    let agent = share.child().build();
+    agent.record(tokens(30)).unwrap();
+    share.reset();
+    assert_eq!(agent.credit(tokens(10)).credited(), tokens(10));
+    assert_eq!(token_books(&agent)[..3], [20, 0, 0]);
+    check_invariants(&run);
+}
+
 #[test]
 fn p3_a_closed_carved_pool_gives_what_is_credited_to_the_pools_above() {
     let run = BudgetPool::builder().tokens(100).build();
