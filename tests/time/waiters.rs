@@ -691,3 +691,19 @@ fn p6_where_a_pause_ends_and_a_window_turns_at_one_instant_the_earlier_waiter_go
     second.granted().release();
     third.granted().release();
 }
+
+/// The second hold expires later than the first, and nobody but the refused has waited for it.
+#[test]
+fn p7_a_waiter_that_an_expiry_leaves_no_hope_is_told_the_figures_of_that_instant() {
+    let clock = ManualClock::new();
+    let pool = BudgetPool::builder().tokens(10).clock(clock.clone()).timer(by_hand).build();
+    let settles = Ask::new(tokens(6)).ttl(secs(1)).on_drop(OnDrop::Commit);
+    forget(pool.reserve(settles).unwrap());
+    forget(pool.reserve(Ask::new(tokens(4)).ttl(secs(2))).unwrap());
+    let mut waiter = Waiter::queued(&pool, tokens(10));
+    clock.advance(secs(2));
+    pool.peek(tokens(0)).unwrap();
+    let refusal = waiter.refused();
+    let exceeded = refusal.exceeded().expect("it can never fit");
+    assert_eq!((exceeded.available().units(), balance(&pool)), (0, [6, 0, 0]));
+}
