@@ -707,3 +707,22 @@ fn p7_a_waiter_that_an_expiry_leaves_no_hope_is_told_the_figures_of_that_instant
     let exceeded = refusal.exceeded().expect("it can never fit");
     assert_eq!((exceeded.available().units(), balance(&pool)), (0, [6, 0, 0]));
 }
+
+/// The call comes after the turn, and by another pool, which brings up neither.
+#[test]
+fn p8_a_hold_that_settled_before_a_turn_is_of_the_period_before_it_for_who_waits_for_the_turn() {
+    for (ttl, used) in [(9, 0), (10, 5), (11, 5)] {
+        let clock = ManualClock::new();
+        let root = BudgetPool::builder().clock(clock.clone()).timer(by_hand).build();
+        let limited = root.child().tokens(10).window(Window::fixed(secs(10))).build();
+        limited.record(tokens(5)).unwrap();
+        let settles = Ask::new(tokens(5)).ttl(secs(ttl)).on_drop(OnDrop::Commit);
+        forget(limited.reserve(settles).unwrap());
+        let mut waiter = Waiter::queued(&limited, tokens(5));
+        clock.advance(secs(11));
+        root.peek(Amount::new()).unwrap();
+        let hold = waiter.granted();
+        assert_eq!(balance(&limited), [used, 5, 0], "{ttl}");
+        hold.release();
+    }
+}
