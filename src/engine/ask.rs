@@ -188,15 +188,15 @@ impl Engine {
         terms: &mut Terms,
         now: Option<Instant>,
     ) -> Option<HoldKey> {
-        let key = if terms.has_choices() {
-            terms.choices.iter().zip(0..).find_map(|(of, choice)| {
-                let key = self.try_reserve_at(at, &of.most, now)?;
-                self.holds.get_mut(key).set_choice(choice);
-                Some(key)
-            })
+        let (choice, key) = if terms.has_choices() {
+            let mut choices = terms.choices.iter().zip(0..);
+            choices.find_map(|(of, choice)| Some((choice, self.try_reserve(at, &of.most)?)))?
         } else {
-            self.try_reserve_at(at, held, now)
-        }?;
+            (0, self.try_reserve(at, held)?)
+        };
+        let hold = self.holds.get_mut(key);
+        hold.set_since(now);
+        hold.set_choice(choice);
         self.agree(key, terms);
         Some(key)
     }
