@@ -1,6 +1,8 @@
 //! What fails in a fleet: a process, the server, the network, the wallet. A witness outside, a file
 //! that each worker adds to before its effect, says what was really spent.
 
+#[path = "support/common.rs"]
+mod common;
 #[path = "support/server.rs"]
 mod server;
 
@@ -8,52 +10,16 @@ use std::fs::OpenOptions;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use budget_pool::{Amount, Axis, BudgetError, Caps};
-use budget_pool_redis::{Admin, Fleet, FleetBuilder, FleetError, Lost};
+use budget_pool::Axis;
+use budget_pool_redis::{FleetError, Lost};
+use common::{figures, founding, quick, spend_all, tokens, until_within};
 use server::Server;
 
-const TTL: Duration = Duration::from_millis(600);
-
-fn tokens(units: u64) -> Amount {
-    Amount::new().tokens(units)
-}
-
-fn quick(wallet: &str) -> FleetBuilder {
-    let short = Duration::from_millis(50);
-    Fleet::builder(wallet).settle_every(short).horizon(short).ttl(TTL)
-}
-
-fn founding(cap: u64) -> FleetBuilder {
-    quick("acme").found(Caps::new().tokens(cap))
-}
-
-async fn figures(admin: &Admin) -> (u64, u64, u64) {
-    let axis = admin.snapshot().await.unwrap().axis(Axis::Tokens).unwrap();
-    (axis.used.units(), axis.held.units(), axis.free.units())
-}
-
 /// Until it is so, or ten seconds have passed.
-async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !is_so().await {
-        assert!(Instant::now() < end, "{what}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-}
-
-/// Spends one by one until the fleet has nothing left for a while.
-async fn spend_all(fleet: &Fleet) -> u64 {
-    let (mut spent, mut last) = (0, Instant::now());
-    while last.elapsed() < Duration::from_secs(2) {
-        match fleet.record(tokens(1)).await {
-            Ok(()) => (spent, last) = (spent + 1, Instant::now()),
-            Err(FleetError::Budget(BudgetError::Exceeded(_))) => break,
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    }
-    spent
+async fn until<F: Future<Output = bool>>(what: &str, is_so: impl FnMut() -> F) {
+    until_within(Duration::from_secs(10), what, is_so).await;
 }
 
 /// This very test in a process of its own: it is no test where the variable is not set.

@@ -1,17 +1,16 @@
 //! Fleets on a real server: the promises where nothing fails.
 
+#[path = "support/common.rs"]
+mod common;
 #[path = "support/server.rs"]
 mod server;
 
 use std::time::{Duration, Instant};
 
 use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps};
-use budget_pool_redis::{Admin, Fleet, FleetBuilder, FleetError, Lost};
+use budget_pool_redis::{Fleet, FleetBuilder, FleetError, Lost};
+use common::{figures, tokens};
 use server::Server;
-
-fn tokens(units: u64) -> Amount {
-    Amount::new().tokens(units)
-}
 
 fn quick(wallet: &str) -> FleetBuilder {
     let short = Duration::from_millis(50);
@@ -20,11 +19,6 @@ fn quick(wallet: &str) -> FleetBuilder {
 
 fn founding(cap: u64) -> FleetBuilder {
     quick("acme").found(Caps::new().tokens(cap))
-}
-
-async fn figures(admin: &Admin) -> (u64, u64, u64) {
-    let axis = admin.snapshot().await.unwrap().axis(Axis::Tokens).unwrap();
-    (axis.used.units(), axis.held.units(), axis.free.units())
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! Processes that are killed, and the journals that settle what they had spent. A witness outside, a
 //! file that each worker adds to once a spend is booked, says what that was.
 
+#[path = "support/common.rs"]
+mod common;
 #[path = "support/server.rs"]
 mod server;
 #[path = "support/worker.rs"]
@@ -9,30 +11,19 @@ mod worker;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use budget_pool::{Amount, Axis, Caps};
-use budget_pool_redis::{Admin, FleetBuilder, FleetError, JournalFault, Lost};
+use budget_pool::{Axis, Caps};
+use budget_pool_redis::{FleetBuilder, FleetError, JournalFault, Lost};
+use common::{figures, tokens, until_within};
 use server::Server;
 use worker::{THREADS, Worker};
-
-fn tokens(units: u64) -> Amount {
-    Amount::new().tokens(units)
-}
 
 fn founding(cap: u64) -> FleetBuilder {
     worker::quick("acme").found(Caps::new().tokens(cap))
 }
 
-async fn figures(admin: &Admin) -> (u64, u64, u64) {
-    let axis = admin.snapshot().await.unwrap().axis(Axis::Tokens).unwrap();
-    (axis.used.units(), axis.held.units(), axis.free.units())
-}
-
-async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
-    let end = Instant::now() + Duration::from_secs(10);
-    while !is_so().await {
-        assert!(Instant::now() < end, "{what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+/// Until it is so, or ten seconds have passed.
+async fn until<F: Future<Output = bool>>(what: &str, is_so: impl FnMut() -> F) {
+    until_within(Duration::from_secs(10), what, is_so).await;
 }
 
 /// A [`Worker`] runs it.

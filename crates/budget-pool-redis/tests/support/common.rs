@@ -38,8 +38,16 @@ pub async fn figures(admin: &Admin) -> (u64, u64, u64) {
 }
 
 /// Until it is so, or fifteen seconds have passed.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
-    let end = Instant::now() + Duration::from_secs(15);
+pub async fn until<F: Future<Output = bool>>(what: &str, is_so: impl FnMut() -> F) {
+    until_within(Duration::from_secs(15), what, is_so).await;
+}
+
+pub async fn until_within<F: Future<Output = bool>>(
+    time: Duration,
+    what: &str,
+    mut is_so: impl FnMut() -> F,
+) {
+    let end = Instant::now() + time;
     while !is_so().await {
         assert!(Instant::now() < end, "{what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
