@@ -84,6 +84,12 @@ struct Balance {
 
 impl Exporter {
     /// An `Exporter` of this pool alone. It keeps the pool.
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetPool, Exporter};
+    /// let pool = BudgetPool::builder().name("acme").tokens(1_000).build();
+    /// Exporter::new(&pool).export();
+    /// ```
     #[must_use]
     pub fn new(pool: &BudgetPool) -> Exporter {
         Exporter { pool: pool.clone(), depth: 0, last: Mutex::new(Series::new()) }
@@ -92,6 +98,13 @@ impl Exporter {
     /// Exports the pools down to `levels` below this one, too. The spend of the pools further below
     /// is in the figures of those above them in any case. Every pool is a label of its own at the
     /// recorder, so choose a depth at which there are few.
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetPool, Exporter};
+    /// # let pool = BudgetPool::unlimited();
+    /// let teams = Exporter::new(&pool).depth(1); // the pool, and its children
+    /// teams.export();
+    /// ```
     #[must_use]
     pub fn depth(mut self, levels: usize) -> Exporter {
         self.depth = levels;
@@ -100,6 +113,12 @@ impl Exporter {
 
     /// Describes the metrics to the recorder. The metrics of the user's own axes are described if
     /// the pools have a cap or a spend on them by now.
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetPool, Exporter};
+    /// # let exporter = Exporter::new(&BudgetPool::unlimited());
+    /// exporter.describe(); // once, after the recorder is installed
+    /// ```
     pub fn describe(&self) {
         let series = self.look();
         let axes: BTreeSet<Axis> =
@@ -129,6 +148,12 @@ impl Exporter {
 
     /// Sets the metrics to the balances of the pools at one instant. Of two calls at the same time,
     /// either may be the last to set a metric.
+    ///
+    /// ```
+    /// # use budget_pool::{BudgetPool, Exporter};
+    /// # let exporter = Exporter::new(&BudgetPool::unlimited());
+    /// exporter.export(); // at each scrape, or every few seconds
+    /// ```
     pub fn export(&self) {
         let mut series = self.look();
         // The recorder is not called under the lock: it is not the library's.
