@@ -8,7 +8,7 @@ mod common;
 #[path = "support/server.rs"]
 mod server;
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -39,10 +39,11 @@ impl Sentinel {
             .arg("--sentinel")
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn();
-        let sentinel = Sentinel { child: child.unwrap(), port };
-        until("the Sentinel runs", || async { TcpStream::connect(("127.0.0.1", port)).is_ok() })
-            .await;
+            .spawn()
+            .unwrap();
+        let id = child.id();
+        let sentinel = Sentinel { child, port };
+        until("the Sentinel runs", || async { server::process_at(port) == Some(id) }).await;
         sentinel
     }
 

@@ -3,11 +3,14 @@
 
 #![allow(dead_code)]
 
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
+
+/// For one question to a server that runs.
+const SOON: Duration = Duration::from_millis(500);
 
 pub struct Server {
     child: Child,
@@ -135,7 +138,7 @@ fn spawn(port: u16, folder: &Path, arguments: &[String]) -> Option<Child> {
         if child.try_wait().expect("it is a child").is_some() {
             return None;
         }
-        if TcpStream::connect(("127.0.0.1", port)).is_ok() {
+        if process_at(port) == Some(child.id()) {
             return Some(child);
         }
         std::thread::sleep(Duration::from_millis(5));
@@ -143,4 +146,14 @@ fn spawn(port: u16, folder: &Path, arguments: &[String]) -> Option<Child> {
     let _ = child.kill();
     let _ = child.wait();
     None
+}
+
+/// The process that answers at this port. Another test's server may have taken it, or what connects
+/// may meet itself there while nobody listens: both would be gone at the next call.
+pub fn process_at(port: u16) -> Option<u32> {
+    let mut connection =
+        redis::Client::open(("127.0.0.1", port)).ok()?.get_connection_with_timeout(SOON).ok()?;
+    connection.set_read_timeout(Some(SOON)).ok()?;
+    let info: redis::InfoDict = redis::cmd("INFO").arg("server").query(&mut connection).ok()?;
+    info.get("process_id")
 }
