@@ -24,7 +24,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::task::Waker;
 use std::time::Instant;
 
-use crate::engine::{Answer, Booked, End, Engine, Event, HoldKey, Keys, NodeId, Spec, Terms};
+use crate::engine::{
+    Answer, Booked, End, Engine, Event, Grant, HoldKey, Keys, NodeId, Purpose, Spec, Terms,
+};
 use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, hand_over};
 use crate::time::clock::SharedClock;
 use crate::time::deadline::DeadlineBudget;
@@ -220,7 +222,7 @@ impl Handle {
     /// A pool below this one.
     pub(crate) fn child(&self, spec: Spec, deadline: Option<DeadlineBudget>) -> Handle {
         let (name, windowed) = (spec.name.clone(), spec.window.is_some());
-        let node = self.enter(|engine, parent| engine.add_child(parent, spec));
+        let node = Transition::begin(self).engine().add_child(self.node, spec);
         self.below(node, name, deadline, windowed)
     }
 
@@ -351,6 +353,16 @@ impl Handle {
         self.ask_on(begun, |engine, at, now| engine.reserve(at, &held, now))
     }
 
+    /// Holds or spends now, if that is all there is to do. If not, nothing has been done.
+    #[inline]
+    pub(crate) fn take(&self, asked: &Quantities, purpose: Purpose) -> Option<Grant> {
+        let mut engine = self.quick(self.timed).ok()?;
+        match purpose {
+            Purpose::Hold => engine.try_reserve(self.node, asked).map(Grant::Hold),
+            Purpose::Spend => engine.try_record(self.node, asked).then_some(Grant::Spent),
+        }
+    }
+
     /// On terms.
     #[cold]
     pub(crate) fn reserve_on(
@@ -404,24 +416,22 @@ impl Handle {
             Ok(engine) => Begun { engine: Some(engine), now: None },
             Err(begun) => begun,
         };
-        *booked = self.end_slowly(begun, key, how);
+        self.end_slowly(begun, key, how, booked);
     }
 
     #[inline(never)]
-    fn end_slowly(&self, begun: Begun<'_>, key: HoldKey, how: End<'_>) -> Booked {
+    fn end_slowly(&self, begun: Begun<'_>, key: HoldKey, how: End<'_>, booked: &mut Booked) {
         let begun = match self.quick_in_time(begun, || self.try_now()) {
             Ok((mut engine, _)) if engine.is_live(key) => {
                 if engine.unschedule(key).is_some() {
                     self.renew_duties(&mut engine);
                 }
-                let mut booked = Booked::NOTHING;
-                engine.end_live(key, how, &mut booked);
-                return booked;
+                return engine.end_live(key, how, booked);
             }
             Ok((engine, now)) => Begun { engine: Some(engine), now },
             Err(begun) => begun,
         };
-        self.tell_on(begun, |engine, _, now| engine.end(key, how, now))
+        *booked = self.tell_on(begun, |engine, _, now| engine.end(key, how, now));
     }
 
     #[inline]

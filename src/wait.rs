@@ -7,7 +7,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use crate::ask::Ask;
-use crate::engine::{Grant, Place, Purpose, Terms, WaitKey};
+use crate::engine::{Engine, Grant, Looked, NodeId, Place, Purpose, Terms, WaitKey};
 use crate::handle::Sleep;
 use crate::pool::BudgetPool;
 use crate::reservation::Reservation;
@@ -123,12 +123,31 @@ enum State {
 }
 
 impl State {
-    /// The ask, if it has not been made yet: it is made once.
-    fn take_new(&mut self) -> Option<(Quantities, Option<Box<Terms>>)> {
-        let State::New(asked, terms) = self else { return None };
-        let ask = (*asked, terms.take());
-        *self = State::Ended;
-        Some(ask)
+    /// Asks, if that has not been done yet, and looks. The waker is taken if there is a place to keep
+    /// it at; it is dropped where it came from, without the lock.
+    fn step(
+        &mut self,
+        engine: &mut Engine,
+        (at, now): (NodeId, Option<Instant>),
+        purpose: Purpose,
+        (waker, can_sleep): (&mut Option<Waker>, bool),
+    ) -> Looked {
+        if let State::New(asked, terms) = self {
+            let asked = match terms.take() {
+                None => engine.wait(at, asked, purpose, now),
+                Some(terms) => engine.wait_on(at, asked, *terms, now),
+            };
+            match asked {
+                Ok(Place::InLine(place)) => *self = State::Queued(place),
+                Ok(Place::Granted(grant)) => return Looked::ready(Ok(grant)),
+                Err(refusal) => {
+                    engine.note_refusal(&refusal);
+                    return Looked::ready(Err(Box::new(refusal)));
+                }
+            }
+        }
+        let State::Queued(place) = *self else { unreachable!("a wait that has ended is pending") };
+        engine.poll_wait(place, waker, can_sleep, now)
     }
 }
 
@@ -142,7 +161,7 @@ impl Wait {
 
     /// Drives the wait by parking this thread.
     pub(crate) fn block(self) -> Result<Reservation, BudgetError> {
-        self.0.block().map(Granted::into_reservation)
+        self.0.block().map(Granted::into_reservation).map_err(|refusal| *refusal)
     }
 }
 
@@ -153,9 +172,12 @@ impl RecordWait {
 
     /// Drives the wait by parking this thread.
     pub(crate) fn block(self) -> Result<(), BudgetError> {
-        self.0.block().map(drop)
+        self.0.block().map(drop).map_err(|refusal| *refusal)
     }
 }
+
+/// In a box: a refusal is rare and large, and an outcome is handed up through several calls.
+type Outcome = Result<Granted, Box<BudgetError>>;
 
 /// The grant, with its owner.
 enum Granted {
@@ -192,39 +214,33 @@ impl Waiting {
     }
 
     /// Asks, or looks for the outcome of having asked. If nothing has yet, `waker` is told.
-    fn poll_once(&mut self, waker: &Waker, can_sleep: bool) -> Poll<Result<Granted, BudgetError>> {
+    fn poll_once(&mut self, waker: &Waker, can_sleep: bool) -> Poll<Outcome> {
         let handle = self.pool.handle();
-        // Ended, should the clock panic.
-        if let Some((asked, terms)) = self.state.take_new() {
-            let purpose = self.purpose;
-            let place = handle.ask_unheard(self.takes_time, |engine, at, now| match terms {
-                None => engine.wait(at, asked, purpose, now),
-                Some(terms) => engine.wait_on(at, asked, *terms, now),
-            });
-            match place {
-                Ok(Place::InLine(place)) => self.state = State::Queued(place),
-                Ok(Place::Granted(grant)) => {
+        match &self.state {
+            State::Ended => return Poll::Pending,
+            State::New(asked, None) => {
+                if let Some(grant) = handle.take(asked, self.purpose) {
+                    self.state = State::Ended;
                     return Poll::Ready(Ok(Granted::of(&self.pool, grant)));
                 }
-                Err(refusal) => return Poll::Ready(Err(handle.refused(refusal))),
             }
+            _ => {}
         }
-        let State::Queued(place) = self.state else { return Poll::Pending };
-        let waker = waker.clone();
+        let mut waker = Some(waker.clone());
+        let (state, purpose) = (&mut self.state, self.purpose);
         // The engine notes by itself what becomes of a waiter: often another brings it about.
-        let (poll, old, alarm) = handle.ask_unheard(self.takes_time, |engine, _, now| {
-            engine.poll_wait(place, waker, can_sleep, now)
-        });
+        let Looked { outcome, old, alarm } = handle
+            .ask_unheard(self.takes_time, |engine, at, now| {
+                state.step(engine, (at, now), purpose, (&mut waker, can_sleep))
+            });
         self.alarm = alarm;
-        if poll.is_ready() {
-            self.state = State::Ended;
-        }
-        let sleep = self.sleep.take_if(|_| poll.is_ready());
-        let poll = poll.map_ok(|grant| Granted::of(&self.pool, grant));
+        let Poll::Ready(outcome) = outcome else { return Poll::Pending };
+        self.state = State::Ended;
+        let outcome = outcome.map(|grant| Granted::of(&self.pool, grant));
         // Last: what is granted has its owner, should these panic. (Should the sleep do so only
         // when the wait is dropped, the compiler would forget what an `await` has in hand.)
-        drop((old, sleep));
-        poll
+        drop((waker, old, self.sleep.take()));
+        Poll::Ready(outcome)
     }
 
     /// Sleeps towards the alarm by the caller's timer, if it has one; whether that sleep is over.
@@ -241,7 +257,7 @@ impl Waiting {
     }
 
     /// Drives the wait by parking this thread.
-    fn block(mut self) -> Result<Granted, BudgetError> {
+    fn block(mut self) -> Outcome {
         let waker = thread::unparker();
         loop {
             if let Poll::Ready(outcome) = self.poll_once(&waker, true) {
@@ -252,7 +268,7 @@ impl Waiting {
         }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Granted, BudgetError>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
         let has_timer = self.pool.handle().has_timer();
         let poll = self.poll_once(context.waker(), has_timer);
         if matches!(self.state, State::Ended) || !self.has_overslept(context) {
@@ -284,7 +300,8 @@ impl Future for Wait {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let waiting = &mut self.get_mut().0;
-        cooperative(context, |context| waiting.poll(context)).map_ok(Granted::into_reservation)
+        let outcome = cooperative(context, |context| waiting.poll(context));
+        outcome.map_ok(Granted::into_reservation).map_err(|refusal| *refusal)
     }
 }
 
@@ -293,7 +310,8 @@ impl Future for RecordWait {
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let waiting = &mut self.get_mut().0;
-        cooperative(context, |context| waiting.poll(context)).map_ok(drop)
+        let outcome = cooperative(context, |context| waiting.poll(context));
+        outcome.map_ok(drop).map_err(|refusal| *refusal)
     }
 }
 

@@ -278,7 +278,7 @@ impl Engine {
     }
 
     pub(super) fn begin_pick(&mut self, at: NodeId, pick: Pick) -> HoldKey {
-        let key = self.begin(at, pick.granted, Purpose::Hold);
+        let key = self.begin(at, &pick.granted, Purpose::Hold);
         self.holds.get_mut(key).set_choice(pick.choice);
         key
     }

@@ -102,7 +102,7 @@ impl Engine {
         }
     }
 
-    pub(super) fn note_refusal(&mut self, refusal: &BudgetError) {
+    pub(crate) fn note_refusal(&mut self, refusal: &BudgetError) {
         if self.duties.is_observed() {
             self.events.0.push(Event::Refused(refusal.clone()));
         }
@@ -150,7 +150,7 @@ mod tests {
         let second = Duration::from_secs(1);
         let _brief = engine.reserve_for(at, &tokens(1), second, now).unwrap();
         let held = engine.reserve(at, &tokens(9), Some(now + second)).unwrap();
-        let place = engine.wait(at, tokens(2), Purpose::Hold, Some(now + second));
+        let place = engine.wait(at, &tokens(2), Purpose::Hold, Some(now + second));
         let Ok(Place::InLine(waiter)) = place else { panic!("{place:?}") };
         engine.close(at);
         drop(engine.cancel_wait(waiter));

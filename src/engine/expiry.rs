@@ -558,7 +558,7 @@ mod tests {
         assert!(!is_quiet(&mut engine), "a hold may expire");
         engine.unschedule(hold);
         assert!(is_quiet(&mut engine));
-        let place = engine.wait(NodeId::ROOT, one, Purpose::Hold, None).unwrap();
+        let place = engine.wait(NodeId::ROOT, &one, Purpose::Hold, None).unwrap();
         assert!(matches!(place, Place::InLine(_)) && !is_quiet(&mut engine), "a waiter is in line");
     }
 
@@ -611,7 +611,7 @@ mod tests {
         assert_eq!(left(&engine), 0);
         let (mut engine, at, expiry) = forgotten();
         let half = Quantities::NONE.with(lane::TOKENS, 500);
-        let place = engine.wait(at, half, Purpose::Hold, Some(expiry - TTL)).unwrap();
+        let place = engine.wait(at, &half, Purpose::Hold, Some(expiry - TTL)).unwrap();
         assert!(matches!(place, Place::InLine(_)));
         assert!(record(&mut engine, at, 0, expiry));
         assert_eq!((left(&engine), engine.queue.has_waiting()), (500, false));

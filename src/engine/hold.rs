@@ -189,10 +189,7 @@ impl Engine {
     /// its whole way. It is all that there is to do while the tree [is quiet](Engine::is_quiet).
     #[inline(always)]
     pub(crate) fn try_reserve(&mut self, at: NodeId, held: &Quantities) -> Option<HoldKey> {
-        let node = &self.nodes[at];
-        let (closed, on_drop) = (node.closed, node.on_drop);
-        let is_held = !closed && self.nodes.try_take(at, held.units(), Take::Hold, Tally::Begun);
-        if is_held { Some(self.holds.insert(at, *held, on_drop)) } else { None }
+        if self.nodes[at].closed { None } else { self.try_begin(at, held, Purpose::Hold) }
     }
 
     pub(crate) fn reserve(
@@ -240,15 +237,27 @@ impl Engine {
         Ok(key)
     }
 
-    /// Makes a hold of units that [`fits`](super::nodes::Nodes::fits) has admitted.
-    pub(super) fn begin(&mut self, at: NodeId, held: Quantities, purpose: Purpose) -> HoldKey {
+    /// Makes a hold of units that fit.
+    pub(super) fn begin(&mut self, at: NodeId, held: &Quantities, purpose: Purpose) -> HoldKey {
+        self.try_begin(at, held, purpose).expect("what is granted fits")
+    }
+
+    /// Makes a hold, of units that fit on the whole way.
+    #[inline(always)]
+    pub(super) fn try_begin(
+        &mut self,
+        at: NodeId,
+        held: &Quantities,
+        purpose: Purpose,
+    ) -> Option<HoldKey> {
+        let on_drop = self.nodes[at].on_drop;
         // A spend is no reservation.
         let tally = match purpose {
             Purpose::Hold => Tally::Begun,
             Purpose::Spend => Tally::Admitted,
         };
-        self.nodes.hold(at, held.units(), tally);
-        self.holds.insert(at, held, self.nodes[at].on_drop)
+        let is_held = self.nodes.try_take(at, held.units(), Take::Hold, tally);
+        if is_held { Some(self.holds.insert(at, *held, on_drop)) } else { None }
     }
 
     /// Ends the hold of a spend: its units are spent, or go back.

@@ -19,6 +19,7 @@ pub(super) enum Idle {
 }
 
 impl Engine {
+    #[inline]
     pub(crate) fn add_child(&mut self, parent: NodeId, spec: Spec) -> NodeId {
         self.learn(spec.labels());
         self.nodes.insert(parent, spec, AxisSet::EMPTY)

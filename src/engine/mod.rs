@@ -67,7 +67,7 @@ pub(crate) use event::{Answer, Event};
 pub(crate) use hold::{End, HoldKey};
 pub(crate) use idempotency::Keys;
 pub(crate) use nodes::{Deadline, NodeId, Spec};
-pub(crate) use queue::{Grant, Place, Purpose, WaitKey};
+pub(crate) use queue::{Grant, Looked, Place, Purpose, WaitKey};
 pub(crate) use refill::Refill;
 pub(crate) use watch::{Condition, Met, WatchKey};
 

@@ -665,7 +665,8 @@ impl Node {
     /// Whether there is room for `units`, of which only those on `open` axes are asked here.
     #[inline]
     pub(super) fn fits(&self, units: &Units, open: AxisSet) -> bool {
-        self.ledger.fits(units) || self.ledger.lacking(units).intersection(open).is_empty()
+        let fits_open = || self.ledger.lacking(units).intersection(open).is_empty();
+        self.ledger.fits(units) || (open != AxisSet::ALL && fits_open())
     }
 
     /// Whether any of these units is on an open axis that has a cap here.

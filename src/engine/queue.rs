@@ -171,9 +171,22 @@ pub(crate) enum Grant {
     Spent,
 }
 
-/// The outcome of a waiter, the wakers to be dropped outside the lock, and the instant at which its
-/// owner must look again.
-pub(crate) type Looked = (Poll<Result<Grant, BudgetError>>, [Option<Waker>; 2], Option<Instant>);
+/// What the owner of a waiter sees.
+#[derive(Debug)]
+pub(crate) struct Looked {
+    /// Collected once.
+    pub(crate) outcome: Poll<Result<Grant, Box<BudgetError>>>,
+    /// A waker that the queue keeps no longer, to be dropped outside the lock.
+    pub(crate) old: Option<Waker>,
+    /// When its owner must look again, should it not be woken before.
+    pub(crate) alarm: Option<Instant>,
+}
+
+impl Looked {
+    pub(crate) fn ready(outcome: Result<Grant, Box<BudgetError>>) -> Looked {
+        Looked { outcome: Poll::Ready(outcome), old: None, alarm: None }
+    }
+}
 
 /// The place of a call that is ready to wait.
 #[derive(Debug)]
@@ -318,7 +331,7 @@ impl Queue {
         &mut self,
         line: &mut Line,
         home: NodeId,
-        asked: Quantities,
+        asked: &Quantities,
         purpose: Purpose,
         terms: Option<Box<Agreed>>,
     ) -> WaitKey {
@@ -330,7 +343,7 @@ impl Queue {
             behind: None,
             outcome: Outcome::Waiting,
             purpose,
-            asked,
+            asked: *asked,
             terms,
             waker: None,
             timeout: None,
@@ -394,8 +407,9 @@ impl Queue {
     fn resolve(&mut self, key: WaitKey, outcome: Outcome) {
         let waiter = self.get_mut(key);
         waiter.outcome = outcome;
-        let waker = waiter.waker.take();
-        self.wakers.extend(waker);
+        if let Some(waker) = waiter.waker.take() {
+            self.wakers.push(waker);
+        }
     }
 }
 
@@ -405,17 +419,20 @@ impl Engine {
     pub(crate) fn wait(
         &mut self,
         at: NodeId,
-        asked: Quantities,
+        asked: &Quantities,
         purpose: Purpose,
         now: Option<Instant>,
     ) -> Result<Place, BudgetError> {
         let now = self.advance(at, asked.units(), now);
         let is_open = self.is_open(at, now);
-        let is_first = || self.queued_at(at, asked.units()).is_none() && self.paused(at).is_none();
-        if is_open && is_first() && self.nodes.fits(at, asked.units()) {
-            let hold = self.begin(at, asked, purpose);
-            self.holds.get_mut(hold).set_since(now);
-            return Ok(Place::Granted(self.collect(hold, purpose)));
+        let is_first = |engine: &Engine| {
+            engine.queued_at(at, asked.units()).is_none() && engine.paused(at).is_none()
+        };
+        if is_open && is_first(self) {
+            if let Some(hold) = self.try_begin(at, asked, purpose) {
+                self.holds.get_mut(hold).set_since(now);
+                return Ok(Place::Granted(self.collect(hold, purpose)));
+            }
         }
         if !is_open || self.is_unsatisfiable(at, asked.units()) {
             return self.refuse(at, asked.units(), now);
@@ -428,12 +445,12 @@ impl Engine {
     pub(crate) fn wait_on(
         &mut self,
         at: NodeId,
-        asked: Quantities,
+        asked: &Quantities,
         mut terms: Terms,
         now: Option<Instant>,
     ) -> Result<Place, BudgetError> {
-        let now = self.advance_for(at, &terms, &asked, now);
-        if let Some(pick) = self.pick_in_turn(at, &asked, &terms, now) {
+        let now = self.advance_for(at, &terms, asked, now);
+        if let Some(pick) = self.pick_in_turn(at, asked, &terms, now) {
             return Ok(Place::Granted(Grant::Hold(self.hold_pick(at, pick, &mut terms, now))));
         }
         let time = terms.wait_at_most;
@@ -493,7 +510,7 @@ impl Engine {
     fn enqueue(
         &mut self,
         home: NodeId,
-        asked: Quantities,
+        asked: &Quantities,
         purpose: Purpose,
         terms: Option<Box<Agreed>>,
     ) -> WaitKey {
@@ -511,14 +528,12 @@ impl Engine {
         key
     }
 
-    /// The outcome of a waiter: collected once. Until then the queue keeps `waker`; a waker that it
-    /// keeps no longer is given back, to be dropped outside the lock. The last is the instant at
-    /// which its owner must look again, should it not be woken before; an owner that cannot sleep
-    /// until then is refused.
+    /// The outcome of a waiter. As long as there is none the queue keeps `waker`. An owner that
+    /// cannot sleep until it must look again is refused.
     pub(crate) fn poll_wait(
         &mut self,
         key: WaitKey,
-        waker: Waker,
+        waker: &mut Option<Waker>,
         can_sleep: bool,
         now: Option<Instant>,
     ) -> Looked {
@@ -530,16 +545,17 @@ impl Engine {
             let until = self.queue.get(key).until();
             if until.is_some() && until <= self.reading {
                 let old = self.queue.get_mut(key).waker.take();
-                return (Poll::Ready(self.give_up(key)), [Some(waker), old], None);
+                return Looked { old, ..Looked::ready(self.give_up(key).map_err(Box::new)) };
             }
-            let timeout = self.next_timeout(key);
-            if timeout.is_some() && !can_sleep {
+            let alarm = self.next_timeout(key);
+            if alarm.is_some() && !can_sleep {
                 let old = self.queue.get_mut(key).waker.take();
-                return (Poll::Ready(Err(self.refuse_sleep(key))), [Some(waker), old], None);
+                return Looked { old, ..Looked::ready(Err(Box::new(self.refuse_sleep(key)))) };
             }
             let waiter = self.queue.get_mut(key);
-            waiter.timeout = timeout;
-            return (Poll::Pending, [waiter.waker.replace(waker), None], timeout);
+            waiter.timeout = alarm;
+            let old = std::mem::replace(&mut waiter.waker, waker.take());
+            return Looked { outcome: Poll::Pending, old, alarm };
         }
         let Waiter { outcome, purpose, terms, waker: old, .. } = self.queue.all.remove(key.slot());
         let outcome = match outcome {
@@ -550,10 +566,10 @@ impl Engine {
                 }
                 Ok(self.collect(hold, purpose))
             }
-            Outcome::Refused(refusal) => Err(*refusal),
+            Outcome::Refused(refusal) => Err(refusal),
             Outcome::Waiting => unreachable!("it was asked above"),
         };
-        (Poll::Ready(outcome), [Some(waker), old], None)
+        Looked { old, ..Looked::ready(outcome) }
     }
 
     /// The time that a waiter was given is over. It is answered as a plain call would be now.
@@ -827,11 +843,14 @@ impl Engine {
         way.find(|(id, ..)| *id == pool).map(|(.., asked)| asked)
     }
 
-    /// The first pool on the way up that refuses a candidate.
+    /// The first pool on the way up that refuses a candidate, which does not [stay](Engine::stays).
     fn blocked_at(&self, key: WaitKey) -> Option<NodeId> {
         let waiter = self.queue.get(key);
         let mut way = self.nodes.open_way(waiter.home);
-        way.find(|(id, node, open)| self.refuses(*id, node, *open, waiter)).map(|(id, ..)| id)
+        let refuses = |(id, node, open): &(NodeId, &Node, AxisSet)| {
+            waiter.blocked != Some(*id) && self.refuses(*id, node, *open, waiter)
+        };
+        way.find(refuses).map(|(id, ..)| id)
     }
 
     /// Hands the units over in the transition that freed them: nobody can take them in between.
@@ -842,7 +861,7 @@ impl Engine {
         self.unqueue(key);
         let hold = match pick {
             Some(pick) => self.begin_pick(home, pick),
-            None => self.begin(home, asked, purpose),
+            None => self.begin(home, &asked, purpose),
         };
         self.queue.resolve(key, Outcome::Granted(hold));
     }
@@ -890,7 +909,9 @@ impl Engine {
     }
 
     fn park(&mut self, key: WaitKey, blocked: NodeId) {
-        self.unpark(key);
+        if self.queue.get(key).blocked.is_some() {
+            self.unpark(key);
+        }
         self.queue.at_windows += u32::from(self.nodes[blocked].window.is_some());
         let waiter = self.queue.get_mut(key);
         waiter.blocked = Some(blocked);
@@ -1206,6 +1227,7 @@ impl Engine {
     }
 
     /// Wakes the owner of a candidate, to look again, if it must do so earlier than it knows.
+    #[inline]
     fn remind(&mut self, key: WaitKey) {
         let idle = !self.nodes.has_windows() && !self.heeds_time();
         if idle || self.queue.get(key).waker.is_none() {
