@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let fleet = Fleet::builder("bench").found(caps).join(server.client()).await?;
     println!(
         "{:44} {:>14} {:>16} {:>12}",
-        "one process, two seconds each", "spends a second", "calls of Redis", "in doubt"
+        "one process, two seconds each", "spends a second", "calls a second", "in doubt"
     );
 
     spend("Fleet::record", &fleet).await?;
@@ -157,5 +157,6 @@ async fn spend(what: &str, fleet: &Fleet) -> Result<(), FleetError> {
 }
 
 fn show(what: &str, spends: u64, calls: u64, in_doubt: u64) {
-    println!("{what:44} {:>14} {calls:>16} {in_doubt:>12}", spends / TIME.as_secs());
+    let [spends, calls] = [spends, calls].map(|count| count / TIME.as_secs());
+    println!("{what:44} {spends:>14} {calls:>16} {in_doubt:>12}");
 }

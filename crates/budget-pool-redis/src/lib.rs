@@ -72,6 +72,9 @@
 //! - F1 where a [journal](FleetBuilder::journal) settles a process that acted on a spend before the
 //!   spend was written: one by [`Fleet::pool`], or by a hold that was settled with more than it held,
 //!   within about 10 ms of its death. [`Fleet::write_journal`] closes that gap.
+//! - F2 once for a member that was closed and is heard of again more than 24 hours later. The store
+//!   remembers it no longer, and books all that it has spent a second time: more than was spent,
+//!   never less.
 //! - Fairness between processes. Many small calls may pass a large one of another process.
 //! - That a [`credit`](budget_pool::BudgetPool::credit) goes back to the fleet: the process that
 //!   was credited can spend it again.
