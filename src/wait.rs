@@ -128,9 +128,11 @@ impl State {
     fn step(
         &mut self,
         engine: &mut Engine,
-        (at, now): (NodeId, Option<Instant>),
+        at: NodeId,
         purpose: Purpose,
-        (waker, can_sleep): (&mut Option<Waker>, bool),
+        waker: &mut Option<Waker>,
+        can_sleep: bool,
+        now: Option<Instant>,
     ) -> Looked {
         if let State::New(asked, terms) = self {
             let asked = match terms.take() {
@@ -231,7 +233,7 @@ impl Waiting {
         // The engine notes by itself what becomes of a waiter: often another brings it about.
         let Looked { outcome, old, alarm } = handle
             .ask_unheard(self.takes_time, |engine, at, now| {
-                state.step(engine, (at, now), purpose, (&mut waker, can_sleep))
+                state.step(engine, at, purpose, &mut waker, can_sleep, now)
             });
         self.alarm = alarm;
         let Poll::Ready(outcome) = outcome else { return Poll::Pending };
