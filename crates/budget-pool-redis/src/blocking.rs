@@ -42,9 +42,60 @@ impl Fleet {
     /// # Errors
     /// As [`FleetBuilder::join`], and [`Store`](FleetError::Store) if no thread can be started.
     pub fn join(builder: FleetBuilder, client: Client) -> Result<Fleet, FleetError> {
+        Fleet::join_by(builder, |builder| builder.join(client))
+    }
+
+    /// Joins a wallet in a Redis Cluster.
+    ///
+    /// # Errors
+    /// As [`FleetBuilder::join_cluster`], and [`Store`](FleetError::Store) if no thread can be
+    /// started.
+    #[cfg(feature = "cluster")]
+    pub fn join_cluster(
+        builder: FleetBuilder,
+        client: redis::cluster::ClusterClient,
+    ) -> Result<Fleet, FleetError> {
+        Fleet::join_by(builder, |builder| builder.join_cluster(client))
+    }
+
+    /// Joins a wallet on the primary that Sentinel names.
+    ///
+    /// # Errors
+    /// As [`FleetBuilder::join_sentinel`], and [`Store`](FleetError::Store) if no thread can be
+    /// started.
+    #[cfg(feature = "sentinel")]
+    pub fn join_sentinel(
+        builder: FleetBuilder,
+        client: redis::sentinel::SentinelClient,
+    ) -> Result<Fleet, FleetError> {
+        Fleet::join_by(builder, |builder| builder.join_sentinel(client))
+    }
+
+    /// Joins the wallet of an EscrowMint resource.
+    ///
+    /// # Errors
+    /// As [`FleetBuilder::join_escrowmint`], and [`Store`](FleetError::Store) if no thread can be
+    /// started.
+    #[cfg(feature = "escrowmint")]
+    pub fn join_escrowmint(
+        builder: FleetBuilder,
+        axis: budget_pool::Axis,
+        prefix: &str,
+        client: Client,
+    ) -> Result<Fleet, FleetError> {
+        Fleet::join_by(builder, |builder| builder.join_escrowmint(axis, prefix, client))
+    }
+
+    fn join_by<F>(
+        builder: FleetBuilder,
+        join: impl FnOnce(FleetBuilder) -> F,
+    ) -> Result<Fleet, FleetError>
+    where
+        F: Future<Output = Result<crate::Fleet, FleetError>>,
+    {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| builder.no_thread(&error))?;
-        let fleet = runtime.block_on(builder.join(client))?;
+        let fleet = runtime.block_on(join(builder))?;
         Ok(Fleet { fleet, runtime })
     }
 

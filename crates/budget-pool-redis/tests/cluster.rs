@@ -9,7 +9,7 @@ mod server;
 
 use std::time::Duration;
 
-use budget_pool_redis::{Admin, Confirm, FleetError};
+use budget_pool_redis::{Admin, Confirm, FleetError, blocking};
 use common::{PARTS, TTL, figures, founding, key, quick, spend_all, tokens, until};
 use redis::cluster::ClusterClient;
 use server::Server;
@@ -33,6 +33,17 @@ async fn is_up(server: &Server) {
 
 fn client(server: &Server) -> ClusterClient {
     ClusterClient::new(vec![server.url()]).unwrap()
+}
+
+#[test]
+fn threads_join_a_wallet_of_a_cluster_too() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(cluster(&["--save", ""]));
+    let fleet = blocking::Fleet::join_cluster(founding(1_000), client(&server)).unwrap();
+    fleet.record(tokens(400)).unwrap();
+    fleet.leave().unwrap();
+    let admin = Admin::new_in_cluster("acme", client(&server));
+    assert_eq!(runtime.block_on(figures(&admin)), (400, 0, 600));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -13,7 +13,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use budget_pool::{Axis, Caps};
-use budget_pool_redis::{Admin, Fleet, FleetError};
+use budget_pool_redis::{Admin, Fleet, FleetError, blocking};
 use common::{TTL, figures, founding, quick, spend_all, tokens, until};
 use server::Server;
 
@@ -59,6 +59,18 @@ async fn grants_come_from_what_is_available_and_returns_go_there() {
     admin.set_caps(Caps::new().tokens(265 + 2)).await.unwrap();
     fleet.settle().await.unwrap();
     assert_eq!(field(&server, "available"), -2);
+}
+
+#[test]
+fn threads_join_it_too() {
+    let server = Server::start();
+    server.command(&["HSET", STATE, "available", "1000"]);
+    let (terms, client) = (quick("acme"), server.client());
+    let fleet = blocking::Fleet::join_escrowmint(terms, Axis::Tokens, "escrowmint", client);
+    let fleet = fleet.unwrap();
+    fleet.record(tokens(400)).unwrap();
+    fleet.leave().unwrap();
+    assert_eq!(field(&server, "available"), 600);
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@ use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use budget_pool_redis::{Admin, FleetError};
-use common::{figures, founding, tokens, until};
+use budget_pool_redis::{Admin, FleetError, blocking};
+use common::{figures, founding, quick, tokens, until};
 use redis::sentinel::{SentinelClient, SentinelServerType};
 use server::Server;
 
@@ -84,6 +84,9 @@ async fn f1_a_fleet_follows_the_failover_and_the_new_primary_learns() {
     // So long that a call on a busy machine does not miss the learning.
     let terms = founding(1_000).ttl(Duration::from_secs(3));
     let fleet = terms.join_sentinel(sentinel.client()).await.unwrap();
+    let client = sentinel.client();
+    let threads = || blocking::Fleet::join_sentinel(quick("acme"), client).unwrap().leave();
+    tokio::task::spawn_blocking(threads).await.unwrap().unwrap();
     let hold = fleet.reserve(tokens(300)).await.unwrap();
     fleet.settle().await.unwrap();
     until("the replica has it", || async {
