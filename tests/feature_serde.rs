@@ -384,6 +384,30 @@ fn a_snapshot_as_bytes_has_every_field() {
 }
 
 #[test]
+fn a_limit_and_a_want_show_what_is_left_and_what_is_missing() {
+    let clock = ManualClock::new();
+    let window = Window::fixed(MINUTE);
+    let day = BudgetPool::builder().name("day").tokens(10).window(window).clock(clock.clone());
+    let day = day.build();
+    let run = day.child().name("run").usd(Usd::from_dollars(2)).build();
+    run.record(Amount::new().tokens(4)).unwrap();
+    clock.advance(Duration::from_millis(500));
+    let shown = json!([
+        {"pool": "run", "axis": "usd", "cap": "2", "free": "2"},
+        {
+            "pool": "day", "axis": "tokens", "cap": 10, "free": 6,
+            "period": "60s", "more_in": "59.5s"
+        }
+    ]);
+    assert_eq!(text(run.limits()), shown);
+
+    let pool = BudgetPool::builder().tokens(10).low(Amount::new().tokens(8)).build();
+    let wants = pool.wants();
+    pool.record(Amount::new().tokens(4)).unwrap();
+    assert_eq!(text(wants.block()), json!({"missing": {"tokens": 2}, "low": true}));
+}
+
+#[test]
 fn a_receipt_shows_what_was_booked() {
     let pool = BudgetPool::builder().tokens(100).build();
     let receipt = pool.debit(Amount::new().tokens(120));

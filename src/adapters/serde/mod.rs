@@ -18,10 +18,12 @@ use crate::types::amount::{Amount, Caps};
 use crate::types::axis::{Axis, AxisSet, Labels, Quantity, lane};
 use crate::types::error::{BudgetError, BudgetExceeded, Outlook};
 use crate::types::level::{Level, Mark};
+use crate::types::limit::Limit;
 use crate::types::name::Name;
 use crate::types::on_drop::OnDrop;
 use crate::types::snapshot::{AxisSnapshot, Holder, Snapshot, TreeSnapshot, is_in_play};
 use crate::types::usd::Usd;
+use crate::types::want::Want;
 
 /// Writes a struct. A text leaves out an optional field that is `None`; a binary format, whose
 /// fields have no names, says so.
@@ -611,6 +613,26 @@ impl Serialize for Receipt {
         fields.serialize_field("overage", &self.overage())?;
         fields.serialize_field("credited", &self.credited())?;
         fields.serialize_field("is_late", &self.is_late())?;
+        fields.end()
+    }
+}
+
+/// The fields, and the `axis` of the cap. Times are in decimal seconds: `"1.5s"`.
+impl Serialize for Limit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Limit { pool, cap, free, period, more_in } = self;
+        write_struct!(serializer, "Limit",
+            { "pool": pool, "axis": self.axis(), "cap": cap, "free": free },
+            { "period": period.map(Time), "more_in": more_in.map(Time) })
+    }
+}
+
+/// The fields.
+impl Serialize for Want {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Want", 2)?;
+        fields.serialize_field("missing", &self.missing)?;
+        fields.serialize_field("low", &self.low)?;
         fields.end()
     }
 }
