@@ -565,6 +565,29 @@ async fn a_wait_ends_with_the_deadline_of_the_caller() {
     drop(held);
 }
 
+/// The time of a wait counts from its first poll, which may be long after the call.
+#[tokio::test(start_paused = true)]
+async fn what_is_granted_after_the_deadline_is_not_served() {
+    let pool = BudgetPool::builder().in_flight(1).tokio().build();
+    let layer = layer(&pool).wait_within(Duration::from_secs(2)).deadline_from([GRPC_TIMEOUT]);
+    let clock = BudgetPool::builder().tokio().deadline(Duration::from_secs(600)).build();
+    let layer = layer.deadline_below(clock.deadline().unwrap());
+    let held = ask(&layer, request()).await;
+    let mut late = layer.layer(service_fn(|_: Request<()>| async {
+        panic!("nobody listens");
+        #[allow(unreachable_code)]
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    }));
+    let late = late.call(request_with(&[("grpc-timeout", "500m")]));
+    tokio::time::advance(Duration::from_millis(400)).await;
+    let (late, ()) = tokio::join!(late, async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        drop(held);
+    });
+    assert_eq!(late.unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(pool.snapshot().in_flight.reserved, 0);
+}
+
 #[tokio::test]
 async fn a_pool_without_a_timer_is_asked_once_instead_of_waiting() {
     let minute = Window::fixed(Duration::from_secs(60));
