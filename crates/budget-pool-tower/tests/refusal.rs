@@ -173,6 +173,29 @@ async fn a_pool_that_is_not_disclosed_refuses_without_its_name() {
     assert_eq!(grpc(&layer).await.1, "a limit of the service refuses");
 }
 
+/// No request waits for what comes after its time: it is told at once when that is.
+#[tokio::test(start_paused = true)]
+async fn what_comes_later_than_a_request_may_wait_refuses_it_at_once() {
+    let second = Duration::from_secs(1);
+    let bucket = Window::token_bucket(30 * second);
+    let rate = BudgetPool::builder().requests(1).window(bucket).tokio().build();
+    rate.record(Amount::new().requests(1)).unwrap();
+    let paused = BudgetPool::builder().requests(1).tokio().build();
+    paused.pause(20 * second);
+    for (pool, status, seconds) in [(paused, 503, 20), (rate, 429, 10)] {
+        let start = tokio::time::Instant::now();
+        let refused = ask(&layer(&pool).wait_within(2 * second), request()).await;
+        let after = seconds.to_string();
+        assert_eq!(
+            (refused.status().as_u16(), header(&refused, "retry-after")),
+            (status, Some(&after[..]))
+        );
+        assert_eq!((start.elapsed(), pool.snapshot().waiting), (Duration::ZERO, 0));
+        let served = ask(&layer(&pool).wait_within(60 * second), request()).await;
+        assert_eq!((served.status().as_u16(), start.elapsed()), (200, seconds * second));
+    }
+}
+
 /// A wait in vain names the pool that was asked beside the one that refused.
 #[tokio::test(start_paused = true)]
 async fn a_wait_in_vain_names_no_pool_that_is_not_disclosed() {
