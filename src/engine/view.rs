@@ -104,7 +104,8 @@ impl Engine {
     /// The caps on the way up, the pool's own first.
     pub(crate) fn limits(&mut self, at: NodeId, now: Option<Instant>) -> Vec<Limit> {
         self.advance_all(at, now);
-        let (labels, latest) = (*self.labels(), self.latest);
+        // From the reading, as a refusal: the clock may have run back.
+        let (labels, reading) = (*self.labels(), self.reading);
         let mut limits = Vec::new();
         for (_, node, open) in self.nodes.open_way(at) {
             let ledger = &node.ledger;
@@ -122,7 +123,7 @@ impl Engine {
                     period: window.and_then(Refill::period),
                     more_in: window
                         .and_then(more_at)
-                        .and_then(|at| Some(at.saturating_duration_since(latest?))),
+                        .and_then(|at| Some(at.saturating_duration_since(reading?))),
                 });
             }
         }

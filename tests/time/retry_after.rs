@@ -247,6 +247,23 @@ fn p7_after_a_reading_an_hour_ahead_a_refusal_is_as_right_as_the_next_one() {
     run.pool.record(tokens(1)).unwrap();
 }
 
+/// A limit is told beside a refusal, and names the same time.
+#[test]
+fn p7_after_a_reading_an_hour_ahead_a_limit_says_the_hour() {
+    let windows = [
+        (Window::fixed(secs(10)), HOUR + 10),
+        (Window::token_bucket(secs(10)), HOUR + 1),
+        (Window::rolling(secs(60)), HOUR + 61),
+    ];
+    for (window, back) in windows {
+        let run = Ahead::new(window);
+        run.second.store(7, Ordering::SeqCst);
+        let more_in = run.pool.limits()[0].more_in;
+        assert_eq!(more_in, Some(secs(back - 7)));
+        assert_eq!(more_in, run.pool.peek(tokens(1)).unwrap_err().retry_after());
+    }
+}
+
 #[test]
 fn p7_after_a_reading_an_hour_ahead_keys_are_too_many_for_the_hour() {
     let second = Arc::new(AtomicU64::new(HOUR));

@@ -4,7 +4,7 @@ use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use budget_pool::{Amount, Axis, Receipt, Reservation, Usd};
+use budget_pool::{Amount, Axis, OnDrop, Receipt, Reservation, Usd};
 use futures_core::{FusedStream, Stream};
 
 use crate::price::{Price, Unpriced};
@@ -64,13 +64,14 @@ pub enum Chunk {
 /// | the meter has told | what is booked |
 /// | --- | --- |
 /// | a usage block | its figures, to the nano-dollar, and what the meter counted after it; up or down |
-/// | no block, but a count of its own | that count, and of the rest of the hold what [`OnDrop`](budget_pool::OnDrop) says |
+/// | no block, but a count of its own | that count, and of the rest of the hold what [`OnDrop`] says |
 /// | nothing | what `OnDrop` says of the hold |
 /// | that nothing is billed | nothing |
 ///
 /// The hold's rule thus decides how a call ends for which the provider never said a figure. With
 /// `OnDrop::Commit` the whole hold is booked: the provider may have generated more than arrived.
-/// With `OnDrop::Release` the hold books exactly the count.
+/// With `OnDrop::Release` the hold books exactly the count, and all of its `usd` where the count
+/// [has no price](Unpriced).
 ///
 /// A count of the meter's own is priced with the input that the provider told in a
 /// [`Prompt`](Chunk::Prompt), or else with the input tokens that the hold named. The first count
@@ -339,8 +340,10 @@ struct Account {
     /// The sums booked so far by the hold's meter: input, output and money, each the most that was
     /// known.
     metered: (u64, u64, Usd),
-    /// The `requests` of the hold, which the first token books.
-    requests: u64,
+    /// Whether anything was booked so far: the first count books the `requests` of the hold.
+    is_metered: bool,
+    /// The amount of the hold. One that has expired tells it no more.
+    held: Amount,
     receipt: Option<Receipt>,
     has_ended: bool,
 }
@@ -354,7 +357,8 @@ impl Account {
             usage: Usage::new(held.units(Axis::InputTokens), 0),
             source: Source::Nobody,
             metered: (0, 0, Usd::ZERO),
-            requests: held.units(Axis::Requests),
+            is_metered: false,
+            held,
             receipt: None,
             has_ended: false,
         }
@@ -400,18 +404,19 @@ impl Account {
             // Money without a price stays held.
             self.price.cost(&self.usage).map_or(usd, |cost| cost.min(money).max(usd)),
         );
-        if now == self.metered && self.requests == 0 {
+        let requests = if self.is_metered { 0 } else { self.held.units(Axis::Requests) };
+        if now == self.metered && requests == 0 {
             return;
         }
         hold.debit(
             Amount::new()
-                .requests(self.requests)
+                .requests(requests)
                 .input_tokens(now.0 - input)
                 .output_tokens(now.1 - output)
                 .usd(now.2 - usd),
         );
         self.metered = now;
-        self.requests = 0;
+        self.is_metered = true;
     }
 
     fn settle(&mut self) {
@@ -421,7 +426,16 @@ impl Account {
         let Some(hold) = self.hold.take() else { return };
         match self.source {
             // By its `OnDrop`; what was metered stays.
-            Source::Nobody | Source::Count => drop(hold),
+            Source::Nobody => drop(hold),
+            Source::Count => {
+                if self.price.cost(&self.usage).is_err() {
+                    // Tokens without a price are never free, whatever a drop would do.
+                    let (.., booked) = self.metered;
+                    let held = Usd::from_nanos(self.held.units(Axis::Usd));
+                    hold.debit(Amount::new().usd(held.saturating_sub(booked)));
+                }
+                drop(hold);
+            }
             Source::Bill => {
                 let Usage { input, output, .. } = self.usage;
                 let tokens = Amount::new().input_tokens(input).output_tokens(output);
@@ -429,13 +443,17 @@ impl Account {
                 let total = cost.map_or(tokens, |cost| tokens.usd(cost));
                 self.receipt = Some(hold.commit(total));
             }
-            Source::Unbilled if self.metered == (0, 0, Usd::ZERO) => hold.release(),
             Source::Unbilled => {
-                // A release would leave what was metered.
+                // Should it expire only now, nothing is booked.
+                let hold = hold.on_drop(OnDrop::Release);
+                if !self.is_metered && !hold.is_expired() {
+                    return hold.release();
+                }
+                // A release would leave what was metered, or settled by the expiry.
                 let metered = Amount::new().requests(0).tokens(0).usd(Usd::ZERO);
                 let metered = metered.input_tokens(0).output_tokens(0);
-                let held = hold.amount();
-                let nothing = held.iter().fold(metered, |total, held| total.with(held.axis(), 0));
+                let held = self.held.iter();
+                let nothing = held.fold(metered, |total, held| total.with(held.axis(), 0));
                 self.receipt = Some(hold.commit(nothing));
             }
         }

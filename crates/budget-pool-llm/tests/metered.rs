@@ -488,6 +488,34 @@ fn m7_a_cost_that_cannot_be_known_books_the_money_that_was_held() {
 }
 
 #[test]
+fn m7_a_count_that_has_no_price_books_the_money_that_was_held() {
+    let price = dollars_a_million(1, 1);
+    for on_drop in [OnDrop::Release, OnDrop::Commit] {
+        let pool = BudgetPool::builder().on_drop(on_drop).build();
+        // The stream breaks off after the provider told the input.
+        let prompt = Chunk::Prompt(Usage::new(70, 0).cache_read(64));
+        let hold = Amount::new().tokens(100).usd(Usd::from_cents(1));
+        run(&pool, hold, &price, &[prompt, Chunk::Output(7)]);
+        let (usd, [input, output, ..]) = books(&pool);
+        assert_eq!((usd, input, output), (Usd::from_cents(1), 70, 7), "{on_drop:?}");
+    }
+    // What was priced before is a part of it; the expiry of the hold changes nothing.
+    let clock = ManualClock::new();
+    let pool = BudgetPool::builder().clock(clock.clone()).build();
+    let most = Amount::new().input_tokens(70).usd(Usd::from_cents(1));
+    let hold = pool.reserve(Ask::new(most).ttl(Duration::from_secs(60))).unwrap();
+    let prompt = Chunk::Prompt(Usage::new(70, 0).cache_read(64));
+    let chunks = stream::iter([Chunk::Output(7), prompt]);
+    let mut stream = Metered::new(chunks, hold, &price, |chunk| *chunk);
+    let _ = future::block_on(stream.next());
+    assert_eq!(pool.snapshot().usd.used, Usd::from_micros(77));
+    clock.advance(Duration::from_secs(61));
+    let _ = future::block_on(stream.next());
+    drop(stream);
+    assert_eq!(pool.snapshot().usd.used, Usd::from_cents(1));
+}
+
+#[test]
 fn a_call_that_is_not_billed_gives_everything_back() {
     let price = dollars_a_million(1, 1);
     let hold = Amount::new().requests(1).input_tokens(70).usd(Usd::from_cents(1)).with(CALLS, 2);
@@ -512,6 +540,41 @@ fn a_call_that_is_not_billed_gives_everything_back() {
     let pool = BudgetPool::builder().axis(CALLS).build();
     run(&pool, hold, &price, &[Chunk::Unbilled, Chunk::Output(7)]);
     assert_eq!(books(&pool), (Usd::from_micros(77), [70, 7, 77, 1, 0]));
+}
+
+#[test]
+fn a_request_that_a_count_of_nothing_has_booked_is_not_billed_either() {
+    // The first chunk has a role and no text, and the hold names no input.
+    let price = dollars_a_million(1, 1);
+    for first in [Chunk::Output(0), Chunk::Prompt(Usage::default())] {
+        let pool = BudgetPool::unlimited();
+        let hold = Amount::new().requests(1).tokens(100).usd(Usd::from_cents(1));
+        run(&pool, hold, &price, &[first, Chunk::Unbilled]);
+        assert_eq!(books(&pool), (Usd::ZERO, [0; 5]), "{first:?}");
+    }
+}
+
+#[test]
+fn a_call_that_is_not_billed_costs_nothing_although_its_hold_has_expired() {
+    let price = dollars_a_million(1, 1);
+    let most = Amount::new().requests(1).input_tokens(70).usd(Usd::from_cents(1)).with(CALLS, 2);
+    for on_drop in [OnDrop::Release, OnDrop::Commit] {
+        for metered in [Chunk::Nothing, Chunk::Output(7)] {
+            let clock = ManualClock::new();
+            let pool = BudgetPool::builder().clock(clock.clone()).on_drop(on_drop).axis(CALLS);
+            let pool = pool.build();
+            let hold = pool.reserve(Ask::new(most).ttl(Duration::from_secs(60))).unwrap();
+            let chunks = stream::iter([metered, Chunk::Unbilled]);
+            let mut stream = Metered::new(chunks, hold, &price, |chunk| *chunk);
+            let _ = future::block_on(stream.next());
+            clock.advance(Duration::from_secs(61));
+            let calls = if on_drop == OnDrop::Commit { 2 } else { 0 };
+            assert_eq!(pool.snapshot().axis(CALLS).unwrap().used.units(), calls);
+            future::block_on(async { while stream.next().await.is_some() {} });
+            assert_eq!(books(&pool), (Usd::ZERO, [0; 5]), "{on_drop:?} {metered:?}");
+            assert_nothing_held(&pool, "after the late word");
+        }
+    }
 }
 
 #[test]

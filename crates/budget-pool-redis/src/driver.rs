@@ -18,7 +18,7 @@ use crate::protocol::{Answer, Lost, Op, State};
 use crate::script::{Axes, Call, Look};
 
 /// The pause before the driver of a process that stands short asks again for its waiters.
-const RETRY: Duration = Duration::from_millis(250);
+pub(crate) const RETRY: Duration = Duration::from_millis(250);
 
 /// The least time between two exchanges that only refill the pool ahead of its needs.
 const REFILL: Duration = Duration::from_millis(20);
@@ -264,12 +264,15 @@ impl Shared {
         let (axis, book) = (self.axes.0[at], &answer.books[at]);
         let held = standing.member.in_doubt(at);
         let others = book.charged.saturating_sub(book.used).saturating_sub(held);
-        let retry_after = if others > 0 {
-            Some(self.terms.settle_every)
-        } else {
-            let end = answer.period_end.checked_sub(answer.now).filter(|_| answer.period_end > 0);
-            end.map(Duration::from_millis)
-        };
+        let lacking =
+            units[at].saturating_add(locals[at].overage).saturating_sub(locals[at].free());
+        let may_come_back = others > 0 && lacking.saturating_sub(book.free()) <= others;
+        let back = may_come_back.then_some(self.terms.settle_every);
+        let end = answer.period_end.checked_sub(answer.now).filter(|_| answer.period_end > 0);
+        // The answer may be older than the call.
+        let end =
+            end.map(|end| Duration::from_millis(end).saturating_sub(standing.heard.elapsed()));
+        let retry_after = back.into_iter().chain(end).min();
         FleetError::Short {
             wallet: self.wallet.clone(),
             axis,
@@ -285,6 +288,18 @@ impl Shared {
     /// `root` first, and then tells it together with the spend. A grant goes into `root` once the
     /// store has booked it.
     async fn exchange(&self, link: &mut Link, op: Op, needs: &[u64]) -> Result<State, FleetError> {
+        self.exchange_for(link, op, &mut needs.to_vec(), false).await
+    }
+
+    /// As [`exchange`](Shared::exchange). Where that gives back anything `and_waiters` need, `needs` are
+    /// raised to it.
+    async fn exchange_for(
+        &self,
+        link: &mut Link,
+        op: Op,
+        needs: &mut [u64],
+        and_waiters: bool,
+    ) -> Result<State, FleetError> {
         let run = self.while_live(link.run()).await;
         // The journal knows the name of the member before the store does, and a spend as well.
         let written = self.write_journal();
@@ -305,12 +320,12 @@ impl Shared {
             let given: Vec<u64> =
                 self.axes.0.iter().map(|&axis| given.units(axis).unwrap_or(0)).collect();
             self.standing().member.gave_back(&given);
-            let mut needs = needs.to_vec();
-            if needs.iter().any(|units| *units > 0) && given.iter().any(|units| *units > 0) {
+            let asks = and_waiters && needs.iter().any(|units| *units > 0);
+            if asks && given.iter().any(|units| *units > 0) {
                 // A waiter may need what it had here a moment ago, beside what it lacked.
-                self.add_waiters(&mut needs);
+                self.add_waiters(needs);
             }
-            self.standing().member.request(&run, &needs, &self.locals())
+            self.standing().member.request(&run, needs, &self.locals())
         };
         let call = Call::exchange(&self.axes, &request);
         let reply = self.while_live(link.call(&call)).await;
@@ -584,8 +599,8 @@ async fn wait(shared: &Shared, next: Instant) -> Option<Amount> {
     }
 }
 
-/// Asks the store for all `needs` at once; where they do not fit together, for each after the
-/// other. A caller that asks stands in line in the pool, too, so the greater of `missing` and
+/// Asks the store for all `needs` at once; where they do not fit together, or beside what the waiters
+/// need, for each after the other. A caller that asks stands in line in the pool, too, so the greater of `missing` and
 /// `needs` counts, and not their sum.
 async fn serve(shared: &Shared, link: &mut Link, needs: Vec<Need>, missing: Amount) {
     let mut all = vec![0_u64; shared.axes.0.len()];
@@ -594,7 +609,7 @@ async fn serve(shared: &Shared, link: &mut Link, needs: Vec<Need>, missing: Amou
         all.iter_mut().zip(units).for_each(|(sum, units)| *sum = sum.saturating_add(*units));
     }
     shared.add(&mut all, &missing);
-    let state = shared.exchange(link, Op::Exchange, &all).await;
+    let state = shared.exchange_for(link, Op::Exchange, &mut all, true).await;
     for need in needs {
         let units = need.units;
         let verdict = match &state {

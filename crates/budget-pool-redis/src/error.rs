@@ -39,8 +39,8 @@ pub enum FleetError {
         /// The grants of other processes, less the spend that they had told. The other processes
         /// give back the units that they do not need.
         held_by_others: u64,
-        /// The time until the next attempt makes sense; `None` where `held_by_others` is 0 and no
-        /// period ends.
+        /// The time until the next attempt makes sense: a settle interval where `held_by_others`
+        /// would do, and no longer than until the period ends; `None` where neither helps.
         retry_after: Option<Duration>,
     },
     /// The store may have lost its last writes, and grants nothing until its members have told

@@ -12,7 +12,7 @@ use redis::Client;
 
 use crate::admin::{Admin, FleetSnapshot};
 use crate::confirm::Confirm;
-use crate::driver::{Shared, drive};
+use crate::driver::{RETRY, Shared, drive};
 use crate::error::FleetError;
 use crate::journal::Journal;
 use crate::link::{Link, Source};
@@ -267,6 +267,12 @@ fn covers(hold: &Reservation, amount: Amount) -> bool {
     amount.iter().all(|quantity| held.units(quantity.axis()) >= quantity.units())
 }
 
+/// Takes part in the cooperative budget of a task. A call that the grant covers never waits: a task
+/// that makes one after the other would keep the driver and its own timeout from their turn.
+async fn take_part() {
+    tokio::task::coop::consume_budget().await;
+}
+
 /// Sixteen random digits.
 fn chance() -> String {
     use std::hash::{BuildHasher, RandomState};
@@ -317,6 +323,7 @@ impl Fleet {
     /// # Cancel safety
     /// A `record` that is dropped before it is ready has spent nothing.
     pub async fn record(&self, amount: Amount) -> Result<(), FleetError> {
+        take_part().await;
         self.spend(amount).await?;
         self.write_spend(amount)
     }
@@ -346,13 +353,31 @@ impl Fleet {
             Err(refusal) => self.may_be_funded(refusal)?,
         }
         // In line, so that no other call of this process takes what is granted for this one.
-        let mut wait = std::pin::pin!(pool.record_wait(amount));
+        self.funded(pool.record_wait(amount), amount).await
+    }
+
+    /// Awaits a `wait` in the line of the pool, while the store is asked for `amount`. Where the store
+    /// had it and the wait goes on, others of the line come first: the next question waits, and longer
+    /// each time.
+    async fn funded<T>(
+        &self,
+        wait: impl Future<Output = Result<T, BudgetError>>,
+        amount: Amount,
+    ) -> Result<T, FleetError> {
+        let (mut wait, mut pause) = (std::pin::pin!(wait), Duration::ZERO);
         loop {
+            let ask = async {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                self.held.shared.ask(amount).await
+            };
             tokio::select! {
                 biased;
-                spent = &mut wait => return Ok(spent?),
-                asked = self.held.shared.ask(amount) => asked?,
+                done = &mut wait => return Ok(done?),
+                asked = ask => asked?,
             }
+            pause = (2 * pause).clamp(Duration::from_millis(1), RETRY);
         }
     }
 
@@ -381,6 +406,7 @@ impl Fleet {
     /// # }
     /// ```
     pub async fn reserve(&self, ask: impl Into<Ask>) -> Result<Reservation, FleetError> {
+        take_part().await;
         self.write_hold(self.hold(ask.into()).await?)
     }
 
@@ -402,7 +428,7 @@ impl Fleet {
         // In line from the start, so that no other call of this process takes what is granted for
         // this one. The line would grant an alternative before the store has said what it has.
         if ask == Ask::from(ask.amount()) {
-            return self.in_line(ask, first).await;
+            return self.funded(pool.reserve_wait(ask), first).await;
         }
         let shared = &self.held.shared;
         let fetched = shared.fetch(first, may_be_cut).await;
@@ -426,19 +452,7 @@ impl Fleet {
             self.may_be_funded(refusal)?;
             shared.ask_for(shared.each(&last)).await?;
         }
-        self.in_line(ask, first).await
-    }
-
-    /// Waits for `ask` in the line of the pool, while the store is asked for `first`.
-    async fn in_line(&self, ask: Ask, first: Amount) -> Result<Reservation, FleetError> {
-        let mut wait = std::pin::pin!(self.pool().reserve_wait(ask));
-        loop {
-            tokio::select! {
-                biased;
-                hold = &mut wait => return Ok(hold?),
-                asked = self.held.shared.ask(first) => asked?,
-            }
-        }
+        self.funded(pool.reserve_wait(ask), first).await
     }
 
     /// Holds the first amount of `ask` if the grant covers it.
@@ -461,6 +475,7 @@ impl Fleet {
     /// # Cancel safety
     /// A `reserve_wait` that is dropped before it is ready holds nothing.
     pub async fn reserve_wait(&self, ask: impl Into<Ask>) -> Result<Reservation, FleetError> {
+        take_part().await;
         self.write_hold(self.pool().reserve_wait(ask).await?)
     }
 

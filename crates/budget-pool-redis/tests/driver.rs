@@ -168,3 +168,62 @@ async fn a_dropped_fleet_refuses_its_waiters() {
     let end = tokio::time::timeout(Duration::from_secs(5), waiter).await;
     assert!(end.unwrap().unwrap().is_err());
 }
+
+/// A call that stands in line behind a waiter does not ask the store again and again: nothing that it
+/// asks for is granted past the line.
+#[tokio::test]
+async fn a_call_behind_a_waiter_leaves_the_store_alone() {
+    let server = Server::start();
+    let fleet = founding(100).join(server.client()).await.unwrap();
+    let other = founding(100).join(server.client()).await.unwrap();
+    let held = other.reserve(tokens(80)).await.unwrap();
+    let first = tokio::spawn({
+        let fleet = fleet.clone();
+        async move { fleet.reserve_wait(tokens(70)).await.map(|hold| hold.release()) }
+    });
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    let mut behind = Vec::new();
+    for units in 1..=5 {
+        let fleet = fleet.clone();
+        behind.push(tokio::spawn(async move {
+            match units % 2 {
+                0 => fleet.record(tokens(units)).await,
+                _ => fleet.reserve(tokens(units)).await.map(|hold| hold.commit_all()).map(drop),
+            }
+        }));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let calls = fleet.status().calls;
+    tokio::time::sleep(Duration::from_millis(400)).await;
+    let calls = fleet.status().calls - calls;
+    assert!(!first.is_finished() && behind.iter().all(|call| !call.is_finished()));
+    assert!(calls < 100, "{calls} calls in 400 ms");
+    held.release();
+    for call in [first].into_iter().chain(behind) {
+        tokio::time::timeout(Duration::from_secs(5), call).await.unwrap().unwrap().unwrap();
+    }
+}
+
+/// W2: a task that spends what is here keeps neither its own timeout nor the driver from their turn.
+#[test]
+fn a_busy_task_yields_to_its_timeout_and_to_the_driver() {
+    let server = Server::start();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let fleet = founding(1_000).join(server.client()).await.unwrap();
+        fleet.reserve(tokens(500)).await.unwrap().release();
+        let start = Instant::now();
+        let is_over = || start.elapsed() > Duration::from_secs(3);
+        let worker = async {
+            while !is_over() {
+                fleet.record(tokens(0)).await.unwrap();
+                fleet.reserve(tokens(1)).await.unwrap().release();
+                fleet.reserve_wait(tokens(1)).await.unwrap().release();
+            }
+        };
+        let calls = fleet.status().calls;
+        let _ = tokio::time::timeout(Duration::from_millis(300), worker).await;
+        assert!(!is_over(), "the timeout never fires");
+        assert!(fleet.status().calls > calls, "the driver never runs");
+    });
+}

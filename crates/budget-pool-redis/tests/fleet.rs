@@ -62,6 +62,30 @@ async fn f7_a_refusal_names_the_figures_of_the_fleet() {
     assert!(matches!(never, FleetError::Budget(BudgetError::Exceeded(_))), "{never:?}");
 }
 
+/// A call that lacks more than the others hold waits for the end of the period, and says so.
+#[tokio::test]
+async fn f7_the_others_are_no_hope_for_more_than_they_hold() {
+    let (server, minute) = (Server::start(), Duration::from_secs(60));
+    for period in [Duration::ZERO, minute] {
+        let wallet = format!("acme-{}", period.as_secs());
+        let founding = || quick(&wallet).found(Caps::new().tokens(100)).window(period);
+        let one = founding().join(server.client()).await.unwrap();
+        let two = founding().join(server.client()).await.unwrap();
+        let _hold = one.reserve(tokens(5)).await.unwrap();
+        let _own = two.reserve(tokens(80)).await.unwrap();
+        let FleetError::Short { held_by_others, retry_after, .. } =
+            two.record(tokens(50)).await.unwrap_err()
+        else {
+            panic!("it is short")
+        };
+        assert!((5..30).contains(&held_by_others), "{held_by_others}");
+        match retry_after {
+            None => assert_eq!(period, Duration::ZERO),
+            Some(after) => assert!(after > minute / 2 && after <= minute, "{after:?}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn the_text_of_a_refusal_is_one_line() {
     let server = Server::start();

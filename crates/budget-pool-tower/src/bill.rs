@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use budget_pool::{Amount, Reservation};
+use budget_pool::{Amount, OnDrop, Reservation};
 
 /// The bill of one request: its grant, and its cost. Each request that the layer has admitted has one
 /// in its extensions.
@@ -159,10 +159,23 @@ impl OpenHold {
         let hold = self.hold.take()?;
         match self.trailers.or_else(|| self.bill.said()).or(self.head) {
             Some(Said::Total(total)) => _ = hold.commit(total),
-            Some(Said::Refund) => hold.release(),
+            Some(Said::Refund) => refund(hold, self.bill.granted()),
             None => return Some(hold),
         }
         None
+    }
+}
+
+/// Ends a hold that has cost nothing. A release comes too late where the hold has expired: its expiry
+/// may have settled it.
+fn refund(hold: Reservation, granted: Amount) {
+    // Should it expire only now, nothing is booked.
+    let hold = hold.on_drop(OnDrop::Release);
+    if hold.is_expired() {
+        let tokens = Amount::new().tokens(0);
+        hold.commit(granted.iter().fold(tokens, |total, held| total.with(held.axis(), 0)));
+    } else {
+        hold.release();
     }
 }
 

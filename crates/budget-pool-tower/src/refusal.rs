@@ -58,10 +58,18 @@ impl Refusal {
     ) -> Response<BudgetBody<B>> {
         let terms = self.terms(rules);
         let is_disclosed = match &self {
-            Refusal::Budget(error) => rules.is_disclosed(pool_of(error)),
+            Refusal::Budget(error) => match reason(error) {
+                // The deadline of a request is no pool's.
+                BudgetError::DeadlineExceeded(late) if late.pool().is_none() => true,
+                reason => rules.is_disclosed(reason.pool()),
+            },
             Refusal::BadDeadline(_) => true,
         };
         let detail = match &self {
+            // A wait in vain names the pool that was asked, too.
+            Refusal::Budget(error) if is_disclosed && !rules.is_disclosed(error.pool()) => {
+                reason(error).to_string()
+            }
             Refusal::Budget(error) if is_disclosed => error.to_string(),
             Refusal::Budget(_) => "a limit of the service refuses".to_owned(),
             Refusal::BadDeadline(error) => error.to_string(),

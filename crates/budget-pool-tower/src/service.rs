@@ -192,7 +192,9 @@ where
             let next = match this.state.as_mut().project() {
                 StateProj::Waiting { wait, ask, call } => {
                     let granted = ready!(Pin::new(wait).poll(context));
-                    let granted = granted.or_else(|error| this.seen.instead_of(error, ask));
+                    let granted = granted
+                        .or_else(|error| this.seen.instead_of(error, ask))
+                        .and_then(|hold| this.seen.in_time(hold));
                     let (service, request) = call.take().expect("a wait is over once");
                     match granted {
                         Ok(hold) => State::call(service, request, Some(hold)),
@@ -236,6 +238,17 @@ impl Seen {
                 Err(late.map_or(error, BudgetError::from))
             }
             (error, _) => Err(error),
+        }
+    }
+
+    /// The hold, unless the deadline came before the look at the grant: nobody listens any more.
+    fn in_time(&self, hold: Reservation) -> Result<Reservation, BudgetError> {
+        match self.deadline.as_ref().map_or(Ok(()), DeadlineBudget::check) {
+            Ok(()) => Ok(hold),
+            Err(late) => {
+                hold.release();
+                Err(late.into())
+            }
         }
     }
 

@@ -522,6 +522,35 @@ async fn a_client_that_reads_for_ever_keeps_its_slot_for_the_time_of_the_ask() {
     }
 }
 
+/// The hold of a slow response has expired before it ends: a refund is told late, and costs nothing.
+#[tokio::test(start_paused = true)]
+async fn a_refund_costs_nothing_although_the_hold_has_expired() {
+    let second = Duration::from_secs(1);
+    for (on_drop, expired) in [(OnDrop::Commit, 40), (OnDrop::Release, 0)] {
+        for by_the_bill in [true, false] {
+            let pool = BudgetPool::builder().tokens(200).requests(5).tokio().build();
+            let layer = layer(&pool)
+                .on_drop(on_drop)
+                .refund(|response| response.status().is_server_error())
+                .ask(move |_| Ask::new(Amount::new().requests(1).tokens(40)).ttl(30 * second));
+            let slow = answer(&layer, request(), move |request| {
+                let bill = request.extensions().get::<Bill>().unwrap();
+                let status = if by_the_bill { 200 } else { 500 };
+                by_the_bill.then(|| bill.refund());
+                Response::builder().status(status).body("broken".into()).unwrap()
+            })
+            .await;
+            tokio::time::advance(30 * second).await;
+            assert_eq!(pool.snapshot().tokens.used, expired, "{on_drop:?}");
+            assert_eq!(text(slow).await, "broken");
+            let Snapshot { tokens, requests, .. } = pool.snapshot();
+            assert_eq!((tokens.used, requests.used), (0, 0), "{on_drop:?} {by_the_bill}");
+            assert_eq!((tokens.spent, tokens.available), (0, Some(200)));
+            assert_eq!(ended(&pool), (1, 0, 0, 1));
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_with_the_deadline_of_the_caller() {
     let pool = BudgetPool::builder().in_flight(1).tokio().build();
@@ -534,6 +563,29 @@ async fn a_wait_ends_with_the_deadline_of_the_caller() {
     assert_eq!(late.status(), StatusCode::GATEWAY_TIMEOUT);
     assert_eq!(start.elapsed(), Duration::from_millis(500));
     drop(held);
+}
+
+/// The time of a wait counts from its first poll, which may be long after the call.
+#[tokio::test(start_paused = true)]
+async fn what_is_granted_after_the_deadline_is_not_served() {
+    let pool = BudgetPool::builder().in_flight(1).tokio().build();
+    let layer = layer(&pool).wait_within(Duration::from_secs(2)).deadline_from([GRPC_TIMEOUT]);
+    let clock = BudgetPool::builder().tokio().deadline(Duration::from_secs(600)).build();
+    let layer = layer.deadline_below(clock.deadline().unwrap());
+    let held = ask(&layer, request()).await;
+    let mut late = layer.layer(service_fn(|_: Request<()>| async {
+        panic!("nobody listens");
+        #[allow(unreachable_code)]
+        Ok::<_, Infallible>(Response::new(Full::<Bytes>::default()))
+    }));
+    let late = late.call(request_with(&[("grpc-timeout", "500m")]));
+    tokio::time::advance(Duration::from_millis(400)).await;
+    let (late, ()) = tokio::join!(late, async {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        drop(held);
+    });
+    assert_eq!(late.unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(pool.snapshot().in_flight.reserved, 0);
 }
 
 #[tokio::test]

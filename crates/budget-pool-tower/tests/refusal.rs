@@ -173,6 +173,58 @@ async fn a_pool_that_is_not_disclosed_refuses_without_its_name() {
     assert_eq!(grpc(&layer).await.1, "a limit of the service refuses");
 }
 
+/// No request waits for what comes after its time: it is told at once when that is.
+#[tokio::test(start_paused = true)]
+async fn what_comes_later_than_a_request_may_wait_refuses_it_at_once() {
+    let second = Duration::from_secs(1);
+    let bucket = Window::token_bucket(30 * second);
+    let rate = BudgetPool::builder().requests(1).window(bucket).tokio().build();
+    rate.record(Amount::new().requests(1)).unwrap();
+    let paused = BudgetPool::builder().requests(1).tokio().build();
+    paused.pause(20 * second);
+    for (pool, status, seconds) in [(paused, 503, 20), (rate, 429, 10)] {
+        let start = tokio::time::Instant::now();
+        let refused = ask(&layer(&pool).wait_within(2 * second), request()).await;
+        let after = seconds.to_string();
+        assert_eq!(
+            (refused.status().as_u16(), header(&refused, "retry-after")),
+            (status, Some(&after[..]))
+        );
+        assert_eq!((start.elapsed(), pool.snapshot().waiting), (Duration::ZERO, 0));
+        let served = ask(&layer(&pool).wait_within(60 * second), request()).await;
+        assert_eq!((served.status().as_u16(), start.elapsed()), (200, seconds * second));
+    }
+}
+
+/// A wait in vain names the pool that was asked beside the one that refused.
+#[tokio::test(start_paused = true)]
+async fn a_wait_in_vain_names_no_pool_that_is_not_disclosed() {
+    let service = BudgetPool::builder().name("service").in_flight(1).tokio().build();
+    let tenant = service.child().name("secret").build();
+    let layer = layer(&tenant).wait_within(Duration::from_secs(2));
+    let held = ask(&layer, request()).await;
+    let told = [
+        (layer.clone(), "waited in vain in `secret` for 2s: "),
+        (layer.discloses(|pool| pool != "secret"), ""),
+    ];
+    for (layer, waited) in told {
+        let refused = problem(ask(&layer, request()).await).await;
+        let refusal = "in flight of `service` exceeded: 1 requested, 0 available, cap 1, may fit after a release";
+        assert_eq!(refused["detail"], format!("{waited}{refusal}"));
+        assert_eq!(refused["violated-policies"], json!(["service"]));
+    }
+    drop(held);
+}
+
+/// The deadline of a request is no pool's.
+#[tokio::test]
+async fn a_late_request_is_told_so_whatever_pools_are_disclosed() {
+    let pool = BudgetPool::builder().name("pool").requests(5).build();
+    let layer = layer(&pool).deadline_from([GRPC_TIMEOUT]).discloses(|pool| pool == "pool");
+    let late = ask(&layer, request_with(&[("grpc-timeout", "0n")])).await;
+    assert_eq!(problem(late).await["detail"], "deadline exceeded: no time from the start");
+}
+
 #[tokio::test]
 async fn a_deadline_of_the_caller_is_known_to_the_handler_and_to_the_pool() {
     let clock = ManualClock::new();
