@@ -291,8 +291,8 @@ impl Shared {
         self.exchange_for(link, op, &mut needs.to_vec(), false).await
     }
 
-    /// As [`exchange`](Shared::exchange). Where that gives back anything `and_waiters` need, `needs` are
-    /// raised to it.
+    /// As [`exchange`](Shared::exchange). Where that gives back anything `and_waiters` need, `needs`
+    /// are raised to it.
     async fn exchange_for(
         &self,
         link: &mut Link,
@@ -599,9 +599,9 @@ async fn wait(shared: &Shared, next: Instant) -> Option<Amount> {
     }
 }
 
-/// Asks the store for all `needs` at once; where they do not fit together, or beside what the waiters
-/// need, for each after the other. A caller that asks stands in line in the pool, too, so the greater of `missing` and
-/// `needs` counts, and not their sum.
+/// Asks the store for all `needs` at once; where they do not fit together, or beside what the
+/// waiters need, for each after the other. A caller that asks stands in line in the pool, too, so
+/// the greater of `missing` and `needs` counts, and not their sum.
 async fn serve(shared: &Shared, link: &mut Link, needs: Vec<Need>, missing: Amount) {
     let mut all = vec![0_u64; shared.axes.0.len()];
     for need in &needs {
