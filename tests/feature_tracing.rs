@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use budget_pool::{
@@ -71,8 +71,16 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Kept {
     }
 }
 
+/// One test at a time: whether an event has a subscriber is kept for the whole process, and a
+/// subscriber that comes or goes in another thread is not seen at once.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs with a subscriber that keeps the events.
 fn subscribed(program: impl FnOnce(&Kept)) {
+    let _alone = alone();
     let kept = Kept::default();
     let subscriber = Registry::default().with(kept.clone());
     tracing::subscriber::with_default(subscriber, || program(&kept));
@@ -249,6 +257,7 @@ fn an_event_belongs_to_the_span_of_its_caller_and_its_subscriber_may_call_the_po
             self.1.lock().unwrap().push(self.0.snapshot().refused);
         }
     }
+    let _alone = alone();
     let (pool, seen) = (run().build(), Arc::default());
     let kept = Kept::default();
     let looks = Looks(pool.clone(), Arc::clone(&seen));
@@ -262,6 +271,7 @@ fn an_event_belongs_to_the_span_of_its_caller_and_its_subscriber_may_call_the_po
 
 #[test]
 fn without_a_subscriber_nothing_is_lost_and_nothing_fails() {
+    let _alone = alone();
     let pool = run().build();
     pool.record(tokens(101)).unwrap_err();
     assert_eq!(pool.debit(tokens(120)).overage(), tokens(20));
