@@ -390,7 +390,8 @@ impl Fleet {
     /// for it with other calls of this process, and asks again.
     ///
     /// # Errors
-    /// As [`record`](Fleet::record). The refusal of an ask with alternatives is that of the last.
+    /// As [`record`](Fleet::record). The refusal of an ask with alternatives is that of the last; behind
+    /// a call of this process that waits in line, it is that of the first.
     ///
     /// # Cancel safety
     /// A `reserve` that is dropped before it is ready holds nothing.
