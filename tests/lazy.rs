@@ -39,7 +39,7 @@ use random::Dice;
 use seeds::seeds;
 
 /// Unless `BUDGET_POOL_RUNS` says otherwise: a second or two for each test, without optimization.
-const RUNS: u64 = 80;
+const RUNS: u64 = 50;
 const STEPS: usize = 300;
 /// Below the root.
 const POOLS: u64 = 5;

@@ -567,8 +567,8 @@ fn ops(much: Much) -> impl Strategy<Value = Vec<Op>> {
     )
 }
 
-/// Fifty histories, or as many as `PROPTEST_CASES` says. Of a thousand or more, not a few must
-/// come to what they are about. In fifty, chance alone leaves out some of it.
+/// Twenty histories, or as many as `PROPTEST_CASES` says. Of a thousand or more, not a few must
+/// come to what they are about. In twenty, chance alone leaves out some of it.
 fn compare_many(much: Much, meets: &[&str]) {
     let mut config = ProptestConfig {
         max_shrink_iters: 20_000,
@@ -576,7 +576,7 @@ fn compare_many(much: Much, meets: &[&str]) {
         ..Default::default()
     };
     if std::env::var_os("PROPTEST_CASES").is_none() {
-        config.cases = 50;
+        config.cases = 20;
     }
     let (cases, met) = (config.cases, RefCell::new(BTreeMap::<&str, u32>::new()));
     let outcome = TestRunner::new(config).run(&ops(much), |ops| {
