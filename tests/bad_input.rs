@@ -215,20 +215,28 @@ fn a_tree_a_hundred_thousand_deep_is_no_trouble() {
     assert_eq!(root.snapshot_tree().len(), 1);
 }
 
-#[test]
-fn a_deep_chain_of_shares_ends_at_once() {
-    for end in [BudgetPool::close, |_: &BudgetPool| {}] {
-        let root = BudgetPool::builder().tokens(100_000).build();
-        let mut chain = vec![root.child().tokens(100_000).carved().build().unwrap()];
-        for tokens in (0..2_000).rev() {
-            let share = chain[chain.len() - 1].child().tokens(tokens).carved().build().unwrap();
-            chain.push(share);
-        }
-        chain[2_000].debit(Amount::new().tokens(7));
-        end(&chain[0]);
-        drop(chain);
-        assert_eq!((root.snapshot().tokens.reserved, root.snapshot().tokens.used), (0, 7));
+/// A chain of shares gives all back but what its last pool has spent.
+fn end_a_deep_chain_of_shares(end: impl Fn(&BudgetPool)) {
+    let root = BudgetPool::builder().tokens(100_000).build();
+    let mut chain = vec![root.child().tokens(100_000).carved().build().unwrap()];
+    for tokens in (0..2_000).rev() {
+        let share = chain[chain.len() - 1].child().tokens(tokens).carved().build().unwrap();
+        chain.push(share);
     }
+    chain[2_000].debit(Amount::new().tokens(7));
+    end(&chain[0]);
+    drop(chain);
+    assert_eq!((root.snapshot().tokens.reserved, root.snapshot().tokens.used), (0, 7));
+}
+
+#[test]
+fn a_deep_chain_of_shares_ends_at_once_when_it_is_closed() {
+    end_a_deep_chain_of_shares(BudgetPool::close);
+}
+
+#[test]
+fn a_deep_chain_of_shares_ends_at_once_when_it_is_dropped() {
+    end_a_deep_chain_of_shares(|_| {});
 }
 
 #[test]

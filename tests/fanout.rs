@@ -74,7 +74,7 @@ fn all_are_served_in_turn() {
 fn any_number_of_tasks_slots_and_threads_will_do() {
     for arguments in [
         &["--tasks=1"][..],
-        &["--tasks=1000", "--in-flight=1000", "--tokens=100000000"],
+        &["--tasks=300", "--in-flight=300", "--tokens=30000000"],
         &["--tasks=40", "--in-flight=1"],
         &["--tasks=40", "--threads=1"],
         &["--tasks=100", "--threads=100", "--in-flight=3"],
