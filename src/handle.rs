@@ -434,21 +434,29 @@ impl Handle {
         *booked = self.tell_on(begun, |engine, _, now| engine.end(key, how, now));
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn peek(&self, amount: &Quantities) -> Result<(), BudgetError> {
-        match self.quick(self.timed) {
-            Ok(mut engine) => engine.peek(self.node, amount, None),
-            // It asks for nothing, and so is refused nothing.
-            Err(begun) => self
-                .asking(begun, false, |locked, now| locked.engine().peek(self.node, amount, now)),
-        }
+        let begun = match self.quick(self.timed) {
+            Ok(engine) if engine.would_record(self.node, amount) => return Ok(()),
+            Ok(engine) => Begun { engine: Some(engine), now: None },
+            Err(begun) => begun,
+        };
+        self.peek_slowly(begun, *amount)
+    }
+
+    #[inline(never)]
+    fn peek_slowly(&self, begun: Begun<'_>, amount: Quantities) -> Result<(), BudgetError> {
+        // It asks for nothing, and so is refused nothing.
+        self.asking(begun, false, |locked, now| locked.engine().peek(self.node, &amount, now))
     }
 
     #[inline]
-    pub(crate) fn debit(&self, amount: &Quantities) -> Booked {
+    pub(crate) fn debit(&self, amount: &Quantities, booked: &mut Booked) {
         match self.quick(self.windowed) {
-            Ok(mut engine) => engine.debit(self.node, amount, None),
-            Err(begun) => self.tell_on(begun, |engine, at, now| engine.debit(at, amount, now)),
+            Ok(mut engine) => engine.debit_quietly(self.node, amount, booked),
+            Err(begun) => {
+                *booked = self.tell_on(begun, |engine, at, now| engine.debit(at, amount, now));
+            }
         }
     }
 
@@ -500,7 +508,7 @@ fn refuse<R>(
     asked: Quantities,
     now: Option<Instant>,
 ) -> Result<R, BudgetError> {
-    engine.refuse_quietly(at, asked.units(), now)
+    engine.refuse_quietly(at, &asked, now)
 }
 
 /// What a call has done already: it has taken the lock, or read the clock before that.

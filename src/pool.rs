@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::ask::Ask;
 use crate::builder::{Child, Joint, PoolBuilder, Root};
-use crate::engine::Engine;
+use crate::engine::{Booked, Engine};
 use crate::handle::Handle;
 use crate::lease::Lease;
 use crate::reservation::{Receipt, Reservation};
@@ -514,6 +514,7 @@ impl BudgetPool {
     ///
     /// # Errors
     /// As [`record`](BudgetPool::record).
+    #[inline]
     pub fn peek(&self, amount: Amount) -> Result<(), BudgetError> {
         self.handle.peek(amount.quantities())
     }
@@ -528,7 +529,9 @@ impl BudgetPool {
     /// assert_eq!(receipt.overage(), Amount::new().tokens(30));
     /// ```
     pub fn debit(&self, amount: Amount) -> Receipt {
-        Receipt::new(self.handle.debit(amount.quantities()), amount.labels())
+        let mut receipt = Receipt::new(Booked::NOTHING, amount.labels());
+        self.handle.debit(amount.quantities(), &mut receipt.booked);
+        receipt
     }
 
     /// A [`debit`](BudgetPool::debit) that counts once for its key: an event that is delivered

@@ -490,7 +490,8 @@ impl fmt::Debug for Reservation {
 /// The outcome of a settlement.
 #[derive(Clone, Copy)]
 pub struct Receipt {
-    booked: Booked,
+    /// A call books in this place: to move what it books would cost as much as to book.
+    pub(crate) booked: Booked,
     labels: Labels,
 }
 

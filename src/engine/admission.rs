@@ -102,7 +102,7 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
         let now = self.advance(at, amount.units(), now);
-        match self.must_queue(at, amount.units(), now) {
+        match self.must_queue(at, amount, now) {
             Some(refusal) => Err(refusal),
             None => self.record_now(at, amount, now),
         }
@@ -116,7 +116,7 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
         if !self.may_admit(at, now) || !self.try_record(at, asked) {
-            return self.refuse(at, asked.units(), now);
+            return self.refuse(at, asked, now);
         }
         self.balances_changed(at);
         Ok(())
@@ -130,21 +130,17 @@ impl Engine {
         amount: &Amount,
         now: Instant,
     ) -> Result<Once, BudgetError> {
-        let units = amount.quantities().units();
-        let now = self.advance(at, units, Some(now)).expect("it is told the time");
+        let asked = amount.quantities();
+        let now = self.advance(at, asked.units(), Some(now)).expect("it is told the time");
         let Some(key) = self.new_key(at, key, amount, now)? else { return Ok(Once::Before) };
-        if let Some(refusal) = self.must_queue(at, units, Some(now)) {
+        if let Some(refusal) = self.must_queue(at, asked, Some(now)) {
             return Err(refusal);
         }
-        if self.is_open(at, Some(now)) && self.explain_pause(at, units).is_none() {
+        if self.is_open(at, Some(now)) && self.explain_pause(at, asked).is_none() {
             self.make_room_for_key(at, now)?;
         }
-        self.record_now(at, amount.quantities(), Some(now))?;
-        self.nodes[at].keys.get_or_insert_default().remember(
-            key,
-            *amount.quantities().units(),
-            now,
-        );
+        self.record_now(at, asked, Some(now))?;
+        self.nodes[at].keys.get_or_insert_default().remember(key, *asked.units(), now);
         Ok(Once::Now)
     }
 
@@ -203,6 +199,12 @@ impl Engine {
         Err(refusal)
     }
 
+    /// The plain rule of a [`peek`](Engine::peek), as that of [`record`](Engine::try_record).
+    #[inline(always)]
+    pub(crate) fn would_record(&self, at: NodeId, asked: &Quantities) -> bool {
+        !self.nodes[at].closed && self.nodes.fits(at, asked.units())
+    }
+
     pub(crate) fn peek(
         &mut self,
         at: NodeId,
@@ -210,11 +212,18 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
         let now = self.advance(at, amount.units(), now);
-        if let Some(refusal) = self.queued(at, amount.units(), now) {
+        if let Some(refusal) = self.queued(at, amount, now) {
             return Err(refusal);
         }
-        let admitted = self.may_admit(at, now) && self.nodes.fits(at, amount.units());
-        if admitted { Ok(()) } else { Err(self.explain(at, amount.units(), now)) }
+        let admitted = self.may_admit(at, now) && self.would_record(at, amount);
+        if admitted { Ok(()) } else { Err(self.explain(at, amount, now)) }
+    }
+
+    /// A [`debit`](Engine::debit), where that is all there is to do.
+    #[inline(always)]
+    pub(crate) fn debit_quietly(&mut self, at: NodeId, amount: &Quantities, booked: &mut Booked) {
+        booked.settled = *amount;
+        booked.settle(&mut self.nodes, at, &Quantities::NONE, Tally::Fact);
     }
 
     pub(crate) fn debit(
@@ -267,10 +276,10 @@ impl Engine {
     pub(super) fn admit(
         &mut self,
         at: NodeId,
-        asked: &Units,
+        asked: &Quantities,
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
-        let now = self.advance(at, asked, now);
+        let now = self.advance(at, asked.units(), now);
         self.admit_now(at, asked, now)
     }
 
@@ -278,10 +287,10 @@ impl Engine {
     pub(super) fn admit_in_turn(
         &mut self,
         at: NodeId,
-        asked: &Units,
+        asked: &Quantities,
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
-        let now = self.advance(at, asked, now);
+        let now = self.advance(at, asked.units(), now);
         match self.must_queue(at, asked, now) {
             Some(refusal) => Err(refusal),
             None => self.admit_now(at, asked, now),
@@ -292,10 +301,10 @@ impl Engine {
     fn admit_now(
         &mut self,
         at: NodeId,
-        asked: &Units,
+        asked: &Quantities,
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
-        let admitted = self.may_admit(at, now) && self.nodes.fits(at, asked);
+        let admitted = self.may_admit(at, now) && self.nodes.fits(at, asked.units());
         if admitted { Ok(()) } else { self.refuse(at, asked, now) }
     }
 
@@ -304,7 +313,7 @@ impl Engine {
     pub(super) fn must_queue(
         &mut self,
         at: NodeId,
-        asked: &Units,
+        asked: &Quantities,
         now: Option<Instant>,
     ) -> Option<BudgetError> {
         if self.queue.has_waiting() { self.queue_refusal(at, asked, now) } else { None }
@@ -314,7 +323,7 @@ impl Engine {
     fn queue_refusal(
         &mut self,
         at: NodeId,
-        asked: &Units,
+        asked: &Quantities,
         now: Option<Instant>,
     ) -> Option<BudgetError> {
         let refusal = self.queued(at, asked, now)?;
@@ -323,8 +332,8 @@ impl Engine {
     }
 
     /// That others wait, where neither an end of the pool nor a pause is to be told.
-    fn queued(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> Option<BudgetError> {
-        let pool = self.queued_at(at, asked).filter(|_| self.is_open(at, now))?;
+    fn queued(&self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> Option<BudgetError> {
+        let pool = self.queued_at(at, asked.units()).filter(|_| self.is_open(at, now))?;
         if self.explain_pause(at, asked).is_some() {
             return None;
         }
@@ -358,7 +367,7 @@ impl Engine {
     pub(super) fn refuse<R>(
         &mut self,
         at: NodeId,
-        asked: &Units,
+        asked: &Quantities,
         now: Option<Instant>,
     ) -> Result<R, BudgetError> {
         self.note_lack(at, asked, now);
@@ -372,13 +381,14 @@ impl Engine {
     pub(crate) fn refuse_quietly<R>(
         &mut self,
         at: NodeId,
-        asked: &Units,
+        asked: &Quantities,
         now: Option<Instant>,
     ) -> Result<R, BudgetError> {
         self.count_refused(at);
         Err(self.why(at, asked, now))
     }
 
+    #[inline]
     pub(super) fn count_refused(&mut self, at: NodeId) {
         self.nodes.change_way(at, |node| node.counts.refused += 1);
     }
@@ -386,13 +396,18 @@ impl Engine {
     /// Why a call is refused, or a waiter is turned away.
     #[cold]
     #[inline(never)]
-    pub(super) fn explain(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
+    pub(super) fn explain(
+        &self,
+        at: NodeId,
+        asked: &Quantities,
+        now: Option<Instant>,
+    ) -> BudgetError {
         self.why(at, asked, now)
     }
 
     /// The reason: closed, deadline, pause, capacity, in this order.
     #[inline(always)]
-    fn why(&self, at: NodeId, asked: &Units, now: Option<Instant>) -> BudgetError {
+    fn why(&self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> BudgetError {
         if !self.is_open(at, now) {
             return self.explain_end(at, now);
         }
@@ -436,7 +451,7 @@ impl Engine {
     }
 
     /// Whether neither time nor a release can ever make room.
-    pub(super) fn is_unsatisfiable(&self, at: NodeId, asked: &Units) -> bool {
+    pub(super) fn is_unsatisfiable(&self, at: NodeId, asked: &Quantities) -> bool {
         self.is_unsatisfiable_before(at, asked, &self.nodes[at].deadline)
     }
 
@@ -444,7 +459,7 @@ impl Engine {
     pub(super) fn is_unsatisfiable_by(
         &self,
         at: NodeId,
-        asked: &Units,
+        asked: &Quantities,
         until: Option<Instant>,
     ) -> bool {
         // An admission at a deadline would be late, and one at this instant is not.
@@ -457,7 +472,7 @@ impl Engine {
     fn is_unsatisfiable_before(
         &self,
         at: NodeId,
-        asked: &Units,
+        asked: &Quantities,
         deadline: &Option<Deadline>,
     ) -> bool {
         if self.outlasts(at, deadline) {
@@ -466,8 +481,9 @@ impl Engine {
         let mut way = Way::from(at);
         while let Some(id) = way.up(&self.nodes) {
             let node = &self.nodes[id];
-            let mut lacking = node.ledger.lacking(asked).intersection(way.open());
-            if lacking.any(|axis| node.outlook(axis, asked[axis], deadline) == Outlook::Never) {
+            let (units, open) = (asked.units(), way.open().intersection(asked.axes()));
+            let mut lacking = node.ledger.lacking(units, open);
+            if lacking.any(|axis| node.outlook(axis, units[axis], deadline) == Outlook::Never) {
                 return true;
             }
         }
@@ -746,21 +762,22 @@ impl Nodes {
 
     /// The first lack of capacity on the way, with the worst outlook of all.
     #[inline]
-    pub(super) fn lack(&self, at: NodeId, asked: &Units) -> Option<Lack<'_>> {
-        self.lack_of(at, |_| asked)
+    pub(super) fn lack(&self, at: NodeId, asked: &Quantities) -> Option<Lack<'_>> {
+        self.lack_of(at, asked.axes(), |_| asked.units())
     }
 
-    /// [`lack`](Nodes::lack), where not all pools on the way are asked the same.
+    /// [`lack`](Nodes::lack), where not all pools on the way are asked the same of the `named` axes.
     #[inline(always)]
     pub(super) fn lack_of<'a>(
         &self,
         at: NodeId,
+        named: AxisSet,
         asked: impl Fn(NodeId) -> &'a Units,
     ) -> Option<Lack<'_>> {
         let (mut way, mut first) = (Way::from(at), None);
         while let Some(id) = way.up(self) {
             let (node, asked) = (&self[id], asked(id));
-            let lacking = node.ledger.lacking(asked).intersection(way.open());
+            let lacking = node.ledger.lacking(asked, way.open().intersection(named));
             if !lacking.is_empty() {
                 // Each pool has the earliest deadline on its way up.
                 let lack = node.lack_on(lacking, asked, &self[at].deadline);
@@ -866,12 +883,12 @@ impl Node {
 
     /// The lack of this pool alone.
     pub(super) fn lack(&self, asked: &Units) -> Option<Lack<'_>> {
-        let lacking = self.ledger.lacking(asked);
+        let lacking = self.ledger.lacking(asked, AxisSet::ALL);
         (!lacking.is_empty()).then(|| self.lack_on(lacking, asked, &self.deadline))
     }
 
     /// The first of the axes on which something lacks, with the worst outlook of all.
-    #[inline]
+    #[inline(always)]
     fn lack_on(
         &self,
         mut lacking: AxisSet,
@@ -879,9 +896,11 @@ impl Node {
         deadline: &Option<Deadline>,
     ) -> Lack<'_> {
         let axis = lacking.next().expect("something lacks");
-        let outlook = self.outlook(axis, asked[axis], deadline);
-        let others = lacking.map(|axis| self.outlook(axis, asked[axis], deadline));
-        Lack { node: self, axis, asked: asked[axis], outlook: others.fold(outlook, Outlook::max) }
+        let mut outlook = self.outlook(axis, asked[axis], deadline);
+        for other in lacking {
+            outlook = outlook.max(self.outlook(other, asked[other], deadline));
+        }
+        Lack { node: self, axis, asked: asked[axis], outlook }
     }
 
     /// Whether a release, or time before the deadline, may make room on every axis.

@@ -225,8 +225,8 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<HoldKey, BudgetError> {
         let Some(pick) = self.pick_in_turn(at, least, terms, now) else {
-            let refusal = self.must_queue(at, least.units(), now);
-            return refusal.map_or_else(|| self.refuse(at, least.units(), now), Err);
+            let refusal = self.must_queue(at, least, now);
+            return refusal.map_or_else(|| self.refuse(at, least, now), Err);
         };
         Ok(self.hold_pick(at, pick, terms, now))
     }

@@ -12,7 +12,7 @@ use super::admission::Tally;
 use super::ledger::Ledger;
 use super::nodes::{Node, NodeId};
 use crate::types::amount::Caps;
-use crate::types::axis::{NOTHING, Quantities, Units, on_each_lane};
+use crate::types::axis::{AxisSet, NOTHING, Quantities, Units, on_each_lane};
 use crate::types::error::{BudgetError, BudgetExceeded, Outlook};
 use crate::types::snapshot::Snapshot;
 
@@ -193,7 +193,7 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
         match self.nodes[at].share_of().filter(|_| moved.gained != NOTHING) {
-            Some(parent) => self.admit(parent, &moved.gained, now),
+            Some(parent) => self.admit(parent, &Quantities::new(AxisSet::ALL, moved.gained), now),
             None => Ok(()),
         }
     }
@@ -252,7 +252,7 @@ impl Engine {
         let unused = beyond(&returned, &beyond(&asked, &missing));
 
         let needed = |id| if is_common(id) { &missing } else { &gained };
-        let lack = gainer.and_then(|at| self.nodes.lack_of(at, needed));
+        let lack = gainer.and_then(|at| self.nodes.lack_of(at, AxisSet::ALL, needed));
         if let Some(lack) = lack {
             let is_giver = lack.is_of(&self.nodes[from]);
             let refusal = lack.refusal(self.labels(), self.reading);

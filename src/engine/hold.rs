@@ -199,7 +199,7 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<HoldKey, BudgetError> {
         let now = self.advance(at, held.units(), now);
-        if let Some(refusal) = self.must_queue(at, held.units(), now) {
+        if let Some(refusal) = self.must_queue(at, held, now) {
             return Err(refusal);
         }
         if self.may_admit(at, now) {
@@ -207,7 +207,7 @@ impl Engine {
                 return Ok(key);
             }
         }
-        self.refuse(at, held.units(), now)
+        self.refuse(at, held, now)
     }
 
     /// [`try_reserve`](Engine::try_reserve), at an instant.
@@ -339,7 +339,7 @@ impl Engine {
         self.live_hold(key, &Quantities::NONE, None)?;
         let hold = self.holds.get(key);
         let beyond = hold.beyond(&hold.bill(how));
-        if let Some(lack) = self.nodes.lack(hold.node, beyond.units()) {
+        if let Some(lack) = self.nodes.lack(hold.node, &beyond) {
             return Err(lack.refusal(self.labels(), self.reading));
         }
         Ok(self.end(key, how, None))
@@ -407,7 +407,7 @@ impl Engine {
         self.live_hold(key, part, now)?;
         let hold = self.holds.get(key);
         let (node, beyond) = (hold.node, hold.beyond(part));
-        self.admit(node, beyond.units(), now)?;
+        self.admit(node, &beyond, now)?;
         self.meter(key, part, Tally::Admitted);
         Ok(())
     }
@@ -438,7 +438,7 @@ impl Engine {
     ) -> Result<(), BudgetError> {
         self.live_hold(key, extra, now)?;
         let node = self.holds.get(key).node;
-        self.admit(node, extra.units(), now)?;
+        self.admit(node, &extra, now)?;
         self.nodes.hold(node, extra.units(), Tally::Admitted);
         self.holds.get_mut(key).put(extra);
         Ok(())
@@ -471,7 +471,7 @@ impl Engine {
         self.live_hold(key, &new, now)?;
         self.within_hold(key, &moving)?;
         let node = self.holds.get(key).node;
-        self.admit(node, new.units(), now)?;
+        self.admit(node, &new, now)?;
         self.nodes.hold(node, new.units(), Tally::Begun);
         let whole = self.holds.get_mut(key);
         whole.take(&moving);

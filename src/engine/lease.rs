@@ -50,7 +50,7 @@ impl Engine {
     ) -> Result<(), BudgetError> {
         self.settle_lease(key, left, now);
         let node = self.holds.get(key).node();
-        self.admit_in_turn(node, amount.beyond(left).units(), now)?;
+        self.admit_in_turn(node, &amount.beyond(left), now)?;
         self.meter(key, amount, Tally::Admitted);
         self.refill_lease(key, batch);
         *left = *self.holds.get(key).held().units();

@@ -74,12 +74,11 @@ impl Ledger {
         all_lanes(|axis| asked[axis] <= self.free[axis])
     }
 
-    /// The axes on which less is free than asked.
+    /// The axes, of those that are `open`, on which less is free than asked.
     #[inline]
-    pub(super) fn lacking(&self, asked: &Units) -> AxisSet {
-        let mut lacking = AxisSet::EMPTY;
-        each_lane(|axis| lacking = lacking.with_if(axis, asked[axis] > self.free[axis]));
-        lacking
+    pub(super) fn lacking(&self, asked: &Units, open: AxisSet) -> AxisSet {
+        let lacks = |axis: usize| asked[axis] > self.free[axis];
+        open.fold(AxisSet::EMPTY, |lacking, axis| lacking.with_if(axis, lacks(axis)))
     }
 
     /// Takes `asked`, on every axis or on none, if it [`fits`](Ledger::fits). Returns whether it

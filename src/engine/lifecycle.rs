@@ -45,7 +45,7 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<NodeId, BudgetError> {
         let share = *spec.caps.quantities();
-        self.admit_in_turn(parent, share.units(), now)?;
+        self.admit_in_turn(parent, &share, now)?;
         self.nodes.hold(parent, share.units(), Tally::Admitted);
         self.learn(spec.labels());
         Ok(self.nodes.insert(parent, spec, share.axes()))

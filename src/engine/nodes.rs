@@ -665,7 +665,7 @@ impl Node {
     /// Whether there is room for `units`, of which only those on `open` axes are asked here.
     #[inline]
     pub(super) fn fits(&self, units: &Units, open: AxisSet) -> bool {
-        let fits_open = || self.ledger.lacking(units).intersection(open).is_empty();
+        let fits_open = || self.ledger.lacking(units, open).is_empty();
         self.ledger.fits(units) || (open != AxisSet::ALL && fits_open())
     }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use super::Engine;
 use super::nodes::{Deadline, NodeId};
-use crate::types::axis::{NOTHING, Units};
+use crate::types::axis::{NOTHING, Quantities};
 use crate::types::error::{BudgetError, Outlook};
 
 /// The pools that are paused. In a box, as few trees ever pause.
@@ -138,7 +138,7 @@ impl Engine {
     /// The refusal by a pause. A call that can never fit is for capacity to refuse: it waits for no
     /// pause.
     #[cold]
-    pub(super) fn explain_pause(&self, at: NodeId, asked: &Units) -> Option<BudgetError> {
+    pub(super) fn explain_pause(&self, at: NodeId, asked: &Quantities) -> Option<BudgetError> {
         let (pool, until) = self.paused(at)?;
         let lack = self.nodes.lack(at, asked).map(|lack| lack.outlook);
         if lack == Some(Outlook::Never) {

@@ -434,8 +434,8 @@ impl Engine {
                 return Ok(Place::Granted(self.collect(hold, purpose)));
             }
         }
-        if !is_open || self.is_unsatisfiable(at, asked.units()) {
-            return self.refuse(at, asked.units(), now);
+        if !is_open || self.is_unsatisfiable(at, asked) {
+            return self.refuse(at, asked, now);
         }
         self.has_place(at)?;
         Ok(Place::InLine(self.enqueue(at, asked, purpose, None)))
@@ -456,8 +456,8 @@ impl Engine {
         let time = terms.wait_at_most;
         // By the clock as it reads: it may have run back.
         let until = time.and_then(|time| self.reading?.checked_add(time));
-        if !self.is_open(at, now) || self.is_unsatisfiable_by(at, asked.units(), until) {
-            return self.refuse(at, asked.units(), now);
+        if !self.is_open(at, now) || self.is_unsatisfiable_by(at, asked, until) {
+            return self.refuse(at, asked, now);
         }
         self.has_place(at)?;
         let agreed = Box::new(Agreed { terms, until });
@@ -729,7 +729,7 @@ impl Engine {
             }
             if self.is_too_late_for(key) {
                 let Waiter { home, asked, .. } = self.queue.get(key);
-                let refusal = self.explain(*home, asked.units(), self.latest);
+                let refusal = self.explain(*home, asked, self.latest);
                 self.turn_away(vec![(key, refusal)]);
             } else {
                 self.queue.expect_room(key, self.room_in_time(key));
@@ -825,7 +825,7 @@ impl Engine {
     /// are the first.
     fn is_too_late_for(&self, key: WaitKey) -> bool {
         let Waiter { home, asked, .. } = self.queue.get(key);
-        self.nodes.has_windows() && self.is_unsatisfiable(*home, asked.units())
+        self.nodes.has_windows() && self.is_unsatisfiable(*home, asked)
     }
 
     /// Whether the pool at which a candidate is blocked refuses it still.
@@ -1067,7 +1067,7 @@ impl Engine {
         **demand = Demand { most: most_asked, each: Some(asked) };
         let refusal = |(_, key): (Ticket, WaitKey)| {
             let Waiter { home, asked, .. } = self.queue.get(key);
-            let lack = self.nodes.lack(*home, asked.units());
+            let lack = self.nodes.lack(*home, asked);
             (
                 key,
                 lack.expect("what can never fit does not fit now")
@@ -1166,7 +1166,7 @@ impl Engine {
         let mut refusals = Vec::new();
         for &pool in pools {
             for (key, waiter) in self.queue.of_line(&self.nodes[pool].line) {
-                refusals.push((key, self.explain(pool, waiter.asked.units(), now)));
+                refusals.push((key, self.explain(pool, &waiter.asked, now)));
             }
         }
         self.turn_away(refusals);

@@ -201,21 +201,23 @@ impl Engine {
     }
 
     /// Notes the units that a refused call lacks, where only a higher cap would do.
-    pub(super) fn note_lack(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) {
+    pub(super) fn note_lack(&mut self, at: NodeId, asked: &Quantities, now: Option<Instant>) {
         if self.duties.is_watched() {
             self.note_lack_watched(at, asked, now);
         }
     }
 
     #[cold]
-    fn note_lack_watched(&mut self, at: NodeId, asked: &Units, now: Option<Instant>) {
+    fn note_lack_watched(&mut self, at: NodeId, asked: &Quantities, now: Option<Instant>) {
         // By what the caller is told: no funds admit it where it is closed, late or paused too long.
         if self.explain(at, asked, now).outlook() != Outlook::AfterFunding {
             return;
         }
         let Some(watches) = &mut self.watch.0 else { return };
-        let lacks =
-            self.nodes.asking(at, asked).map(|(id, node, asked)| (id, node.unfunded(&asked)));
+        let lacks = self
+            .nodes
+            .asking(at, asked.units())
+            .map(|(id, node, asked)| (id, node.unfunded(&asked)));
         watches.lacks.extend(lacks.filter(|(_, missing)| *missing != NOTHING));
     }
 
