@@ -21,6 +21,9 @@ use crate::types::on_drop::OnDrop;
 pub(crate) struct Terms {
     /// Empty where the amount itself is the only choice.
     choices: Vec<Choice>,
+    /// Whether there is a choice of which less may be granted. It follows from `choices`, and is
+    /// known without a look at them.
+    is_cut: bool,
     pub(crate) ttl: Option<Duration>,
     pub(crate) label: Option<Name>,
     pub(crate) on_drop: Option<OnDrop>,
@@ -47,13 +50,14 @@ impl Terms {
     /// made, and spares the stores.
     #[inline(always)]
     pub(crate) fn if_any(self) -> Option<Terms> {
-        let Terms { choices, ttl, label, on_drop, wait_at_most } = self;
+        let Terms { choices, is_cut, ttl, label, on_drop, wait_at_most } = self;
         let is_plain = choices.is_empty()
             && ttl.is_none()
             && label.is_none()
             && on_drop.is_none()
             && wait_at_most.is_none();
-        if is_plain { None } else { Some(Terms { choices, ttl, label, on_drop, wait_at_most }) }
+        let terms = Terms { choices, is_cut, ttl, label, on_drop, wait_at_most };
+        if is_plain { None } else { Some(terms) }
     }
 
     /// Whether as much may be granted as there is.
@@ -63,7 +67,7 @@ impl Terms {
 
     /// Whether each choice is for its amount or nothing.
     pub(crate) fn are_exact(&self) -> bool {
-        self.choices.iter().all(|choice| choice.most == choice.least)
+        !self.is_cut
     }
 
     /// Whether the clock must be read for these terms alone.
@@ -73,21 +77,21 @@ impl Terms {
 
     /// Adds a choice behind the others.
     pub(crate) fn push(&mut self, first: &Amount, next: &Amount) {
-        self.known(first);
-        self.choices.push(Choice::exactly(next));
+        let next = Choice::exactly(next);
+        match self.choices.is_empty() {
+            // At once: a list that grows costs as much as both.
+            true => self.choices = vec![Choice::exactly(first), next],
+            false => self.choices.push(next),
+        }
     }
 
     /// The last choice may be cut down to `least`.
     pub(crate) fn cut_to(&mut self, first: &Amount, least: &Amount) {
-        self.known(first).cut_to(least);
-    }
-
-    /// The last choice, with the amount itself as the first.
-    fn known(&mut self, first: &Amount) -> &mut Choice {
         if self.choices.is_empty() {
             self.choices.push(Choice::exactly(first));
         }
-        self.choices.last_mut().expect("there is one now")
+        self.choices.last_mut().expect("there is one now").cut_to(least);
+        self.is_cut = self.choices.iter().any(|choice| choice.most != choice.least);
     }
 
     /// The least of the last choice, for which a waiter waits.
