@@ -452,10 +452,11 @@ impl Reservation {
     pub fn time_left(&self) -> Option<Duration> {
         let handle = self.pool.handle();
         let (end, latest) = handle.enter(|engine, _| engine.end_of(self.key()));
-        let left = |end: Instant| {
-            let now = handle.now();
-            // By the time of the pool, which never runs back.
-            end.saturating_duration_since(latest.map_or(now, |latest| latest.max(now)))
+        let left = |end: Instant| match latest {
+            // The time of the pool never runs back: what is over stays over.
+            Some(latest) if end <= latest => Duration::ZERO,
+            // By the clock as it reads, which may have run back.
+            _ => end.saturating_duration_since(handle.now()),
         };
         end.map(left)
     }

@@ -131,7 +131,8 @@ impl Engine {
     }
 
     pub(super) fn holder(&self, hold: &Hold) -> Holder {
-        let expires_in = |expiry: Instant| Some(expiry.saturating_duration_since(self.latest?));
+        // From the reading, as a refusal: the clock may have run back.
+        let expires_in = |expiry: Instant| Some(expiry.saturating_duration_since(self.reading?));
         Holder {
             pool: self.nodes[hold.node()].name.clone(),
             label: hold.label().cloned(),

@@ -437,6 +437,25 @@ fn p8_what_has_expired_has_no_time_left_though_the_clock_runs_back() {
     }
 }
 
+/// The hold expires when the clock comes to its instant, and the clock has further to go.
+#[test]
+fn w11_after_the_clock_ran_back_a_hold_has_the_time_left_that_the_clock_will_take() {
+    let (start, offset) = (Instant::now(), Arc::new(AtomicU64::new(10)));
+    let read = Arc::clone(&offset);
+    let pool = BudgetPool::builder()
+        .clock(move || start + secs(read.load(Ordering::Relaxed)))
+        .timer(by_hand)
+        .build();
+    let hold = pool.reserve(Ask::new(tokens(1)).ttl(secs(5))).unwrap();
+    for now in [10, 4, 12, 11] {
+        offset.store(now, Ordering::Relaxed);
+        let left = Some(secs(15 - now));
+        assert_eq!((hold.time_left(), pool.holders()[0].expires_in), (left, left));
+    }
+    offset.store(15, Ordering::Relaxed);
+    assert_eq!((hold.time_left(), pool.holders().len()), (Some(Duration::ZERO), 0));
+}
+
 #[test]
 fn p3_a_hold_in_a_child_that_expires_frees_the_parent_for_a_sibling() {
     let (clock, root) = pool_of(100);
