@@ -452,11 +452,10 @@ impl Reservation {
     pub fn time_left(&self) -> Option<Duration> {
         let handle = self.pool.handle();
         let (end, latest) = handle.enter(|engine, _| engine.end_of(self.key()));
-        let left = |end: Instant| match latest {
-            // The time of the pool never runs back: what is over stays over.
-            Some(latest) if end <= latest => Duration::ZERO,
-            // By the clock as it reads, which may have run back.
-            _ => end.saturating_duration_since(handle.now()),
+        let left = |end: Instant| {
+            // By the clock as it reads, which may have run back. What was over stays over.
+            let left = end.saturating_duration_since(handle.now());
+            if latest.is_some_and(|latest| end <= latest) { Duration::ZERO } else { left }
         };
         end.map(left)
     }
