@@ -353,6 +353,7 @@ impl Ledger {
         self.excess.as_ref().map_or(0, |excess| excess.overage[axis])
     }
 
+    #[inline]
     pub(super) fn used(&self, axis: usize) -> u64 {
         self.taken(axis).checked_sub(self.reserved[axis]).expect("what is reserved is taken")
     }
@@ -370,6 +371,7 @@ impl Ledger {
         self.peak[axis].max(self.taken(axis))
     }
 
+    #[inline]
     pub(super) fn spent(&self, axis: usize) -> u64 {
         let earlier = self.earlier.as_ref().map_or(0, |earlier| earlier[axis]);
         earlier.saturating_add(self.used(axis)).saturating_add(self.overage(axis))
