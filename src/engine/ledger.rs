@@ -329,6 +329,20 @@ impl Ledger {
         self.capped
     }
 
+    /// The axes that have a cap or were ever used. All figures of the others are zero.
+    pub(super) fn in_play(&self) -> AxisSet {
+        let mut axes = self.capped;
+        each_lane(|axis| {
+            axes = axes.with_if(axis, self.free[axis] != self.cap[axis] || self.peak[axis] > 0)
+        });
+        match &self.earlier {
+            None => axes,
+            Some(earlier) => {
+                (0..Axis::COUNTED).fold(axes, |axes, axis| axes.with_if(axis, earlier[axis] > 0))
+            }
+        }
+    }
+
     /// The cap of an axis, if it has one.
     pub(super) fn cap(&self, axis: usize) -> Option<u64> {
         self.capped.contains(axis).then(|| self.cap[axis])
@@ -483,6 +497,8 @@ impl Ledger {
             assert!(overage == 0 || free == 0, "P2: {overage} owed while {free} are free");
             assert!(self.capped.contains(axis) || cap == u64::MAX, "no cap is the largest");
             assert!(peak <= self.peak(axis), "the peak never falls");
+            let is_any = self.spent(axis) > 0 || self.peak(axis) > 0;
+            assert!(self.in_play().contains(axis) || !is_any, "what is not in play is zero");
             if let Some(goal) = self.falling_to(axis) {
                 assert!(goal < cap && cap == reserved, "a cap falls as far as it can");
             }
@@ -652,6 +668,23 @@ mod tests {
         assert_eq!((ledger.spent(TOKENS), ledger.peak(TOKENS)), (90, 30));
         settle(&mut ledger, 30, 30);
         assert_eq!(ledger.spent(TOKENS), 120);
+    }
+
+    #[test]
+    fn an_axis_is_in_play_that_has_a_cap_or_was_ever_used() {
+        let of = |axis| AxisSet::of(TOKENS).with(axis);
+        let mut ledger = ledger(100);
+        assert_eq!(ledger.in_play(), AxisSet::of(TOKENS));
+        let usd = Quantities::NONE.with(USD, 7);
+        ledger.hold(usd.units());
+        assert_eq!(ledger.in_play(), of(USD));
+        ledger.settle(&usd, &Quantities::NONE, &mut Units::default());
+        assert_eq!(ledger.in_play(), of(USD), "it has a peak");
+        ledger.reset(AxisSet::EMPTY);
+        assert_eq!(ledger.in_play(), AxisSet::of(TOKENS));
+        ledger.settle(&Quantities::NONE, &usd, &mut Units::default());
+        ledger.reset(AxisSet::EMPTY);
+        assert_eq!(ledger.in_play(), of(USD), "it was spent earlier");
     }
 
     #[test]

@@ -69,6 +69,7 @@ pub(crate) use idempotency::Keys;
 pub(crate) use nodes::{Deadline, NodeId, Spec};
 pub(crate) use queue::{Grant, Looked, Place, Purpose, WaitKey};
 pub(crate) use refill::Refill;
+pub(crate) use view::{Places, Survey};
 pub(crate) use watch::{Condition, Met, WatchKey};
 
 /// The parts before the pools lie on the cache line of the lock: calls of the hot path do not write
