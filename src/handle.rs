@@ -56,8 +56,11 @@ pub(crate) struct Runtime {
     pub(crate) listener: Option<Listener>,
 }
 
-/// A tree of pools. The engine is aligned to a cache line, so that the lock before it has one of
-/// its own: a thread that waits for the lock does not disturb the thread that changes the balances.
+/// A tree of pools. On the cache line of the lock lie the parts of the engine that are seldom
+/// written, and the flag is on another line than all that the lock guards: a thread that waits for
+/// the lock, or asks whether it must read the clock, does not disturb the thread that changes the
+/// balances.
+#[repr(C, align(64))]
 struct Shared {
     engine: Mutex<Engine>,
     /// Whether time plays a part whatever the way of a call, as of the end of the last transition.
@@ -742,5 +745,27 @@ impl fmt::Debug for Runtime {
             .field("timer", &timer)
             .field("observer", &observer)
             .finish()
+    }
+}
+
+#[cfg(all(test, target_pointer_width = "64", not(any(budget_pool_loom, budget_pool_shuttle))))]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    const LINE: usize = 64;
+
+    /// Many trees are cheap. A count of handles stands before either part.
+    #[test]
+    fn a_root_pool_is_1_100_bytes_at_most() {
+        let bytes = 2 * size_of::<usize>() + size_of::<Handle>() + LINE + size_of::<Shared>();
+        assert!(bytes <= 1_100, "{bytes}");
+    }
+
+    #[test]
+    fn the_flag_is_on_another_line_than_all_that_the_lock_guards() {
+        let end = offset_of!(Shared, engine) + size_of::<Mutex<Engine>>();
+        assert!(offset_of!(Shared, heeds_time) / LINE > (end - 1) / LINE);
     }
 }

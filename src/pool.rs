@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::ask::Ask;
 use crate::builder::{Child, Joint, PoolBuilder, Root};
-use crate::engine::{Booked, Engine};
+use crate::engine::{Booked, Engine, Places, Survey};
 use crate::handle::Handle;
 use crate::lease::Lease;
 use crate::reservation::{Receipt, Reservation};
@@ -654,20 +654,15 @@ impl BudgetPool {
     /// ```
     #[must_use]
     pub fn snapshot_tree(&self) -> TreeSnapshot {
-        // A page of memory that is touched for the first time takes longer than all that is written
-        // to it: places are made, and so touched, without the lock.
-        let (mut pools, mut places) = (Vec::new(), 4);
-        let reading = OnceCell::new();
-        let taken = loop {
-            pools.resize_with(places, Snapshot::nothing);
-            let look = |engine: &mut Engine, at, now| engine.snapshot_tree(at, now, &mut pools);
+        let (mut places, reading) = (Places::FEW, OnceCell::new());
+        loop {
+            let mut survey = Survey::new(places);
+            let look = |engine: &mut Engine, at, now| engine.snapshot_tree(at, now, &mut survey);
             match self.handle.survey(&reading, look) {
-                Ok(taken) => break taken,
+                Ok(()) => return TreeSnapshot::new(survey.into_snapshots()),
                 Err(more) => places = more,
             }
-        };
-        pools.truncate(taken);
-        TreeSnapshot::new(pools)
+        }
     }
 
     /// The owners of all held units: every live [`Reservation`] and [`Lease`] of this pool and of

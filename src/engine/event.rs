@@ -10,6 +10,7 @@ use super::Engine;
 use super::admission::Booked;
 use super::hold::{End, HoldKey};
 use super::nodes::NodeId;
+use super::view::Places;
 use crate::types::amount::{Amount, Caps};
 use crate::types::axis::Labels;
 use crate::types::error::BudgetError;
@@ -74,7 +75,7 @@ impl Answer for Vec<Holder> {}
 impl Answer for Vec<Limit> {}
 
 /// A survey, and the places that it lacks.
-impl Answer for Result<usize, usize> {}
+impl Answer for Result<(), Places> {}
 
 /// A look at a watch.
 impl<T, const N: usize> Answer for (Poll<T>, [Option<Waker>; N]) {}

@@ -39,14 +39,22 @@ pub(super) struct Ledger {
     free: Units,
     reserved: Units,
     cap: Units,
-    overage: Units,
     /// The most that was used plus reserved before `free` last rose; see [`peak`](Ledger::peak).
     peak: Units,
-    /// Spent in earlier periods.
-    earlier: Units,
-    /// The caps that fall, in a box, as few do.
-    falling: Option<Box<Quantities>>,
+    /// In a box, as few pools have ever been over their caps.
+    excess: Option<Box<Excess>>,
+    /// The units spent in earlier periods. In a box, as many pools have one period alone.
+    earlier: Option<Box<Units>>,
     capped: AxisSet,
+}
+
+/// How far a pool is over its caps. It stays when all is paid off, so that a pool that is over its
+/// caps now and then allocates once.
+#[derive(Debug, Clone, Default)]
+struct Excess {
+    overage: Units,
+    /// The goals of the caps that fall.
+    falling: Quantities,
 }
 
 impl Ledger {
@@ -56,16 +64,7 @@ impl Ledger {
             |axis| if capped.contains(axis) { caps.units()[axis] } else { u64::MAX },
         );
         let none = [0; Axis::COUNTED];
-        Ledger {
-            free: cap,
-            reserved: none,
-            cap,
-            overage: none,
-            peak: none,
-            earlier: none,
-            falling: None,
-            capped,
-        }
+        Ledger { free: cap, reserved: none, cap, peak: none, excess: None, earlier: None, capped }
     }
 
     /// **The cap rule.** Whether `asked` is free, on every axis.
@@ -140,11 +139,13 @@ impl Ledger {
                 let beyond = actual - held;
                 let taken = beyond.min(self.free[axis]);
                 self.free[axis] -= taken;
-                self.overage[axis] = self.overage[axis].saturating_add(beyond - taken);
-                overage[axis] = overage[axis].max(beyond - taken);
+                if beyond > taken {
+                    self.owe(axis, beyond - taken);
+                    overage[axis] = overage[axis].max(beyond - taken);
+                }
             }
         }
-        if self.falling.is_some() {
+        if self.excess.is_some() {
             self.fall();
         }
     }
@@ -156,9 +157,8 @@ impl Ledger {
         let used = self.used(axis).min(most);
         let used = used.checked_sub(kept).expect("a share regains what was used");
         self.peak[axis] = self.peak(axis);
-        let paid = (units - kept).min(self.overage[axis]);
+        let paid = self.pay(axis, units - kept);
         let freed = (units - kept - paid).min(used);
-        self.overage[axis] -= paid;
         self.free[axis] =
             self.free[axis].checked_add(freed).expect("what is free is within the cap");
         self.reserved[axis] =
@@ -172,7 +172,27 @@ impl Ledger {
         let most = self.cap[axis] - self.reserved[axis];
         let used = u64::try_from(spent).map_or(most, |spent| spent.min(most));
         self.free[axis] = most - used;
-        self.overage[axis] = u64::try_from(spent - u128::from(used)).unwrap_or(u64::MAX);
+        self.set_overage(axis, u64::try_from(spent - u128::from(used)).unwrap_or(u64::MAX));
+    }
+
+    #[cold]
+    fn owe(&mut self, axis: usize, units: u64) {
+        self.set_overage(axis, self.overage(axis).saturating_add(units));
+    }
+
+    fn set_overage(&mut self, axis: usize, units: u64) {
+        if units != self.overage(axis) {
+            self.excess.get_or_insert_default().overage[axis] = units;
+        }
+    }
+
+    /// Pays off the overage by at most so many units. Returns how many it took.
+    #[inline(always)]
+    fn pay(&mut self, axis: usize, units: u64) -> u64 {
+        let Some(excess) = &mut self.excess else { return 0 };
+        let paid = units.min(excess.overage[axis]);
+        excess.overage[axis] -= paid;
+        paid
     }
 
     /// Sets a cap, also below `used` or `reserved`. The part of `used` that does not fit under the
@@ -196,16 +216,22 @@ impl Ledger {
     }
 
     fn set_goal(&mut self, axis: usize, goal: Option<u64>) {
-        let known = self.falling.as_deref().copied().unwrap_or(Quantities::NONE);
-        let others = known.without(axis);
+        let others = self.falling().without(axis);
         let falling = goal.map_or(others, |goal| others.with(axis, goal));
-        self.falling = (!falling.axes().is_empty()).then(|| Box::new(falling));
+        if falling != self.falling() {
+            self.excess.get_or_insert_default().falling = falling;
+        }
+    }
+
+    /// The goals of the caps that fall.
+    fn falling(&self) -> Quantities {
+        self.excess.as_ref().map_or(Quantities::NONE, |excess| excess.falling)
     }
 
     /// Lowers the caps that fall to the present `reserved`.
     #[cold]
     fn fall(&mut self) {
-        let falling = self.falling.as_deref().copied().unwrap_or(Quantities::NONE);
+        let falling = self.falling();
         for axis in falling.axes() {
             if !self.place_cap(axis, falling.units()[axis]) {
                 self.set_goal(axis, None);
@@ -215,14 +241,14 @@ impl Ledger {
 
     /// How far a cap is above the one that was set.
     #[inline]
-    fn excess(&self, axis: usize) -> u64 {
+    fn surplus(&self, axis: usize) -> u64 {
         self.falling_to(axis).map_or(0, |goal| self.cap[axis] - goal)
     }
 
     /// The cap that was set, if the present one falls towards it.
     #[inline]
     pub(super) fn falling_to(&self, axis: usize) -> Option<u64> {
-        let falling = self.falling.as_deref()?;
+        let falling = &self.excess.as_ref()?.falling;
         falling.axes().contains(axis).then(|| falling.units()[axis])
     }
 
@@ -248,8 +274,7 @@ impl Ledger {
     #[inline(always)]
     fn give(&mut self, axis: usize, units: u64) {
         self.peak[axis] = self.peak(axis);
-        let paid = units.min(self.overage[axis]);
-        self.overage[axis] -= paid;
+        let paid = self.pay(axis, units);
         self.free[axis] =
             self.free[axis].checked_add(units - paid).expect("what is free is within the cap");
     }
@@ -278,20 +303,43 @@ impl Ledger {
     /// of the share, so that no budget is created.
     pub(super) fn reset(&mut self, shares: AxisSet) {
         for axis in 0..Axis::COUNTED {
-            self.earlier[axis] = self.spent(axis);
             let used = self.used(axis);
+            self.pass(axis, used.saturating_add(self.overage(axis)));
             match shares.contains(axis) {
                 true => self.cap[axis] -= used,
                 false => self.free[axis] += used,
             }
-            self.overage[axis] = 0;
+            self.set_overage(axis, 0);
             self.peak[axis] = 0;
+        }
+    }
+
+    /// So many of the units spent are of an earlier period from now on.
+    #[inline]
+    fn pass(&mut self, axis: usize, spent: u64) {
+        if spent > 0 {
+            let earlier = self.earlier.get_or_insert_default();
+            earlier[axis] = earlier[axis].saturating_add(spent);
         }
     }
 
     /// The axes that have a cap.
     pub(super) fn capped(&self) -> AxisSet {
         self.capped
+    }
+
+    /// The axes that have a cap or were ever used. All figures of the others are zero.
+    pub(super) fn in_play(&self) -> AxisSet {
+        let mut axes = self.capped;
+        each_lane(|axis| {
+            axes = axes.with_if(axis, self.free[axis] != self.cap[axis] || self.peak[axis] > 0)
+        });
+        match &self.earlier {
+            None => axes,
+            Some(earlier) => {
+                (0..Axis::COUNTED).fold(axes, |axes, axis| axes.with_if(axis, earlier[axis] > 0))
+            }
+        }
     }
 
     /// The cap of an axis, if it has one.
@@ -313,10 +361,12 @@ impl Ledger {
         self.reserved[axis]
     }
 
+    #[inline]
     pub(super) fn overage(&self, axis: usize) -> u64 {
-        self.overage[axis]
+        self.excess.as_ref().map_or(0, |excess| excess.overage[axis])
     }
 
+    #[inline]
     pub(super) fn used(&self, axis: usize) -> u64 {
         self.taken(axis).checked_sub(self.reserved[axis]).expect("what is reserved is taken")
     }
@@ -334,25 +384,27 @@ impl Ledger {
         self.peak[axis].max(self.taken(axis))
     }
 
+    #[inline]
     pub(super) fn spent(&self, axis: usize) -> u64 {
-        self.earlier[axis].saturating_add(self.used(axis)).saturating_add(self.overage[axis])
+        let earlier = self.earlier.as_ref().map_or(0, |earlier| earlier[axis]);
+        earlier.saturating_add(self.used(axis)).saturating_add(self.overage(axis))
     }
 
     /// The spend of this period that has not come back yet: time can bring it back.
     pub(super) fn owed(&self, axis: usize) -> u128 {
-        u128::from(self.used(axis)) + u128::from(self.overage[axis])
+        u128::from(self.used(axis)) + u128::from(self.overage(axis))
     }
 
     /// Whether time can bring anything back.
     #[inline]
     pub(super) fn is_owed(&self, axis: usize) -> bool {
-        self.overage[axis] > 0 || self.used(axis) > 0
+        self.used(axis) > 0 || self.overage(axis) > 0
     }
 
     /// Brings back spent units, at most those [owed](Ledger::owed); they pay the overage first.
     #[inline]
     pub(super) fn refill(&mut self, axis: usize, units: u64) {
-        let paid = units.min(self.overage[axis]);
+        let paid = self.pay(axis, units);
         self.bring_back(axis, paid, (units - paid).min(self.used(axis)));
     }
 
@@ -360,7 +412,7 @@ impl Ledger {
     pub(super) fn refill_much(&mut self, axis: usize, units: u128) {
         let at_most =
             |units: u128, most: u64| u64::try_from(units).map_or(most, |units| units.min(most));
-        let paid = at_most(units, self.overage[axis]);
+        let paid = self.pay(axis, at_most(units, u64::MAX));
         self.bring_back(axis, paid, at_most(units - u128::from(paid), self.used(axis)));
     }
 
@@ -394,13 +446,13 @@ impl Ledger {
         self.goal(axis).saturating_sub(reserved)
     }
 
+    /// Of the spend of this period so much is paid off now, and so much is to be free again.
     #[inline]
     fn bring_back(&mut self, axis: usize, paid: u64, freed: u64) {
         self.peak[axis] = self.peak(axis);
-        self.overage[axis] -= paid;
         self.free[axis] =
             self.free[axis].checked_add(freed).expect("what is free is within the cap");
-        self.earlier[axis] = self.earlier[axis].saturating_add(paid).saturating_add(freed);
+        self.pass(axis, paid.saturating_add(freed));
     }
 
     /// The units that must come free before `asked` fits. A unit that comes free lowers a cap that
@@ -409,7 +461,7 @@ impl Ledger {
         match asked.checked_sub(self.free[axis]) {
             None | Some(0) => 0,
             Some(beyond) => {
-                u128::from(beyond) + u128::from(self.overage[axis]) + u128::from(self.excess(axis))
+                u128::from(beyond) + u128::from(self.overage(axis)) + u128::from(self.surplus(axis))
             }
         }
     }
@@ -420,8 +472,8 @@ impl Ledger {
         match asked.checked_sub(self.free[axis]) {
             None | Some(0) => true,
             Some(beyond) => beyond
-                .checked_add(self.overage[axis])
-                .is_some_and(|missing| missing <= self.reserved[axis] - self.excess(axis)),
+                .checked_add(self.overage(axis))
+                .is_some_and(|missing| missing <= self.reserved[axis] - self.surplus(axis)),
         }
     }
 
@@ -436,14 +488,16 @@ impl Ledger {
     /// The equations at the head of this file, on every axis.
     pub(super) fn check_invariants(&self) {
         for axis in 0..Axis::COUNTED {
-            let [free, reserved, cap, overage, peak] =
-                [&self.free, &self.reserved, &self.cap, &self.overage, &self.peak]
-                    .map(|of| of[axis]);
+            let [free, reserved, cap, peak] =
+                [&self.free, &self.reserved, &self.cap, &self.peak].map(|of| of[axis]);
+            let overage = self.overage(axis);
             let taken = free.checked_add(reserved).is_some_and(|all| all <= cap);
             assert!(taken, "P1: {reserved} reserved and {free} free of {cap}");
             assert!(overage == 0 || free == 0, "P2: {overage} owed while {free} are free");
             assert!(self.capped.contains(axis) || cap == u64::MAX, "no cap is the largest");
             assert!(peak <= self.peak(axis), "the peak never falls");
+            let is_any = self.spent(axis) > 0 || self.peak(axis) > 0;
+            assert!(self.in_play().contains(axis) || !is_any, "what is not in play is zero");
             if let Some(goal) = self.falling_to(axis) {
                 assert!(goal < cap && cap == reserved, "a cap falls as far as it can");
             }
@@ -613,6 +667,23 @@ mod tests {
         assert_eq!((ledger.spent(TOKENS), ledger.peak(TOKENS)), (90, 30));
         settle(&mut ledger, 30, 30);
         assert_eq!(ledger.spent(TOKENS), 120);
+    }
+
+    #[test]
+    fn an_axis_is_in_play_that_has_a_cap_or_was_ever_used() {
+        let of = |axis| AxisSet::of(TOKENS).with(axis);
+        let mut ledger = ledger(100);
+        assert_eq!(ledger.in_play(), AxisSet::of(TOKENS));
+        let usd = Quantities::NONE.with(USD, 7);
+        ledger.hold(usd.units());
+        assert_eq!(ledger.in_play(), of(USD));
+        ledger.settle(&usd, &Quantities::NONE, &mut Units::default());
+        assert_eq!(ledger.in_play(), of(USD), "it has a peak");
+        ledger.reset(AxisSet::EMPTY);
+        assert_eq!(ledger.in_play(), AxisSet::of(TOKENS));
+        ledger.settle(&Quantities::NONE, &usd, &mut Units::default());
+        ledger.reset(AxisSet::EMPTY);
+        assert_eq!(ledger.in_play(), of(USD), "it was spent earlier");
     }
 
     #[test]

@@ -69,25 +69,28 @@ pub(crate) use idempotency::Keys;
 pub(crate) use nodes::{Deadline, NodeId, Spec};
 pub(crate) use queue::{Grant, Looked, Place, Purpose, WaitKey};
 pub(crate) use refill::Refill;
+pub(crate) use view::{Places, Survey};
 pub(crate) use watch::{Condition, Met, WatchKey};
 
+/// The parts before the pools lie on the cache line of the lock: calls of the hot path do not write
+/// them.
 #[derive(Debug)]
-#[repr(C, align(64))]
+#[repr(C)]
 pub(crate) struct Engine {
-    nodes: Nodes,
-    duties: Duties,
-    queue: Queue,
     expiry: Expiry,
-    holds: Holds,
     watch: Watch,
     pauses: Pauses,
     events: Events,
     /// The labels of the user's own axes. In a box, as few trees have any.
     labels: Option<Box<Labels>>,
+    nodes: Nodes,
+    duties: Duties,
+    holds: Holds,
     /// The latest instant seen: time never runs back (P8).
     latest: Option<Instant>,
     /// The last reading of the clock, which may be earlier: a refusal counts from it.
     reading: Option<Instant>,
+    queue: Queue,
 }
 
 impl Engine {
@@ -121,5 +124,19 @@ impl Engine {
 
     fn labels(&self) -> &Labels {
         self.labels.as_deref().unwrap_or(&Labels::NONE)
+    }
+}
+
+#[cfg(all(test, target_pointer_width = "64"))]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    /// A thread that waits for the lock does not disturb the thread that changes the balances.
+    #[test]
+    fn the_pools_begin_on_the_line_after_that_of_the_lock() {
+        let lock = size_of::<u64>();
+        assert_eq!(lock + offset_of!(Engine, nodes), 64);
     }
 }

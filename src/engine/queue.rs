@@ -198,9 +198,12 @@ pub(crate) enum Place {
 /// The units that a waiter asks of an axis.
 type Asked = (usize, u64, WaitKey);
 
-/// The waiters of one pool.
+/// The waiters of one pool. In a box, as few pools have ever had one.
 #[derive(Debug, Default)]
-pub(super) struct Line {
+pub(super) struct Line(Option<Box<Waiters>>);
+
+#[derive(Debug, Default)]
+struct Waiters {
     /// The ends of the line of this pool: a waiter comes behind the last, and leaves from anywhere.
     first: Option<WaitKey>,
     last: Option<WaitKey>,
@@ -209,8 +212,8 @@ pub(super) struct Line {
     parked: Parked,
     /// The number of waiters, in this pool and in those below.
     waiting: u64,
-    /// The sum of their asks, from the first waiter on. In a box, as few pools have ever had one.
-    demand: Option<Box<Demand>>,
+    /// The sum of their asks.
+    demand: Demand,
 }
 
 /// The sum of the asks of a pool's waiters, and of those below.
@@ -250,35 +253,65 @@ impl Parked {
             self.others.remove(&ticket);
         }
     }
+
+    fn iter(&self) -> impl Iterator<Item = (Ticket, WaitKey)> {
+        self.first.into_iter().chain(self.others.iter().map(|(&ticket, &key)| (ticket, key)))
+    }
 }
 
 impl Line {
     /// The number of waiters, in this pool and in those below.
     pub(super) fn waiting(&self) -> u64 {
-        self.waiting
+        self.0.as_ref().map_or(0, |waiters| waiters.waiting)
     }
 
     pub(super) fn has_parked(&self) -> bool {
-        self.parked.first.is_some()
+        self.earliest().is_some()
     }
 
     /// Whether a candidate with an earlier ticket is parked here.
     fn has_parked_before(&self, ticket: Ticket) -> bool {
-        self.parked.first.is_some_and(|(first, _)| first < ticket)
+        self.earliest().is_some_and(|(first, _)| first < ticket)
     }
 
     fn is_empty(&self) -> bool {
-        self.first.is_none() && !self.has_parked()
+        let is_empty = |of: &Waiters| of.first.is_none() && of.parked.first.is_none();
+        self.0.as_ref().is_none_or(|waiters| is_empty(waiters))
+    }
+
+    /// The head of the line of this pool.
+    fn first(&self) -> Option<WaitKey> {
+        self.0.as_ref()?.first
     }
 
     /// The candidate that all others here wait for.
     fn first_parked(&self) -> Option<WaitKey> {
-        self.parked.first.map(|(_, key)| key)
+        self.earliest().map(|(_, key)| key)
+    }
+
+    #[inline]
+    fn earliest(&self) -> Option<(Ticket, WaitKey)> {
+        self.0.as_ref()?.parked.first
+    }
+
+    /// All candidates that are parked here, by ticket.
+    fn parked(&self) -> impl Iterator<Item = (Ticket, WaitKey)> {
+        self.0.iter().flat_map(|waiters| waiters.parked.iter())
+    }
+
+    /// The sum of the asks of those who wait, if anybody does.
+    #[inline]
+    fn demand(&self) -> Option<&Demand> {
+        self.0.as_ref().filter(|waiters| waiters.waiting > 0).map(|waiters| &waiters.demand)
+    }
+
+    fn waiters(&mut self) -> &mut Waiters {
+        self.0.get_or_insert_default()
     }
 
     fn enter(&mut self, key: WaitKey, units: &Units) {
-        self.waiting += 1;
-        let demand = self.demand.get_or_insert_default();
+        let Waiters { waiting, demand, .. } = self.waiters();
+        *waiting += 1;
         each_lane(|axis| demand.most[axis] = demand.most[axis].max(units[axis]));
         if let Some(each) = &mut demand.each {
             each.extend(each_asked(key, *units));
@@ -286,10 +319,10 @@ impl Line {
     }
 
     fn leave(&mut self, key: WaitKey, units: &Units) {
-        self.waiting -= 1;
-        let demand = self.demand.as_mut().expect("it is known from the first waiter on");
-        if self.waiting == 0 {
-            **demand = Demand::default();
+        let Waiters { waiting, demand, .. } = self.waiters();
+        *waiting -= 1;
+        if *waiting == 0 {
+            *demand = Demand::default();
         }
         if let Some(each) = &mut demand.each {
             each_asked(key, *units).for_each(|asked| _ = each.remove(&asked));
@@ -335,6 +368,7 @@ impl Queue {
         purpose: Purpose,
         terms: Option<Box<Agreed>>,
     ) -> WaitKey {
+        let line = line.waiters();
         let waiter = Waiter {
             ticket: self.ticket(),
             home,
@@ -361,6 +395,7 @@ impl Queue {
     /// Takes a waiter out of its line, wherever it stands.
     fn unlink(&mut self, line: &mut Line, key: WaitKey) {
         let Waiter { before, behind, .. } = *self.get(key);
+        let line = line.waiters();
         self.waiting -= 1;
         match before {
             Some(before) => self.get_mut(before).behind = behind,
@@ -374,7 +409,7 @@ impl Queue {
 
     /// The waiters of a line, in their order.
     fn of_line(&self, line: &Line) -> impl Iterator<Item = (WaitKey, &Waiter)> {
-        let keys = std::iter::successors(line.first, |&key| self.get(key).behind);
+        let keys = std::iter::successors(line.first(), |&key| self.get(key).behind);
         keys.map(|key| (key, self.get(key)))
     }
 
@@ -672,14 +707,14 @@ impl Engine {
 
     /// Calls the first candidate parked at a pool, after the pool gained room or lost a candidate.
     pub(super) fn call_parked(&mut self, at: NodeId) {
-        if let Some((ticket, key)) = self.nodes[at].line.parked.first {
+        if let Some((ticket, key)) = self.nodes[at].line.earliest() {
             self.queue.called.push(Reverse((ticket, key)));
         }
     }
 
     /// Calls the head of a pool's line, if it is new there.
     fn call_head(&mut self, home: NodeId) {
-        if let Some(head) = self.nodes[home].line.first {
+        if let Some(head) = self.nodes[home].line.first() {
             if self.queue.get(head).blocked.is_none() {
                 self.queue.call(head);
             }
@@ -898,7 +933,7 @@ impl Engine {
         self.mark(home);
         let node = &mut self.nodes[home];
         self.queue.unlink(&mut node.line, key);
-        if let (None, Some(deadline)) = (node.line.first, node.deadline) {
+        if let (None, Some(deadline)) = (node.line.first(), node.deadline) {
             self.queue.due.remove(&(deadline.at, home));
         }
         let mut asking = Asking::from(home, asked.units());
@@ -918,14 +953,14 @@ impl Engine {
         let (ticket, home) = (waiter.ticket, waiter.home);
         self.mark(home);
         self.visit_parked(key, |engine, pool| {
-            engine.change_contested(pool, |node| node.line.parked.insert(ticket, key));
+            engine.change_contested(pool, |node| node.line.waiters().parked.insert(ticket, key));
         });
     }
 
     fn unpark(&mut self, key: WaitKey) {
         let ticket = self.queue.get(key).ticket;
         self.visit_parked(key, |engine, pool| {
-            engine.change_contested(pool, |node| node.line.parked.remove(ticket));
+            engine.change_contested(pool, |node| node.line.waiters().parked.remove(ticket));
             engine.call_parked(pool);
         });
         if let Some(blocked) = self.queue.get_mut(key).blocked.take() {
@@ -939,7 +974,7 @@ impl Engine {
     pub(super) fn unpark_below(&mut self, pool: NodeId) -> Vec<(WaitKey, NodeId)> {
         let mut candidates = Vec::new();
         for id in self.waiting_below(pool) {
-            let head = self.nodes[id].line.first;
+            let head = self.nodes[id].line.first();
             candidates.extend(head.and_then(|key| Some((key, self.queue.get(key).blocked?))));
         }
         candidates.iter().for_each(|&(key, _)| self.unpark(key));
@@ -960,9 +995,8 @@ impl Engine {
     /// funded.
     pub(super) fn unfunded_waiter(&self, pool: NodeId) -> Option<Units> {
         let node = &self.nodes[pool];
-        let Parked { first, others } = &node.line.parked;
-        let keys = first.iter().map(|(_, key)| key).chain(others.values());
-        let blocked = keys.map(|&key| self.queue.get(key)).filter(|of| of.blocked == Some(pool));
+        let parked = node.line.parked().map(|(_, key)| self.queue.get(key));
+        let blocked = parked.filter(|of| of.blocked == Some(pool));
         let mut lacks = blocked.filter_map(|of| Some(node.unfunded(&self.asked_at(pool, of)?)));
         lacks.find(|lack| *lack != Units::default())
     }
@@ -1005,9 +1039,7 @@ impl Node {
     /// Whether all waiters here and below can still be met after a spend.
     #[inline(always)]
     fn leaves_hope(&self, spent: &Quantities) -> bool {
-        let Some(demand) = self.line.demand.as_ref().filter(|_| self.line.waiting > 0) else {
-            return true;
-        };
+        let Some(demand) = self.line.demand() else { return true };
         let is_met = |axis: usize| {
             let most = demand.most[axis].saturating_add(spent.units()[axis]);
             demand.most[axis] == 0 || self.ledger.fits_at_best(axis, most)
@@ -1044,12 +1076,11 @@ impl Engine {
     /// Whether the most that is asked of a pool may be more than it can ever give.
     fn may_leave_no_hope(&self, pool: NodeId) -> bool {
         let node = &self.nodes[pool];
-        let demand = node.line.demand.as_ref().filter(|_| node.line.waiting > 0);
-        demand.is_some_and(|demand| !node.can_ever_fit(&demand.most))
+        node.line.demand().is_some_and(|demand| !node.can_ever_fit(&demand.most))
     }
 
     fn reject_unsatisfiable_at(&mut self, pool: NodeId) {
-        let known = self.nodes[pool].line.demand.as_mut().and_then(|demand| demand.each.take());
+        let known = self.nodes[pool].line.waiters().demand.each.take();
         let asked = known.unwrap_or_else(|| self.all_asked(pool));
         let (mut most_asked, mut hopeless) = (Units::default(), BTreeSet::new());
         for (axis, most) in most_asked.iter_mut().enumerate() {
@@ -1063,8 +1094,7 @@ impl Engine {
                 hopeless.insert((self.queue.get(key).ticket, key));
             }
         }
-        let demand = self.nodes[pool].line.demand.get_or_insert_default();
-        **demand = Demand { most: most_asked, each: Some(asked) };
+        self.nodes[pool].line.waiters().demand = Demand { most: most_asked, each: Some(asked) };
         let refusal = |(_, key): (Ticket, WaitKey)| {
             let Waiter { home, asked, .. } = self.queue.get(key);
             let lack = self.nodes.lack(*home, asked);
@@ -1109,7 +1139,7 @@ impl Engine {
         let (mut pools, mut seen) = (vec![pool], BTreeSet::new());
         std::iter::from_fn(move || {
             let id = pools.pop()?;
-            let waits = |child: NodeId| self.nodes[child].line.waiting > 0;
+            let waits = |child: NodeId| self.nodes[child].line.waiting() > 0;
             // A joint pool is a child of several.
             let is_new =
                 |&child: &NodeId| waits(child) && (!self.nodes.has_joints() || seen.insert(child));
@@ -1271,10 +1301,8 @@ impl Engine {
         for id in self.nodes.ids() {
             let node = &self.nodes[id];
             contested += u32::from(node.is_contested());
-            places += node.line.parked.first.iter().count() + node.line.parked.others.len();
-            let first = node.line.parked.first.map(|(ticket, _)| ticket);
-            let next = node.line.parked.others.first_key_value().map(|(&ticket, _)| ticket);
-            assert!(next.is_none() || first < next, "the first is the earliest");
+            places += node.line.parked().count();
+            assert!(node.line.parked().is_sorted(), "the first is the earliest");
             let mut before = None;
             for (key, waiter) in self.queue.of_line(&node.line) {
                 waiting += 1;
@@ -1286,8 +1314,8 @@ impl Engine {
                 let blocked = waiter.blocked.map(|blocked| &self.nodes[blocked]);
                 at_windows += u32::from(blocked.is_some_and(|node| node.window.is_some()));
             }
-            assert_eq!(node.line.last, before);
-            let due = node.deadline.filter(|_| node.line.first.is_some());
+            assert_eq!(node.line.0.as_ref().and_then(|waiters| waiters.last), before);
+            let due = node.deadline.filter(|_| node.line.first().is_some());
             let due = due.is_none_or(|deadline| self.queue.due.contains(&(deadline.at, id)));
             assert!(due, "a deadline will tell who waits for it");
         }
@@ -1307,13 +1335,11 @@ impl Engine {
         assert!(waiter.room.is_none_or(|at| self.queue.rooms.contains(&(at, key))));
         let asking = self.nodes.asking(waiter.home, waiter.asked.units());
         for ((id, node, open), (.., asked)) in self.nodes.open_way(waiter.home).zip(asking) {
-            assert!(node.line.waiting > 0);
-            let demand = node.line.demand.as_ref().expect("it is known from the first waiter on");
+            let demand = node.line.demand().expect("somebody waits");
             assert!(demand.most.iter().zip(&asked).all(|(most, asked)| asked <= most));
             let known = demand.each.as_ref();
             assert!(known.is_none_or(|known| each_asked(key, asked).all(|e| known.contains(&e))));
-            let is_parked = node.line.parked.first == Some((waiter.ticket, key))
-                || node.line.parked.others.get(&waiter.ticket) == Some(&key);
+            let is_parked = node.line.parked().any(|parked| parked == (waiter.ticket, key));
             let takes_turn = takes_turn(id, node, open, waiter);
             assert_eq!(is_parked, waiter.blocked.is_some() && is_below && takes_turn);
             parked += usize::from(is_parked);
@@ -1335,7 +1361,7 @@ impl Engine {
             }
         }
         for (id, waiting) in counted {
-            assert_eq!(self.nodes[id].line.waiting, waiting, "waiters are counted on their way");
+            assert_eq!(self.nodes[id].line.waiting(), waiting, "waiters are counted on their way");
         }
     }
 }

@@ -7,10 +7,11 @@ use super::hold::Hold;
 use super::nodes::{Below, Node, NodeId, Nodes};
 use super::refill::Refill;
 use crate::types::amount::Amount;
-use crate::types::axis::{Axis, Labels, Quantities, Quantity};
+use crate::types::axis::{Axis, AxisSet, Labels, Quantities, Quantity};
 use crate::types::error::BudgetError;
 use crate::types::limit::Limit;
-use crate::types::snapshot::{AxisSnapshot, Holder, Snapshot, Standing};
+use crate::types::name::Name;
+use crate::types::snapshot::{AxisSnapshot, Counts, Holder, Snapshot, Standing};
 
 /// How many times as many places are made for a part of a tree, until they are enough.
 const FEW: usize = 16;
@@ -18,11 +19,121 @@ const FEW: usize = 16;
 /// The available units of each axis; `None` = unlimited.
 type Available = [Option<u64>; Axis::COUNTED];
 
+/// The pools of a tree at one instant (P5), as little of each as its [`Snapshot`] can be made of:
+/// the lock is held while it is copied, and a snapshot is several times as large.
+///
+/// A page of memory that is touched for the first time takes longer than all that is written to it.
+/// So the places are made, and touched, before the lock is taken.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pools: Vec<Seen>,
+    /// Of each pool in its turn the axes in play, whose available units are still to be found.
+    axes: Vec<AxisSnapshot<u64>>,
+    /// What is available in those pools for which more than the parent above them tells it.
+    apart: Vec<Available>,
+    labels: Labels,
+}
+
+/// A pool of a survey.
+#[derive(Debug)]
+struct Seen {
+    name: Name,
+    depth: usize,
+    standing: Standing,
+    counts: Counts,
+    /// The axes in play.
+    axes: AxisSet,
+    carved: AxisSet,
+    is_apart: bool,
+}
+
+/// How many places a survey has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Places {
+    pools: usize,
+    /// For so many axes of each pool in the mean.
+    axes_each: usize,
+}
+
+impl Places {
+    pub(crate) const FEW: Places = Places { pools: 4, axes_each: 4 };
+}
+
+impl Survey {
+    pub(crate) fn new(places: Places) -> Survey {
+        let Places { pools, axes_each } = places;
+        Survey {
+            pools: touched(pools, Seen::nothing),
+            axes: touched(pools.saturating_mul(axes_each), || AxisSnapshot::NOTHING),
+            apart: Vec::new(),
+            labels: Labels::NONE,
+        }
+    }
+
+    /// Parents before their children.
+    pub(crate) fn into_snapshots(self) -> Vec<Snapshot> {
+        let (mut axes, mut apart) = (self.axes.into_iter(), self.apart.into_iter());
+        // What is available in each pool on the way down to the present one.
+        let mut way: Vec<Available> = Vec::new();
+        let snapshot = |seen: Seen| {
+            way.truncate(seen.depth);
+            let mut all = [AxisSnapshot::NOTHING; Axis::COUNTED];
+            seen.axes.zip(&mut axes).for_each(|(axis, snapshot)| all[axis] = snapshot);
+            let available = match seen.is_apart {
+                true => apart.next().expect("it was copied with the pool"),
+                false => {
+                    let above = way.last().expect("the first pool is apart");
+                    std::array::from_fn(|axis| {
+                        let above = if seen.carved.contains(axis) { None } else { above[axis] };
+                        least(all[axis].free(), above)
+                    })
+                }
+            };
+            way.push(available);
+            fill(&mut all, &available);
+            Snapshot::new(seen.name, seen.depth, seen.standing, seen.counts, self.labels, all)
+        };
+        self.pools.into_iter().map(snapshot).collect()
+    }
+}
+
+impl Seen {
+    /// Of no pool: it holds a place.
+    fn nothing() -> Seen {
+        Seen {
+            name: Name::DEFAULT,
+            depth: 0,
+            standing: Standing::default(),
+            counts: Counts::default(),
+            axes: AxisSet::EMPTY,
+            carved: AxisSet::EMPTY,
+            is_apart: false,
+        }
+    }
+}
+
+/// An empty list with touched memory for so many.
+fn touched<T>(places: usize, nothing: impl FnMut() -> T) -> Vec<T> {
+    let mut list = Vec::with_capacity(places);
+    list.resize_with(places, nothing);
+    list.clear();
+    list
+}
+
+/// The available units of a pool of which so much is free, below another.
+fn least(free: Option<u64>, above: Option<u64>) -> Option<u64> {
+    free.into_iter().chain(above).min()
+}
+
+fn fill(axes: &mut [AxisSnapshot<u64>], available: &Available) {
+    axes.iter_mut().zip(available).for_each(|(axis, available)| axis.available = *available);
+}
+
 impl Engine {
     pub(crate) fn snapshot(&mut self, at: NodeId, now: Option<Instant>) -> Snapshot {
         self.advance_all(at, now);
         let available = self.nodes.available(at);
-        self.nodes[at].snapshot(0, self.paused_until(at), &available, *self.labels())
+        self.nodes[at].snapshot(self.paused_until(at), &available, *self.labels())
     }
 
     /// Brings this pool and all below it up to the present.
@@ -55,42 +166,48 @@ impl Engine {
         Ok(self.snapshot(at, now))
     }
 
-    /// This pool and all below it, parents before their children, over the first places of a list.
-    /// Returns how many there are. If the list has no places for them, so many are to be made.
+    /// This pool and all below it, parents before their children. If the survey has no places for
+    /// them, so many are to be made.
     pub(crate) fn snapshot_tree(
         &mut self,
         at: NodeId,
         now: Option<Instant>,
-        places: &mut [Snapshot],
-    ) -> Result<usize, usize> {
+        survey: &mut Survey,
+    ) -> Result<(), Places> {
         self.advance_below(at, now);
-        // What is available in each pool on the way down to the present one.
-        let mut way = vec![self.nodes.available(at)];
-        let mut taken = 1;
-        let labels = *self.labels();
-        places[0] = self.nodes[at].snapshot(0, self.paused_until(at), &way[0], labels);
+        survey.labels = *self.labels();
         let mut walk = Below::from(at, &self.nodes);
-        while let Some((id, depth)) = walk.next(&self.nodes) {
-            let Some(place) = places.get_mut(taken) else {
-                // A part of a tree is not counted, as all of it is: it may be much smaller.
-                let more = if at == NodeId::ROOT { usize::MAX } else { taken * FEW };
-                return Err(self.nodes.len().min(more));
-            };
+        let mut next = Some((at, 0));
+        while let Some((id, depth)) = next {
             let node = &self.nodes[id];
-            way.truncate(depth);
-            let above = way[depth - 1];
-            way.push(match node.is_joint() {
-                // It depends on more than the parent below which it is listed.
-                true => self.nodes.available(id),
-                false => std::array::from_fn(|axis| {
-                    let above = if node.carved().contains(axis) { None } else { above[axis] };
-                    node.available_below(axis, above)
-                }),
+            let axes = node.ledger.in_play();
+            let Survey { pools, axes: lanes, .. } = survey;
+            if pools.len() == pools.capacity() {
+                // A part of a tree is not counted, as all of it is: it may be much smaller.
+                let more = if at == NodeId::ROOT { usize::MAX } else { pools.len() * FEW };
+                let axes_each = lanes.capacity() / pools.capacity();
+                return Err(Places { pools: self.nodes.len().min(more), axes_each });
+            }
+            if lanes.capacity() - lanes.len() < axes.count() {
+                return Err(Places { pools: pools.capacity(), axes_each: Axis::COUNTED });
+            }
+            lanes.extend(axes.map(|axis| node.axis(axis)));
+            let is_apart = depth == 0 || node.is_joint();
+            pools.push(Seen {
+                name: node.name.clone(),
+                depth,
+                standing: node.standing(self.paused_until(id)),
+                counts: node.counts,
+                axes,
+                carved: node.carved(),
+                is_apart,
             });
-            *place = node.snapshot(depth, self.paused_until(id), &way[depth], labels);
-            taken += 1;
+            if is_apart {
+                survey.apart.push(self.nodes.available(id));
+            }
+            next = walk.next(&self.nodes);
         }
-        Ok(taken)
+        Ok(())
     }
 
     /// The holds on this pool and on those below it.
@@ -148,40 +265,46 @@ impl Nodes {
     /// The least that is free on the way up to the nearest carve; `None` if nothing there has a
     /// cap.
     fn available(&self, at: NodeId) -> Available {
-        let mut least = [None; Axis::COUNTED];
+        let mut all = [None; Axis::COUNTED];
         self.visit_up_to_carves(at, |node, axis| {
-            least[axis] = node.available_below(axis, least[axis]);
+            let free = node.ledger.cap(axis).map(|_| node.ledger.free(axis));
+            all[axis] = least(free, all[axis]);
         });
-        least
+        all
     }
 }
 
 impl Node {
-    fn available_below(&self, axis: usize, above: Option<u64>) -> Option<u64> {
-        let own = self.ledger.cap(axis).map(|_| self.ledger.free(axis));
-        own.into_iter().chain(above).min()
-    }
-
     fn snapshot(
         &self,
-        depth: usize,
         paused_until: Option<Instant>,
         available: &Available,
         labels: Labels,
     ) -> Snapshot {
-        let axes = std::array::from_fn(|axis| AxisSnapshot {
+        let mut axes = [AxisSnapshot::NOTHING; Axis::COUNTED];
+        self.ledger.in_play().for_each(|axis| axes[axis] = self.axis(axis));
+        fill(&mut axes, available);
+        let standing = self.standing(paused_until);
+        Snapshot::new(self.name.clone(), 0, standing, self.counts, labels, axes)
+    }
+
+    /// The balances of an axis, but for what is available.
+    #[inline]
+    fn axis(&self, axis: usize) -> AxisSnapshot<u64> {
+        AxisSnapshot {
             cap: self.ledger.cap(axis),
             used: self.ledger.used(axis),
             reserved: self.ledger.reserved(axis),
             overage: self.ledger.overage(axis),
-            available: available[axis],
+            available: None,
             spent: self.ledger.spent(axis),
             peak: self.ledger.peak(axis),
             falling_to: self.ledger.falling_to(axis),
-        });
-        let (closed, waiting) = (self.closed, self.line.waiting());
-        let standing = Standing { closed, paused_until, waiting };
-        Snapshot::new(self.name.clone(), depth, standing, self.counts, labels, axes)
+        }
+    }
+
+    fn standing(&self, paused_until: Option<Instant>) -> Standing {
+        Standing { closed: self.closed, paused_until, waiting: self.line.waiting() }
     }
 }
 
@@ -199,12 +322,26 @@ mod tests {
         let part = engine.add_child(NodeId::ROOT, spec());
         (0..60).for_each(|_| _ = engine.add_child(part, spec()));
         (0..40).for_each(|_| _ = engine.add_child(NodeId::ROOT, spec()));
-        let mut look = |at, places| {
-            let mut places: Vec<_> = (0..places).map(|_| Snapshot::nothing()).collect();
-            engine.snapshot_tree(at, None, &mut places)
+        let mut look = |at, pools| {
+            let mut survey = Survey::new(Places { pools, axes_each: 1 });
+            let surveyed = engine.snapshot_tree(at, None, &mut survey);
+            surveyed.map(|()| survey.into_snapshots().len()).map_err(|more| more.pools)
         };
         assert_eq!([look(NodeId::ROOT, 1), look(NodeId::ROOT, 102)], [Err(102), Ok(102)]);
         assert_eq!([look(part, 1), look(part, 3)], [Err(FEW), Err(3 * FEW)]);
         assert_eq!([look(part, 60), look(part, 61)], [Err(102), Ok(61)]);
+    }
+
+    #[test]
+    fn p5_too_few_places_for_axes_are_told_once() {
+        let caps = || Caps::new().tokens(1).requests(2).in_flight(3);
+        let mut engine = Engine::new(Spec::of(caps()));
+        (0..9).for_each(|_| _ = engine.add_child(NodeId::ROOT, Spec::of(caps())));
+        let mut look = |axes_each| {
+            let mut survey = Survey::new(Places { pools: 10, axes_each });
+            engine.snapshot_tree(NodeId::ROOT, None, &mut survey)
+        };
+        let enough = Places { pools: 10, axes_each: Axis::COUNTED };
+        assert_eq!([look(2), look(3), look(Axis::COUNTED)], [Err(enough), Ok(()), Ok(())]);
     }
 }

@@ -38,6 +38,26 @@ pub struct AxisSnapshot<T> {
     pub falling_to: Option<T>,
 }
 
+impl AxisSnapshot<u64> {
+    /// Of an axis that has no cap and was never used.
+    pub(crate) const NOTHING: AxisSnapshot<u64> = AxisSnapshot {
+        cap: None,
+        used: 0,
+        reserved: 0,
+        overage: 0,
+        available: None,
+        spent: 0,
+        peak: 0,
+        falling_to: None,
+    };
+
+    /// The units that are neither used nor reserved; `None` = unlimited.
+    pub(crate) fn free(&self) -> Option<u64> {
+        let free = |cap: u64| cap.checked_sub(self.used)?.checked_sub(self.reserved);
+        self.cap.map(|cap| free(cap).expect("what is taken is within the cap"))
+    }
+}
+
 impl<T: Copy> AxisSnapshot<T> {
     fn map<U>(self, f: impl Fn(T) -> U) -> AxisSnapshot<U> {
         AxisSnapshot {
@@ -187,18 +207,8 @@ impl Snapshot {
 
     /// Of no pool: it holds a place.
     pub(crate) fn nothing() -> Snapshot {
-        let nothing = AxisSnapshot {
-            cap: None,
-            used: 0,
-            reserved: 0,
-            overage: 0,
-            available: None,
-            spent: 0,
-            peak: 0,
-            falling_to: None,
-        };
         let (standing, counts) = (Standing::default(), Counts::default());
-        let axes = [nothing; Axis::COUNTED];
+        let axes = [AxisSnapshot::NOTHING; Axis::COUNTED];
         Snapshot::new(Name::DEFAULT, 0, standing, counts, Labels::NONE, axes)
     }
 
