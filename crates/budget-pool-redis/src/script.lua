@@ -15,6 +15,8 @@ local function may_write()
     redis.call('ZADD', EXPIRY, 'XX', '0', '')
     redis.call('ZREM', EXPIRY, '')
     redis.call('ZREMRANGEBYSCORE', CLAIMS, '-inf', '-inf')
+    -- The last of them: where there is no wallet yet, it begins one.
+    redis.call('HSET', WALLET, 'v', PROTOCOL)
 end
 local function commit()
     may_write()

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use budget_pool::{Axis, Caps};
-use budget_pool_redis::{Fleet, FleetError};
+use budget_pool_redis::{Admin, Fleet, FleetError};
 use common::{PARTS, TTL, figures, founding, kept, key, quick, spend_all, tokens, until};
 use server::Server;
 
@@ -148,6 +148,41 @@ async fn a_user_without_all_permissions_changes_nothing() {
         assert!(other.is_err(), "{lacking}");
         let gone = fleet.settle().await;
         assert!(gone.is_ok(), "{lacking} broke the wallet: {gone:?}");
+    }
+    assert_eq!(figures(&fleet.admin()).await.0, 100);
+}
+
+/// An operator who may write less than the script does changes nothing, either: a record that is closed
+/// half-way would damage the wallet.
+#[tokio::test]
+async fn an_operator_without_all_permissions_changes_nothing() {
+    let server = Server::start();
+    let fleet = founding(1_000).ttl(Duration::from_secs(60)).join(server.client()).await.unwrap();
+    fleet.record(tokens(100)).await.unwrap();
+    fleet.settle().await.unwrap();
+    let member = fleet.status().member;
+    let url = format!("redis://poor:secret@127.0.0.1:{}/", server.port());
+    let poor = Admin::new("acme", redis::Client::open(url).unwrap());
+    for lacking in ["hset", "hdel", "zadd", "zrem", "zremrangebyscore"] {
+        let minus = format!("-{lacking}");
+        server
+            .command(&["ACL", "SETUSER", "poor", "reset", "on", ">secret", "~*", "+@all", &minus]);
+        loop {
+            let before = kept(&server);
+            let refused = [
+                poor.write_off(&member).await.expect_err(lacking),
+                poor.resolve(&member, tokens(5)).await.expect_err(lacking),
+                poor.set_caps(Caps::new().tokens(5)).await.expect_err(lacking),
+            ];
+            for error in refused {
+                assert!(matches!(error, FleetError::Store { .. }), "{lacking}: {error:?}");
+            }
+            // The driver of the member may have told the store in between that it lives.
+            if kept(&server) == before {
+                break;
+            }
+        }
+        fleet.settle().await.expect(lacking);
     }
     assert_eq!(figures(&fleet.admin()).await.0, 100);
 }
