@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use budget_pool::{Axis, Caps};
 use budget_pool_redis::{Admin, Fleet, FleetError, blocking};
-use common::{TTL, figures, founding, quick, spend_all, tokens, until};
+use common::{TTL, caps, figures, founding, quick, spend_all, tokens, until};
 use server::Server;
 
 const STATE: &str = "escrowmint:{acme}:state";
@@ -59,6 +59,12 @@ async fn grants_come_from_what_is_available_and_returns_go_there() {
     admin.set_caps(Caps::new().tokens(265 + 2)).await.unwrap();
     fleet.settle().await.unwrap();
     assert_eq!(field(&server, "available"), -2);
+    for _call in ["the first", "a retry"] {
+        admin.raise("more", caps(12)).await.unwrap();
+        admin.lower("less", caps(3)).await.unwrap();
+    }
+    fleet.leave().await.unwrap();
+    assert_eq!(field(&server, "available"), 7);
 }
 
 #[test]
