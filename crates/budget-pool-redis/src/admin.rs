@@ -142,8 +142,9 @@ impl Admin {
     /// same `caps`, and operators who raise at once take different keys: the number of a ticket, a
     /// fresh UUID.
     ///
-    /// The wallet remembers a `key` for 24 hours by the clock of the store, and 1,024 keys at most.
-    /// A call that comes later is a new one. `raise` and [`lower`](Admin::lower) share the keys.
+    /// The wallet remembers a `key` for 24 hours by the clock of the store, and 1,024 keys at most. A
+    /// call that comes later is a new one. `raise` and [`lower`](Admin::lower) share the keys. The
+    /// members learn of the cap at their next exchange.
     ///
     /// # Errors
     /// As [`snapshot`](Admin::snapshot), [`OtherAxes`](FleetError::OtherAxes) for an axis that the
