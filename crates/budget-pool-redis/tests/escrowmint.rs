@@ -8,6 +8,8 @@ mod common;
 mod python;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/threads.rs"]
+mod threads;
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -67,16 +69,19 @@ async fn grants_come_from_what_is_available_and_returns_go_there() {
     assert_eq!(field(&server, "available"), 7);
 }
 
+/// On another axis and under another prefix than those that stand in most examples.
 #[test]
 fn threads_join_it_too() {
     let server = Server::start();
+    let state = "theirs:{acme}:state";
     server.command(&["HSET", STATE, "available", "1000"]);
-    let (terms, client) = (quick("acme"), server.client());
-    let fleet = blocking::Fleet::join_escrowmint(terms, Axis::Tokens, "escrowmint", client);
-    let fleet = fleet.unwrap();
-    fleet.record(tokens(400)).unwrap();
-    fleet.leave().unwrap();
-    assert_eq!(field(&server, "available"), 600);
+    server.command(&["HSET", state, "available", "1000"]);
+    let join =
+        |terms| blocking::Fleet::join_escrowmint(terms, Axis::Requests, "theirs", server.client());
+    threads::spend_750(quick("acme"), server.folder().join("journal"), Axis::Requests, join);
+    let available = server.command(&["HGET", state, "available"]);
+    assert_eq!(redis::from_redis_value::<i64>(available).unwrap(), 250);
+    assert_eq!(field(&server, "available"), 1_000);
 }
 
 #[tokio::test]
