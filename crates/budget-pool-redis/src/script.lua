@@ -232,7 +232,7 @@ if OP == 'raise' or OP == 'lower' then
     local all, before, kept, last, oldest = redis.call('HGETALL', CHANGES), nil, 0, 0, nil
     -- Without a number of keys, the wallet was founded by a version that remembers none: these are of
     -- an older wallet of its name.
-    local known, last_known = tonumber(wallet.keys or '0'), tonumber(wallet.kend or '0')
+    local known, last_known = tonumber(wallet.keys or '0'), tonumber(wallet.keys_end or '0')
     if not (known and last_known) then return { 'damaged', 'the wallet' } end
     for at = 1, #all, 2 do
         local over, made = string.match(all[at + 1], '^(%d+) (.*)$')
@@ -263,7 +263,7 @@ if OP == 'raise' or OP == 'lower' then
         kept, last = kept + 1, math.max(last, now + REMEMBERED)
         write('HSET', CHANGES, key, text(now + REMEMBERED) .. ' ' .. change)
     end
-    write('HSET', WALLET, 'keys', text(kept), 'kend', text(last))
+    write('HSET', WALLET, 'keys', text(kept), 'keys_end', text(last))
     turn()
     save()
     return look()

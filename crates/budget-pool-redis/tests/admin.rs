@@ -138,7 +138,7 @@ async fn a_key_is_booked_once_and_stands_for_one_change() {
 /// What a call of an operator may change, and the driver of a member does not.
 fn kept_of_operators(server: &Server) -> Vec<redis::Value> {
     let fields =
-        ["c1", "c2", "keys", "kend"].map(|name| server.command(&["HGET", &key("w"), name]));
+        ["c1", "c2", "keys", "keys_end"].map(|name| server.command(&["HGET", &key("w"), name]));
     fields.into_iter().chain([server.command(&["HGETALL", &key("k")])]).collect()
 }
 
@@ -222,7 +222,7 @@ async fn the_keys_of_a_day_are_bounded_and_then_forgotten() {
     for index in 1..1_024 {
         server.command(&["HSET", &key("k"), &format!("key {index}"), &format!("{last} raise 1")]);
     }
-    server.command(&["HSET", &key("w"), "keys", "1024", "kend", &last.to_string()]);
+    server.command(&["HSET", &key("w"), "keys", "1024", "keys_end", &last.to_string()]);
     let error = admin.lower("one more", caps(1)).await.unwrap_err();
     let wait = error.retry_after().unwrap();
     assert!(matches!(error, FleetError::KeysFull { .. }), "{error:?}");
@@ -268,7 +268,7 @@ async fn keys_that_are_evicted_stop_the_changes_until_all_would_be_forgotten() {
     admin.set_caps(caps(1_010)).await.unwrap();
     server.command(&["DEL", &key("k")]);
     let now: Vec<u64> = redis::from_redis_value(server.command(&["TIME"])).unwrap();
-    server.command(&["HSET", &key("w"), "kend", &(now[0] * 1_000).to_string()]);
+    server.command(&["HSET", &key("w"), "keys_end", &(now[0] * 1_000).to_string()]);
     admin.raise("ticket 2", caps(5)).await.unwrap();
     admin.raise("ticket 2", caps(5)).await.unwrap();
     assert_eq!(cap(&admin).await, 1_015);
@@ -282,7 +282,7 @@ async fn keys_of_an_older_wallet_of_the_name_count_for_nothing() {
     let admin = Admin::new("acme", server.client());
     founding(1_000).join(server.client()).await.unwrap().leave().await.unwrap();
     admin.raise("ticket 1", caps(5)).await.unwrap();
-    server.command(&["HDEL", &key("w"), "keys", "kend"]);
+    server.command(&["HDEL", &key("w"), "keys", "keys_end"]);
     admin.raise("ticket 1", caps(6)).await.unwrap();
     admin.raise("ticket 2", caps(7)).await.unwrap();
     admin.raise("ticket 1", caps(6)).await.unwrap();

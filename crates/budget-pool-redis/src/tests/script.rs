@@ -84,7 +84,7 @@ impl Store {
         let changes: BTreeMap<String, Made> = packed.iter().map(made).collect();
         let count = |field: &str| wallet.get(field).map_or(0, |text| text.parse::<u64>().unwrap());
         assert_eq!(count("keys"), changes.len() as u64);
-        assert_eq!(count("kend"), changes.values().map(|made| made.until).max().unwrap_or(0));
+        assert_eq!(count("keys_end"), changes.values().map(|made| made.until).max().unwrap_or(0));
         Wallet {
             lost: if wallet["lost"] == "return" { Lost::Return } else { Lost::Charge },
             period: number("period"),
@@ -110,9 +110,9 @@ impl Store {
             let packed = format!("{} {change}", earlier(until.parse().unwrap()));
             let () = self.connection.hset(changes, key, packed).unwrap();
         }
-        let last: Option<u64> = self.connection.hget(wallet, "kend").unwrap();
+        let last: Option<u64> = self.connection.hget(wallet, "keys_end").unwrap();
         if let Some(last) = last {
-            let () = self.connection.hset(wallet, "kend", earlier(last)).unwrap();
+            let () = self.connection.hset(wallet, "keys_end", earlier(last)).unwrap();
         }
     }
 }
