@@ -9,12 +9,15 @@ use redis::Client;
 use crate::driver::quantity;
 use crate::error::FleetError;
 use crate::link::{Link, Source};
-use crate::protocol::Totals;
+use crate::protocol::{Change, Totals, Way};
 use crate::script::{Axes, Call, Look};
 
 /// The operator's handle of a wallet, from [`Admin::new`] or [`Fleet::admin`](crate::Fleet::admin).
-/// Each call connects anew. Each call may be repeated: it names the state that shall hold, and not
-/// a difference.
+/// Each call connects anew.
+///
+/// Each call may be repeated where its answer was lost. [`raise`](Admin::raise) and
+/// [`lower`](Admin::lower) name a difference, and take a key by which the wallet knows a repetition.
+/// The other calls name the state that shall hold.
 #[derive(Clone)]
 pub struct Admin {
     wallet: String,
@@ -118,6 +121,9 @@ impl Admin {
     /// Sets the caps that `caps` names. Under a cap below the charged units, the wallet grants
     /// nothing on that axis until the members have given back the difference, or the period ends.
     ///
+    /// `set_caps` loses a change that another operator made since the caps were read:
+    /// [`raise`](Admin::raise) and [`lower`](Admin::lower) lose none.
+    ///
     /// # Errors
     /// As [`snapshot`](Admin::snapshot), [`OtherAxes`](FleetError::OtherAxes) for an axis that the
     /// wallet lacks, [`Range`](FleetError::Range) for a cap above `2^53 - 1`. Nothing has changed
@@ -128,6 +134,56 @@ impl Admin {
         self.has_axes(&axes, caps.iter())?;
         let caps: Vec<Option<u64>> = axes.0.iter().map(|&axis| caps.units(axis)).collect();
         Ok(snapshot(&link.call(&Call::caps(&axes, &caps)).await?.look(&[])?))
+    }
+
+    /// Adds `caps` to the caps of the wallet, on the axes that `caps` names, once for each `key`. A
+    /// call with a `key` that the wallet knows changes nothing, and answers with the wallet of its
+    /// own instant. So an operator whose answer was lost calls again with the same `key` and the
+    /// same `caps`, and operators who raise at once take different keys: the number of a ticket, a
+    /// fresh UUID.
+    ///
+    /// The wallet remembers a `key` for 24 hours by the clock of the store, and 1,024 keys at most. A
+    /// call that comes later is a new one. `raise` and [`lower`](Admin::lower) share the keys. The
+    /// members learn of the cap at their next exchange.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Admin::snapshot), [`OtherAxes`](FleetError::OtherAxes) for an axis that the
+    /// wallet lacks, [`Range`](FleetError::Range) where a figure of `caps` or a cap would be greater
+    /// than `2^53 - 1`, [`KeyConflict`](FleetError::KeyConflict) for a `key` of another change,
+    /// [`KeysFull`](FleetError::KeysFull). Nothing has changed then, except that a call that is
+    /// [`Unreachable`](FleetError::Unreachable) may have been made.
+    ///
+    /// ```no_run
+    /// # use budget_pool::Caps;
+    /// # async fn example(admin: budget_pool_redis::Admin) -> Result<(), Box<dyn std::error::Error>> {
+    /// let more = Caps::new().usd("25".parse()?);
+    /// admin.raise("ticket 4711", more).await?;
+    /// admin.raise("ticket 4711", more).await?; // a retry
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn raise(&self, key: &str, caps: Caps) -> Result<FleetSnapshot, FleetError> {
+        self.change(Way::Raise, key, caps).await
+    }
+
+    /// Subtracts `caps` from the caps of the wallet, on the axes that `caps` names, once for each
+    /// `key`, as [`raise`](Admin::raise) adds them. A cap that falls below the charged units has the
+    /// effect that it has in [`set_caps`](Admin::set_caps).
+    ///
+    /// # Errors
+    /// As [`raise`](Admin::raise), and [`BelowZero`](FleetError::BelowZero) where `caps` names more
+    /// units than a cap has. No cap has changed then.
+    pub async fn lower(&self, key: &str, caps: Caps) -> Result<FleetSnapshot, FleetError> {
+        self.change(Way::Lower, key, caps).await
+    }
+
+    async fn change(&self, way: Way, key: &str, caps: Caps) -> Result<FleetSnapshot, FleetError> {
+        let mut link = self.link();
+        let axes = self.look(&mut link).await?.axes;
+        self.has_axes(&axes, caps.iter())?;
+        let units = axes.0.iter().map(|&axis| caps.units(axis).unwrap_or(0)).collect();
+        let call = Call::change(&axes, key, &Change { way, units });
+        Ok(snapshot(&link.call(&call).await?.look(&[])?))
     }
 
     /// Closes the record of `member` with `spent`, its total spend since it joined: the rest of its

@@ -132,6 +132,43 @@ pub enum FleetError {
         /// The name of the wallet.
         wallet: String,
     },
+    /// The key of a [`raise`](crate::Admin::raise) or a [`lower`](crate::Admin::lower) stands for
+    /// another change of the caps.
+    #[error("the key {key:?} of the wallet `{wallet}` stands for another change")]
+    #[non_exhaustive]
+    KeyConflict {
+        /// The name of the wallet.
+        wallet: String,
+        /// The key.
+        key: String,
+    },
+    /// The wallet remembers as many keys of [raised](crate::Admin::raise) and
+    /// [lowered](crate::Admin::lower) caps as it may: 1,024.
+    #[error("the wallet `{wallet}` has no room for another key for {retry_after:?}")]
+    #[non_exhaustive]
+    KeysFull {
+        /// The name of the wallet.
+        wallet: String,
+        /// The time until the wallet forgets a key.
+        retry_after: Duration,
+    },
+    /// A [`lower`](crate::Admin::lower) names more units than the cap has.
+    #[error(
+        "the wallet `{wallet}` cannot lower its cap {} by {}",
+        quantity(*axis, *cap), quantity(*axis, *requested)
+    )]
+    #[non_exhaustive]
+    BelowZero {
+        /// The name of the wallet.
+        wallet: String,
+        /// The axis of the cap. An axis of the user's own is called `custom 0` to `custom 3`.
+        axis: Axis,
+        /// The units by which the cap was to fall. All figures are in units of `axis`: nano-dollars
+        /// of money.
+        requested: u64,
+        /// The cap.
+        cap: u64,
+    },
     /// The wallet is kept by another version of this package.
     #[error("the wallet `{wallet}` is of protocol {found:?}, this process speaks 1")]
     #[non_exhaustive]
@@ -253,7 +290,9 @@ impl FleetError {
         match self {
             FleetError::Budget(error) => error.retry_after(),
             FleetError::Short { retry_after, .. } => *retry_after,
-            FleetError::Learning { retry_after, .. } => Some(*retry_after),
+            FleetError::Learning { retry_after, .. } | FleetError::KeysFull { retry_after, .. } => {
+                Some(*retry_after)
+            }
             _ => None,
         }
     }

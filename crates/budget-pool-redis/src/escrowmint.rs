@@ -18,7 +18,8 @@ impl FleetBuilder {
     /// A grant is taken from the `available` units of the resource, and a return is added to them. So
     /// the clients of EscrowMint spend by `try_consume`, `reserve` and `top_up` as ever, and all
     /// together spend no unit twice. The cap of the wallet is what the fleet has charged and what is
-    /// available. [`Admin::set_caps`] changes what is available; [`found`](FleetBuilder::found) and
+    /// available. [`Admin::set_caps`], [`Admin::raise`] and [`Admin::lower`] change what is
+    /// available; [`found`](FleetBuilder::found) and
     /// [`window`](FleetBuilder::window) have no effect.
     ///
     /// - Units that a client of EscrowMint reserves count as spent until they come back. EscrowMint

@@ -306,6 +306,33 @@ impl Fleet {
     /// [`reset`](BudgetPool::reset) or a cap of its own, makes no budget in the fleet. A
     /// [`credit`](BudgetPool::credit) can be spent again in this process, and does not go back to
     /// the fleet.
+    ///
+    /// # Levels
+    ///
+    /// This pool has no cap of its own, so a [`Level::percent`](budget_pool::Level::percent) of it
+    /// is never [reached](BudgetPool::reached). A
+    /// [`Level::amount`](budget_pool::Level::amount) is: it counts the spend and the holds of this
+    /// process since it joined, over all periods of a [window](FleetBuilder::window). A pool below
+    /// it that has a cap has percentages of that cap, as any pool.
+    ///
+    /// The level of the fleet is in its [`snapshot`](Fleet::snapshot). A process that spends tells
+    /// the store so every [`settle_every`](FleetBuilder::settle_every).
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use budget_pool::Axis;
+    /// # use budget_pool_redis::{Fleet, FleetError};
+    /// /// Returns when the fleet has spent 80 per cent of its dollars.
+    /// async fn alert(fleet: Fleet) -> Result<(), FleetError> {
+    ///     loop {
+    ///         let usd = fleet.snapshot().await?.axis(Axis::Usd).expect("the wallet has dollars");
+    ///         if usd.used.units() >= usd.cap.units() / 100 * 80 {
+    ///             return Ok(());
+    ///         }
+    ///         tokio::time::sleep(Duration::from_secs(1)).await;
+    ///     }
+    /// }
+    /// ```
     #[must_use]
     pub fn pool(&self) -> &BudgetPool {
         &self.held.shared.pool

@@ -90,7 +90,8 @@
 //! | the store is restarted | grants pause for the longest TTL of any member, until all have told what they hold |
 //! | the store does not answer | the grant is spent (with `Return`, only until the TTL of the member is over), then calls are refused as [`Unreachable`](FleetError::Unreachable); there is no mode that fails open |
 //! | the wallet is flushed, removed or evicted | calls beyond the grant are refused as [`NoWallet`](FleetError::NoWallet); no member founds it anew |
-//! | one key of the wallet is evicted or deleted | refused as [`Damaged`](FleetError::Damaged) |
+//! | one key of the wallet is evicted or deleted | refused as [`Damaged`](FleetError::Damaged); without `k`, which has the keys of operators, only `raise` and `lower` are refused, until all those keys would have been forgotten |
+//! | two operators [raise](Admin::raise) or [lower](Admin::lower) a cap at once | both changes are made, and each of them once for its key, whatever is retried |
 //! | a cap is lowered below what is charged | nothing is granted until that much was given back, or the period ends |
 //! | [`Fleet::leave`], or the last handle is dropped while the runtime goes on | the pool closes, holds get the TTL to end, and the rest comes back |
 //! | the machine of a journal is restarted | what the journal says is booked; the rest stays charged as without a journal |
@@ -127,7 +128,7 @@
 //!
 //! The tests run on Redis 7.0. The script uses no command that is newer than Redis 5 or that Valkey
 //! lacks. The keys of a wallet are `bp1:{wallet}:` and `w`, `m`, `x`, `t`, `y`,
-//! `s`; none has a TTL, and all lie in one slot. The user of the store needs
+//! `s`, `k`; none has a TTL, and all lie in one slot. The user of the store needs
 //! `~bp1:* +evalsha +script|load +info +time +hgetall +hget +hset +hdel +hlen +zadd
 //! +zrem +zcard +zcount +zscore +zrangebyscore +zremrangebyscore +del`. [`Confirm`] takes `+wait` or
 //! `+waitaof` beside it. A user who may run less of it is refused as [`Store`](FleetError::Store), and
@@ -151,7 +152,7 @@
 //! # What is not here
 //!
 //! - A single process needs none of this: `budget-pool` alone.
-//! - Idempotency keys in the store.
+//! - Idempotency keys of spends in the store. A change of the caps by an operator has one.
 //! - A journal for a process that comes back on another machine: [`Admin::resolve`] takes the figure
 //!   from whatever your process writes down before it spends.
 //!

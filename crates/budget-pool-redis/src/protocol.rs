@@ -115,3 +115,17 @@ pub(crate) struct Answer {
     pub(crate) books: Vec<Book>,
     pub(crate) totals: Vec<Totals>,
 }
+
+/// A change of the caps by an operator, which the wallet makes once for each key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Change {
+    pub(crate) way: Way,
+    /// On each axis of the wallet; 0 leaves a cap as it is.
+    pub(crate) units: Vec<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Way {
+    Raise,
+    Lower,
+}

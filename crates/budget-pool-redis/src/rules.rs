@@ -13,14 +13,19 @@
 
 use std::collections::BTreeMap;
 
-use crate::protocol::{Answer, Book, Lost, MOST, Op, Request, State, Told, Totals};
+use crate::protocol::{Answer, Book, Change, Lost, MOST, Op, Request, State, Told, Totals, Way};
 
 /// The most records of a kind that an exchange removes once they are over.
 const BATCH: usize = 8;
 
-/// The time for which the wallet keeps the [`Tombstone`] of a closed member, in milliseconds. The
-/// wallet takes a request that comes later for that of a member it does not know.
+/// The time for which the wallet keeps the [`Tombstone`] of a closed member, and the key of a
+/// [`Change`], in milliseconds. The wallet takes a request that comes later for that of a member it
+/// does not know, and a change for a new one.
 pub(crate) const REMEMBERED: u64 = 24 * 60 * 60 * 1_000;
+
+/// The most keys of changes that the wallet remembers at once. To forget one before its time could
+/// make a change twice, so the wallet refuses the next one.
+pub(crate) const MOST_KEYS: usize = 1_024;
 
 impl Totals {
     /// Merges the totals that a member tells into its known totals. Overage becomes part of
@@ -45,6 +50,13 @@ pub(crate) struct Tombstone {
     pub(crate) spent: Vec<u64>,
 }
 
+/// A [`Change`] that was made.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Made {
+    pub(crate) until: u64,
+    pub(crate) change: Change,
+}
+
 /// Why a request changed nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Refusal {
@@ -54,6 +66,12 @@ pub(crate) enum Refusal {
     Range,
     /// The wallet has no such member.
     NoMember,
+    /// The key stands for another change.
+    KeyConflict,
+    /// The wallet remembers as many keys as it may, and forgets the next one after this time.
+    KeysFull { retry_after: u64 },
+    /// The cap of an axis would fall below zero.
+    BelowZero { requested: u64, cap: u64 },
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -71,6 +89,8 @@ pub(crate) struct Wallet {
     pub(crate) tombstones: BTreeMap<String, Tombstone>,
     /// The instant until which a member stands short.
     pub(crate) claims: BTreeMap<String, u64>,
+    /// The changes of the caps, by their keys.
+    pub(crate) changes: BTreeMap<String, Made>,
 }
 
 impl Wallet {
@@ -87,6 +107,7 @@ impl Wallet {
             members: BTreeMap::new(),
             tombstones: BTreeMap::new(),
             claims: BTreeMap::new(),
+            changes: BTreeMap::new(),
         }
     }
 
@@ -314,6 +335,41 @@ impl Wallet {
         after.claims.remove(id);
         after.close(now, id.to_owned(), record);
         *self = after;
+        Ok(())
+    }
+
+    /// Makes a `change` of the caps, once for each `key`.
+    pub(crate) fn change(&mut self, now: u64, key: &str, change: &Change) -> Result<(), Refusal> {
+        if change.units.len() != self.books.len() {
+            return Err(Refusal::Axes);
+        }
+        change.units.iter().copied().try_for_each(is_in_range)?;
+        let mut after = self.clone();
+        after.changes.retain(|_, made| made.until > now);
+        match after.changes.get(key) {
+            Some(made) if made.change != *change => return Err(Refusal::KeyConflict),
+            Some(_) => {}
+            None => after.make(now, key, change)?,
+        }
+        after.turn(now);
+        *self = after;
+        Ok(())
+    }
+
+    fn make(&mut self, now: u64, key: &str, change: &Change) -> Result<(), Refusal> {
+        if self.changes.len() >= MOST_KEYS {
+            let next = self.changes.values().map(|made| made.until).min().unwrap_or(now);
+            return Err(Refusal::KeysFull { retry_after: next - now });
+        }
+        for (book, &units) in self.books.iter_mut().zip(&change.units) {
+            let below_zero = Refusal::BelowZero { requested: units, cap: book.cap };
+            book.cap = match change.way {
+                Way::Raise => sum(book.cap, units)?,
+                Way::Lower => book.cap.checked_sub(units).ok_or(below_zero)?,
+            };
+        }
+        let made = Made { until: now + REMEMBERED, change: change.clone() };
+        self.changes.insert(key.to_owned(), made);
         Ok(())
     }
 }

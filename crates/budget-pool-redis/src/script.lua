@@ -1,9 +1,9 @@
 -- The wallet of budget-pool-redis, protocol 1: the rules of `protocol.rs`, inside the store.
 -- Every number is a double, exact up to MOST. A refusal writes nothing: the writes come last.
-local MOST, REMEMBERED, BATCH = 9007199254740991, 86400000, 8
-local WALLET, MEMBERS, EXPIRY, TOMBS, TOMBS_END, CLAIMS = unpack(KEYS)
+local MOST, REMEMBERED, BATCH, MOST_KEYS = 9007199254740991, 86400000, 8, 1024
+local WALLET, MEMBERS, EXPIRY, TOMBS, TOMBS_END, CLAIMS, CHANGES = unpack(KEYS)
 -- The key of EscrowMint, in whose `available` the units of such a wallet lie that are free.
-local ESCROW = KEYS[7]
+local ESCROW = KEYS[8]
 local PROTOCOL, OP = ARGV[1], ARGV[2]
 
 local writes = {}
@@ -15,6 +15,8 @@ local function may_write()
     redis.call('ZADD', EXPIRY, 'XX', '0', '')
     redis.call('ZREM', EXPIRY, '')
     redis.call('ZREMRANGEBYSCORE', CLAIMS, '-inf', '-inf')
+    -- The last of them: where there is no wallet yet, it begins one.
+    redis.call('HSET', WALLET, 'v', PROTOCOL)
 end
 local function commit()
     may_write()
@@ -50,7 +52,7 @@ if OP == 'found' and #fields == 0 then
         write('HSET', WALLET, 'f' .. axis, text(cap), 'c' .. axis, text(cap), 'h' .. axis, '0', 'u' .. axis, '0')
     end
     -- What an older wallet of this name left behind is of no use to this one.
-    redis.call('DEL', MEMBERS, EXPIRY, TOMBS, TOMBS_END, CLAIMS)
+    redis.call('DEL', MEMBERS, EXPIRY, TOMBS, TOMBS_END, CLAIMS, CHANGES)
     commit()
     writes = {}
     fields = redis.call('HGETALL', WALLET)
@@ -63,7 +65,7 @@ if wallet.v ~= PROTOCOL then return { 'version', wallet.v or '' } end
 if OP == 'remove' then
     local live = redis.call('ZCOUNT', EXPIRY, '(' .. text(now), '+inf')
     if live > 0 and ARGV[3] ~= 'in use' then return { 'in_use', text(live) } end
-    redis.call('DEL', WALLET, MEMBERS, EXPIRY, TOMBS, TOMBS_END, CLAIMS)
+    redis.call('DEL', WALLET, MEMBERS, EXPIRY, TOMBS, TOMBS_END, CLAIMS, CHANGES)
     return { 'removed' }
 end
 
@@ -212,6 +214,56 @@ if OP == 'caps' then
             book.cap = cap
         end
     end
+    turn()
+    save()
+    return look()
+end
+
+if OP == 'raise' or OP == 'lower' then
+    local key, units = ARGV[3], {}
+    if ARGV[4] ~= wallet.axes or #ARGV ~= 4 + #books then return { 'axes' } end
+    for at = 1, #books do
+        units[at] = tonumber(ARGV[4 + at])
+        if not units[at] or units[at] > MOST then return { 'range' } end
+    end
+    local change = OP
+    for at = 1, #books do change = change .. ' ' .. text(units[at]) end
+
+    local all, before, kept, last, oldest = redis.call('HGETALL', CHANGES), nil, 0, 0, nil
+    -- Without a number of keys, the wallet was founded by a version that remembers none: these are of
+    -- an older wallet of its name.
+    local known, last_known = tonumber(wallet.keys or '0'), tonumber(wallet.keys_end or '0')
+    if not (known and last_known) then return { 'damaged', 'the wallet' } end
+    for at = 1, #all, 2 do
+        local over, made = string.match(all[at + 1], '^(%d+) (.*)$')
+        over = tonumber(over)
+        if known > 0 and not over then return { 'damaged', 'the keys' } end
+        if known == 0 or over <= now then
+            write('HDEL', CHANGES, all[at])
+        else
+            kept, last, oldest = kept + 1, math.max(last, over), math.min(oldest or over, over)
+            if all[at] == key then before = made end
+        end
+    end
+    -- Keys that are lost would have a change made twice, until the last would have been forgotten.
+    if last_known > now and #all ~= 2 * known then return { 'damaged', 'the keys' } end
+    if before and before ~= change then return { 'key_conflict', key } end
+    if not before then
+        if kept >= MOST_KEYS then return { 'keys_full', text(oldest - now) } end
+        local at = 0
+        for axis in string.gmatch(wallet.axes, '%S+') do
+            at = at + 1
+            local book = books[at]
+            if OP == 'lower' and units[at] > book.cap then
+                return { 'below_zero', axis, text(units[at]), text(book.cap) }
+            end
+            book.cap = OP == 'lower' and book.cap - units[at] or book.cap + units[at]
+            if book.cap > MOST then return { 'range' } end
+        end
+        kept, last = kept + 1, math.max(last, now + REMEMBERED)
+        write('HSET', CHANGES, key, text(now + REMEMBERED) .. ' ' .. change)
+    end
+    write('HSET', WALLET, 'keys', text(kept), 'keys_end', text(last))
     turn()
     save()
     return look()

@@ -1,11 +1,13 @@
 //! The words of `script.lua`: its [`Keys`], the arguments of a [`Call`], and the [`Words`] of an
 //! answer.
 
+use std::time::Duration;
+
 use budget_pool::Axis;
 use redis::{RedisError, Value};
 
 use crate::error::FleetError;
-use crate::protocol::{Answer, Book, Lost, Op, Request, State, Totals};
+use crate::protocol::{Answer, Book, Change, Lost, Op, Request, State, Totals, Way};
 
 pub(crate) const SOURCE: &str = include_str!("script.lua");
 
@@ -19,7 +21,7 @@ pub(crate) struct Keys(Vec<String>);
 impl Keys {
     pub(crate) fn new(wallet: &str) -> Keys {
         let key = |part| format!("bp1:{{{wallet}}}:{part}");
-        Keys(["w", "m", "x", "t", "y", "s"].map(key).into())
+        Keys(["w", "m", "x", "t", "y", "s", "k"].map(key).into())
     }
 
     /// The keys of a wallet whose free units lie in the `state` of EscrowMint under `prefix`.
@@ -64,6 +66,16 @@ impl Call {
     /// Sets each of `caps` that is `Some`.
     pub(crate) fn caps(axes: &Axes, caps: &[Option<u64>]) -> Call {
         Call::new("caps").with([axes.words()]).with(caps.iter().map(optional))
+    }
+
+    /// Makes `change` once for each `key`.
+    pub(crate) fn change(axes: &Axes, key: &str, change: &Change) -> Call {
+        let op = match change.way {
+            Way::Raise => "raise",
+            Way::Lower => "lower",
+        };
+        let units = change.units.iter().map(u64::to_string);
+        Call::new(op).with([key.to_owned(), axes.words()]).with(units)
     }
 
     /// Closes the record of `member` with its `spent`; `None` stands for all units that it holds.
@@ -171,9 +183,9 @@ impl Words {
             Ok(words) => words,
             Err(error) => return Err(FleetError::store(wallet, error)),
         };
-        let first = words.first().map_or("", String::as_str);
-        let second = words.get(1).map_or("", String::as_str);
-        match first {
+        let word = |at: usize| words.get(at).map_or("", String::as_str);
+        let second = word(1);
+        match word(0) {
             "no_wallet" => Err(FleetError::NoWallet { wallet }),
             "other_founding" => Err(FleetError::OtherFounding { wallet }),
             "no_member" => Err(FleetError::NoMember { wallet }),
@@ -182,6 +194,20 @@ impl Words {
             }
             "axes" => Err(FleetError::OtherAxes { wallet }),
             "range" => Err(FleetError::Range { wallet }),
+            "key_conflict" => Err(FleetError::KeyConflict { wallet, key: second.to_owned() }),
+            "keys_full" => {
+                let retry_after = Duration::from_millis(second.parse().unwrap_or(u64::MAX));
+                Err(FleetError::KeysFull { wallet, retry_after })
+            }
+            "below_zero" => {
+                let axis = Axes::read(second, &[]).and_then(|axes| axes.0.first().copied());
+                match (axis, word(2).parse(), word(3).parse()) {
+                    (Some(axis), Ok(requested), Ok(cap)) => {
+                        Err(FleetError::BelowZero { wallet, axis, requested, cap })
+                    }
+                    _ => Err(Words { wallet, words }.garbage()),
+                }
+            }
             "version" => Err(FleetError::Version { wallet, found: second.to_owned() }),
             "damaged" => {
                 Err(FleetError::Damaged { wallet, what: format!("of {second} some is missing") })
@@ -280,10 +306,16 @@ impl Words {
 #[cfg(test)]
 pub(crate) fn refusal(error: &FleetError) -> Option<crate::rules::Refusal> {
     use crate::rules::Refusal;
-    match error {
+    match *error {
         FleetError::OtherAxes { .. } => Some(Refusal::Axes),
         FleetError::Range { .. } => Some(Refusal::Range),
         FleetError::NoMember { .. } => Some(Refusal::NoMember),
+        FleetError::KeyConflict { .. } => Some(Refusal::KeyConflict),
+        FleetError::KeysFull { retry_after, .. } => {
+            let retry_after = u64::try_from(retry_after.as_millis()).ok()?;
+            Some(Refusal::KeysFull { retry_after })
+        }
+        FleetError::BelowZero { requested, cap, .. } => Some(Refusal::BelowZero { requested, cap }),
         _ => None,
     }
 }

@@ -6,9 +6,12 @@
 mod common;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/threads.rs"]
+mod threads;
 
 use std::time::Duration;
 
+use budget_pool::Axis;
 use budget_pool_redis::{Admin, Confirm, FleetError, blocking};
 use common::{PARTS, TTL, figures, founding, key, quick, spend_all, tokens, until};
 use redis::cluster::ClusterClient;
@@ -39,11 +42,15 @@ fn client(server: &Server) -> ClusterClient {
 fn threads_join_a_wallet_of_a_cluster_too() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let server = runtime.block_on(cluster(&["--save", ""]));
-    let fleet = blocking::Fleet::join_cluster(founding(1_000), client(&server)).unwrap();
-    fleet.record(tokens(400)).unwrap();
-    fleet.leave().unwrap();
+    let join = |terms| blocking::Fleet::join_cluster(terms, client(&server));
+    let journal = server.folder().join("journal");
+    threads::spend_750(founding(1_000), journal, Axis::Tokens, join);
     let admin = Admin::new_in_cluster("acme", client(&server));
-    assert_eq!(runtime.block_on(figures(&admin)), (400, 0, 600));
+    assert_eq!(runtime.block_on(figures(&admin)), (750, 0, 250));
+    // A plain client, which knows one node, could confirm a grant.
+    let confirm = Confirm::Replicas { least: 0, within: TTL };
+    let error = join(quick("acme").confirm(confirm)).unwrap_err();
+    assert!(matches!(error, FleetError::CannotConfirm { .. }), "{error:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

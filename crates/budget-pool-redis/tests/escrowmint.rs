@@ -8,13 +8,15 @@ mod common;
 mod python;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/threads.rs"]
+mod threads;
 
 use std::process::Stdio;
 use std::time::Duration;
 
 use budget_pool::{Axis, Caps};
 use budget_pool_redis::{Admin, Fleet, FleetError, blocking};
-use common::{TTL, figures, founding, quick, spend_all, tokens, until};
+use common::{TTL, caps, figures, founding, quick, spend_all, tokens, until};
 use server::Server;
 
 const STATE: &str = "escrowmint:{acme}:state";
@@ -59,18 +61,27 @@ async fn grants_come_from_what_is_available_and_returns_go_there() {
     admin.set_caps(Caps::new().tokens(265 + 2)).await.unwrap();
     fleet.settle().await.unwrap();
     assert_eq!(field(&server, "available"), -2);
+    for _call in ["the first", "a retry"] {
+        admin.raise("more", caps(12)).await.unwrap();
+        admin.lower("less", caps(3)).await.unwrap();
+    }
+    fleet.leave().await.unwrap();
+    assert_eq!(field(&server, "available"), 7);
 }
 
+/// On another axis and under another prefix than those that stand in most examples.
 #[test]
 fn threads_join_it_too() {
     let server = Server::start();
+    let state = "theirs:{acme}:state";
     server.command(&["HSET", STATE, "available", "1000"]);
-    let (terms, client) = (quick("acme"), server.client());
-    let fleet = blocking::Fleet::join_escrowmint(terms, Axis::Tokens, "escrowmint", client);
-    let fleet = fleet.unwrap();
-    fleet.record(tokens(400)).unwrap();
-    fleet.leave().unwrap();
-    assert_eq!(field(&server, "available"), 600);
+    server.command(&["HSET", state, "available", "1000"]);
+    let join =
+        |terms| blocking::Fleet::join_escrowmint(terms, Axis::Requests, "theirs", server.client());
+    threads::spend_750(quick("acme"), server.folder().join("journal"), Axis::Requests, join);
+    let available = server.command(&["HGET", state, "available"]);
+    assert_eq!(redis::from_redis_value::<i64>(available).unwrap(), 250);
+    assert_eq!(field(&server, "available"), 1_000);
 }
 
 #[tokio::test]

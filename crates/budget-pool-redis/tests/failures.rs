@@ -13,8 +13,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use budget_pool::Axis;
-use budget_pool_redis::{FleetError, Lost};
-use common::{figures, founding, quick, spend_all, tokens, until_within};
+use budget_pool_redis::{Admin, FleetError, Lost};
+use common::{cap, caps, figures, founding, quick, spend_all, tokens, until_within};
 use server::Server;
 
 /// Until it is so, or ten seconds have passed.
@@ -274,6 +274,29 @@ async fn f1_f2_lost_answers_and_repeated_requests_change_nothing() {
     let admin = direct.admin();
     assert_eq!(one + two, 2_000);
     until("all is told", || async { figures(&admin).await.0 == 2_000 }).await;
+}
+
+/// An operator calls until there is an answer, with the same key: each change is made once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn changes_of_the_caps_are_made_once_whatever_answer_is_lost() {
+    let server = Server::start();
+    founding(1_000).join(server.client()).await.unwrap().leave().await.unwrap();
+    let port = proxy(server.port()).await;
+    let through = redis::Client::open(format!("redis://127.0.0.1:{port}/")).unwrap();
+    let (admin, mut lost) = (Admin::new("acme", through), 0);
+    for turn in 0..12 {
+        let (raise, lower) = (format!("raise {turn}"), format!("lower {turn}"));
+        while let Err(error) = admin.raise(&raise, caps(50)).await {
+            assert!(matches!(error, FleetError::Unreachable { .. }), "{error:?}");
+            lost += 1;
+        }
+        while let Err(error) = admin.lower(&lower, caps(20)).await {
+            assert!(matches!(error, FleetError::Unreachable { .. }), "{error:?}");
+            lost += 1;
+        }
+    }
+    assert!(lost > 8, "{lost}");
+    assert_eq!(cap(&Admin::new("acme", server.client())).await, 1_000 + 12 * 30);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ mod server;
 
 use std::time::{Duration, Instant};
 
-use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps};
+use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, Level};
 use budget_pool_redis::{Fleet, FleetBuilder, FleetError, Lost};
 use common::{figures, tokens};
 use server::Server;
@@ -36,6 +36,60 @@ async fn f2_what_is_spent_is_told_and_the_rest_comes_back() {
     fleet.leave().await.unwrap();
     assert_eq!(figures(&admin).await, (450, 0, 550));
     assert_eq!(admin.members().await.unwrap(), []);
+}
+
+/// The pool of a process has no cap of its own, so no figure of it is a percentage.
+#[tokio::test]
+async fn a_level_of_the_pool_of_a_process_is_an_amount_and_that_of_the_fleet_a_snapshot() {
+    let server = Server::start();
+    let one = founding(1_000).join(server.client()).await.unwrap();
+    let two = founding(1_000).join(server.client()).await.unwrap();
+    let is_there = |pool: &BudgetPool, level| {
+        pool.reached(level).block_at_most(Duration::ZERO).map(|snapshot| snapshot.tokens.used)
+    };
+    let (pool, at_600) = (one.pool(), Level::amount(tokens(600)));
+    let percent = |percent| Level::percent(Axis::Tokens, percent);
+    let mut in_percent = std::pin::pin!(pool.reached(percent(0)));
+    assert!(tokio::time::timeout(Duration::ZERO, &mut in_percent).await.is_err());
+    let spend = async |pool: &BudgetPool, units| {
+        pool.reserve_wait(tokens(units)).await.unwrap().commit_all();
+    };
+    spend(two.pool(), 300).await;
+    spend(pool, 599).await;
+    assert_eq!(is_there(pool, at_600), None, "the spend of another process counts");
+    spend(pool, 1).await;
+    assert_eq!(is_there(pool, at_600), Some(600));
+
+    let agent = pool.child().name("agent").tokens(100).build();
+    spend(&agent, 79).await;
+    assert_eq!(is_there(&agent, percent(80)), None);
+    spend(&agent, 1).await;
+    assert_eq!(is_there(&agent, percent(80)), Some(80));
+
+    spend(pool, 20).await;
+    one.settle().await.unwrap();
+    two.settle().await.unwrap();
+    let fleet = one.snapshot().await.unwrap().axis(Axis::Tokens).unwrap();
+    assert_eq!((fleet.used.units(), fleet.cap.units()), (1_000, 1_000));
+    let waited = tokio::time::timeout(Duration::from_millis(100), in_percent).await;
+    assert!(waited.is_err(), "the pool has no cap");
+    assert_eq!(is_there(pool, percent(100)), None, "the pool has no cap");
+}
+
+#[tokio::test]
+async fn a_level_of_the_pool_of_a_process_counts_all_periods() {
+    let server = Server::start();
+    let terms = founding(100).window(Duration::from_millis(400));
+    let fleet = terms.join(server.client()).await.unwrap();
+    fleet.record(tokens(60)).await.unwrap();
+    fleet.settle().await.unwrap();
+    let end = Instant::now() + Duration::from_secs(10);
+    while fleet.record(tokens(60)).await.is_err() {
+        assert!(Instant::now() < end, "the period does not turn");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let reached = fleet.pool().reached(Level::amount(tokens(120)).settled());
+    assert_eq!(reached.block_at_most(Duration::ZERO).unwrap().tokens.used, 120);
 }
 
 #[tokio::test]
@@ -407,6 +461,10 @@ async fn a_user_with_the_documented_permissions_can_do_it_all() {
     assert!(fleet.record(tokens(50)).await.is_err());
     let admin = fleet.admin();
     admin.set_caps(Caps::new().tokens(120)).await.unwrap();
+    admin.raise("1", Caps::new().tokens(5)).await.unwrap();
+    // A key that is over is removed by the next change.
+    server.command(&["HSET", "bp1:{acme}:k", "1", "1 raise 5"]);
+    admin.lower("2", Caps::new().tokens(5)).await.unwrap();
     admin.write_off(&fleet.status().member).await.unwrap();
     fleet.settle().await.unwrap();
     fleet.leave().await.unwrap();

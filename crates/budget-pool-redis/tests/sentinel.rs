@@ -7,11 +7,14 @@
 mod common;
 #[path = "support/server.rs"]
 mod server;
+#[path = "support/threads.rs"]
+mod threads;
 
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use budget_pool::Axis;
 use budget_pool_redis::{Admin, FleetError, blocking};
 use common::{figures, founding, quick, tokens, until};
 use redis::sentinel::{SentinelClient, SentinelServerType};
@@ -48,9 +51,7 @@ impl Sentinel {
     }
 
     fn client(&self) -> SentinelClient {
-        let url = format!("redis://127.0.0.1:{}/", self.port);
-        SentinelClient::build(vec![url], "acme".to_owned(), None, SentinelServerType::Master)
-            .unwrap()
+        client(self.port)
     }
 
     fn says(&self, words: &[&str]) -> String {
@@ -71,6 +72,11 @@ impl Drop for Sentinel {
     }
 }
 
+fn client(port: u16) -> SentinelClient {
+    let url = format!("redis://127.0.0.1:{port}/");
+    SentinelClient::build(vec![url], "acme".to_owned(), None, SentinelServerType::Master).unwrap()
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn f1_a_fleet_follows_the_failover_and_the_new_primary_learns() {
     let mut primary = Server::start();
@@ -82,11 +88,15 @@ async fn f1_a_fleet_follows_the_failover_and_the_new_primary_learns() {
     })
     .await;
     // So long that a call on a busy machine does not miss the learning.
-    let terms = founding(1_000).ttl(Duration::from_secs(3));
+    let terms = founding(1_760).ttl(Duration::from_secs(3));
     let fleet = terms.join_sentinel(sentinel.client()).await.unwrap();
-    let client = sentinel.client();
-    let threads = || blocking::Fleet::join_sentinel(quick("acme"), client).unwrap().leave();
-    tokio::task::spawn_blocking(threads).await.unwrap().unwrap();
+    let (port, journal) = (sentinel.port, primary.folder().join("journal"));
+    let threads = tokio::task::spawn_blocking(move || {
+        let join = |terms| blocking::Fleet::join_sentinel(terms, client(port));
+        threads::spend_750(quick("acme"), journal, Axis::Tokens, join);
+        join(quick("acme")).unwrap()
+    });
+    let threads = threads.await.unwrap();
     let hold = fleet.reserve(tokens(300)).await.unwrap();
     fleet.settle().await.unwrap();
     until("the replica has it", || async {
@@ -100,10 +110,19 @@ async fn f1_a_fleet_follows_the_failover_and_the_new_primary_learns() {
     until("the new primary learns", learns).await;
     hold.commit_all();
     until("the new primary grants", || async { fleet.record(tokens(700)).await.is_ok() }).await;
+    let spend = move || {
+        let end = Instant::now() + Duration::from_secs(15);
+        while let Err(error) = threads.record(tokens(10)) {
+            assert!(Instant::now() < end, "threads do not follow: {error:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        threads.leave()
+    };
+    tokio::task::spawn_blocking(spend).await.unwrap().unwrap();
     assert!(fleet.record(tokens(1)).await.is_err());
     let admin = Admin::new_by_sentinel("acme", sentinel.client());
     tokio::time::timeout(Duration::from_secs(10), fleet.leave()).await.unwrap().unwrap();
     // A Sentinel names no primary for a moment, now and then, while it reconfigures.
     until("the Sentinel names it", || async { admin.snapshot().await.is_ok() }).await;
-    assert_eq!(figures(&admin).await, (1_000, 0, 0));
+    assert_eq!(figures(&admin).await, (1_760, 0, 0));
 }

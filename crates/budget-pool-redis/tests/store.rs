@@ -11,8 +11,8 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant, SystemTime};
 
 use budget_pool::{Axis, Caps};
-use budget_pool_redis::{Fleet, FleetError};
-use common::{PARTS, TTL, figures, founding, kept, key, quick, spend_all, tokens, until};
+use budget_pool_redis::{Admin, Fleet, FleetError};
+use common::{PARTS, TTL, caps, figures, founding, kept, key, quick, spend_all, tokens, until};
 use server::Server;
 
 fn info(server: &Server, section: &str, field: &str) -> String {
@@ -81,6 +81,7 @@ async fn a_wallet_that_is_evicted_is_gone_and_the_status_warned_of_it() {
     }
     let fleet = idle().join(server.client()).await.unwrap();
     fleet.record(tokens(10)).await.unwrap();
+    fleet.admin().raise("key", caps(5)).await.unwrap();
     for part in PARTS.into_iter().filter(|part| exists(&server, part)) {
         let ttl = server.command(&["TTL", &key(part)]);
         assert_eq!(ttl, redis::Value::Int(-1), "a key with a TTL could be evicted by `volatile`");
@@ -150,6 +151,49 @@ async fn a_user_without_all_permissions_changes_nothing() {
         assert!(gone.is_ok(), "{lacking} broke the wallet: {gone:?}");
     }
     assert_eq!(figures(&fleet.admin()).await.0, 100);
+}
+
+/// An operator who may write less than the script does changes nothing, either: a record that is closed
+/// half-way would damage the wallet.
+#[tokio::test]
+async fn an_operator_without_all_permissions_changes_nothing() {
+    let server = Server::start();
+    let fleet = founding(1_000).ttl(Duration::from_secs(60)).join(server.client()).await.unwrap();
+    fleet.record(tokens(100)).await.unwrap();
+    fleet.settle().await.unwrap();
+    let member = fleet.status().member;
+    let url = format!("redis://poor:secret@127.0.0.1:{}/", server.port());
+    let poor = Admin::new("acme", redis::Client::open(url).unwrap());
+    // A key that is over is removed by the next change.
+    fleet.admin().lower("known", caps(5)).await.unwrap();
+    server.command(&["HSET", &key("k"), "known", "1 lower 5"]);
+    for lacking in ["hset", "hdel", "zadd", "zrem", "zremrangebyscore"] {
+        let minus = format!("-{lacking}");
+        server
+            .command(&["ACL", "SETUSER", "poor", "reset", "on", ">secret", "~*", "+@all", &minus]);
+        loop {
+            let before = kept(&server);
+            let refused = [
+                poor.write_off(&member).await.expect_err(lacking),
+                poor.resolve(&member, tokens(5)).await.expect_err(lacking),
+                poor.set_caps(Caps::new().tokens(5)).await.expect_err(lacking),
+                poor.raise("new", caps(5)).await.expect_err(lacking),
+                poor.lower("known", caps(5)).await.expect_err(lacking),
+            ];
+            for error in refused {
+                assert!(matches!(error, FleetError::Store { .. }), "{lacking}: {error:?}");
+            }
+            // The driver of the member may have told the store in between that it lives.
+            if kept(&server) == before {
+                break;
+            }
+        }
+        fleet.settle().await.expect(lacking);
+    }
+    fleet.admin().lower("known", caps(5)).await.unwrap();
+    let admin = fleet.admin();
+    fleet.leave().await.unwrap();
+    assert_eq!(figures(&admin).await, (100, 0, 890));
 }
 
 /// A member whose user loses a permission goes on where it was once it has it again.
@@ -242,6 +286,7 @@ async fn two_versions_on_one_wallet() {
     fleet.settle().await.unwrap();
     server.command(&["HSET", &key("w"), "of a later version", "7"]);
     fleet.settle().await.unwrap();
+    fleet.admin().raise("key", caps(5)).await.unwrap();
     fleet.admin().set_caps(Caps::new().tokens(1_001)).await.unwrap();
     let field = server.command(&["HGET", &key("w"), "of a later version"]);
     assert_eq!(field, redis::Value::BulkString(b"7".to_vec()));
@@ -255,6 +300,7 @@ async fn two_versions_on_one_wallet() {
             founding(1_000).join(server.client()).await.unwrap_err(),
             fleet.admin().snapshot().await.unwrap_err(),
             fleet.admin().write_off(&fleet.status().member).await.unwrap_err(),
+            fleet.admin().raise("key", caps(5)).await.unwrap_err(),
         ];
         for error in errors {
             let FleetError::Version { found, .. } = &error else { panic!("{error:?}") };

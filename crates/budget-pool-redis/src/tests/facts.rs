@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::histories::{Step, steps};
-use crate::protocol::{Answer, Lost, MOST, Request, State, Told};
-use crate::rules::Wallet;
+use crate::protocol::{Answer, Change, Lost, MOST, Request, State, Told, Way};
+use crate::rules::{REMEMBERED, Refusal, Wallet};
 
 /// The facts about a member, added up anew each time.
 #[derive(Debug, Default, Clone)]
@@ -43,9 +43,71 @@ struct Naive {
     /// The units that earlier periods used.
     settled: [u128; 2],
     period_end: u64,
+    caps: Vec<CapFact>,
 }
 
+/// A call of an operator about the caps that was not refused, in the order of the calls.
+#[derive(Debug, Clone)]
+enum CapFact {
+    Set { axis: usize, cap: u64 },
+    Changed { key: String, change: Change, at: u64 },
+}
+
+const FOUNDED: [u64; 2] = [100, 60];
+
 impl Naive {
+    /// The changes of `caps` that were the first of their keys, each with its instant: a key that is
+    /// remembered stands for the change that it came with.
+    fn cap(&self, axis: usize) -> i128 {
+        let (mut cap, mut first) = (i128::from(FOUNDED[axis]), BTreeMap::new());
+        for fact in &self.caps {
+            match fact {
+                CapFact::Set { axis: set, cap: to } if *set == axis => cap = (*to).into(),
+                CapFact::Set { .. } => {}
+                CapFact::Changed { key, change, at } => {
+                    let is_known = first.get(key).is_some_and(|first| at - first < REMEMBERED);
+                    if !is_known {
+                        first.insert(key, *at);
+                        cap += difference(change, axis);
+                    }
+                }
+            }
+        }
+        cap
+    }
+
+    /// The last change of this key that was no repetition, if that is remembered.
+    fn remembered(&self, key: &str, now: u64) -> Option<&Change> {
+        let mut first: Option<(u64, &Change)> = None;
+        for fact in &self.caps {
+            if let CapFact::Changed { key: of, change, at } = fact
+                && of == key
+                && first.is_none_or(|(first, _)| at - first >= REMEMBERED)
+            {
+                first = Some((*at, change));
+            }
+        }
+        first.filter(|(first, _)| now - first < REMEMBERED).map(|(_, change)| change)
+    }
+
+    /// Whether the facts let a `change` be refused so.
+    fn refuses(&self, now: u64, key: &str, change: &Change, refusal: Refusal) -> bool {
+        let mut after = (0..2).map(|axis| self.cap(axis) + difference(change, axis));
+        let remembered = self.remembered(key, now);
+        match refusal {
+            Refusal::Axes => change.units.len() != 2,
+            Refusal::Range if change.units.iter().any(|units| *units > MOST) => true,
+            Refusal::Range => remembered.is_none() && after.any(|cap| cap > MOST.into()),
+            Refusal::BelowZero { requested, cap } => {
+                let is_axis =
+                    |axis| self.cap(axis) == cap.into() && change.units[axis] == requested;
+                remembered.is_none() && requested > cap && (0..2).any(is_axis)
+            }
+            Refusal::KeyConflict => remembered.is_some_and(|known| known != change),
+            Refusal::NoMember | Refusal::KeysFull { .. } => false,
+        }
+    }
+
     fn turn(&mut self, now: u64, period: u64) {
         if period == 0 || now < self.period_end {
             return;
@@ -84,8 +146,14 @@ impl Naive {
     }
 }
 
+fn difference(change: &Change, axis: usize) -> i128 {
+    let units = change.units.get(axis).copied().unwrap_or(0).into();
+    if change.way == Way::Raise { units } else { -units }
+}
+
 fn check(wallet: &Wallet, naive: &Naive) {
     for (axis, book) in wallet.books.iter().enumerate() {
+        assert_eq!(i128::from(book.cap), naive.cap(axis), "cap");
         assert_eq!(u128::from(book.charged), naive.sum(axis, Facts::held), "charged");
         assert_eq!(u128::from(book.used), naive.sum(axis, Facts::spent), "used");
     }
@@ -132,15 +200,38 @@ fn check_grant(before: &Wallet, now: u64, request: &Request, answer: &Answer) ->
 
 fn run(lost: Lost, period: u64, steps: &[Step]) -> usize {
     let mut now = 1_000;
-    let mut wallet = Wallet::found(&[100, 60], lost, period, "run 1", now);
+    let mut wallet = Wallet::found(&FOUNDED, lost, period, "run 1", now);
     let period_end = wallet.period_end;
-    let mut naive = Naive { members: BTreeMap::new(), settled: [0; 2], period_end };
+    let mut naive =
+        Naive { members: BTreeMap::new(), settled: [0; 2], period_end, caps: Vec::new() };
+    // The time by which the keys are older than they look.
+    let mut aged = 0;
     let mut grants = 0;
     for step in steps {
         let before = wallet.clone();
         match step {
             Step::Wait(time) => now += time,
-            Step::SetCap { axis, cap } => wallet.books[*axis].cap = *cap,
+            Step::SetCap { axis, cap } => {
+                wallet.books[*axis].cap = *cap;
+                naive.caps.push(CapFact::Set { axis: *axis, cap: *cap });
+            }
+            Step::AgeKeys => {
+                wallet.age_keys();
+                aged += REMEMBERED / 2;
+            }
+            Step::Change { key, change } => match wallet.change(now, key, change) {
+                Err(refusal) => {
+                    assert_eq!(wallet, before, "a refusal changes nothing");
+                    assert!(naive.refuses(now + aged, key, change, refusal), "{refusal:?}");
+                }
+                Ok(()) => {
+                    naive.turn(now, period);
+                    let known = naive.remembered(key, now + aged);
+                    assert!(known.is_none_or(|known| known == change), "another change is made");
+                    let (key, change) = (key.clone(), change.clone());
+                    naive.caps.push(CapFact::Changed { key, change, at: now + aged });
+                }
+            },
             Step::Resolve { member, spent } => {
                 if wallet.resolve(now, member, spent.as_deref()).is_err() {
                     assert_eq!(wallet, before, "a refusal changes nothing");

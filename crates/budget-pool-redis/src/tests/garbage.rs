@@ -21,6 +21,9 @@ fn word() -> impl Strategy<Value = String> {
         "version",
         "damaged",
         "in_use",
+        "key_conflict",
+        "keys_full",
+        "below_zero",
         "charge",
         "return",
         "tokens",
@@ -50,11 +53,15 @@ fn value() -> impl Strategy<Value = Value> {
 }
 
 fn is_an_error(error: FleetError) -> bool {
-    use FleetError::{Damaged, InUse, NoWallet, Unreachable, Version};
-    matches!(
-        error,
-        Damaged { .. } | InUse { .. } | NoWallet { .. } | Unreachable { .. } | Version { .. }
-    )
+    use FleetError::{
+        BelowZero, Damaged, InUse, KeyConflict, KeysFull, NoWallet, Unreachable, Version,
+    };
+    let is_of_keys = matches!(error, BelowZero { .. } | KeyConflict { .. } | KeysFull { .. });
+    is_of_keys
+        || matches!(
+            error,
+            Damaged { .. } | InUse { .. } | NoWallet { .. } | Unreachable { .. } | Version { .. }
+        )
 }
 
 proptest! {

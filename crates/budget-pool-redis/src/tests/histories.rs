@@ -3,7 +3,8 @@
 
 use proptest::prelude::*;
 
-use crate::protocol::{MOST, Op, Request, Told};
+use crate::protocol::{Change, MOST, Op, Request, Told, Way};
+use crate::rules::{REMEMBERED, Wallet};
 
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
@@ -18,6 +19,20 @@ pub(crate) enum Step {
         axis: usize,
         cap: u64,
     },
+    Change {
+        key: String,
+        change: Change,
+    },
+    /// As if each key had come earlier by half of the time for which it is remembered.
+    AgeKeys,
+}
+
+impl Wallet {
+    pub(crate) fn age_keys(&mut self) {
+        for made in self.changes.values_mut() {
+            made.until = made.until.saturating_sub(REMEMBERED / 2);
+        }
+    }
 }
 
 fn units() -> impl Strategy<Value = u64> {
@@ -64,7 +79,32 @@ fn step(axes: usize, ttl: u64) -> impl Strategy<Value = Step> {
     let resolve = (member(), spent).prop_map(|(member, spent)| Step::Resolve { member, spent });
     let cap = (0..axes, prop_oneof![Just(0), 20..120_u64, Just(MOST)])
         .prop_map(|(axis, cap)| Step::SetCap { axis, cap });
-    prop_oneof![20 => request, 1 => resolve, 4 => (0..ttl).prop_map(Step::Wait), 1 => cap]
+    prop_oneof![
+        40 => request,
+        2 => resolve,
+        8 => (0..ttl).prop_map(Step::Wait),
+        2 => cap,
+        12 => change(axes),
+        1 => Just(Step::AgeKeys),
+    ]
+}
+
+/// So few keys and amounts that many calls are repetitions.
+fn change(axes: usize) -> impl Strategy<Value = Step> {
+    let units = prop_oneof![20 => proptest::sample::select(vec![0, 50, 400]), 1 => units()];
+    let way = prop_oneof![Just(Way::Raise), Just(Way::Lower)];
+    // Keys that a script could take for words of its own.
+    let key = proptest::sample::select(vec!["", "7", "raise 50 0", "two\nlines"]);
+    let any = (way, proptest::collection::vec(units, axes));
+    let one = vec![50].into_iter().chain(vec![0; axes - 1]).collect::<Vec<u64>>();
+    let change = prop_oneof![2 => any, 1 => Just((Way::Raise, one))];
+    let change = (key, change, 0..40_u8);
+    change.prop_map(|(key, (way, mut units), odd)| {
+        if odd == 0 {
+            units.pop();
+        }
+        Step::Change { key: key.to_owned(), change: Change { way, units } }
+    })
 }
 
 pub(crate) fn steps(ttl: u64) -> impl Strategy<Value = Vec<Step>> {

@@ -11,8 +11,8 @@ use redis::{Commands, Connection, Value};
 
 use super::histories::{Step, steps};
 use super::server::Server;
-use crate::protocol::{Book, Lost, State, Totals};
-use crate::rules::{Record, Tombstone, Wallet};
+use crate::protocol::{Book, Change, Lost, State, Totals, Way};
+use crate::rules::{MOST_KEYS, Made, REMEMBERED, Record, Refusal, Tombstone, Wallet};
 use crate::script::{Axes, Call, Keys, SOURCE, Words, refusal};
 
 struct Store {
@@ -43,7 +43,9 @@ impl Store {
 
     /// Reads the keys into the [`Wallet`] that the rules would hold.
     fn dump(&mut self) -> Wallet {
-        let [wallet, members, expiry, tombs, ends, claims] = self.keys.all() else { panic!() };
+        let [wallet, members, expiry, tombs, ends, claims, changes] = self.keys.all() else {
+            panic!()
+        };
         let connection = &mut self.connection;
         let wallet: BTreeMap<String, String> = connection.hgetall(wallet).unwrap();
         let number = |field: &str| wallet[field].parse::<u64>().unwrap();
@@ -77,6 +79,12 @@ impl Store {
             .collect();
         let counts = [members.len() as u64, packed.len() as u64];
         assert_eq!([number("members"), number("tombs")], counts);
+        let packed: BTreeMap<String, String> = connection.hgetall(changes).unwrap();
+        let made = |(key, packed): (&String, &String)| (key.clone(), made(packed));
+        let changes: BTreeMap<String, Made> = packed.iter().map(made).collect();
+        let count = |field: &str| wallet.get(field).map_or(0, |text| text.parse::<u64>().unwrap());
+        assert_eq!(count("keys"), changes.len() as u64);
+        assert_eq!(count("keys_end"), changes.values().map(|made| made.until).max().unwrap_or(0));
         Wallet {
             lost: if wallet["lost"] == "return" { Lost::Return } else { Lost::Charge },
             period: number("period"),
@@ -88,8 +96,33 @@ impl Store {
             members,
             tombstones,
             claims: scores(connection.zrange_withscores(claims, 0, -1).unwrap()),
+            changes,
         }
     }
+
+    /// As [`Wallet::age_keys`] does.
+    fn age_keys(&mut self) {
+        let earlier = |until: u64| until.saturating_sub(REMEMBERED / 2);
+        let [wallet, .., changes] = self.keys.all() else { panic!() };
+        let packed: BTreeMap<String, String> = self.connection.hgetall(changes).unwrap();
+        for (key, packed) in packed {
+            let (until, change) = packed.split_once(' ').unwrap();
+            let packed = format!("{} {change}", earlier(until.parse().unwrap()));
+            let () = self.connection.hset(changes, key, packed).unwrap();
+        }
+        let last: Option<u64> = self.connection.hget(wallet, "keys_end").unwrap();
+        if let Some(last) = last {
+            let () = self.connection.hset(wallet, "keys_end", earlier(last)).unwrap();
+        }
+    }
+}
+
+fn made(packed: &str) -> Made {
+    let words: Vec<&str> = packed.split(' ').collect();
+    let [until, way, units @ ..] = &words[..] else { panic!() };
+    let way = if *way == "raise" { Way::Raise } else { Way::Lower };
+    let units = units.iter().map(|units| units.parse().unwrap()).collect();
+    Made { until: until.parse().unwrap(), change: Change { way, units } }
 }
 
 fn custom() -> budget_pool::CustomAxis {
@@ -108,6 +141,10 @@ struct Seen {
     closed: u32,
     refused: u32,
     expired: u32,
+    changed: u32,
+    repeated: u32,
+    conflicts: u32,
+    below_zero: u32,
 }
 
 fn run(server: &Server, lost: Lost, period: u64, steps: &[Step], seen: &mut Seen) {
@@ -130,6 +167,34 @@ fn run(server: &Server, lost: Lost, period: u64, steps: &[Step], seen: &mut Seen
                 wallet.books[*axis].cap = *cap;
                 wallet.turn(look.now);
                 assert_eq!(look.books, wallet.books);
+            }
+            Step::AgeKeys => {
+                store.age_keys();
+                wallet.age_keys();
+            }
+            Step::Change { key, change } => {
+                let is_known = |wallet: &Wallet, now| {
+                    wallet.changes.get(key).is_some_and(|made| made.until > now)
+                };
+                match store.call(&Call::change(&axes, key, change)) {
+                    Err(error) => {
+                        let mut instants = before..=server_time(&mut store.connection);
+                        let same = |now| wallet.clone().change(now, key, change).err();
+                        let refused = refusal(&error).unwrap();
+                        assert!(instants.any(|now| same(now) == Some(refused)), "{error}");
+                        seen.conflicts += u32::from(refused == Refusal::KeyConflict);
+                        let is_below_zero = matches!(refused, Refusal::BelowZero { .. });
+                        seen.below_zero += u32::from(is_below_zero);
+                    }
+                    Ok(words) => {
+                        let look = words.look(&axes.0).unwrap();
+                        let is_known = is_known(&wallet, look.now);
+                        wallet.change(look.now, key, change).unwrap();
+                        assert_eq!(look.books, wallet.books);
+                        seen.repeated += u32::from(is_known);
+                        seen.changed += u32::from(!is_known);
+                    }
+                }
             }
             Step::Resolve { member, spent } => {
                 let figures = match spent {
@@ -203,7 +268,69 @@ fn the_script_does_what_the_rules_do() {
             Ok(())
         })
         .unwrap();
-    let Seen { granted, short, learning, gone, closed, refused, expired } = seen.into_inner();
-    let least = [granted, short, learning, gone, closed, refused, expired].into_iter().min();
-    assert!(least > Some(20), "{granted} {short} {learning} {gone} {closed} {refused} {expired}");
+    let Seen {
+        granted,
+        short,
+        learning,
+        gone,
+        closed,
+        refused,
+        expired,
+        changed,
+        repeated,
+        conflicts,
+        below_zero,
+    } = seen.into_inner();
+    let all = [granted, short, learning, gone, closed, refused, expired];
+    let of_keys = [changed, repeated, conflicts, below_zero];
+    assert!(all.iter().chain(&of_keys).min() > Some(&20), "{all:?} {of_keys:?}");
+}
+
+#[test]
+fn a_wallet_with_as_many_keys_as_it_remembers() {
+    let server = Server::start();
+    let mut store = Store::new(&server, "many keys");
+    let axes = store.axes.clone();
+    let found = Call::found(&axes, &[100, 60], Lost::Charge, 0, "run 1");
+    let now = store.call(&found).unwrap().look(&axes.0).unwrap().now;
+    let mut wallet = Wallet::found(&[100, 60], Lost::Charge, 0, "run 1", now);
+    let change = Change { way: Way::Raise, units: vec![1, 0] };
+    let make = |store: &mut Store, wallet: &mut Wallet, key: &str| {
+        let before = server_time(&mut store.connection);
+        match store.call(&Call::change(&axes, key, &change)) {
+            Err(error) => {
+                let mut instants = before..=server_time(&mut store.connection);
+                let refused = refusal(&error).unwrap();
+                assert!(matches!(refused, Refusal::KeysFull { .. }), "{error}");
+                let same = |now| wallet.clone().change(now, key, &change).err();
+                assert!(instants.any(|now| same(now) == Some(refused)), "{error}");
+                false
+            }
+            Ok(words) => {
+                wallet.change(words.look(&axes.0).unwrap().now, key, &change).unwrap();
+                true
+            }
+        }
+    };
+    let half = MOST_KEYS / 2;
+    for key in 0..MOST_KEYS {
+        if key == half {
+            store.age_keys();
+            wallet.age_keys();
+        }
+        assert!(make(&mut store, &mut wallet, &format!("key {key}")));
+    }
+    assert_eq!(store.dump(), wallet);
+    assert!(!make(&mut store, &mut wallet, "one more"));
+    assert!(make(&mut store, &mut wallet, "key 0"), "a repetition needs no room");
+    assert_eq!(wallet.books[0].cap, 100 + MOST_KEYS as u64);
+    assert_eq!(store.dump(), wallet);
+    // The first half is forgotten.
+    store.age_keys();
+    wallet.age_keys();
+    assert!(make(&mut store, &mut wallet, "one more"));
+    assert_eq!(wallet.changes.len(), half + 1);
+    assert!(make(&mut store, &mut wallet, "key 0"), "it counts as a new one");
+    assert_eq!(wallet.books[0].cap, 102 + MOST_KEYS as u64);
+    assert_eq!(store.dump(), wallet);
 }

@@ -13,7 +13,7 @@ use super::server::Server;
 pub const TTL: Duration = Duration::from_millis(600);
 
 /// The keys of the wallet `acme`.
-pub const PARTS: [&str; 6] = ["w", "m", "x", "t", "y", "s"];
+pub const PARTS: [&str; 7] = ["w", "m", "x", "t", "y", "s", "k"];
 
 pub fn key(part: &str) -> String {
     format!("bp1:{{acme}}:{part}")
@@ -30,6 +30,15 @@ pub fn quick(wallet: &str) -> FleetBuilder {
 
 pub fn founding(cap: u64) -> FleetBuilder {
     quick("acme").found(Caps::new().tokens(cap))
+}
+
+/// The caps of an operator's call, in tokens.
+pub fn caps(units: u64) -> Caps {
+    Caps::new().tokens(units)
+}
+
+pub async fn cap(admin: &Admin) -> u64 {
+    admin.snapshot().await.unwrap().axis(Axis::Tokens).unwrap().cap.units()
 }
 
 pub async fn figures(admin: &Admin) -> (u64, u64, u64) {
