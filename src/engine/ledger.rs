@@ -127,7 +127,7 @@ impl Ledger {
 
     /// Replaces `held` by the `actual` spend, less or more. A spend that happened: always booked
     /// (P2). Raises `overage` to the part that did not fit.
-    #[inline]
+    #[inline(always)]
     pub(super) fn settle(&mut self, held: &Quantities, actual: &Quantities, overage: &mut Units) {
         for axis in held.axes().union(actual.axes()) {
             let (held, actual) = (held.units()[axis], actual.units()[axis]);
