@@ -15,7 +15,7 @@ use super::ledger::{Ledger, Take};
 use super::nodes::{Asking, Chain, Deadline, List, Node, NodeId, Nodes, Way};
 use crate::types::amount::Amount;
 use crate::types::axis::{
-    Axis, AxisSet, Label, Labels, NOTHING, Quantities, Units, all_lanes, each_lane, on_each_lane,
+    Axis, AxisSet, Label, Labels, NOTHING, Quantities, Units, each_lane, on_each_lane,
 };
 use crate::types::error::{BudgetError, BudgetExceeded, DeadlineExceeded, Outlook};
 use crate::types::name::Name;
@@ -904,10 +904,11 @@ impl Node {
     }
 
     /// Whether a release, or time before the deadline, may make room on every axis.
-    pub(super) fn can_ever_fit(&self, asked: &Units) -> bool {
+    pub(super) fn can_ever_fit(&self, asked: &Quantities) -> bool {
+        let (mut axes, units) = (asked.axes(), asked.units());
         match (&self.window, &self.ceiling) {
-            (None, None) => all_lanes(|axis| self.ledger.fits_at_best(axis, asked[axis])),
-            _ => all_lanes(|axis| self.has_hope(axis, asked[axis])),
+            (None, None) => axes.all(|axis| self.ledger.fits_at_best(axis, units[axis])),
+            _ => axes.all(|axis| self.has_hope(axis, units[axis])),
         }
     }
 

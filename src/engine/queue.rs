@@ -46,8 +46,8 @@ use slab::Slab;
 use super::Engine;
 use super::ask::{Pick, Terms};
 use super::hold::{End, HoldKey};
-use super::nodes::{Asking, Node, NodeId, Way};
-use crate::types::axis::{AxisSet, Quantities, Units, all_lanes, each_lane};
+use super::nodes::{Node, NodeId, Way};
+use crate::types::axis::{AxisSet, Quantities, Units, all_lanes};
 use crate::types::error::{BudgetError, Outlook};
 
 /// The order of arrival; never given out twice.
@@ -221,7 +221,7 @@ struct Waiters {
 struct Demand {
     /// A lower bound of the asks of its waiters here. It falls only when it is looked at or nobody
     /// waits.
-    most: Units,
+    most: Quantities,
     /// The ask of each of them here, axis by axis, once some had to be refused as unsatisfiable:
     /// then the next of those is found without a look at the others. As long as nobody is, it need
     /// not be known.
@@ -309,30 +309,33 @@ impl Line {
         self.0.get_or_insert_default()
     }
 
-    fn enter(&mut self, key: WaitKey, units: &Units) {
-        let Waiters { waiting, demand, .. } = self.waiters();
+    fn enter(&mut self, key: WaitKey, asked: &Quantities, open: AxisSet) {
+        let Waiters { waiting, demand: Demand { most, each }, .. } = self.waiters();
         *waiting += 1;
-        each_lane(|axis| demand.most[axis] = demand.most[axis].max(units[axis]));
-        if let Some(each) = &mut demand.each {
-            each.extend(each_asked(key, *units));
+        for axis in asked.axes().intersection(open) {
+            most.set(axis, most.units()[axis].max(asked.units()[axis]));
+        }
+        if let Some(each) = each {
+            each.extend(each_asked(key, asked, open));
         }
     }
 
-    fn leave(&mut self, key: WaitKey, units: &Units) {
+    fn leave(&mut self, key: WaitKey, asked: &Quantities, open: AxisSet) {
         let Waiters { waiting, demand, .. } = self.waiters();
         *waiting -= 1;
         if *waiting == 0 {
             *demand = Demand::default();
         }
         if let Some(each) = &mut demand.each {
-            each_asked(key, *units).for_each(|asked| _ = each.remove(&asked));
+            each_asked(key, asked, open).for_each(|asked| _ = each.remove(&asked));
         }
     }
 }
 
-fn each_asked(key: WaitKey, units: Units) -> impl Iterator<Item = Asked> {
-    let each = units.into_iter().enumerate().filter(|(_, units)| *units > 0);
-    each.map(move |(axis, units)| (axis, units, key))
+/// The units that a waiter asks of the open axes.
+fn each_asked(key: WaitKey, asked: &Quantities, open: AxisSet) -> impl Iterator<Item = Asked> {
+    let each = asked.axes().intersection(open).map(move |axis| (axis, asked.units()[axis], key));
+    each.filter(|(_, units, _)| *units > 0)
 }
 
 impl Queue {
@@ -554,9 +557,9 @@ impl Engine {
         if let Some(deadline) = node.deadline {
             self.queue.due.insert((deadline.at, home));
         }
-        let mut asking = Asking::from(home, asked.units());
-        while let Some((_, node)) = asking.up_mut(&mut self.nodes) {
-            node.line.enter(key, asking.units());
+        let mut way = Way::from(home);
+        while let Some((_, node)) = way.up_mut(&mut self.nodes) {
+            node.line.enter(key, asked, way.open());
         }
         self.call_head(home);
         self.process_waiters();
@@ -929,16 +932,16 @@ impl Engine {
     /// Its place is free: calls the candidates behind it, in its own line and where it was parked.
     fn unqueue(&mut self, key: WaitKey) {
         self.unpark(key);
-        let Waiter { home, asked, .. } = *self.queue.get(key);
+        let home = self.queue.get(key).home;
         self.mark(home);
         let node = &mut self.nodes[home];
         self.queue.unlink(&mut node.line, key);
         if let (None, Some(deadline)) = (node.line.first(), node.deadline) {
             self.queue.due.remove(&(deadline.at, home));
         }
-        let mut asking = Asking::from(home, asked.units());
-        while let Some((_, node)) = asking.up_mut(&mut self.nodes) {
-            node.line.leave(key, asking.units());
+        let (mut way, asked) = (Way::from(home), &self.queue.get(key).asked);
+        while let Some((_, node)) = way.up_mut(&mut self.nodes) {
+            node.line.leave(key, asked, way.open());
         }
         self.call_head(home);
     }
@@ -1041,8 +1044,9 @@ impl Node {
     fn leaves_hope(&self, spent: &Quantities) -> bool {
         let Some(demand) = self.line.demand() else { return true };
         let is_met = |axis: usize| {
-            let most = demand.most[axis].saturating_add(spent.units()[axis]);
-            demand.most[axis] == 0 || self.ledger.fits_at_best(axis, most)
+            let most = demand.most.units()[axis];
+            let after = most.saturating_add(spent.units()[axis]);
+            most == 0 || self.ledger.fits_at_best(axis, after)
         };
         all_lanes(|axis| spent.units()[axis] == 0 || is_met(axis))
     }
@@ -1082,19 +1086,19 @@ impl Engine {
     fn reject_unsatisfiable_at(&mut self, pool: NodeId) {
         let known = self.nodes[pool].line.waiters().demand.each.take();
         let asked = known.unwrap_or_else(|| self.all_asked(pool));
-        let (mut most_asked, mut hopeless) = (Units::default(), BTreeSet::new());
-        for (axis, most) in most_asked.iter_mut().enumerate() {
+        let (mut most, mut hopeless) = (Quantities::NONE, BTreeSet::new());
+        for axis in AxisSet::ALL {
             // A waiter that asks for more has no more hope than one that asks for less.
             let of_axis = (axis, 0, WaitKey::FIRST)..(axis + 1, 0, WaitKey::FIRST);
             for &(_, units, key) in asked.range(of_axis).rev() {
                 if self.nodes[pool].has_hope(axis, units) {
-                    *most = units;
+                    most.set(axis, units);
                     break;
                 }
                 hopeless.insert((self.queue.get(key).ticket, key));
             }
         }
-        self.nodes[pool].line.waiters().demand = Demand { most: most_asked, each: Some(asked) };
+        self.nodes[pool].line.waiters().demand = Demand { most, each: Some(asked) };
         let refusal = |(_, key): (Ticket, WaitKey)| {
             let Waiter { home, asked, .. } = self.queue.get(key);
             let lack = self.nodes.lack(*home, asked);
@@ -1127,8 +1131,9 @@ impl Engine {
         let mut asked = BTreeSet::new();
         for id in self.waiting_below(pool) {
             for (key, waiter) in self.queue.of_line(&self.nodes[id].line) {
-                let units = self.asked_at(pool, waiter).expect("the pool is on its way");
-                asked.extend(each_asked(key, units));
+                let mut way = self.nodes.open_way(waiter.home);
+                let (.., open) = way.find(|(id, ..)| *id == pool).expect("it is on its way");
+                asked.extend(each_asked(key, &waiter.asked, open));
             }
         }
         asked
@@ -1336,9 +1341,10 @@ impl Engine {
         let asking = self.nodes.asking(waiter.home, waiter.asked.units());
         for ((id, node, open), (.., asked)) in self.nodes.open_way(waiter.home).zip(asking) {
             let demand = node.line.demand().expect("somebody waits");
-            assert!(demand.most.iter().zip(&asked).all(|(most, asked)| asked <= most));
+            assert!(demand.most.units().iter().zip(&asked).all(|(most, asked)| asked <= most));
             let known = demand.each.as_ref();
-            assert!(known.is_none_or(|known| each_asked(key, asked).all(|e| known.contains(&e))));
+            let mut each = each_asked(key, &waiter.asked, open);
+            assert!(known.is_none_or(|known| each.all(|asked| known.contains(&asked))));
             let is_parked = node.line.parked().any(|parked| parked == (waiter.ticket, key));
             let takes_turn = takes_turn(id, node, open, waiter);
             assert_eq!(is_parked, waiter.blocked.is_some() && is_below && takes_turn);
