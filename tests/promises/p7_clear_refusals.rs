@@ -196,6 +196,33 @@ fn a_check_answers_as_record_and_changes_nothing() {
 }
 
 #[test]
+fn a_check_of_a_pool_that_is_closed_paused_or_late_answers_as_record() {
+    type Stop = fn(&BudgetPool, &ManualClock);
+    let stops: [(&str, Stop); 3] = [
+        ("closed", |pool, _| pool.close()),
+        ("paused", |pool, _| pool.pause(Duration::from_secs(9))),
+        ("deadline_exceeded", |_, clock| clock.advance(Duration::from_secs(1))),
+    ];
+    for (kind, stop) in stops {
+        let clock = ManualClock::new();
+        let root = BudgetPool::builder().clock(clock.clone()).tokens(10);
+        // The time plays no part in the others, whose calls take the short way.
+        let root = if kind == "deadline_exceeded" {
+            root.deadline(Duration::from_secs(1)).build()
+        } else {
+            root.build()
+        };
+        let child = root.child().build();
+        stop(&root, &clock);
+        for pool in [&root, &child] {
+            let refused = pool.peek(tokens(1)).unwrap_err();
+            assert_eq!(refused.kind(), kind);
+            assert_eq!(refused, pool.record(tokens(1)).unwrap_err());
+        }
+    }
+}
+
+#[test]
 fn closing_closes_what_is_below_and_names_the_outermost() {
     let root = BudgetPool::builder().name("root").build();
     let child = root.child().name("child").build();
@@ -209,6 +236,7 @@ fn closing_closes_what_is_below_and_names_the_outermost() {
     assert_eq!(leaf.record(tokens(1)).unwrap_err().pool(), "root");
     assert!(sibling.is_closed() && root.snapshot_tree().iter().all(|pool| pool.closed));
 }
+
 #[test]
 fn what_a_hold_or_a_lease_has_itself_counts_as_reserved_when_it_asks_for_more() {
     let pool = pool_of(100);
