@@ -438,7 +438,7 @@ impl Engine {
     ) -> Result<(), BudgetError> {
         self.live_hold(key, extra, now)?;
         let node = self.holds.get(key).node;
-        self.admit(node, &extra, now)?;
+        self.admit(node, extra, now)?;
         self.nodes.hold(node, extra.units(), Tally::Admitted);
         self.holds.get_mut(key).put(extra);
         Ok(())
