@@ -886,7 +886,7 @@ impl Node {
 
     /// Whether a release, or time before the deadline, may make room on every axis.
     pub(super) fn can_ever_fit(&self, asked: &Units) -> bool {
-        match (&self.window, &self.ceiling) {
+        match (&self.window, self.ceiling()) {
             (None, None) => all_lanes(|axis| self.ledger.fits_at_best(axis, asked[axis])),
             _ => all_lanes(|axis| self.has_hope(axis, asked[axis])),
         }
