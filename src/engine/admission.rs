@@ -906,7 +906,7 @@ impl Node {
     /// Whether a release, or time before the deadline, may make room on every axis.
     pub(super) fn can_ever_fit(&self, asked: &Quantities) -> bool {
         let (mut axes, units) = (asked.axes(), asked.units());
-        match (&self.window, &self.ceiling) {
+        match (&self.window, self.ceiling()) {
             (None, None) => axes.all(|axis| self.ledger.fits_at_best(axis, units[axis])),
             _ => axes.all(|axis| self.has_hope(axis, units[axis])),
         }

@@ -79,9 +79,13 @@ impl Engine {
     /// part.
     #[inline]
     pub(crate) fn renew_duties(&mut self) -> bool {
-        let derived = self.derived_duties();
-        let before = std::mem::replace(&mut self.duties, derived);
-        (before.0 ^ self.duties.0) & Duties::TIME != 0
+        let (before, derived) = (self.duties, self.derived_duties());
+        if derived == before {
+            // Nothing is written to the cache line of the lock, for which others may wait.
+            return false;
+        }
+        self.duties = derived;
+        (before.0 ^ derived.0) & Duties::TIME != 0
     }
 
     #[inline]

@@ -28,9 +28,14 @@ use super::nodes::{NodeId, Way};
 use crate::types::axis::{Quantities, Units};
 use crate::types::error::BudgetError;
 
-/// The live holds that may expire. In a box, as in many trees nothing does.
+/// The live holds that may expire.
 #[derive(Debug, Default)]
-pub(super) struct Expiry(Option<Box<Order>>);
+pub(super) struct Expiry {
+    /// In a box, as in many trees nothing expires.
+    order: Option<Box<Order>>,
+    /// How many there are.
+    len: u32,
+}
 
 /// In the order of time.
 #[derive(Debug, Default)]
@@ -42,28 +47,15 @@ struct Order {
     places: Places,
 }
 
-impl Order {
-    /// How many there are.
-    #[inline]
-    fn len(&self) -> usize {
-        self.releasing.0.len() + self.committing.0.len()
-    }
-
-    #[inline]
-    fn is_empty(&self) -> bool {
-        self.releasing.0.is_empty() && self.committing.0.is_empty()
-    }
-}
-
 impl Expiry {
     /// Whether there is a live hold that may expire: every call must know the time then (P8).
     #[inline]
     pub(super) fn may_expire(&self) -> bool {
-        self.0.as_ref().is_some_and(|order| !order.is_empty())
+        self.len > 0
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.0.as_ref().map_or(0, |order| order.len())
+    pub(super) fn len(&self) -> u32 {
+        self.len
     }
 
     /// When the next hold expires.
@@ -73,7 +65,7 @@ impl Expiry {
 
     /// When the next hold expires that is settled then.
     pub(super) fn next_to_settle(&self) -> Option<Instant> {
-        self.0.as_ref()?.committing.first().map(|expiry| expiry.at)
+        self.order.as_ref()?.committing.first().map(|expiry| expiry.at)
     }
 
     /// The next hold to reclaim, if its time has come.
@@ -84,7 +76,7 @@ impl Expiry {
 
     #[inline]
     fn first(&self) -> Option<&Entry> {
-        let order = self.0.as_ref()?;
+        let order = self.order.as_ref()?;
         match (order.releasing.first(), order.committing.first()) {
             (Some(releasing), Some(committing)) => Some(releasing.min(committing)),
             (releasing, committing) => releasing.or(committing),
@@ -92,21 +84,23 @@ impl Expiry {
     }
 
     fn insert(&mut self, hold: &Hold, key: HoldKey, at: Instant) {
-        let Order { releasing, committing, places } = &mut **self.0.get_or_insert_default();
+        let Order { releasing, committing, places } = &mut **self.order.get_or_insert_default();
         let heap = if hold.commits_on_drop() { committing } else { releasing };
         heap.insert(places, Entry { at, serial: hold.serial(), key });
+        self.len += 1;
     }
 
     fn remove(&mut self, hold: &Hold, key: HoldKey) {
-        let order = self.0.as_mut().expect("a hold with an expiry is in the order of time");
+        let order = self.order.as_mut().expect("a hold with an expiry is in the order of time");
         let Order { releasing, committing, places } = &mut **order;
         let heap = if hold.commits_on_drop() { committing } else { releasing };
         heap.remove(places, key);
+        self.len -= 1;
     }
 
     #[cfg(any(test, debug_assertions))]
     pub(super) fn check_invariants(&self, holds: &super::hold::Holds) {
-        let Some(order) = &self.0 else { return };
+        let Some(order) = &self.order else { return assert_eq!(self.len, 0) };
         for (heap, commits) in [(&order.releasing, false), (&order.committing, true)] {
             for (place, entry) in heap.0.iter().enumerate() {
                 let hold = holds.get(entry.key);
@@ -116,6 +110,7 @@ impl Expiry {
                 assert!(place == 0 || heap.0[above(place)] < *entry, "the earlier is above");
             }
         }
+        assert_eq!(self.len as usize, order.releasing.0.len() + order.committing.0.len());
     }
 }
 
@@ -211,7 +206,7 @@ impl Heap {
 }
 
 /// At least this number of holds is reclaimed at a call: more than one, as each call may bring one.
-const BATCH: usize = 2;
+const BATCH: u32 = 2;
 
 /// The work of time.
 impl Engine {
@@ -528,7 +523,7 @@ mod tests {
         engine.record(at, &Quantities::NONE.with(lane::TOKENS, tokens), Some(now)).is_ok()
     }
 
-    fn left(engine: &Engine) -> usize {
+    fn left(engine: &Engine) -> u32 {
         engine.expiry.len()
     }
 
@@ -587,7 +582,7 @@ mod tests {
     #[test]
     fn p4_holds_that_settle_are_reclaimed_in_batches_while_nobody_waits_and_no_window_turns() {
         let (mut engine, at, expiry) = forgotten();
-        let order = engine.expiry.0.as_ref().expect("they may expire");
+        let order = engine.expiry.order.as_ref().expect("they may expire");
         let keys: Vec<HoldKey> = order.releasing.0.iter().map(|entry| entry.key).collect();
         keys.into_iter().for_each(|key| engine.on_drop(key, OnDrop::Commit, None));
         assert!(record(&mut engine, at, 0, expiry));

@@ -57,7 +57,7 @@ impl Engine {
             assert_eq!(node.counts.reservations, counted, "reservations are counted on their way");
         }
         let scheduled = self.holds.iter().filter(|hold| hold.expiry().is_some()).count();
-        assert_eq!(self.expiry.len(), scheduled, "every time is in the order of time");
+        assert_eq!(self.expiry.len() as usize, scheduled, "every time is in the order of time");
     }
 }
 

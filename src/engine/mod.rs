@@ -77,15 +77,15 @@ pub(crate) use watch::{Condition, Met, WatchKey};
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct Engine {
-    expiry: Expiry,
+    duties: Duties,
     watch: Watch,
     pauses: Pauses,
     events: Events,
     /// The labels of the user's own axes. In a box, as few trees have any.
     labels: Option<Box<Labels>>,
     nodes: Nodes,
-    duties: Duties,
     holds: Holds,
+    expiry: Expiry,
     /// The latest instant seen: time never runs back (P8).
     latest: Option<Instant>,
     /// The last reading of the clock, which may be earlier: a refusal counts from it.

@@ -94,12 +94,19 @@ pub(super) struct Node {
     pub(super) deadline: Option<Deadline>,
     pub(super) window: Option<Box<Refill>>,
     pub(super) keys: Option<Box<Keys>>,
-    /// How far the caps may still be raised. In a box, as few pools say so.
-    pub(super) ceiling: Option<Box<Quantities>>,
-    /// The units that are to be free at least, before more is wanted.
-    pub(super) low: Option<Box<Quantities>>,
+    /// In a box, as few pools are told.
+    funding: Option<Box<Funding>>,
     pub(super) name: Name,
     pub(super) line: Line,
+}
+
+/// What a pool is told of its funding.
+#[derive(Debug, Default)]
+struct Funding {
+    /// How far the caps may still be raised.
+    ceiling: Quantities,
+    /// The units that are to be free at least, before more is wanted.
+    low: Quantities,
 }
 
 /// The part of a pool in joint pools: it is one, or it is a further parent of some.
@@ -586,6 +593,11 @@ impl Node {
             used.axes().for_each(|axis| ledger.set_spent(axis, used.units()[axis].into()));
         }
         let on_drop = spec.on_drop.or(above.map(|above| above.on_drop));
+        let is_funded = spec.ceiling.is_some() || spec.low.is_some();
+        let funding = is_funded.then(|| {
+            let ceiling = spec.ceiling.map_or(Quantities::NONE, |of| *of.quantities());
+            Box::new(Funding { ceiling, low: spec.low.map_or(Quantities::NONE, |low| low.all()) })
+        });
         Node {
             ledger,
             counts: Counts::default(),
@@ -605,8 +617,7 @@ impl Node {
             deadline: deadlines.min_by_key(|deadline| deadline.at),
             window: spec.window,
             keys: spec.keys,
-            ceiling: spec.ceiling.and_then(|ceiling| boxed(*ceiling.quantities())),
-            low: spec.low.and_then(|low| boxed(low.all())),
+            funding,
             name: spec.name,
             line: Line::default(),
         }
@@ -683,14 +694,30 @@ impl Node {
 
     /// Caps may be raised so far.
     pub(super) fn set_ceiling(&mut self, ceiling: &Quantities) {
-        let known = self.ceiling.as_deref().copied().unwrap_or(Quantities::NONE);
-        self.ceiling = boxed(known.overlaid(ceiling));
+        let funding = self.funding.get_or_insert_default();
+        funding.ceiling = funding.ceiling.overlaid(ceiling);
+    }
+
+    /// How far the caps may still be raised, if the pool is told.
+    pub(super) fn ceiling(&self) -> Option<&Quantities> {
+        self.funding.as_ref().map(|of| &of.ceiling).filter(|ceiling| !ceiling.axes().is_empty())
+    }
+
+    /// So many units are to be free at least, before more is wanted.
+    #[cfg(test)]
+    pub(super) fn set_low(&mut self, low: &Quantities) {
+        self.funding.get_or_insert_default().low = *low;
+    }
+
+    /// The units that are to be free at least, before more is wanted.
+    pub(super) fn low(&self) -> Option<&Quantities> {
+        self.funding.as_ref().map(|of| &of.low).filter(|low| !low.axes().is_empty())
     }
 
     /// How much further the cap of an axis may be raised.
     pub(super) fn growth(&self, axis: usize) -> u64 {
-        let Some(ceiling) = self.ceiling.as_deref() else { return 0 };
-        ceiling.units()[axis].saturating_sub(self.ledger.goal(axis))
+        let ceiling = self.funding.as_ref().map_or(0, |of| of.ceiling.of(axis));
+        ceiling.saturating_sub(self.ledger.goal(axis))
     }
 
     /// The spend of this period becomes the figure given.
@@ -740,10 +767,6 @@ impl Node {
         let now = now.expect("a way with a deadline reads the clock");
         (now >= deadline.at).then_some((deadline, now))
     }
-}
-
-fn boxed(quantities: Quantities) -> Option<Box<Quantities>> {
-    (!quantities.axes().is_empty()).then(|| Box::new(quantities))
 }
 
 impl Index<NodeId> for Nodes {
@@ -822,10 +845,10 @@ mod tests {
     use super::*;
     use crate::Window;
 
-    /// Many pools are cheap.
+    /// Many pools are cheap: one is eight cache lines at most.
     #[test]
     fn a_pools_place_is_small() {
-        assert!(size_of::<Node>() <= 520, "{}", size_of::<Node>());
+        assert!(size_of::<Node>() <= 512, "{}", size_of::<Node>());
     }
 
     #[test]

@@ -297,7 +297,7 @@ impl Engine {
             return None;
         }
         let mut missing = self.watch.lacked(pool);
-        let low = node.low.as_deref().map_or(NOTHING, |low| node.missing(low.units()));
+        let low = node.low().map_or(NOTHING, |low| node.missing(low.units()));
         let blocked = self.unfunded_waiter(pool).unwrap_or(NOTHING);
         for more in [low, blocked] {
             each_lane(|axis| missing[axis] = missing[axis].max(more[axis]));
@@ -383,7 +383,7 @@ mod tests {
         for (condition, is_met) in conditions.into_iter().flat_map(|of| [(of, false), (of, true)]) {
             let mut engine = engine();
             let low = Quantities::NONE.with(0, 5);
-            engine.nodes[NodeId::ROOT].low = Some(Box::new(low));
+            engine.nodes[NodeId::ROOT].set_low(&low);
             let mut key = None;
             let (at, waker) = (NodeId::ROOT, Waker::noop().clone());
             assert!(engine.poll_watch(at, &mut key, &condition, waker, None).0.is_pending());

@@ -48,6 +48,7 @@ impl Periods {
         }
     }
 
+    #[inline]
     pub(super) fn advance(&mut self, ledger: &mut Ledger, now: Instant) -> bool {
         match self.turns.pass(now) {
             0 => return false,
