@@ -655,8 +655,9 @@ impl BudgetPool {
     #[must_use]
     pub fn snapshot_tree(&self) -> TreeSnapshot {
         let (mut places, reading) = (Places::FEW, OnceCell::new());
+        let mut survey = Survey::default();
         loop {
-            let mut survey = Survey::new(places);
+            survey.begin(places);
             let look = |engine: &mut Engine, at, now| engine.snapshot_tree(at, now, &mut survey);
             match self.handle.survey(&reading, look) {
                 Ok(()) => return TreeSnapshot::new(survey.into_snapshots()),

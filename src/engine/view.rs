@@ -24,7 +24,7 @@ type Available = [Option<u64>; Axis::COUNTED];
 ///
 /// A page of memory that is touched for the first time takes longer than all that is written to it.
 /// So the places are made, and touched, before the lock is taken.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Survey {
     pools: Vec<Seen>,
     /// Of each pool in its turn the axes in play, whose available units are still to be found.
@@ -60,14 +60,11 @@ impl Places {
 }
 
 impl Survey {
-    pub(crate) fn new(places: Places) -> Survey {
-        let Places { pools, axes_each } = places;
-        Survey {
-            pools: touched(pools, Seen::nothing),
-            axes: touched(pools.saturating_mul(axes_each), || AxisSnapshot::NOTHING),
-            apart: Vec::new(),
-            labels: Labels::NONE,
-        }
+    /// Begins anew, with so many places.
+    pub(crate) fn begin(&mut self, Places { pools, axes_each }: Places) {
+        touch(&mut self.pools, pools, Seen::nothing);
+        touch(&mut self.axes, pools.saturating_mul(axes_each), || AxisSnapshot::NOTHING);
+        self.apart.clear();
     }
 
     /// Parents before their children.
@@ -112,12 +109,12 @@ impl Seen {
     }
 }
 
-/// An empty list with touched memory for so many.
-fn touched<T>(places: usize, nothing: impl FnMut() -> T) -> Vec<T> {
-    let mut list = Vec::with_capacity(places);
+/// Empties a list, and gives it touched memory for so many.
+fn touch<T>(list: &mut Vec<T>, places: usize, nothing: impl FnMut() -> T) {
+    list.clear();
+    list.reserve_exact(places);
     list.resize_with(places, nothing);
     list.clear();
-    list
 }
 
 /// The available units of a pool of which so much is free, below another.
@@ -323,7 +320,8 @@ mod tests {
         (0..60).for_each(|_| _ = engine.add_child(part, spec()));
         (0..40).for_each(|_| _ = engine.add_child(NodeId::ROOT, spec()));
         let mut look = |at, pools| {
-            let mut survey = Survey::new(Places { pools, axes_each: 1 });
+            let mut survey = Survey::default();
+            survey.begin(Places { pools, axes_each: 1 });
             let surveyed = engine.snapshot_tree(at, None, &mut survey);
             surveyed.map(|()| survey.into_snapshots().len()).map_err(|more| more.pools)
         };
@@ -338,7 +336,8 @@ mod tests {
         let mut engine = Engine::new(Spec::of(caps()));
         (0..9).for_each(|_| _ = engine.add_child(NodeId::ROOT, Spec::of(caps())));
         let mut look = |axes_each| {
-            let mut survey = Survey::new(Places { pools: 10, axes_each });
+            let mut survey = Survey::default();
+            survey.begin(Places { pools: 10, axes_each });
             engine.snapshot_tree(NodeId::ROOT, None, &mut survey)
         };
         let enough = Places { pools: 10, axes_each: Axis::COUNTED };
