@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use allocation_counter::{AllocationInfo, measure};
 use budget_pool::{
-    Amount, Ask, Axis, BudgetPool, Call, DeadlineBudget, Level, ManualClock, Name, Observer,
-    Reservation, Usd, Wait, Window,
+    Amount, Ask, Axis, BudgetPool, Call, Caps, DeadlineBudget, Level, ManualClock, Name, Observer,
+    Outlook, Reservation, Usd, Wait, Window,
 };
 
 const PLENTY: u64 = u64::MAX / 2;
@@ -65,6 +65,28 @@ fn a_refusal_allocates_nothing() {
     is_calm("refused record", |pool| assert!(pool.record(too_much).is_err()));
     is_calm("refused peek", |pool| assert!(pool.peek(too_much).is_err()));
     is_calm("refused reserve", |pool| assert!(pool.reserve(too_much).is_err()));
+}
+
+#[test]
+fn a_refusal_below_a_ceiling_allocates_nothing_whatever_was_spent_before() {
+    let clock = ManualClock::new();
+    let builder = || BudgetPool::builder().tokens(10).ceiling(Caps::new().tokens(100));
+    let window = Window::fixed(Duration::from_secs(1)).carrying_overage();
+    let windowed = builder().window(window).clock(clock.clone()).build();
+    for (pool, spent, outlook) in [
+        (builder().build(), 15, Outlook::AfterFunding),
+        (builder().build(), 150, Outlook::Never),
+        (windowed, 25, Outlook::AfterFunding),
+    ] {
+        pool.debit(Amount::new().tokens(spent));
+        clock.advance(Duration::from_secs(1));
+        let refuse = || {
+            let refused = pool.record(Amount::new().tokens(11)).unwrap_err();
+            assert_eq!(refused.outlook(), outlook);
+        };
+        (0..50).for_each(|_| refuse());
+        assert_eq!(measure(|| (0..2_000).for_each(|_| refuse())), AllocationInfo::default());
+    }
 }
 
 #[test]

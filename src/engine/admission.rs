@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::Engine;
 use super::idempotency::Hashed;
-use super::ledger::{Ledger, Take};
+use super::ledger::{Take, Under};
 use super::nodes::{Asking, Chain, Deadline, List, Node, NodeId, Nodes, Way};
 use crate::types::amount::Amount;
 use crate::types::axis::{
@@ -925,7 +925,12 @@ impl Node {
     /// The outlook of a call that asks for more than is free.
     #[inline]
     fn outlook(&self, axis: usize, asked: u64, deadline: &Option<Deadline>) -> Outlook {
-        match self.outlook_of(&self.ledger, axis, asked, deadline) {
+        let outlook = match &self.window {
+            Some(_) => self.outlook_under(self.ledger.under(axis), asked, deadline),
+            None if self.ledger.fits_at_best(axis, asked) => Outlook::AfterRelease,
+            None => Outlook::Never,
+        };
+        match outlook {
             Outlook::Never if self.growth(axis) > 0 => self.outlook_funded(axis, asked, deadline),
             outlook => outlook,
         }
@@ -934,41 +939,25 @@ impl Node {
     /// The outlook at the ceiling, of a call that has no hope at the cap.
     #[cold]
     fn outlook_funded(&self, axis: usize, asked: u64, deadline: &Option<Deadline>) -> Outlook {
-        let mut funded = self.ledger.clone();
-        funded.raise(axis, self.growth(axis));
-        match self.outlook_of(&funded, axis, asked, deadline) {
+        let ceiling = self.ledger.goal(axis).checked_add(self.growth(axis));
+        let under = (axis, ceiling.expect("a cap grows up to its ceiling"));
+        match self.outlook_under(under, asked, deadline) {
             Outlook::Never => Outlook::Never,
             _ => Outlook::AfterFunding,
         }
     }
 
-    #[inline]
-    fn outlook_of(
-        &self,
-        ledger: &Ledger,
-        axis: usize,
-        asked: u64,
-        deadline: &Option<Deadline>,
-    ) -> Outlook {
-        if self.window.is_some() {
-            return self.outlook_in_time(ledger, axis, asked, deadline);
-        }
-        if ledger.fits_at_best(axis, asked) { Outlook::AfterRelease } else { Outlook::Never }
-    }
-
+    /// The outlook under the cap that was set, or one that may be set.
     #[cold]
-    fn outlook_in_time(
-        &self,
-        ledger: &Ledger,
-        axis: usize,
-        asked: u64,
-        deadline: &Option<Deadline>,
-    ) -> Outlook {
-        let window = self.window.as_ref().expect("time plays a part");
+    fn outlook_under(&self, under: Under, asked: u64, deadline: &Option<Deadline>) -> Outlook {
+        let ledger = &self.ledger;
         let in_time = |at: &Instant| deadline.is_none_or(|deadline| *at < deadline.at);
-        let when = |missing, reserved| window.when(ledger, axis, missing, reserved).filter(in_time);
-        let at_best = ledger.missing_at_best(axis, asked);
-        match when(ledger.missing(axis, asked), ledger.reserved(axis)) {
+        let when = |missing, reserved| {
+            let window = self.window.as_ref()?;
+            window.when_under(ledger, under, missing, reserved).filter(in_time)
+        };
+        let at_best = ledger.missing_at_best(under, asked);
+        match when(ledger.missing_under(under, asked), ledger.reserved(under.0)) {
             Some(at) => Outlook::At(at),
             None if at_best == 0 || when(at_best, 0).is_some() => Outlook::AfterRelease,
             None => Outlook::Never,

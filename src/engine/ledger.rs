@@ -32,6 +32,9 @@ pub(super) enum Take {
     Hold,
 }
 
+/// An axis, and the cap under which it is looked at: the one that was set, or one that may be set.
+pub(super) type Under = (usize, u64);
+
 /// `free` comes first: an admission compares nothing else.
 #[derive(Debug, Clone)]
 #[repr(C)]
@@ -420,7 +423,7 @@ impl Ledger {
     /// on for `turns` turns: each pays off as much as fits beside `reserved`.
     pub(super) fn carry_over(&mut self, turns: u128) {
         for axis in 0..Axis::COUNTED {
-            let room = u128::from(self.room(axis, self.reserved[axis]));
+            let room = u128::from(self.goal(axis).saturating_sub(self.reserved[axis]));
             let paid = turns.saturating_sub(1).saturating_mul(room);
             self.refill_much(axis, paid.saturating_add(u128::from(self.used(axis))));
             self.peak[axis] = 0;
@@ -429,8 +432,13 @@ impl Ledger {
 
     /// The number of turns after the next one that [bring back](Ledger::carry_over) `units`, while
     /// `reserved` stays.
-    pub(super) fn turns_to_pay(&self, axis: usize, missing: u128, reserved: u64) -> Option<u128> {
-        let (owed, room) = (self.owed(axis), u128::from(self.room(axis, reserved)));
+    pub(super) fn turns_to_pay(
+        &self,
+        (axis, goal): Under,
+        missing: u128,
+        reserved: u64,
+    ) -> Option<u128> {
+        let (owed, room) = (self.owed(axis), u128::from(goal.saturating_sub(reserved)));
         // The next turn leaves what does not fit.
         let left = owed.saturating_sub(room);
         let beyond = left.saturating_sub(owed.checked_sub(missing)?);
@@ -439,11 +447,6 @@ impl Ledger {
             0 => None,
             room => Some(beyond.div_ceil(room)),
         }
-    }
-
-    /// The units that can be used while so many are reserved.
-    fn room(&self, axis: usize, reserved: u64) -> u64 {
-        self.goal(axis).saturating_sub(reserved)
     }
 
     /// Of the spend of this period so much is paid off now, and so much is to be free again.
@@ -458,12 +461,19 @@ impl Ledger {
     /// The units that must come free before `asked` fits. A unit that comes free lowers a cap that
     /// falls, and pays the overage first.
     pub(super) fn missing(&self, axis: usize, asked: u64) -> u128 {
-        match asked.checked_sub(self.free[axis]) {
-            None | Some(0) => 0,
-            Some(beyond) => {
-                u128::from(beyond) + u128::from(self.overage(axis)) + u128::from(self.surplus(axis))
-            }
-        }
+        self.missing_under(self.under(axis), asked)
+    }
+
+    /// [`missing`](Ledger::missing), under a cap that may be set.
+    pub(super) fn missing_under(&self, (axis, goal): Under, asked: u64) -> u128 {
+        let taken = self.owed(axis) + u128::from(self.reserved[axis]);
+        // Nothing fits whatever is owed.
+        if asked == 0 { 0 } else { (taken + u128::from(asked)).saturating_sub(goal.into()) }
+    }
+
+    /// An axis, under the cap that was set.
+    pub(super) fn under(&self, axis: usize) -> Under {
+        (axis, self.goal(axis))
     }
 
     /// Whether `asked` fits once all reserved units were given back.
@@ -477,9 +487,10 @@ impl Ledger {
         }
     }
 
-    /// The units that are still missing once all reserved ones were given back.
-    pub(super) fn missing_at_best(&self, axis: usize, asked: u64) -> u128 {
-        self.missing(axis, asked).saturating_sub(u128::from(self.reserved[axis]))
+    /// The units that are still missing once all reserved ones were given back, under a cap that may
+    /// be set.
+    pub(super) fn missing_at_best(&self, under: Under, asked: u64) -> u128 {
+        self.missing_under(under, asked).saturating_sub(u128::from(self.reserved[under.0]))
     }
 }
 
@@ -613,7 +624,7 @@ mod tests {
         }
         assert_eq!(balance(&ledger), [100, 0, 0, u64::MAX]);
         assert_eq!(ledger.spent(TOKENS), u64::MAX);
-        assert_eq!(ledger.missing_at_best(TOKENS, 1), u128::from(u64::MAX) + 1);
+        assert_eq!(ledger.missing_at_best(ledger.under(TOKENS), 1), u128::from(u64::MAX) + 1);
     }
 
     #[test]
@@ -700,13 +711,44 @@ mod tests {
     fn p7_what_is_missing_counts_what_is_reserved_and_what_is_owed() {
         let mut ledger = ledger(100);
         ledger.hold(&tokens(60));
-        assert_eq!((ledger.missing(TOKENS, 100), ledger.missing_at_best(TOKENS, 100)), (60, 0));
-        assert_eq!(ledger.missing_at_best(TOKENS, 101), 1);
+        let missing = |ledger: &Ledger, asked| {
+            let at_best = ledger.missing_at_best(ledger.under(TOKENS), asked);
+            (ledger.missing(TOKENS, asked), at_best)
+        };
+        assert_eq!([100, 101].map(|asked| missing(&ledger, asked)), [(60, 0), (61, 1)]);
         settle(&mut ledger, 0, 60);
         assert_eq!(balance(&ledger), [40, 60, 0, 20]);
-        assert_eq!((ledger.missing(TOKENS, 40), ledger.missing_at_best(TOKENS, 40)), (60, 0));
-        assert_eq!(ledger.missing_at_best(TOKENS, 41), 1);
+        assert_eq!([40, 41].map(|asked| missing(&ledger, asked)), [(60, 0), (61, 1)]);
         assert_eq!(ledger.missing(TOKENS, 0), 0, "nothing fits whatever is owed");
+    }
+
+    /// On the way the caps rise, fall below what is reserved, and are paid off.
+    #[test]
+    fn p7_what_is_missing_under_a_cap_is_missing_once_it_is_set() {
+        let mut ledger = ledger(100);
+        ledger.hold(&tokens(60));
+        let steps: [fn(&mut Ledger); 4] = [
+            |ledger| _ = settle(ledger, 0, 30),
+            |ledger| _ = settle(ledger, 0, 60),
+            |ledger| ledger.set_cap(TOKENS, 20),
+            |ledger| _ = settle(ledger, 25, 0),
+        ];
+        for step in steps {
+            step(&mut ledger);
+            for goal in [0, 20, 60, 90, 149, 150, 151, 1_000, u64::MAX] {
+                let mut set = ledger.clone();
+                set.set_cap(TOKENS, goal);
+                for asked in [0, 1, 10, 11, u64::MAX] {
+                    let missing = ledger.missing_under((TOKENS, goal), asked);
+                    let beyond = u128::from(asked.saturating_sub(set.free(TOKENS)));
+                    let before = set.overage(TOKENS) + set.surplus(TOKENS);
+                    let before = if beyond == 0 { 0 } else { before.into() };
+                    assert_eq!(missing, beyond + before, "{asked} under {goal}: {ledger:?}");
+                    let fits = ledger.missing_at_best((TOKENS, goal), asked) == 0;
+                    assert_eq!(fits, set.fits_at_best(TOKENS, asked), "{asked} under {goal}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -729,10 +771,10 @@ mod tests {
         let mut ledger = ledger(10);
         ledger.hold(&tokens(10));
         settle(&mut ledger, 0, 25);
-        assert_eq!(ledger.turns_to_pay(TOKENS, 0, 10), Some(0));
-        assert_eq!(ledger.turns_to_pay(TOKENS, 1, 10), None);
+        assert_eq!(ledger.turns_to_pay((TOKENS, 10), 0, 10), Some(0));
+        assert_eq!(ledger.turns_to_pay((TOKENS, 10), 1, 10), None);
         assert_eq!(
-            [1, 15, 16, 25].map(|units| ledger.turns_to_pay(TOKENS, units, 0)),
+            [1, 15, 16, 25].map(|units| ledger.turns_to_pay((TOKENS, 10), units, 0)),
             [Some(0), Some(1), Some(1), Some(2)]
         );
         ledger.carry_over(u128::MAX);

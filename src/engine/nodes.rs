@@ -438,6 +438,11 @@ impl Nodes {
         self.below.len() + 1
     }
 
+    /// How many pools of the tree have several parents.
+    pub(super) fn joints(&self) -> usize {
+        self.joints as usize
+    }
+
     /// Whether any pool of the tree has several parents.
     #[inline]
     pub(super) fn has_joints(&self) -> bool {

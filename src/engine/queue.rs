@@ -219,7 +219,7 @@ struct Waiters {
 /// The sum of the asks of a pool's waiters, and of those below.
 #[derive(Debug, Default)]
 struct Demand {
-    /// A lower bound of the asks of its waiters here. It falls only when it is looked at or nobody
+    /// An upper bound of the asks of its waiters here. It falls only when it is looked at or nobody
     /// waits.
     most: Quantities,
     /// The ask of each of them here, axis by axis, once some had to be refused as unsatisfiable:

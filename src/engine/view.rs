@@ -53,18 +53,20 @@ pub(crate) struct Places {
     pools: usize,
     /// For so many axes of each pool in the mean.
     axes_each: usize,
+    /// For pools that are apart.
+    apart: usize,
 }
 
 impl Places {
-    pub(crate) const FEW: Places = Places { pools: 4, axes_each: 4 };
+    pub(crate) const FEW: Places = Places { pools: 4, axes_each: 4, apart: 4 };
 }
 
 impl Survey {
     /// Begins anew, with so many places.
-    pub(crate) fn begin(&mut self, Places { pools, axes_each }: Places) {
+    pub(crate) fn begin(&mut self, Places { pools, axes_each, apart }: Places) {
         touch(&mut self.pools, pools, Seen::nothing);
         touch(&mut self.axes, pools.saturating_mul(axes_each), || AxisSnapshot::NOTHING);
-        self.apart.clear();
+        touch(&mut self.apart, apart, Available::default);
     }
 
     /// Parents before their children.
@@ -178,15 +180,23 @@ impl Engine {
         while let Some((id, depth)) = next {
             let node = &self.nodes[id];
             let axes = node.ledger.in_play();
-            let Survey { pools, axes: lanes, .. } = survey;
+            let Survey { pools, axes: lanes, apart, .. } = survey;
             if pools.len() == pools.capacity() {
                 // A part of a tree is not counted, as all of it is: it may be much smaller.
                 let more = if at == NodeId::ROOT { usize::MAX } else { pools.len() * FEW };
-                let axes_each = lanes.capacity() / pools.capacity();
-                return Err(Places { pools: self.nodes.len().min(more), axes_each });
+                let more = self.nodes.len().min(more);
+                return Err(Places {
+                    pools: more,
+                    axes_each: lanes.capacity() / pools.capacity(),
+                    apart: self.nodes.joints().saturating_add(1).min(more),
+                });
             }
             if lanes.capacity() - lanes.len() < axes.count() {
-                return Err(Places { pools: pools.capacity(), axes_each: Axis::COUNTED });
+                return Err(Places {
+                    pools: pools.capacity(),
+                    axes_each: Axis::COUNTED,
+                    apart: apart.capacity(),
+                });
             }
             lanes.extend(axes.map(|axis| node.axis(axis)));
             let is_apart = depth == 0 || node.is_joint();
@@ -200,7 +210,7 @@ impl Engine {
                 is_apart,
             });
             if is_apart {
-                survey.apart.push(self.nodes.available(id));
+                apart.push(self.nodes.available(id));
             }
             next = walk.next(&self.nodes);
         }
@@ -321,7 +331,7 @@ mod tests {
         (0..40).for_each(|_| _ = engine.add_child(NodeId::ROOT, spec()));
         let mut look = |at, pools| {
             let mut survey = Survey::default();
-            survey.begin(Places { pools, axes_each: 1 });
+            survey.begin(Places { pools, axes_each: 1, apart: 1 });
             let surveyed = engine.snapshot_tree(at, None, &mut survey);
             surveyed.map(|()| survey.into_snapshots().len()).map_err(|more| more.pools)
         };
@@ -337,10 +347,30 @@ mod tests {
         (0..9).for_each(|_| _ = engine.add_child(NodeId::ROOT, Spec::of(caps())));
         let mut look = |axes_each| {
             let mut survey = Survey::default();
-            survey.begin(Places { pools: 10, axes_each });
+            survey.begin(Places { pools: 10, axes_each, apart: 1 });
             engine.snapshot_tree(NodeId::ROOT, None, &mut survey)
         };
-        let enough = Places { pools: 10, axes_each: Axis::COUNTED };
+        let enough = Places { pools: 10, axes_each: Axis::COUNTED, apart: 1 };
         assert_eq!([look(2), look(3), look(Axis::COUNTED)], [Err(enough), Ok(()), Ok(())]);
+    }
+
+    /// No list grows under the lock, where the tree stays as it is.
+    #[test]
+    fn p5_joint_pools_have_their_places_before_the_lock_is_taken() {
+        let mut engine = Engine::new(Spec::of(Caps::new()));
+        let parents = [0; 2].map(|_| engine.add_child(NodeId::ROOT, Spec::of(Caps::new())));
+        (0..30).for_each(|_| _ = engine.add_joint(&parents, Spec::of(Caps::new().tokens(1))));
+        let (mut survey, mut places) = (Survey::default(), Places::FEW);
+        loop {
+            survey.begin(places);
+            let made = survey.apart.capacity();
+            let surveyed = engine.snapshot_tree(NodeId::ROOT, None, &mut survey);
+            assert_eq!(survey.apart.capacity(), made);
+            match surveyed {
+                Ok(()) => break,
+                Err(more) => places = more,
+            }
+        }
+        assert_eq!(survey.apart.len(), 31);
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Nanos, windowed};
-use crate::engine::ledger::Ledger;
+use crate::engine::ledger::{Ledger, Under};
 use crate::types::axis::Units;
 
 #[derive(Debug, Clone)]
@@ -43,12 +43,19 @@ impl Bucket {
         }
     }
 
-    pub(super) fn when(&self, ledger: &Ledger, axis: usize, missing: u128) -> Option<Instant> {
-        let rate = u128::from(ledger.rate(axis).filter(|&rate| rate > 0)?);
+    pub(super) fn when(
+        &self,
+        ledger: &Ledger,
+        (axis, rate): Under,
+        missing: u128,
+    ) -> Option<Instant> {
+        if rate == 0 || !ledger.capped().contains(axis) {
+            return None;
+        }
         let parts = missing
             .checked_mul(u128::from(self.period))?
             .saturating_sub(u128::from(self.parts[axis]));
-        super::after(self.since, parts.div_ceil(rate))
+        super::after(self.since, parts.div_ceil(rate.into()))
     }
 
     #[cfg(any(test, debug_assertions))]

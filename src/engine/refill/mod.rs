@@ -12,7 +12,7 @@ use bucket::Bucket;
 use periods::Periods;
 use rolling::Rolling;
 
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Under};
 use crate::time::window::{Kind, Window};
 use crate::types::axis::{AxisSet, lane};
 
@@ -94,12 +94,24 @@ impl Refill {
         missing: u128,
         reserved: u64,
     ) -> Option<Instant> {
+        self.when_under(ledger, ledger.under(axis), missing, reserved)
+    }
+
+    /// [`when`](Refill::when), under a cap that may be set.
+    pub(super) fn when_under(
+        &self,
+        ledger: &Ledger,
+        under: Under,
+        missing: u128,
+        reserved: u64,
+    ) -> Option<Instant> {
+        let (axis, _) = under;
         if missing > ledger.owed(axis) || !windowed(AxisSet::ALL).contains(axis) {
             return None;
         }
         match self {
-            Refill::Periods(periods) => periods.when(ledger, axis, missing, reserved),
-            Refill::TokenBucket(bucket) => bucket.when(ledger, axis, missing),
+            Refill::Periods(periods) => periods.when(ledger, under, missing, reserved),
+            Refill::TokenBucket(bucket) => bucket.when(ledger, under, missing),
             Refill::Rolling(rolling) => rolling.when(ledger, axis, missing),
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use super::{Nanos, after};
-use crate::engine::ledger::Ledger;
+use crate::engine::ledger::{Ledger, Under};
 use crate::time::window::Turns;
 use crate::types::axis::AxisSet;
 
@@ -65,13 +65,13 @@ impl Periods {
     pub(super) fn when(
         &self,
         ledger: &Ledger,
-        axis: usize,
+        under: Under,
         missing: u128,
         reserved: u64,
     ) -> Option<Instant> {
         match self.carries {
             false => self.turns.next(),
-            true => self.turns.after_next(ledger.turns_to_pay(axis, missing, reserved)?),
+            true => self.turns.after_next(ledger.turns_to_pay(under, missing, reserved)?),
         }
     }
 }
