@@ -233,7 +233,10 @@ impl Engine {
         now: Option<Instant>,
     ) -> Booked {
         self.advance(at, amount.units(), now);
-        Booked::new(amount, self.settle(at, &Quantities::NONE, amount, Tally::Fact), false)
+        let mut booked = Booked::NOTHING;
+        self.debit_quietly(at, amount, &mut booked);
+        self.balances_changed(at);
+        booked
     }
 
     /// Takes back a spend, on the whole way up: never more than each pool has booked in its period.
