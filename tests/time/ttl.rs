@@ -422,8 +422,9 @@ fn p2_a_late_commit_finds_what_has_expired_and_is_no_overage() {
     }
 }
 
-#[test]
-fn p8_what_has_expired_has_no_time_left_though_the_clock_runs_back() {
+/// A hold of five seconds from the tenth on, and the seconds that the clock of its pool shows, which
+/// may run back.
+fn of_five_seconds_from_the_tenth() -> (Arc<AtomicU64>, Reservation) {
     let (start, offset) = (Instant::now(), Arc::new(AtomicU64::new(10)));
     let read = Arc::clone(&offset);
     let pool = BudgetPool::builder()
@@ -431,6 +432,12 @@ fn p8_what_has_expired_has_no_time_left_though_the_clock_runs_back() {
         .timer(by_hand)
         .build();
     let hold = pool.reserve(Ask::new(tokens(1)).ttl(secs(5))).unwrap();
+    (offset, hold)
+}
+
+#[test]
+fn p8_what_has_expired_has_no_time_left_though_the_clock_runs_back() {
+    let (offset, hold) = of_five_seconds_from_the_tenth();
     for now in [16, 12] {
         offset.store(now, Ordering::Relaxed);
         assert_eq!((hold.amount(), hold.time_left()), (Amount::new(), Some(Duration::ZERO)));
@@ -440,13 +447,8 @@ fn p8_what_has_expired_has_no_time_left_though_the_clock_runs_back() {
 /// The hold expires when the clock comes to its instant, and the clock has further to go.
 #[test]
 fn w11_after_the_clock_ran_back_a_hold_has_the_time_left_that_the_clock_will_take() {
-    let (start, offset) = (Instant::now(), Arc::new(AtomicU64::new(10)));
-    let read = Arc::clone(&offset);
-    let pool = BudgetPool::builder()
-        .clock(move || start + secs(read.load(Ordering::Relaxed)))
-        .timer(by_hand)
-        .build();
-    let hold = pool.reserve(Ask::new(tokens(1)).ttl(secs(5))).unwrap();
+    let (offset, hold) = of_five_seconds_from_the_tenth();
+    let pool = hold.pool();
     for now in [10, 4, 12, 11] {
         offset.store(now, Ordering::Relaxed);
         let left = Some(secs(15 - now));
