@@ -509,6 +509,16 @@ impl<K> Clone for Keyed<K> {
     }
 }
 
+/// A list drops all that it has, where a hash table stops at the first key that panics in its drop
+/// and would keep the pools behind it.
+impl<K> Drop for Inner<K> {
+    fn drop(&mut self) {
+        for shard in &mut self.shards {
+            drop(shard.get_mut().drain().collect::<Vec<_>>());
+        }
+    }
+}
+
 // No call of the user's code comes between two changes of the map.
 impl<K: UnwindSafe + RefUnwindSafe> UnwindSafe for Keyed<K> {}
 impl<K: UnwindSafe + RefUnwindSafe> RefUnwindSafe for Keyed<K> {}

@@ -86,7 +86,7 @@ fn one_that_panics_as_the_last_of_its_tree_goes_does_so_in_who_drops_that_and_th
 
 /// By its number; one of them panics when it is dropped.
 #[derive(PartialEq, Eq, Hash, Clone)]
-struct Key(u8);
+struct Key(u16);
 
 impl Drop for Key {
     fn drop(&mut self) {
@@ -96,21 +96,22 @@ impl Drop for Key {
     }
 }
 
-fn tenants(root: &BudgetPool) -> Keyed<Key> {
+fn tenants(root: &BudgetPool, count: u16) -> Keyed<Key> {
     let tenants = Keyed::<Key>::new(root.clone());
-    for number in 0..20 {
+    for number in 0..count {
         // Its drop is the caller's as well.
         let key = std::mem::ManuallyDrop::new(Key(number));
         drop(tenants.get_or_build(&*key, |tenant| tenant.tokens(10)));
     }
-    assert_eq!((tenants.len(), root.snapshot_tree().len()), (20, 21));
+    let count = usize::from(count);
+    assert_eq!((tenants.len(), root.snapshot_tree().len()), (count, count + 1));
     tenants
 }
 
 #[test]
 fn p3_a_key_that_panics_as_it_is_removed_takes_its_pool_along() {
     let root = pool_of(100);
-    let tenants = tenants(&root);
+    let tenants = tenants(&root, 20);
     let key = std::mem::ManuallyDrop::new(Key(7));
     comes_out(|| _ = tenants.remove(&*key));
     assert!(tenants.get(&*key).is_none());
@@ -156,7 +157,7 @@ fn p3_a_builder_that_panics_in_its_drop_keeps_no_pool() {
 #[test]
 fn p3_a_key_that_panics_as_it_is_evicted_takes_its_pool_along() {
     let root = pool_of(100);
-    let tenants = tenants(&root);
+    let tenants = tenants(&root, 20);
     comes_out(|| tenants.evict_idle());
     // The eviction stops there; the next one goes on.
     let rest = tenants.len();
@@ -167,11 +168,15 @@ fn p3_a_key_that_panics_as_it_is_evicted_takes_its_pool_along() {
     is_balanced(&root);
 }
 
+/// Which keys lie together, in which order, is another each time: there are several in each part of
+/// the map, and many rounds.
 #[test]
 fn p3_a_key_that_panics_as_its_keyed_goes_leaves_no_pool() {
-    let root = pool_of(100);
-    let tenants = tenants(&root);
-    comes_out(|| drop(tenants));
-    assert_eq!(root.snapshot_tree().len(), 1);
-    is_balanced(&root);
+    for _ in 0..20 {
+        let root = pool_of(100);
+        let tenants = tenants(&root, 1_000);
+        comes_out(|| drop(tenants));
+        assert_eq!(root.snapshot_tree().len(), 1);
+        is_balanced(&root);
+    }
 }
