@@ -85,13 +85,16 @@ fn parse(text: &str) -> Result<Duration, Wrong> {
         return Err(Wrong::TooFine);
     }
     let add = |all: u128, digit: u8| all.checked_mul(10)?.checked_add(u128::from(digit - b'0'));
-    let nanos = whole.bytes().chain(fraction.bytes()).try_fold(0, add);
-    let nanos = nanos.and_then(|digits| digits.checked_mul(unit)).ok_or(Wrong::TooLong)?;
+    let nanos = |digits: &str| digits.bytes().try_fold(0, add)?.checked_mul(unit);
+    // The two apart: as many digits as both have together are more than can be counted.
     let scale = 10_u128.pow(fraction.len() as u32);
-    if nanos % scale != 0 {
+    let parts = nanos(fraction).ok_or(Wrong::TooLong)?;
+    if parts % scale != 0 {
         return Err(Wrong::TooFine);
     }
-    let (seconds, rest) = (nanos / scale / SECOND, nanos / scale % SECOND);
+    let sum = |whole: u128| whole.checked_add(parts / scale);
+    let nanos = nanos(whole).and_then(sum).ok_or(Wrong::TooLong)?;
+    let (seconds, rest) = (nanos / SECOND, nanos % SECOND);
     let seconds = u64::try_from(seconds).map_err(|_| Wrong::TooLong)?;
     Ok(Duration::new(seconds, rest as u32))
 }
@@ -126,6 +129,8 @@ mod tests {
         ] {
             assert_eq!(parse(text), Ok(Duration::from_nanos(nanos)), "{text}");
         }
+        let far = Duration::new(8_640_000_000_000_000_001, 318_359_375);
+        assert_eq!(parse("100000000000000.0000152587890625d"), Ok(far));
         let longest = format!("{}.999999999s", u64::MAX);
         assert_eq!(parse(&longest), Ok(Duration::MAX));
         assert_eq!(Time(Duration::MAX).to_string(), longest);
