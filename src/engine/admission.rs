@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::idempotency::Hashed;
 use super::ledger::{Take, Under};
-use super::nodes::{Asking, Chain, Deadline, List, Node, NodeId, Nodes, Way};
+use super::nodes::{Chain, Deadline, List, Node, NodeId, Nodes, Way};
+use super::queue::Purpose;
 use crate::types::amount::Amount;
 use crate::types::axis::{
     Axis, AxisSet, Label, Labels, NOTHING, Quantities, Units, each_lane, on_each_lane,
@@ -82,6 +83,17 @@ pub(super) enum Tally {
     Released,
     Expired,
     Merged,
+}
+
+impl Tally {
+    /// Of what is taken for a purpose. A spend is no reservation.
+    #[inline(always)]
+    pub(super) fn of(purpose: Purpose) -> Tally {
+        match purpose {
+            Purpose::Hold => Tally::Begun,
+            Purpose::Spend => Tally::Admitted,
+        }
+    }
 }
 
 /// Spending without a hold.
@@ -567,7 +579,7 @@ impl Nodes {
         let fits = self.fits(carved, &units);
         match take {
             _ if !fits => self.put_back(at, carved, units, take, tally),
-            Take::Hold => self.hold(carved, &units, tally),
+            Take::Hold => self.hold(carved, &Quantities::new(AxisSet::ALL, units), tally),
             Take::Spend => {
                 let actual = Quantities::new(AxisSet::ALL, units);
                 self.settle(carved, &Quantities::NONE, &actual, &mut { NOTHING }, tally);
@@ -600,7 +612,8 @@ impl Nodes {
     }
 
     /// Reserves units that [`fits`](Nodes::fits) has admitted.
-    pub(super) fn hold(&mut self, at: NodeId, held: &Units, tally: Tally) {
+    #[inline]
+    pub(super) fn hold(&mut self, at: NodeId, held: &Quantities, tally: Tally) {
         self.hold_where(at, held, tally, |_| true);
     }
 
@@ -609,15 +622,15 @@ impl Nodes {
     pub(super) fn hold_where(
         &mut self,
         at: NodeId,
-        held: &Units,
+        held: &Quantities,
         tally: Tally,
         is_part: impl Fn(NodeId) -> bool,
     ) {
-        let mut asking = Asking::from(at, held);
-        while let Some((id, node)) = asking.up_mut(self) {
+        let mut way = Way::from(at);
+        while let Some((id, node)) = way.up_mut(self) {
             if is_part(id) {
                 node.count(tally);
-                node.ledger.hold(asking.units());
+                node.ledger.hold(held.units(), way.open().intersection(held.axes()));
             }
         }
     }
@@ -884,6 +897,12 @@ impl Node {
         credited
     }
 
+    /// Whether less is free here than asked, on the axes that are open.
+    #[inline]
+    pub(super) fn lacks(&self, asked: &Quantities, open: AxisSet) -> bool {
+        !self.ledger.lacking(asked.units(), open.intersection(asked.axes())).is_empty()
+    }
+
     /// The lack of this pool alone.
     pub(super) fn lack(&self, asked: &Units) -> Option<Lack<'_>> {
         let lacking = self.ledger.lacking(asked, AxisSet::ALL);
@@ -907,6 +926,7 @@ impl Node {
     }
 
     /// Whether a release, or time before the deadline, may make room on every axis.
+    #[inline]
     pub(super) fn can_ever_fit(&self, asked: &Quantities) -> bool {
         let (mut axes, units) = (asked.axes(), asked.units());
         match (&self.window, self.ceiling()) {
