@@ -400,7 +400,10 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<R, BudgetError> {
         self.count_refused(at);
-        Err(self.why(at, asked, now))
+        if let Some(barrier) = self.barrier(at, asked, now) {
+            return Err(barrier);
+        }
+        Err(self.lack_of_capacity(at, asked))
     }
 
     #[inline]
@@ -408,7 +411,8 @@ impl Engine {
         self.nodes.change_way(at, |node| node.counts.refused += 1);
     }
 
-    /// Why a call is refused, or a waiter is turned away.
+    /// Why a call is refused, or a waiter is turned away: closed, deadline, pause, capacity, in
+    /// this order.
     #[cold]
     #[inline(never)]
     pub(super) fn explain(
@@ -417,20 +421,20 @@ impl Engine {
         asked: &Quantities,
         now: Option<Instant>,
     ) -> BudgetError {
-        self.why(at, asked, now)
+        self.barrier(at, asked, now).unwrap_or_else(|| self.lack_of_capacity(at, asked))
     }
 
-    /// The reason: closed, deadline, pause, capacity, in this order.
+    /// The refusal by a close, a deadline or a pause.
     #[inline(always)]
-    fn why(&self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> BudgetError {
+    fn barrier(&self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> Option<BudgetError> {
         if !self.is_open(at, now) {
-            return self.explain_end(at, now);
+            return Some(self.explain_end(at, now));
         }
-        if !self.pauses.is_empty() {
-            if let Some(paused) = self.explain_pause(at, asked) {
-                return paused;
-            }
-        }
+        if self.pauses.is_empty() { None } else { self.explain_pause(at, asked) }
+    }
+
+    #[inline(always)]
+    fn lack_of_capacity(&self, at: NodeId, asked: &Quantities) -> BudgetError {
         self.nodes
             .lack(at, asked)
             .expect("what is refused is closed, late, paused or does not fit")
