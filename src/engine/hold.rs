@@ -308,7 +308,7 @@ impl Engine {
     }
 
     /// [`advance_hold`](Engine::advance_hold), for a hold that is to end.
-    #[inline]
+    #[inline(always)]
     fn advance_end(&mut self, key: HoldKey, how: End<'_>, now: Option<Instant>) {
         self.advance_hold(key, now, |hold| hold.bill(how));
         let hold = self.holds.get(key);

@@ -823,7 +823,6 @@ impl Engine {
     }
 
     /// [`balances_changed`](Engine::balances_changed), but the caller serves the waiters.
-    #[inline]
     pub(super) fn call_changed(&mut self, at: NodeId) {
         if self.queue.has_waiting() {
             self.reject_unsatisfiable(at);
@@ -832,7 +831,7 @@ impl Engine {
     }
 
     /// Calls the first candidates that are parked on a way.
-    #[inline]
+    #[inline(always)]
     pub(super) fn call_way(&mut self, at: NodeId) {
         let mut way = Way::from(at);
         while let Some(id) = way.up(&self.nodes) {
@@ -910,8 +909,12 @@ impl Engine {
 
     /// Brings the windows on the way of a candidate up to an instant, by steps. Returns whether that
     /// was one: then others may have become free to go first.
+    #[inline]
     fn catch_up(&mut self, key: WaitKey, moment: Option<Instant>) -> bool {
-        let Some(now) = moment.filter(|_| self.nodes.has_windows()) else { return false };
+        self.nodes.has_windows() && moment.is_some_and(|now| self.turn_windows(key, now))
+    }
+
+    fn turn_windows(&mut self, key: WaitKey, now: Instant) -> bool {
         let home = self.queue.get(key).home;
         // Of one instant, the turn comes before the expiries.
         let is_due = self.expiry.next().is_some_and(|expiry| expiry < now);
@@ -1171,6 +1174,7 @@ fn takes_turn(pool: NodeId, node: &Node, open: AxisSet, waiter: &Waiter) -> bool
 impl Engine {
     /// Refuses the waiters that no release can meet now. A pool looks at them only where the most
     /// that is asked of it may be more than it can ever give.
+    #[inline(always)]
     fn reject_unsatisfiable(&mut self, at: NodeId) {
         if let Some(deferred) = &mut self.queue.deferred {
             return deferred.push(at);
@@ -1178,12 +1182,19 @@ impl Engine {
         let mut way = Way::from(at);
         while let Some(id) = way.up(&self.nodes) {
             if self.may_leave_no_hope(id) {
-                for also in self.reclaim_for_figures() {
-                    self.reject_unsatisfiable(also);
-                }
-                self.reject_unsatisfiable_at(id);
+                self.reject_unsatisfiable_from(id);
             }
         }
+    }
+
+    /// The holds that are reclaimed for the figures may leave waiters elsewhere no hope.
+    #[cold]
+    #[inline(never)]
+    fn reject_unsatisfiable_from(&mut self, pool: NodeId) {
+        for also in self.reclaim_for_figures() {
+            self.reject_unsatisfiable(also);
+        }
+        self.reject_unsatisfiable_at(pool);
     }
 
     /// Whether the most that is asked of a pool may be more than it can ever give.
@@ -1419,10 +1430,26 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 }
 
 #[cfg(any(test, debug_assertions))]
+impl Queue {
+    /// The free places are in one list, and keep nothing alive.
+    fn check_places(&self) {
+        let free = std::iter::successors(self.free, |&key| self.get(key).behind);
+        let is_free = |waiter: &Waiter| matches!(waiter.outcome, Outcome::Collected);
+        let listed = free.inspect(|&key| {
+            let waiter = self.get(key);
+            assert!(is_free(waiter) && waiter.terms.is_none() && waiter.waker.is_none());
+        });
+        let free = self.places.iter().filter(|waiter| is_free(waiter)).count();
+        assert_eq!(listed.count(), free, "every free place is found again");
+    }
+}
+
+#[cfg(any(test, debug_assertions))]
 impl Engine {
     /// Lines are linked both ways; the counts are those of the waiters; candidates are parked from
     /// their pool up to where they are blocked, and are refused there; nobody is left called.
     pub(super) fn check_queue(&self) {
+        self.queue.check_places();
         assert!(self.queue.called.is_empty(), "nobody is left called");
         let is_due = self.latest.is_some_and(|latest| self.expiry.next_due(latest).is_some());
         assert!(!(is_due && self.queue.is_contested()), "nobody waits beside what has expired");
@@ -1499,5 +1526,19 @@ impl Engine {
         for (id, waiting) in counted {
             assert_eq!(self.nodes[id].line.waiting(), waiting, "waiters are counted on their way");
         }
+    }
+}
+
+#[cfg(all(test, target_pointer_width = "64"))]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    /// In a long line each of them is a miss.
+    #[test]
+    fn a_waiter_is_three_cache_lines_and_whoever_leaves_touches_the_first() {
+        assert_eq!((size_of::<Waiter>(), align_of::<Waiter>()), (3 * 64, 64));
+        assert_eq!(offset_of!(Waiter, asked), 64);
     }
 }
