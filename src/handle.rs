@@ -434,7 +434,10 @@ impl Handle {
             Ok((engine, now)) => Begun { engine: Some(engine), now },
             Err(begun) => begun,
         };
-        *booked = self.tell_on(begun, |engine, _, now| engine.end(key, how, now));
+        self.tell_on(begun, |engine, _, now| {
+            engine.end(key, how, now, booked);
+            booked
+        });
     }
 
     #[inline(always)]

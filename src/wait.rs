@@ -88,6 +88,12 @@ struct Waiting {
     /// Whether its terms take a time: then each look is told the time.
     takes_time: bool,
     state: State,
+}
+
+/// What is known of a place in line. It takes the room of what was asked, so that a long line is
+/// small.
+struct Queued {
+    place: WaitKey,
     /// When to look again, if not woken before.
     alarm: Option<Instant>,
     sleep: Option<Sleeping>,
@@ -118,7 +124,7 @@ impl Sleeping {
 enum State {
     /// Nothing has been asked yet: the units to hold, and the terms.
     New(Quantities, Option<Box<Terms>>),
-    Queued(WaitKey),
+    Queued(Queued),
     Ended,
 }
 
@@ -140,7 +146,9 @@ impl State {
                 Some(terms) => engine.wait_on(at, asked, *terms, now),
             };
             match asked {
-                Ok(Place::InLine(place)) => *self = State::Queued(place),
+                Ok(Place::InLine(place)) => {
+                    *self = State::Queued(Queued { place, alarm: None, sleep: None });
+                }
                 Ok(Place::Granted(grant)) => return Looked::ready(Ok(grant)),
                 Err(refusal) => {
                     engine.note_refusal(&refusal);
@@ -148,8 +156,26 @@ impl State {
                 }
             }
         }
-        let State::Queued(place) = *self else { unreachable!("a wait that has ended is pending") };
-        engine.poll_wait(place, waker, can_sleep, now)
+        let State::Queued(queued) = self else { unreachable!("a wait that has ended is pending") };
+        let looked = engine.poll_wait(queued.place, waker, can_sleep, now);
+        queued.alarm = looked.alarm;
+        looked
+    }
+}
+
+impl State {
+    /// When to look again, if not woken before.
+    fn alarm(&self) -> Option<Instant> {
+        let State::Queued(queued) = self else { return None };
+        queued.alarm
+    }
+
+    /// Ends the wait. Returns a sleep that it does not need any more.
+    fn end(&mut self) -> Option<Sleeping> {
+        match std::mem::replace(self, State::Ended) {
+            State::Queued(queued) => queued.sleep,
+            _ => None,
+        }
     }
 }
 
@@ -212,7 +238,7 @@ impl Waiting {
     ) -> Waiting {
         let takes_time = terms.as_ref().is_some_and(|terms| terms.takes_time(true));
         let state = State::New(asked, terms);
-        Waiting { pool, purpose, takes_time, state, alarm: None, sleep: None }
+        Waiting { pool, purpose, takes_time, state }
     }
 
     /// Asks, or looks for the outcome of having asked. If nothing has yet, `waker` is told.
@@ -231,29 +257,30 @@ impl Waiting {
         let mut waker = Some(waker.clone());
         let (state, purpose) = (&mut self.state, self.purpose);
         // The engine notes by itself what becomes of a waiter: often another brings it about.
-        let Looked { outcome, old, alarm } = handle
-            .ask_unheard(self.takes_time, |engine, at, now| {
-                state.step(engine, at, purpose, &mut waker, can_sleep, now)
-            });
-        self.alarm = alarm;
+        let Looked { outcome, old, .. } = handle.ask_unheard(self.takes_time, |engine, at, now| {
+            state.step(engine, at, purpose, &mut waker, can_sleep, now)
+        });
         let Poll::Ready(outcome) = outcome else { return Poll::Pending };
-        self.state = State::Ended;
+        let sleep = self.state.end();
         let outcome = outcome.map(|grant| Granted::of(&self.pool, grant));
         // Last: what is granted has its owner, should these panic. (Should the sleep do so only
         // when the wait is dropped, the compiler would forget what an `await` has in hand.)
-        drop((waker, old, self.sleep.take()));
+        drop((waker, old, sleep));
         Poll::Ready(outcome)
     }
 
     /// Sleeps towards the alarm by the caller's timer, if it has one; whether that sleep is over.
     fn has_overslept(&mut self, context: &mut Context<'_>) -> bool {
-        let Some(alarm) = self.alarm else { return false };
-        if self.sleep.as_ref().is_none_or(|sleep| sleep.until != alarm) {
-            self.sleep = self.pool.handle().sleep(alarm).map(|sleep| Sleeping::new(alarm, sleep));
+        let State::Queued(Queued { alarm: Some(alarm), sleep, .. }) = &mut self.state else {
+            return false;
+        };
+        if sleep.as_ref().is_none_or(|sleep| sleep.until != *alarm) {
+            let until = self.pool.handle().sleep(*alarm);
+            *sleep = until.map(|sleep| Sleeping::new(*alarm, sleep));
         }
-        let over = self.sleep.as_mut().is_some_and(|sleep| sleep.poll(context).is_ready());
+        let over = sleep.as_mut().is_some_and(|sleep| sleep.poll(context).is_ready());
         if over {
-            self.sleep = None;
+            *sleep = None;
         }
         over
     }
@@ -266,7 +293,7 @@ impl Waiting {
                 return outcome;
             }
             let now = || self.pool.handle().now();
-            thread::park(self.alarm.map(|alarm| alarm.saturating_duration_since(now())));
+            thread::park(self.state.alarm().map(|alarm| alarm.saturating_duration_since(now())));
         }
     }
 
@@ -319,7 +346,7 @@ impl Future for RecordWait {
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        if let State::Queued(place) = self.state {
+        if let State::Queued(Queued { place, .. }) = self.state {
             drop(self.pool.handle().enter(|engine, _| engine.cancel_wait(place)));
         }
     }

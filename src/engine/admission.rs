@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 use super::Engine;
 use super::idempotency::Hashed;
 use super::ledger::{Take, Under};
-use super::nodes::{Asking, Chain, Deadline, List, Node, NodeId, Nodes, Way};
+use super::nodes::{Chain, Deadline, List, Node, NodeId, Nodes, Way};
+use super::queue::Purpose;
 use crate::types::amount::Amount;
 use crate::types::axis::{
     Axis, AxisSet, Label, Labels, NOTHING, Quantities, Units, each_lane, on_each_lane,
@@ -82,6 +83,17 @@ pub(super) enum Tally {
     Released,
     Expired,
     Merged,
+}
+
+impl Tally {
+    /// Of what is taken for a purpose. A spend is no reservation.
+    #[inline(always)]
+    pub(super) fn of(purpose: Purpose) -> Tally {
+        match purpose {
+            Purpose::Hold => Tally::Begun,
+            Purpose::Spend => Tally::Admitted,
+        }
+    }
 }
 
 /// Spending without a hold.
@@ -388,7 +400,10 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<R, BudgetError> {
         self.count_refused(at);
-        Err(self.why(at, asked, now))
+        if let Some(barrier) = self.barrier(at, asked, now) {
+            return Err(barrier);
+        }
+        Err(self.lack_of_capacity(at, asked))
     }
 
     #[inline]
@@ -396,7 +411,8 @@ impl Engine {
         self.nodes.change_way(at, |node| node.counts.refused += 1);
     }
 
-    /// Why a call is refused, or a waiter is turned away.
+    /// Why a call is refused, or a waiter is turned away: closed, deadline, pause, capacity, in
+    /// this order.
     #[cold]
     #[inline(never)]
     pub(super) fn explain(
@@ -405,20 +421,20 @@ impl Engine {
         asked: &Quantities,
         now: Option<Instant>,
     ) -> BudgetError {
-        self.why(at, asked, now)
+        self.barrier(at, asked, now).unwrap_or_else(|| self.lack_of_capacity(at, asked))
     }
 
-    /// The reason: closed, deadline, pause, capacity, in this order.
+    /// The refusal by a close, a deadline or a pause.
     #[inline(always)]
-    fn why(&self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> BudgetError {
+    fn barrier(&self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> Option<BudgetError> {
         if !self.is_open(at, now) {
-            return self.explain_end(at, now);
+            return Some(self.explain_end(at, now));
         }
-        if !self.pauses.is_empty() {
-            if let Some(paused) = self.explain_pause(at, asked) {
-                return paused;
-            }
-        }
+        if self.pauses.is_empty() { None } else { self.explain_pause(at, asked) }
+    }
+
+    #[inline(always)]
+    fn lack_of_capacity(&self, at: NodeId, asked: &Quantities) -> BudgetError {
         self.nodes
             .lack(at, asked)
             .expect("what is refused is closed, late, paused or does not fit")
@@ -567,7 +583,7 @@ impl Nodes {
         let fits = self.fits(carved, &units);
         match take {
             _ if !fits => self.put_back(at, carved, units, take, tally),
-            Take::Hold => self.hold(carved, &units, tally),
+            Take::Hold => self.hold(carved, &Quantities::new(AxisSet::ALL, units), tally),
             Take::Spend => {
                 let actual = Quantities::new(AxisSet::ALL, units);
                 self.settle(carved, &Quantities::NONE, &actual, &mut { NOTHING }, tally);
@@ -600,7 +616,8 @@ impl Nodes {
     }
 
     /// Reserves units that [`fits`](Nodes::fits) has admitted.
-    pub(super) fn hold(&mut self, at: NodeId, held: &Units, tally: Tally) {
+    #[inline]
+    pub(super) fn hold(&mut self, at: NodeId, held: &Quantities, tally: Tally) {
         self.hold_where(at, held, tally, |_| true);
     }
 
@@ -609,15 +626,15 @@ impl Nodes {
     pub(super) fn hold_where(
         &mut self,
         at: NodeId,
-        held: &Units,
+        held: &Quantities,
         tally: Tally,
         is_part: impl Fn(NodeId) -> bool,
     ) {
-        let mut asking = Asking::from(at, held);
-        while let Some((id, node)) = asking.up_mut(self) {
+        let mut way = Way::from(at);
+        while let Some((id, node)) = way.up_mut(self) {
             if is_part(id) {
                 node.count(tally);
-                node.ledger.hold(asking.units());
+                node.ledger.hold(held.units(), way.open().intersection(held.axes()));
             }
         }
     }
@@ -884,6 +901,12 @@ impl Node {
         credited
     }
 
+    /// Whether less is free here than asked, on the axes that are open.
+    #[inline]
+    pub(super) fn lacks(&self, asked: &Quantities, open: AxisSet) -> bool {
+        !self.ledger.lacking(asked.units(), open.intersection(asked.axes())).is_empty()
+    }
+
     /// The lack of this pool alone.
     pub(super) fn lack(&self, asked: &Units) -> Option<Lack<'_>> {
         let lacking = self.ledger.lacking(asked, AxisSet::ALL);
@@ -907,6 +930,7 @@ impl Node {
     }
 
     /// Whether a release, or time before the deadline, may make room on every axis.
+    #[inline]
     pub(super) fn can_ever_fit(&self, asked: &Quantities) -> bool {
         let (mut axes, units) = (asked.axes(), asked.units());
         match (&self.window, self.ceiling()) {

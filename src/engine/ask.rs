@@ -95,6 +95,7 @@ impl Terms {
     }
 
     /// The least of the last choice, for which a waiter waits.
+    #[inline]
     pub(crate) fn least(&self, held: Quantities) -> Quantities {
         self.choices.last().map_or(held, |last| last.least)
     }
@@ -201,7 +202,8 @@ impl Engine {
         let hold = self.holds.get_mut(key);
         hold.set_since(now);
         hold.set_choice(choice);
-        self.agree(key, terms);
+        hold.agree(terms.label.take(), terms.on_drop);
+        self.begin_ttl(key, terms);
         Some(key)
     }
 
@@ -282,14 +284,20 @@ impl Engine {
     }
 
     pub(super) fn begin_pick(&mut self, at: NodeId, pick: Pick) -> HoldKey {
-        let key = self.begin(at, &pick.granted, Purpose::Hold);
+        let key = self.holds.begin(&mut self.nodes, at, &pick.granted, Purpose::Hold);
         self.holds.get_mut(key).set_choice(pick.choice);
         key
     }
 
-    /// The terms of a hold that is handed over: its time begins now.
+    /// The terms of a hold that is handed over.
     pub(super) fn agree(&mut self, key: HoldKey, terms: &mut Terms) {
         self.holds.get_mut(key).agree(terms.label.take(), terms.on_drop);
+        self.begin_ttl(key, terms);
+    }
+
+    /// The time of a hold that is handed over begins now.
+    #[inline]
+    fn begin_ttl(&mut self, key: HoldKey, terms: &Terms) {
         if let Some(ttl) = terms.ttl {
             self.schedule_after(key, ttl);
         }

@@ -193,7 +193,7 @@ impl Engine {
         now: Option<Instant>,
     ) -> Result<(), BudgetError> {
         match self.nodes[at].share_of().filter(|_| moved.gained != NOTHING) {
-            Some(parent) => self.admit(parent, &Quantities::new(AxisSet::ALL, moved.gained), now),
+            Some(parent) => self.admit(parent, &all(moved.gained), now),
             None => Ok(()),
         }
     }
@@ -202,7 +202,7 @@ impl Engine {
     fn apply(&mut self, at: NodeId, Move { ledger, gained, lost }: Move) {
         if let Some(parent) = self.nodes[at].share_of() {
             if gained != NOTHING {
-                self.nodes.hold(parent, &gained, Tally::Admitted);
+                self.nodes.hold(parent, &all(gained), Tally::Admitted);
             }
             self.nodes.give_back(parent, lost);
         }
@@ -262,8 +262,8 @@ impl Engine {
         // What is both asked and given back moves only in name: it was never reserved twice.
         let (missing, unused) = (beyond(&missing, &unused), beyond(&unused, &missing));
         if let Some(gainer) = gainer {
-            self.nodes.hold_where(gainer, &gained, Tally::Fact, is_apart);
-            self.nodes.hold_where(gainer, &missing, Tally::Fact, is_common);
+            self.nodes.hold_where(gainer, &all(gained), Tally::Fact, is_apart);
+            self.nodes.hold_where(gainer, &all(missing), Tally::Fact, is_common);
         }
         if let Some((loser, _)) = ways {
             self.nodes.give_back_where(loser, unused, is_common);
@@ -285,6 +285,11 @@ impl Engine {
         };
         before.into()
     }
+}
+
+/// So much on every axis.
+fn all(units: Units) -> Quantities {
+    Quantities::new(AxisSet::ALL, units)
 }
 
 /// Axis by axis, what is more than the other.

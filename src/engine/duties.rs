@@ -53,6 +53,7 @@ impl Engine {
 
     /// Whether nothing but the expiry of holds makes time play a part, and that only after an
     /// instant. Time never runs back: a hold that was due is.
+    #[inline]
     fn only_expires_after(&self, reading: Instant) -> bool {
         let next = self.expiry.next();
         self.pauses.is_empty() && next.is_none_or(|at| at > reading && Some(at) > self.latest)

@@ -63,6 +63,12 @@ impl Answer for Booked {
     }
 }
 
+impl Answer for &mut Booked {
+    fn booked(&self) -> Option<&Booked> {
+        Some(self)
+    }
+}
+
 impl Answer for () {}
 impl Answer for bool {}
 impl Answer for Amount {}
@@ -147,7 +153,7 @@ mod tests {
         let (at, now) = (NodeId::ROOT, Instant::now());
         let tokens = |n| Quantities::NONE.with(lane::TOKENS, n);
         let dropped = engine.reserve(at, &tokens(1), Some(now)).unwrap();
-        engine.end(dropped, End::Drop, Some(now));
+        engine.end(dropped, End::Drop, Some(now), &mut { Booked::NOTHING });
         let second = Duration::from_secs(1);
         let _brief = engine.reserve_for(at, &tokens(1), second, now).unwrap();
         let held = engine.reserve(at, &tokens(9), Some(now + second)).unwrap();
@@ -155,7 +161,7 @@ mod tests {
         let Ok(Place::InLine(waiter)) = place else { panic!("{place:?}") };
         engine.close(at);
         drop(engine.cancel_wait(waiter));
-        engine.end(held, End::Release, Some(now + second));
+        engine.end(held, End::Release, Some(now + second), &mut { Booked::NOTHING });
         engine.check_invariants();
         engine.events()
     }

@@ -83,6 +83,7 @@ impl Expiry {
         }
     }
 
+    #[inline]
     fn insert(&mut self, hold: &Hold, key: HoldKey, at: Instant) {
         let Order { releasing, committing, places } = &mut **self.order.get_or_insert_default();
         let heap = if hold.commits_on_drop() { committing } else { releasing };
@@ -90,6 +91,7 @@ impl Expiry {
         self.len += 1;
     }
 
+    #[inline]
     fn remove(&mut self, hold: &Hold, key: HoldKey) {
         let order = self.order.as_mut().expect("a hold with an expiry is in the order of time");
         let Order { releasing, committing, places } = &mut **order;
@@ -128,6 +130,11 @@ struct Entry {
 struct Places(Vec<u32>);
 
 impl Places {
+    #[cold]
+    fn grow(&mut self, slots: usize) {
+        self.0.resize(slots, 0);
+    }
+
     fn of(&self, key: HoldKey) -> usize {
         self.0[key.slot()] as usize
     }
@@ -135,7 +142,7 @@ impl Places {
     fn set(&mut self, key: HoldKey, place: usize) {
         let slot = key.slot();
         if slot >= self.0.len() {
-            self.0.resize(slot + 1, 0);
+            self.grow(slot + 1);
         }
         self.0[slot] = u32::try_from(place).expect("2^32 holds never live at once");
     }
@@ -159,28 +166,48 @@ impl Heap {
         self.0.first()
     }
 
+    #[inline]
     fn insert(&mut self, places: &mut Places, entry: Entry) {
+        let place = self.0.len();
         self.0.push(entry);
-        self.rise(places, self.0.len() - 1);
+        places.set(entry.key, place);
+        if self.must_rise(place) {
+            self.rise(places, place);
+        }
     }
 
+    #[inline]
     fn remove(&mut self, places: &mut Places, key: HoldKey) {
         let place = places.of(key);
         self.0.swap_remove(place);
         if place < self.0.len() {
-            let place = self.rise(places, place);
-            self.sink(places, place);
+            self.place_anew(places, place);
         }
     }
 
+    /// Moves an entry to where it belongs, up or down.
+    #[inline(never)]
+    fn place_anew(&mut self, places: &mut Places, place: usize) {
+        let place = self.rise(places, place);
+        self.sink(places, place);
+    }
+
+    /// Whether an entry is below a later one.
+    #[inline]
+    fn must_rise(&self, place: usize) -> bool {
+        place > 0 && self.0[place] < self.0[above(place)]
+    }
+
     /// Moves an entry up to where none above it is later. Returns its place.
+    #[inline(never)]
     fn rise(&mut self, places: &mut Places, mut place: usize) -> usize {
         let moved = self.0[place];
-        while place > 0 && moved < self.0[above(place)] {
+        while self.must_rise(place) {
             self.put(places, place, self.0[above(place)]);
             place = above(place);
+            self.0[place] = moved;
         }
-        self.put(places, place, moved);
+        places.set(moved.key, place);
         place
     }
 
@@ -319,7 +346,7 @@ impl Engine {
     }
 
     /// [`advance`](Engine::advance), while the tree [is quiet](Engine::is_quiet): only windows turn.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn pass_quietly(&mut self, at: NodeId, reading: Instant) -> Instant {
         let now = self.note(reading);
         if self.nodes.has_windows() {
@@ -425,6 +452,7 @@ impl Engine {
 /// Holds and their times.
 impl Engine {
     /// From now on so long; `None` for longer than an instant can say.
+    #[inline]
     pub(super) fn schedule_after(&mut self, key: HoldKey, ttl: Duration) {
         let now = self.latest.expect("a call that gives a TTL tells the time");
         self.schedule(key, now.checked_add(ttl));
@@ -459,14 +487,14 @@ impl Engine {
         let Some(at) = expiry else { return };
         let hold = self.holds.get_mut(key);
         hold.set_expiry(expiry);
-        let node = hold.node();
-        self.expiry.insert(self.holds.get(key), key, at);
-        let mut way = Way::from(node);
-        while let Some(id) = way.up(&self.nodes) {
-            self.change_contested(id, |node| node.expiring += 1);
+        let home = hold.node();
+        self.expiry.insert(hold, key, at);
+        let mut way = Way::from(home);
+        while let Some((_, node)) = way.up_mut(&mut self.nodes) {
+            self.queue.change_contested(node, |node| node.expiring += 1);
         }
-        if self.latest < Some(at) {
-            self.remind_way(node);
+        if self.queue.has_waiting() && self.latest < Some(at) {
+            self.remind_way(home);
         }
     }
 
@@ -478,11 +506,11 @@ impl Engine {
 
     fn take_from_order(&mut self, key: HoldKey) -> Option<Instant> {
         let hold = self.holds.get_mut(key);
-        let (at, node) = (hold.take_expiry()?, hold.node());
-        self.expiry.remove(self.holds.get(key), key);
-        let mut way = Way::from(node);
-        while let Some(id) = way.up(&self.nodes) {
-            self.change_contested(id, |node| node.expiring -= 1);
+        let at = hold.take_expiry()?;
+        self.expiry.remove(hold, key);
+        let mut way = Way::from(hold.node());
+        while let Some((_, node)) = way.up_mut(&mut self.nodes) {
+            self.queue.change_contested(node, |node| node.expiring -= 1);
         }
         Some(at)
     }
@@ -491,7 +519,7 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::{End, Place, Purpose, Refill, Spec};
+    use crate::engine::{Booked, End, Place, Purpose, Refill, Spec};
     use crate::types::axis::lane;
     use crate::types::on_drop::OnDrop;
     use crate::{Amount, Caps, Window};
@@ -635,7 +663,7 @@ mod tests {
         let keys = [(); 3].map(|()| engine.reserve_for(at, &held, TTL, expiry).unwrap());
         keys.into_iter().for_each(|key| engine.on_drop(key, OnDrop::Commit, Some(expiry)));
         assert_eq!(left(&engine), 3);
-        engine.end(keys[0], End::Release, Some(expiry));
+        engine.end(keys[0], End::Release, Some(expiry), &mut { Booked::NOTHING });
         engine.renew(keys[1], Duration::MAX, expiry).unwrap();
         assert_eq!(left(&engine), 1);
         engine.snapshot(at, Some(expiry + TTL));

@@ -22,7 +22,7 @@ use std::time::Instant;
 use super::Engine;
 use super::admission::{Booked, Tally};
 use super::ledger::Take;
-use super::nodes::NodeId;
+use super::nodes::{NodeId, Nodes};
 use super::queue::Purpose;
 use crate::types::amount::Amount;
 use crate::types::axis::{AxisSet, NOTHING, Quantities, Units, lane};
@@ -146,6 +146,18 @@ impl Holds {
         HoldKey::new(slot, serial)
     }
 
+    /// Makes a hold of units that fit.
+    pub(super) fn begin(
+        &mut self,
+        nodes: &mut Nodes,
+        at: NodeId,
+        held: &Quantities,
+        purpose: Purpose,
+    ) -> HoldKey {
+        nodes.hold(at, held, Tally::of(purpose));
+        self.insert(at, *held, nodes[at].on_drop)
+    }
+
     #[cold]
     fn push(&mut self, hold: Hold) -> u32 {
         let slot = u32::try_from(self.slots.len()).expect("2^32 holds never live at once");
@@ -237,11 +249,6 @@ impl Engine {
         Ok(key)
     }
 
-    /// Makes a hold of units that fit.
-    pub(super) fn begin(&mut self, at: NodeId, held: &Quantities, purpose: Purpose) -> HoldKey {
-        self.try_begin(at, held, purpose).expect("what is granted fits")
-    }
-
     /// Makes a hold, of units that fit on the whole way.
     #[inline(always)]
     pub(super) fn try_begin(
@@ -251,12 +258,7 @@ impl Engine {
         purpose: Purpose,
     ) -> Option<HoldKey> {
         let on_drop = self.nodes[at].on_drop;
-        // A spend is no reservation.
-        let tally = match purpose {
-            Purpose::Hold => Tally::Begun,
-            Purpose::Spend => Tally::Admitted,
-        };
-        let is_held = self.nodes.try_take(at, held.units(), Take::Hold, tally);
+        let is_held = self.nodes.try_take(at, held.units(), Take::Hold, Tally::of(purpose));
         if is_held { Some(self.holds.insert(at, *held, on_drop)) } else { None }
     }
 
@@ -285,23 +287,28 @@ impl Engine {
         }
     }
 
-    pub(crate) fn end(&mut self, key: HoldKey, how: End<'_>, now: Option<Instant>) -> Booked {
+    pub(crate) fn end(
+        &mut self,
+        key: HoldKey,
+        how: End<'_>,
+        now: Option<Instant>,
+        booked: &mut Booked,
+    ) {
         self.advance_end(key, how, now);
         if self.is_observed() {
             self.note_end(key, how);
         }
         self.unschedule(key);
         let node = self.holds.get(key).node;
-        if !self.is_live(key) {
-            return self.end_late(key, how);
+        match self.is_live(key) {
+            true => self.end_live(key, how, booked),
+            false => *booked = self.end_late(key, how),
         }
-        let mut booked = Booked::NOTHING;
-        self.end_live(key, how, &mut booked);
         self.balances_changed(node);
-        booked
     }
 
     /// [`advance_hold`](Engine::advance_hold), for a hold that is to end.
+    #[inline(always)]
     fn advance_end(&mut self, key: HoldKey, how: End<'_>, now: Option<Instant>) {
         self.advance_hold(key, now, |hold| hold.bill(how));
         let hold = self.holds.get(key);
@@ -322,7 +329,6 @@ impl Engine {
         booked.settle(&mut self.nodes, node, &Quantities::NONE, Tally::Fact);
         self.nodes.credit(node, &excess, &mut booked);
         self.holds.remove(key);
-        self.balances_changed(node);
         booked
     }
 
@@ -342,7 +348,9 @@ impl Engine {
         if let Some(lack) = self.nodes.lack(hold.node, &beyond) {
             return Err(lack.refusal(self.labels(), self.reading));
         }
-        Ok(self.end(key, how, None))
+        let mut booked = Booked::NOTHING;
+        self.end(key, how, None, &mut booked);
+        Ok(booked)
     }
 
     /// The time of a hold is over: its units go back, or are settled. The units stay known to its
@@ -439,7 +447,7 @@ impl Engine {
         self.live_hold(key, extra, now)?;
         let node = self.holds.get(key).node;
         self.admit(node, extra, now)?;
-        self.nodes.hold(node, extra.units(), Tally::Admitted);
+        self.nodes.hold(node, extra, Tally::Admitted);
         self.holds.get_mut(key).put(extra);
         Ok(())
     }
@@ -472,7 +480,7 @@ impl Engine {
         self.within_hold(key, &moving)?;
         let node = self.holds.get(key).node;
         self.admit(node, &new, now)?;
-        self.nodes.hold(node, new.units(), Tally::Begun);
+        self.nodes.hold(node, &new, Tally::Begun);
         let whole = self.holds.get_mut(key);
         whole.take(&moving);
         let (label, since, choice) = (whole.label.clone(), whole.since, whole.choice);

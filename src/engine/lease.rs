@@ -83,7 +83,7 @@ impl Engine {
         let bite =
             Quantities::each(wanted.axes(), |axis| wanted.units()[axis].min(free[axis] / BITE));
         if self.queued_at(node, bite.units()).is_none() {
-            self.nodes.hold(node, bite.units(), Tally::Fact);
+            self.nodes.hold(node, &bite, Tally::Fact);
             self.holds.get_mut(key).put(&bite);
         }
     }

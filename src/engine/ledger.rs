@@ -123,9 +123,14 @@ impl Ledger {
         }
     }
 
-    /// Promises units that [`fits`](Ledger::fits) has admitted to a live owner.
-    pub(super) fn hold(&mut self, units: &Units) {
-        assert!(self.try_take(units, Take::Hold), "what is held fits");
+    /// Promises units that [`fits`](Ledger::fits) has admitted to a live owner, on the axes that
+    /// are `open`.
+    #[inline]
+    pub(super) fn hold(&mut self, units: &Units, open: AxisSet) {
+        for axis in open {
+            self.take(axis, units[axis]);
+            self.promise(axis, units[axis]);
+        }
     }
 
     /// Replaces `held` by the `actual` spend, less or more. A spend that happened: always booked

@@ -46,7 +46,7 @@ impl Engine {
     ) -> Result<NodeId, BudgetError> {
         let share = *spec.caps.quantities();
         self.admit_in_turn(parent, &share, now)?;
-        self.nodes.hold(parent, share.units(), Tally::Admitted);
+        self.nodes.hold(parent, &share, Tally::Admitted);
         self.learn(spec.labels());
         Ok(self.nodes.insert(parent, spec, share.axes()))
     }

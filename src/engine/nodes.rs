@@ -320,22 +320,10 @@ impl Asking {
     #[inline]
     pub(super) fn up(&mut self, nodes: &Nodes) -> Option<NodeId> {
         let id = self.way.up(nodes)?;
-        self.close();
-        Some(id)
-    }
-
-    #[inline]
-    pub(super) fn up_mut<'a>(&mut self, nodes: &'a mut Nodes) -> Option<(NodeId, &'a mut Node)> {
-        let visited = self.way.up_mut(nodes)?;
-        self.close();
-        Some(visited)
-    }
-
-    #[inline]
-    fn close(&mut self) {
         for axis in AxisSet::ALL.difference(self.way.open) {
             self.units[axis] = 0;
         }
+        Some(id)
     }
 
     #[inline]

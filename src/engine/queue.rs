@@ -41,12 +41,11 @@ use std::num::NonZeroU32;
 use std::task::{Poll, Waker};
 use std::time::Instant;
 
-use slab::Slab;
-
 use super::Engine;
+use super::admission::Booked;
 use super::ask::{Pick, Terms};
 use super::hold::{End, HoldKey};
-use super::nodes::{Node, NodeId, Way};
+use super::nodes::{Node, NodeId, Nodes, Way};
 use crate::types::axis::{AxisSet, Quantities, Units, all_lanes};
 use crate::types::error::{BudgetError, Outlook};
 
@@ -79,7 +78,11 @@ impl WaitKey {
 /// All waiters of a tree.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    all: Slab<Waiter>,
+    /// Their places. A waiter is made and ended where it lies, so that of one in a long line no more
+    /// is touched than a call has to do with: a `Slab` would move it in and out.
+    places: Vec<Waiter>,
+    /// The first free place; each of them names the next as the one behind it.
+    free: Option<WaitKey>,
     /// How many are neither granted nor refused.
     waiting: u32,
     /// How many pools are [contested](Node::is_contested).
@@ -87,7 +90,7 @@ pub(super) struct Queue {
     last_ticket: u64,
     /// Candidates that may no longer be blocked where they are parked, the earliest first. Empty
     /// between transitions.
-    called: BinaryHeap<Reverse<(Ticket, WaitKey)>>,
+    called: Called,
     /// Pools in which somebody waits for a deadline to come first.
     due: BTreeSet<(Instant, NodeId)>,
     /// When a window brings enough for a candidate that is the first where it is blocked, or earlier.
@@ -105,7 +108,10 @@ pub(super) struct Queue {
 /// Wakers that a transition leaves behind.
 pub(super) type Wakers = Vec<Waker>;
 
+/// A waiter, or a free place. In a long line each cache line is a miss: the first has all that its
+/// neighbours and a waiter that leaves have to do with.
 #[derive(Debug)]
+#[repr(C, align(64))]
 struct Waiter {
     ticket: Ticket,
     home: NodeId,
@@ -115,11 +121,11 @@ struct Waiter {
     before: Option<WaitKey>,
     behind: Option<WaitKey>,
     outcome: Outcome,
-    purpose: Purpose,
-    /// The units that it waits for: of several alternatives, the least.
-    asked: Quantities,
     terms: Option<Box<Agreed>>,
     waker: Option<Waker>,
+    /// The units that it waits for: of several alternatives, the least.
+    asked: Quantities,
+    purpose: Purpose,
     /// When its owner will look again by itself, if ever.
     timeout: Option<Instant>,
     /// When a window brings enough for it, or earlier, if it is the first where it is blocked.
@@ -130,9 +136,17 @@ struct Waiter {
 enum Outcome {
     Waiting,
     Granted(HoldKey),
-    /// In a box: few are refused, and a waiter in a long line is a cache miss for each of its
-    /// lines.
+    /// In a box, as few are refused.
     Refused(Box<BudgetError>),
+    /// No waiter: the place is free.
+    Collected,
+}
+
+/// What a waiter owned that is gone.
+struct Left {
+    outcome: Outcome,
+    terms: Option<Box<Agreed>>,
+    waker: Option<Waker>,
 }
 
 impl Waiter {
@@ -259,6 +273,44 @@ impl Parked {
     }
 }
 
+/// Candidates that are called, the earliest first. The next, which is often the only one, lies in
+/// place.
+#[derive(Debug, Default)]
+struct Called {
+    next: Option<(Ticket, WaitKey)>,
+    others: BinaryHeap<Reverse<(Ticket, WaitKey)>>,
+}
+
+impl Called {
+    #[inline]
+    fn push(&mut self, called: (Ticket, WaitKey)) {
+        match self.next {
+            Some(next) if next != called => self.push_beside(next, called),
+            _ => self.next = Some(called),
+        }
+    }
+
+    #[cold]
+    fn push_beside(&mut self, next: (Ticket, WaitKey), called: (Ticket, WaitKey)) {
+        self.next = Some(next.min(called));
+        self.others.push(Reverse(next.max(called)));
+    }
+
+    #[inline]
+    fn pop(&mut self) -> Option<WaitKey> {
+        let (_, key) = self.next.take()?;
+        if !self.others.is_empty() {
+            self.next = self.others.pop().map(|Reverse(called)| called);
+        }
+        Some(key)
+    }
+
+    #[cfg(any(test, debug_assertions))]
+    fn is_empty(&self) -> bool {
+        self.next.is_none() && self.others.is_empty()
+    }
+}
+
 impl Line {
     /// The number of waiters, in this pool and in those below.
     pub(super) fn waiting(&self) -> u64 {
@@ -320,6 +372,7 @@ impl Line {
         }
     }
 
+    #[inline]
     fn leave(&mut self, key: WaitKey, asked: &Quantities, open: AxisSet) {
         let Waiters { waiting, demand, .. } = self.waiters();
         *waiting -= 1;
@@ -350,16 +403,41 @@ impl Queue {
     }
 
     fn get(&self, key: WaitKey) -> &Waiter {
-        &self.all[key.slot()]
+        &self.places[key.slot()]
     }
 
     fn get_mut(&mut self, key: WaitKey) -> &mut Waiter {
-        &mut self.all[key.slot()]
+        &mut self.places[key.slot()]
     }
 
     pub(super) fn ticket(&mut self) -> Ticket {
         self.last_ticket += 1;
         Ticket(self.last_ticket)
+    }
+
+    fn insert(&mut self, waiter: Waiter) -> WaitKey {
+        let Some(key) = self.free else { return self.push(waiter) };
+        let place = self.get_mut(key);
+        let next = place.behind;
+        *place = waiter;
+        self.free = next;
+        key
+    }
+
+    #[cold]
+    fn push(&mut self, waiter: Waiter) -> WaitKey {
+        self.places.push(waiter);
+        WaitKey::of_slot(self.places.len() - 1)
+    }
+
+    /// Frees the place of a waiter. The caller can still read there what it asked for.
+    #[inline]
+    fn remove(&mut self, key: WaitKey) -> Left {
+        let next = self.free.replace(key);
+        let waiter = self.get_mut(key);
+        waiter.behind = next;
+        let outcome = std::mem::replace(&mut waiter.outcome, Outcome::Collected);
+        Left { outcome, terms: waiter.terms.take(), waker: waiter.waker.take() }
     }
 
     /// Puts a waiter at the end of a line.
@@ -379,14 +457,14 @@ impl Queue {
             before: line.last,
             behind: None,
             outcome: Outcome::Waiting,
-            purpose,
-            asked: *asked,
             terms,
             waker: None,
+            asked: *asked,
+            purpose,
             timeout: None,
             room: None,
         };
-        let key = WaitKey::of_slot(self.all.insert(waiter));
+        let key = self.insert(waiter);
         self.waiting += 1;
         match line.last.replace(key) {
             Some(before) => self.get_mut(before).behind = Some(key),
@@ -396,6 +474,7 @@ impl Queue {
     }
 
     /// Takes a waiter out of its line, wherever it stands.
+    #[inline]
     fn unlink(&mut self, line: &mut Line, key: WaitKey) {
         let Waiter { before, behind, .. } = *self.get(key);
         let line = line.waiters();
@@ -417,7 +496,25 @@ impl Queue {
     }
 
     pub(super) fn call(&mut self, key: WaitKey) {
-        self.called.push(Reverse((self.get(key).ticket, key)));
+        self.called.push((self.get(key).ticket, key));
+    }
+
+    /// Calls the first candidate that is parked in a line, after its pool gained room or lost a
+    /// candidate.
+    #[inline]
+    fn call_parked(&mut self, line: &Line) {
+        if let Some(called) = line.earliest() {
+            self.called.push(called);
+        }
+    }
+
+    /// Changes a condition of [`is_contested`](Node::is_contested), and counts the contested pools.
+    #[inline]
+    pub(super) fn change_contested(&mut self, node: &mut Node, change: impl FnOnce(&mut Node)) {
+        let was = node.is_contested();
+        change(node);
+        let is = node.is_contested();
+        self.contested = self.contested + u32::from(is) - u32::from(was);
     }
 
     /// When a window is known to bring enough for a candidate, or `None` for no more.
@@ -439,6 +536,27 @@ impl Queue {
     #[inline]
     pub(super) fn next_room(&self, now: Instant) -> Option<(Instant, WaitKey)> {
         self.rooms.first().filter(|(at, _)| *at <= now).copied()
+    }
+
+    /// Visits the pools at which a candidate is parked: from its own up to where it is blocked, as
+    /// far as it takes its turn there.
+    #[inline]
+    fn visit_parked(
+        &mut self,
+        nodes: &mut Nodes,
+        key: WaitKey,
+        visit: impl Fn(&mut Queue, &mut Node),
+    ) {
+        let Waiter { home, blocked, .. } = *self.get(key);
+        let mut way = Way::from(home);
+        while let Some((id, node)) = way.up_mut(nodes) {
+            if takes_turn(id, node, way.open(), self.get(key)) {
+                visit(self, node);
+            }
+            if blocked == Some(id) {
+                return;
+            }
+        }
     }
 
     /// Resolves a waiter, whose owner is to be woken for it.
@@ -536,13 +654,16 @@ impl Engine {
 
     /// Refuses where a pool on the way up has no place for another waiter, and counts that.
     fn has_place(&mut self, at: NodeId) -> Result<(), BudgetError> {
-        let is_full = |node: &Node| node.line.waiting() >= u64::from(node.most_waiting);
-        let Some((_, node)) = self.nodes.way(at).find(|(_, node)| is_full(node)) else {
-            return Ok(());
-        };
-        let (pool, most) = (node.name.clone(), node.most_waiting);
-        self.count_refused(at);
-        Err(BudgetError::QueueFull { pool, most })
+        let mut way = Way::from(at);
+        while let Some(id) = way.up(&self.nodes) {
+            let node = &self.nodes[id];
+            if node.line.waiting() >= u64::from(node.most_waiting) {
+                let (pool, most) = (node.name.clone(), node.most_waiting);
+                self.count_refused(at);
+                return Err(BudgetError::QueueFull { pool, most });
+            }
+        }
+        Ok(())
     }
 
     fn enqueue(
@@ -579,8 +700,9 @@ impl Engine {
             let Waiter { home, asked, .. } = *self.queue.get(key);
             self.advance_to(home, asked.units(), now)
         });
-        if self.queue.get(key).is_waiting() {
-            let until = self.queue.get(key).until();
+        let waiter = self.queue.get(key);
+        if waiter.is_waiting() {
+            let until = waiter.until();
             if until.is_some() && until <= self.reading {
                 let old = self.queue.get_mut(key).waker.take();
                 return Looked { old, ..Looked::ready(self.give_up(key).map_err(Box::new)) };
@@ -595,7 +717,8 @@ impl Engine {
             let old = std::mem::replace(&mut waiter.waker, waker.take());
             return Looked { outcome: Poll::Pending, old, alarm };
         }
-        let Waiter { outcome, purpose, terms, waker: old, .. } = self.queue.all.remove(key.slot());
+        let purpose = waiter.purpose;
+        let Left { outcome, terms, waker: old } = self.queue.remove(key);
         let outcome = match outcome {
             Outcome::Granted(hold) => {
                 self.holds.get_mut(hold).set_since(now);
@@ -605,7 +728,7 @@ impl Engine {
                 Ok(self.collect(hold, purpose))
             }
             Outcome::Refused(refusal) => Err(refusal),
-            Outcome::Waiting => unreachable!("it was asked above"),
+            Outcome::Waiting | Outcome::Collected => unreachable!("it was asked above"),
         };
         Looked { old, ..Looked::ready(outcome) }
     }
@@ -615,7 +738,8 @@ impl Engine {
     fn give_up(&mut self, key: WaitKey) -> Result<Grant, BudgetError> {
         self.unqueue(key);
         self.process_waiters();
-        let Waiter { home, asked, terms, .. } = self.queue.all.remove(key.slot());
+        let Waiter { home, asked, .. } = *self.queue.get(key);
+        let Left { terms, .. } = self.queue.remove(key);
         let mut terms = terms.expect("without terms nobody gives up").terms;
         let waited = terms.wait_at_most.expect("it was given a time");
         match self.reserve_now(home, &asked, &mut terms, self.latest) {
@@ -635,7 +759,7 @@ impl Engine {
         let home = self.queue.get(key).home;
         self.unqueue(key);
         self.process_waiters();
-        self.queue.all.remove(key.slot());
+        self.queue.remove(key);
         self.count_refused(home);
         let refusal = BudgetError::NoTimer { pool: self.nodes[home].name.clone() };
         self.note_refusal(&refusal);
@@ -649,16 +773,23 @@ impl Engine {
             self.unqueue(key);
             self.process_waiters();
         }
-        let waiter = self.queue.all.remove(key.slot());
-        if let Outcome::Granted(hold) = waiter.outcome {
-            // It reads no clock: this happens at the latest instant seen.
-            self.refill_to_latest(waiter.home);
-            match waiter.purpose {
-                Purpose::Hold => _ = self.end(hold, End::Release, None),
-                Purpose::Spend => self.end_spend(hold, false),
-            }
+        let Left { outcome, waker, .. } = self.queue.remove(key);
+        if let Outcome::Granted(hold) = outcome {
+            self.give_back(key, hold);
         }
-        waiter.waker
+        waker
+    }
+
+    /// The owner of a grant has gone before it collected the grant.
+    #[cold]
+    fn give_back(&mut self, key: WaitKey, hold: HoldKey) {
+        let Waiter { home, purpose, .. } = *self.queue.get(key);
+        // It reads no clock: this happens at the latest instant seen.
+        self.refill_to_latest(home);
+        match purpose {
+            Purpose::Hold => self.end(hold, End::Release, None, &mut { Booked::NOTHING }),
+            Purpose::Spend => self.end_spend(hold, false),
+        }
     }
 
     /// Hands over the grant: a [`Purpose::Spend`] is spent now.
@@ -692,7 +823,6 @@ impl Engine {
     }
 
     /// [`balances_changed`](Engine::balances_changed), but the caller serves the waiters.
-    #[inline]
     pub(super) fn call_changed(&mut self, at: NodeId) {
         if self.queue.has_waiting() {
             self.reject_unsatisfiable(at);
@@ -701,6 +831,7 @@ impl Engine {
     }
 
     /// Calls the first candidates that are parked on a way.
+    #[inline(always)]
     pub(super) fn call_way(&mut self, at: NodeId) {
         let mut way = Way::from(at);
         while let Some(id) = way.up(&self.nodes) {
@@ -708,11 +839,9 @@ impl Engine {
         }
     }
 
-    /// Calls the first candidate parked at a pool, after the pool gained room or lost a candidate.
+    #[inline]
     pub(super) fn call_parked(&mut self, at: NodeId) {
-        if let Some((ticket, key)) = self.nodes[at].line.earliest() {
-            self.queue.called.push(Reverse((ticket, key)));
-        }
+        self.queue.call_parked(&self.nodes[at].line);
     }
 
     /// Calls the head of a pool's line, if it is new there.
@@ -744,16 +873,18 @@ impl Engine {
     /// stays where it is still refused, or is parked where it is blocked now, or is granted. Each is
     /// judged by what its way has at the moment.
     fn process_called(&mut self, moment: &mut Option<Instant>) {
-        while let Some(Reverse((_, key))) = self.queue.called.pop() {
-            if !self.queue.get(key).is_waiting() {
+        while let Some(key) = self.queue.called.pop() {
+            let waiter = self.queue.get(key);
+            if !waiter.is_waiting() {
                 continue;
             }
-            if !self.stays(key) {
+            let (known, blocked) = (waiter.blocked, self.blocked_at(waiter));
+            if blocked.is_none() || blocked != known {
                 if self.catch_up(key, *moment) {
                     self.queue.call(key);
                     continue;
                 }
-                match self.blocked_at(key) {
+                match blocked {
                     None => {
                         if self.has_more_to_come(key, moment) {
                             self.queue.call(key);
@@ -765,12 +896,12 @@ impl Engine {
                     Some(pool) => self.park(key, pool),
                 }
             }
-            if self.is_too_late_for(key) {
+            if self.nodes.has_windows() && self.is_too_late_for(key) {
                 let Waiter { home, asked, .. } = self.queue.get(key);
                 let refusal = self.explain(*home, asked, self.latest);
                 self.turn_away(vec![(key, refusal)]);
             } else {
-                self.queue.expect_room(key, self.room_in_time(key));
+                self.await_room(key);
                 self.remind(key);
             }
         }
@@ -778,8 +909,12 @@ impl Engine {
 
     /// Brings the windows on the way of a candidate up to an instant, by steps. Returns whether that
     /// was one: then others may have become free to go first.
+    #[inline]
     fn catch_up(&mut self, key: WaitKey, moment: Option<Instant>) -> bool {
-        let Some(now) = moment.filter(|_| self.nodes.has_windows()) else { return false };
+        self.nodes.has_windows() && moment.is_some_and(|now| self.turn_windows(key, now))
+    }
+
+    fn turn_windows(&mut self, key: WaitKey, now: Instant) -> bool {
         let home = self.queue.get(key).home;
         // Of one instant, the turn comes before the expiries.
         let is_due = self.expiry.next().is_some_and(|expiry| expiry < now);
@@ -863,16 +998,7 @@ impl Engine {
     /// are the first.
     fn is_too_late_for(&self, key: WaitKey) -> bool {
         let Waiter { home, asked, .. } = self.queue.get(key);
-        self.nodes.has_windows() && self.is_unsatisfiable(*home, asked)
-    }
-
-    /// Whether the pool at which a candidate is blocked refuses it still.
-    fn stays(&self, key: WaitKey) -> bool {
-        let waiter = self.queue.get(key);
-        let Some(blocked) = waiter.blocked else { return false };
-        let mut way = self.nodes.open_way(waiter.home);
-        let blocked = way.find(|(id, ..)| *id == blocked);
-        blocked.is_some_and(|(id, node, open)| self.refuses(id, node, open, waiter))
+        self.is_unsatisfiable(*home, asked)
     }
 
     /// The units that a waiter asks of a pool, if that is on its way.
@@ -881,25 +1007,36 @@ impl Engine {
         way.find(|(id, ..)| *id == pool).map(|(.., asked)| asked)
     }
 
-    /// The first pool on the way up that refuses a candidate, which does not [stay](Engine::stays).
-    fn blocked_at(&self, key: WaitKey) -> Option<NodeId> {
-        let waiter = self.queue.get(key);
-        let mut way = self.nodes.open_way(waiter.home);
-        let refuses = |(id, node, open): &(NodeId, &Node, AxisSet)| {
-            waiter.blocked != Some(*id) && self.refuses(*id, node, *open, waiter)
-        };
-        way.find(refuses).map(|(id, ..)| id)
+    /// The pool at which a candidate is blocked: it stays where it is while that pool refuses it
+    /// still, and else it is the first pool on its way up that does.
+    fn blocked_at(&self, waiter: &Waiter) -> Option<NodeId> {
+        let mut first = None;
+        let mut way = Way::from(waiter.home);
+        while let Some(id) = way.up(&self.nodes) {
+            let is_known = waiter.blocked == Some(id);
+            let matters = is_known || first.is_none();
+            if matters && self.refuses(id, &self.nodes[id], way.open(), waiter) {
+                first = Some(id);
+            }
+            if first.is_some() && (is_known || waiter.blocked.is_none()) {
+                break;
+            }
+        }
+        first
     }
 
     /// Hands the units over in the transition that freed them: nobody can take them in between.
     fn grant(&mut self, key: WaitKey) {
         let waiter = self.queue.get(key);
-        let Waiter { home, asked, purpose, .. } = *waiter;
+        let home = waiter.home;
         let pick = waiter.terms.as_ref().map(|agreed| self.pick_for(waiter, &agreed.terms));
         self.unqueue(key);
         let hold = match pick {
             Some(pick) => self.begin_pick(home, pick),
-            None => self.begin(home, &asked, purpose),
+            None => {
+                let Waiter { asked, purpose, .. } = self.queue.get(key);
+                self.holds.begin(&mut self.nodes, home, asked, *purpose)
+            }
         };
         self.queue.resolve(key, Outcome::Granted(hold));
     }
@@ -955,21 +1092,21 @@ impl Engine {
         waiter.blocked = Some(blocked);
         let (ticket, home) = (waiter.ticket, waiter.home);
         self.mark(home);
-        self.visit_parked(key, |engine, pool| {
-            engine.change_contested(pool, |node| node.line.waiters().parked.insert(ticket, key));
+        self.queue.visit_parked(&mut self.nodes, key, |queue, node| {
+            queue.change_contested(node, |node| node.line.waiters().parked.insert(ticket, key));
         });
     }
 
     fn unpark(&mut self, key: WaitKey) {
-        let ticket = self.queue.get(key).ticket;
-        self.visit_parked(key, |engine, pool| {
-            engine.change_contested(pool, |node| node.line.waiters().parked.remove(ticket));
-            engine.call_parked(pool);
+        let Waiter { ticket, blocked, .. } = *self.queue.get(key);
+        let Some(blocked) = blocked else { return };
+        self.queue.visit_parked(&mut self.nodes, key, |queue, node| {
+            queue.change_contested(node, |node| node.line.waiters().parked.remove(ticket));
+            queue.call_parked(&node.line);
         });
-        if let Some(blocked) = self.queue.get_mut(key).blocked.take() {
-            self.queue.at_windows -= u32::from(self.nodes[blocked].window.is_some());
-            self.queue.expect_room(key, None);
-        }
+        self.queue.get_mut(key).blocked = None;
+        self.queue.at_windows -= u32::from(self.nodes[blocked].window.is_some());
+        self.queue.expect_room(key, None);
     }
 
     /// Takes the candidates of a pool and of those below out of all places where they are parked.
@@ -1009,32 +1146,7 @@ impl Engine {
     fn refuses(&self, pool: NodeId, node: &Node, open: AxisSet, waiter: &Waiter) -> bool {
         let is_behind = node.line.has_parked_before(waiter.ticket);
         let must_wait = is_behind && takes_turn(pool, node, open, waiter);
-        must_wait || !node.fits(waiter.asked.units(), open) || self.pauses.until(pool).is_some()
-    }
-
-    /// Visits the pools at which a candidate is parked: from its own up to where it is blocked, as
-    /// far as it takes its turn there.
-    fn visit_parked(&mut self, key: WaitKey, visit: impl Fn(&mut Engine, NodeId)) {
-        let Waiter { home, blocked, .. } = *self.queue.get(key);
-        let Some(blocked) = blocked else { return };
-        let mut way = Way::from(home);
-        while let Some(id) = way.up(&self.nodes) {
-            if takes_turn(id, &self.nodes[id], way.open(), self.queue.get(key)) {
-                visit(self, id);
-            }
-            if id == blocked {
-                return;
-            }
-        }
-    }
-
-    /// Changes a condition of [`is_contested`](Node::is_contested), and counts the contested pools.
-    pub(super) fn change_contested(&mut self, pool: NodeId, change: impl FnOnce(&mut Node)) {
-        let node = &mut self.nodes[pool];
-        let was = node.is_contested();
-        change(node);
-        let is = node.is_contested();
-        self.queue.contested = self.queue.contested + u32::from(is) - u32::from(was);
+        must_wait || node.lacks(&waiter.asked, open) || self.pauses.until(pool).is_some()
     }
 }
 
@@ -1062,6 +1174,7 @@ fn takes_turn(pool: NodeId, node: &Node, open: AxisSet, waiter: &Waiter) -> bool
 impl Engine {
     /// Refuses the waiters that no release can meet now. A pool looks at them only where the most
     /// that is asked of it may be more than it can ever give.
+    #[inline(always)]
     fn reject_unsatisfiable(&mut self, at: NodeId) {
         if let Some(deferred) = &mut self.queue.deferred {
             return deferred.push(at);
@@ -1069,15 +1182,23 @@ impl Engine {
         let mut way = Way::from(at);
         while let Some(id) = way.up(&self.nodes) {
             if self.may_leave_no_hope(id) {
-                for also in self.reclaim_for_figures() {
-                    self.reject_unsatisfiable(also);
-                }
-                self.reject_unsatisfiable_at(id);
+                self.reject_unsatisfiable_from(id);
             }
         }
     }
 
+    /// The holds that are reclaimed for the figures may leave waiters elsewhere no hope.
+    #[cold]
+    #[inline(never)]
+    fn reject_unsatisfiable_from(&mut self, pool: NodeId) {
+        for also in self.reclaim_for_figures() {
+            self.reject_unsatisfiable(also);
+        }
+        self.reject_unsatisfiable_at(pool);
+    }
+
     /// Whether the most that is asked of a pool may be more than it can ever give.
+    #[inline]
     fn may_leave_no_hope(&self, pool: NodeId) -> bool {
         let node = &self.nodes[pool];
         node.line.demand().is_some_and(|demand| !node.can_ever_fit(&demand.most))
@@ -1214,17 +1335,23 @@ impl Engine {
     /// it gives up; and for the first of those that are blocked at a pool, the pause of that pool
     /// ends, enough units have come back there, or a hold expires. The others cannot pass it
     /// whatever the time.
+    #[inline]
     fn next_timeout(&self, key: WaitKey) -> Option<Instant> {
         let waiter = self.queue.get(key);
         let deadline = self.nodes[waiter.home].deadline.map(|deadline| deadline.at);
-        let end = deadline.into_iter().chain(waiter.until()).min();
+        let end = earlier(deadline, waiter.until());
+        if self.heeds_time() { self.next_timeout_before(end, key) } else { end }
+    }
+
+    fn next_timeout_before(&self, end: Option<Instant>, key: WaitKey) -> Option<Instant> {
+        let waiter = self.queue.get(key);
         let Some(blocked) = self.first_blocked(key) else { return end };
         if let Some(until) = self.pauses.until(blocked) {
-            return end.into_iter().chain([until]).min();
+            return earlier(end, Some(until));
         }
         let expires = self.nodes[blocked].expiring > 0;
         let expiry = if expires { self.expiry.next() } else { self.next_to_settle(waiter) };
-        end.into_iter().chain(expiry).chain(waiter.room).min()
+        earlier(earlier(end, expiry), waiter.room)
     }
 
     /// Where a candidate is blocked, if it is the first there.
@@ -1244,12 +1371,17 @@ impl Engine {
         way.any(concerns).then_some(at)
     }
 
+    /// Notes when a window brings enough for a candidate.
+    #[inline]
+    fn await_room(&mut self, key: WaitKey) {
+        if self.nodes.has_windows() {
+            self.queue.expect_room(key, self.room_in_time(key));
+        }
+    }
+
     /// When a window alone brings enough for the first candidate that is blocked there. During a
     /// pause it is none: then the end of the pause comes first, and calls the candidate.
     fn room_in_time(&self, key: WaitKey) -> Option<Instant> {
-        if !self.nodes.has_windows() {
-            return None;
-        }
         let blocked = self.first_blocked(key)?;
         let node = &self.nodes[blocked];
         if node.window.is_none() || self.pauses.until(blocked).is_some() {
@@ -1288,11 +1420,36 @@ impl Engine {
     }
 }
 
+/// The earlier of two instants, of which either may never come.
+#[inline]
+fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}
+
+#[cfg(any(test, debug_assertions))]
+impl Queue {
+    /// The free places are in one list, and keep nothing alive.
+    fn check_places(&self) {
+        let free = std::iter::successors(self.free, |&key| self.get(key).behind);
+        let is_free = |waiter: &Waiter| matches!(waiter.outcome, Outcome::Collected);
+        let listed = free.inspect(|&key| {
+            let waiter = self.get(key);
+            assert!(is_free(waiter) && waiter.terms.is_none() && waiter.waker.is_none());
+        });
+        let free = self.places.iter().filter(|waiter| is_free(waiter)).count();
+        assert_eq!(listed.count(), free, "every free place is found again");
+    }
+}
+
 #[cfg(any(test, debug_assertions))]
 impl Engine {
     /// Lines are linked both ways; the counts are those of the waiters; candidates are parked from
     /// their pool up to where they are blocked, and are refused there; nobody is left called.
     pub(super) fn check_queue(&self) {
+        self.queue.check_places();
         assert!(self.queue.called.is_empty(), "nobody is left called");
         let is_due = self.latest.is_some_and(|latest| self.expiry.next_due(latest).is_some());
         assert!(!(is_due && self.queue.is_contested()), "nobody waits beside what has expired");
@@ -1369,5 +1526,19 @@ impl Engine {
         for (id, waiting) in counted {
             assert_eq!(self.nodes[id].line.waiting(), waiting, "waiters are counted on their way");
         }
+    }
+}
+
+#[cfg(all(test, target_pointer_width = "64"))]
+mod tests {
+    use std::mem::offset_of;
+
+    use super::*;
+
+    /// In a long line each of them is a miss.
+    #[test]
+    fn a_waiter_is_three_cache_lines_and_whoever_leaves_touches_the_first() {
+        assert_eq!((size_of::<Waiter>(), align_of::<Waiter>()), (3 * 64, 64));
+        assert_eq!(offset_of!(Waiter, asked), 64);
     }
 }

@@ -125,7 +125,7 @@ mod tests {
     use super::super::samples::{TOKENS, ledger, odd, tokens};
     use super::super::{Refill, Window};
     use super::*;
-    use crate::types::axis::{Quantities, lane};
+    use crate::types::axis::{AxisSet, Quantities, lane};
 
     /// Primes beside the extremes.
     const RATES: [(u64, u64); 8] = [
@@ -232,7 +232,7 @@ mod tests {
     fn p2_what_is_owed_comes_back_though_all_of_the_cap_is_held() {
         let now = Instant::now();
         let (mut ledger, mut window) = (ledger(10, 0), bucket(1_000, now));
-        ledger.hold(tokens(10).units());
+        ledger.hold(tokens(10).units(), AxisSet::ALL);
         ledger.settle(&Quantities::NONE, &tokens(5), &mut Units::default());
         assert_eq!((ledger.used(TOKENS), ledger.overage(TOKENS)), (0, 5));
         window.advance(&mut ledger, now + Duration::from_nanos(300));

@@ -205,7 +205,7 @@ mod tests {
             [(10, 0, 500), (10, 3, 77), (10, 10, 40), (0, 0, 40), (10, 0, 4), (7, 1, u64::MAX)]
         {
             let mut begun = Ledger::new(&tokens(cap));
-            begun.hold(tokens(reserved).units());
+            begun.hold(tokens(reserved).units(), AxisSet::ALL);
             begun.settle(&Quantities::NONE, &tokens(spent), &mut Units::default());
             let window = Refill::start(Window::fixed(nanos(60)).carrying_overage(), now);
             let (mut one_by_one, mut stepping) = (begun.clone(), window.clone());
@@ -231,7 +231,7 @@ mod tests {
             [(10, 0, 500), (10, 3, 77), (9, 8, 20), (10, 0, 4), (10, 2, 10), (10, 10, 5)]
         {
             let mut begun = Ledger::new(&tokens(cap));
-            begun.hold(tokens(reserved).units());
+            begun.hold(tokens(reserved).units(), AxisSet::ALL);
             begun.settle(&Quantities::NONE, &tokens(spent), &mut Units::default());
             let begin = Refill::start(Window::fixed(nanos(60)).carrying_overage(), now);
             for asked in 1..=cap {

@@ -1,5 +1,5 @@
 use super::*;
-use crate::types::axis::lane;
+use crate::types::axis::{AxisSet, lane};
 
 const TOKENS: usize = lane::TOKENS;
 const USD: usize = lane::USD;
@@ -32,7 +32,7 @@ fn balance(ledger: &Ledger) -> [u64; 4] {
 #[test]
 fn p1_the_check_is_exact_at_the_cap_and_cannot_wrap() {
     let mut ledger = ledger(100);
-    ledger.hold(&tokens(60));
+    ledger.hold(&tokens(60), AxisSet::ALL);
     for (asked, fits) in
         [(0, true), (40, true), (41, false), (u64::MAX, false), (u64::MAX - 59, false)]
     {
@@ -66,7 +66,7 @@ fn p1_what_is_spent_and_taken_back_leaves_no_trace() {
 #[test]
 fn p2_a_settlement_of_less_gives_back_and_of_more_takes_what_is_free() {
     let mut ledger = ledger(100);
-    ledger.hold(&tokens(60));
+    ledger.hold(&tokens(60), AxisSet::ALL);
     assert_eq!(settle(&mut ledger, 10, 4), 0);
     assert_eq!(balance(&ledger), [4, 50, 46, 0]);
     assert_eq!(settle(&mut ledger, 50, 90), 0);
@@ -79,7 +79,7 @@ fn p2_a_settlement_of_less_gives_back_and_of_more_takes_what_is_free() {
 #[test]
 fn p2_what_is_freed_or_added_pays_the_overage_first() {
     let mut ledger = ledger(100);
-    ledger.hold(&tokens(50));
+    ledger.hold(&tokens(50), AxisSet::ALL);
     settle(&mut ledger, 0, 70);
     assert_eq!(balance(&ledger), [50, 50, 0, 20]);
     settle(&mut ledger, 15, 0);
@@ -113,7 +113,7 @@ fn an_axis_without_a_cap_counts_and_refuses_only_what_a_u64_cannot_hold() {
 #[test]
 fn caps_move_by_what_is_free_and_within_a_u64() {
     let mut ledger = ledger(100);
-    ledger.hold(&tokens(30));
+    ledger.hold(&tokens(30), AxisSet::ALL);
     ledger.lower(TOKENS, 60);
     assert_eq!(balance(&ledger), [0, 30, 10, 0]);
     assert_eq!(ledger.surrender(TOKENS), 10);
@@ -127,7 +127,7 @@ fn caps_move_by_what_is_free_and_within_a_u64() {
 #[test]
 fn the_peak_is_the_most_that_was_used_plus_reserved_in_the_period() {
     let mut ledger = ledger(100);
-    ledger.hold(&tokens(60));
+    ledger.hold(&tokens(60), AxisSet::ALL);
     assert_eq!(ledger.peak(TOKENS), 60);
     settle(&mut ledger, 60, 10);
     assert_eq!(ledger.peak(TOKENS), 60);
@@ -135,7 +135,7 @@ fn the_peak_is_the_most_that_was_used_plus_reserved_in_the_period() {
     assert_eq!(ledger.peak(TOKENS), 60);
     ledger.lower(TOKENS, 70);
     assert_eq!(ledger.peak(TOKENS), 60, "above the cap of today");
-    ledger.hold(&tokens(0));
+    ledger.hold(&tokens(0), AxisSet::ALL);
     ledger.reset(AxisSet::EMPTY);
     assert_eq!(ledger.peak(TOKENS), 0);
 }
@@ -143,7 +143,7 @@ fn the_peak_is_the_most_that_was_used_plus_reserved_in_the_period() {
 #[test]
 fn a_reset_starts_a_period_with_what_is_held() {
     let mut ledger = ledger(100);
-    ledger.hold(&tokens(30));
+    ledger.hold(&tokens(30), AxisSet::ALL);
     settle(&mut ledger, 0, 90);
     assert_eq!(balance(&ledger), [70, 30, 0, 20]);
     ledger.reset(AxisSet::EMPTY);
@@ -159,7 +159,7 @@ fn an_axis_is_in_play_that_has_a_cap_or_was_ever_used() {
     let mut ledger = ledger(100);
     assert_eq!(ledger.in_play(), AxisSet::of(TOKENS));
     let usd = Quantities::NONE.with(USD, 7);
-    ledger.hold(usd.units());
+    ledger.hold(usd.units(), AxisSet::ALL);
     assert_eq!(ledger.in_play(), of(USD));
     ledger.settle(&usd, &Quantities::NONE, &mut Units::default());
     assert_eq!(ledger.in_play(), of(USD), "it has a peak");
@@ -173,7 +173,7 @@ fn an_axis_is_in_play_that_has_a_cap_or_was_ever_used() {
 #[test]
 fn a_reset_of_a_share_creates_no_budget() {
     let mut ledger = ledger(100);
-    ledger.hold(&tokens(30));
+    ledger.hold(&tokens(30), AxisSet::ALL);
     assert!(ledger.try_take(&tokens(50), Take::Spend));
     ledger.reset(AxisSet::of(TOKENS));
     assert_eq!(ledger.cap(TOKENS), Some(50));
@@ -183,7 +183,7 @@ fn a_reset_of_a_share_creates_no_budget() {
 #[test]
 fn p7_what_is_missing_counts_what_is_reserved_and_what_is_owed() {
     let mut ledger = ledger(100);
-    ledger.hold(&tokens(60));
+    ledger.hold(&tokens(60), AxisSet::ALL);
     let missing = |ledger: &Ledger, asked| {
         let at_best = ledger.missing_at_best(ledger.under(TOKENS), asked);
         (ledger.missing(TOKENS, asked), at_best)
@@ -199,7 +199,7 @@ fn p7_what_is_missing_counts_what_is_reserved_and_what_is_owed() {
 #[test]
 fn p7_what_is_missing_under_a_cap_is_missing_once_it_is_set() {
     let mut ledger = ledger(100);
-    ledger.hold(&tokens(60));
+    ledger.hold(&tokens(60), AxisSet::ALL);
     let steps: [fn(&mut Ledger); 4] = [
         |ledger| _ = settle(ledger, 0, 30),
         |ledger| _ = settle(ledger, 0, 60),
@@ -227,7 +227,7 @@ fn p7_what_is_missing_under_a_cap_is_missing_once_it_is_set() {
 #[test]
 fn p2_what_time_brings_back_pays_the_overage_first_and_stays_spent() {
     let mut ledger = ledger(100);
-    ledger.hold(&tokens(30));
+    ledger.hold(&tokens(30), AxisSet::ALL);
     settle(&mut ledger, 0, 90);
     assert_eq!((balance(&ledger), ledger.owed(TOKENS)), ([70, 30, 0, 20], 90));
     ledger.refill(TOKENS, 15);
@@ -242,7 +242,7 @@ fn p2_what_time_brings_back_pays_the_overage_first_and_stays_spent() {
 #[test]
 fn where_all_is_reserved_no_turn_pays() {
     let mut ledger = ledger(10);
-    ledger.hold(&tokens(10));
+    ledger.hold(&tokens(10), AxisSet::ALL);
     settle(&mut ledger, 0, 25);
     assert_eq!(ledger.turns_to_pay((TOKENS, 10), 0, 10), Some(0));
     assert_eq!(ledger.turns_to_pay((TOKENS, 10), 1, 10), None);
