@@ -33,6 +33,7 @@ use crate::time::deadline::DeadlineBudget;
 use crate::types::axis::Quantities;
 use crate::types::error::BudgetError;
 use crate::types::name::Name;
+use crate::types::snapshot::Snapshot;
 
 /// A sleep of the caller's runtime.
 pub(crate) type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -459,6 +460,15 @@ impl Handle {
             Ok(mut engine) => engine.debit_quietly(self.node, amount, booked),
             Err(begun) => {
                 *booked = self.tell_on(begun, |engine, at, now| engine.debit(at, amount, now));
+            }
+        }
+    }
+
+    pub(crate) fn snapshot_into(&self, place: &mut Snapshot) {
+        match self.quick(self.windowed) {
+            Ok(engine) => engine.show(self.node, place),
+            Err(begun) => {
+                self.tell_on(begun, |engine, at, now| engine.snapshot_into(at, now, place));
             }
         }
     }

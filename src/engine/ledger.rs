@@ -251,8 +251,7 @@ impl Ledger {
     /// The cap that was set, if the present one falls towards it.
     #[inline]
     pub(super) fn falling_to(&self, axis: usize) -> Option<u64> {
-        let falling = &self.excess.as_ref()?.falling;
-        falling.axes().contains(axis).then(|| falling.units()[axis])
+        self.excess.as_ref()?.falling.get(axis)
     }
 
     /// How much a window brings back in a period: the cap that was set, so that it does not matter
