@@ -226,7 +226,8 @@ impl Handle {
     /// A pool below this one.
     pub(crate) fn child(&self, spec: Spec, deadline: Option<DeadlineBudget>) -> Handle {
         let (name, windowed) = (spec.name.clone(), spec.window.is_some());
-        let node = Transition::begin(self).engine().add_child(self.node, spec);
+        // No waiter, no watch and no observer has anything to learn of it at the end.
+        let node = self.shared.engine.lock().add_child(self.node, spec);
         self.below(node, name, deadline, windowed)
     }
 

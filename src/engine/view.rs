@@ -108,7 +108,7 @@ impl Seen {
             name: Name::DEFAULT,
             depth: 0,
             standing: Standing::default(),
-            counts: Counts::default(),
+            counts: Counts::NONE,
             axes: AxisSet::EMPTY,
             carved: AxisSet::EMPTY,
             is_apart: false,

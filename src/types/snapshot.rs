@@ -153,7 +153,7 @@ pub struct Snapshot {
 }
 
 /// The counts of events, on a pool and on those below it. [`Snapshot`] says what each counts.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Counts {
     pub(crate) admitted: u64,
     pub(crate) refused: u64,
@@ -171,13 +171,17 @@ pub(crate) struct Standing {
     pub(crate) waiting: u64,
 }
 
+impl Counts {
+    pub(crate) const NONE: Counts =
+        Counts { admitted: 0, refused: 0, reservations: 0, committed: 0, released: 0, expired: 0 };
+}
+
 impl Snapshot {
     /// Of no pool, as of one on which no axis has a cap or was used: a place for another. The parts
     /// of that are written into it one by one, where its owner wants it: to make it elsewhere and to
     /// move it would cost as much as the rest.
     pub(crate) fn nothing() -> Snapshot {
-        let Counts { admitted, refused, reservations, committed, released, expired } =
-            Counts::default();
+        let Counts { admitted, refused, reservations, committed, released, expired } = Counts::NONE;
         let Standing { closed, paused_until, waiting } = Standing::default();
         Snapshot {
             name: Name::DEFAULT,
