@@ -591,8 +591,8 @@ impl Nodes {
     #[inline]
     pub(super) fn fits(&self, at: NodeId, asked: &Units) -> bool {
         let mut way = Way::from(at);
-        while let Some(id) = way.up(self) {
-            if !self[id].fits(asked, way.open()) {
+        while let Some((_, node)) = way.visit(self) {
+            if !node.fits(asked, way.open()) {
                 return false;
             }
         }

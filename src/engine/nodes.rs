@@ -231,9 +231,16 @@ impl Way {
 
     #[inline]
     pub(super) fn up(&mut self, nodes: &Nodes) -> Option<NodeId> {
+        self.visit(nodes).map(|(id, _)| id)
+    }
+
+    /// [`up`](Way::up), for a look at the pool.
+    #[inline]
+    pub(super) fn visit<'a>(&mut self, nodes: &'a Nodes) -> Option<(NodeId, &'a Node)> {
         let id = self.next?;
-        self.pass(id, &nodes[id], nodes);
-        Some(id)
+        let node = &nodes[id];
+        self.pass(id, node, nodes);
+        Some((id, node))
     }
 
     #[inline]
@@ -513,14 +520,14 @@ impl Nodes {
     /// The pools on the way up.
     pub(super) fn way(&self, at: NodeId) -> impl Iterator<Item = (NodeId, &Node)> {
         let mut way = Way::from(at);
-        std::iter::from_fn(move || way.up(self).map(|id| (id, &self[id])))
+        std::iter::from_fn(move || way.visit(self))
     }
 
     /// The pools on the way up, each with the axes on which it is asked.
     #[inline]
     pub(super) fn open_way(&self, at: NodeId) -> impl Iterator<Item = (NodeId, &Node, AxisSet)> {
         let mut way = Way::from(at);
-        std::iter::from_fn(move || way.up(self).map(|id| (id, &self[id], way.open())))
+        std::iter::from_fn(move || way.visit(self).map(|(id, node)| (id, node, way.open())))
     }
 
     /// The pools on the way up, each with the units asked of it.
