@@ -148,7 +148,7 @@ impl<Kind> PoolBuilder<Kind> {
     /// assert!(pool.record(Amount::new().tokens(11)).is_err());
     /// ```
     pub fn tokens(mut self, tokens: u64) -> Self {
-        self.caps = self.caps.tokens(tokens);
+        self.caps.set(Axis::Tokens, tokens);
         self
     }
 
@@ -160,7 +160,7 @@ impl<Kind> PoolBuilder<Kind> {
     /// assert!(pool.record(Amount::new().input_tokens(11)).is_err());
     /// ```
     pub fn input_tokens(mut self, tokens: u64) -> Self {
-        self.caps = self.caps.input_tokens(tokens);
+        self.caps.set(Axis::InputTokens, tokens);
         self
     }
 
@@ -172,7 +172,7 @@ impl<Kind> PoolBuilder<Kind> {
     /// assert!(pool.record(Amount::new().output_tokens(11)).is_err());
     /// ```
     pub fn output_tokens(mut self, tokens: u64) -> Self {
-        self.caps = self.caps.output_tokens(tokens);
+        self.caps.set(Axis::OutputTokens, tokens);
         self
     }
 
@@ -184,7 +184,7 @@ impl<Kind> PoolBuilder<Kind> {
     /// assert!(pool.record(Amount::new().requests(11)).is_err());
     /// ```
     pub fn requests(mut self, requests: u64) -> Self {
-        self.caps = self.caps.requests(requests);
+        self.caps.set(Axis::Requests, requests);
         self
     }
 
@@ -197,7 +197,7 @@ impl<Kind> PoolBuilder<Kind> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn usd(mut self, usd: Usd) -> Self {
-        self.caps = self.caps.usd(usd);
+        self.caps.set(Axis::Usd, usd.as_nanos());
         self
     }
 
@@ -212,7 +212,7 @@ impl<Kind> PoolBuilder<Kind> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn in_flight(mut self, slots: u64) -> Self {
-        self.caps = self.caps.in_flight(slots);
+        self.caps.set(Axis::InFlight, slots);
         self
     }
 
@@ -228,7 +228,7 @@ impl<Kind> PoolBuilder<Kind> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn cap(mut self, axis: Axis, cap: u64) -> Self {
-        self.caps = self.caps.with(axis, cap);
+        self.caps.set(axis, cap);
         self
     }
 
@@ -412,23 +412,33 @@ impl<Kind> PoolBuilder<Kind> {
         self
     }
 
-    /// The `Spec` of the pool, and its time, which starts now.
+    /// The time of the pool, which starts now.
     fn start(
-        self,
+        &mut self,
         clock: &SharedClock,
         above: Option<&DeadlineBudget>,
-    ) -> (Spec, Option<DeadlineBudget>) {
-        let budget = self.deadline.map(|deadline| deadline.start(clock, above));
-        let deadline = budget
-            .as_ref()
-            .and_then(|budget| Some(Deadline { at: budget.deadline()?, total: budget.total() }));
-        let name = self.name.unwrap_or(Name::DEFAULT);
-        let window = self.window.map(|window| Box::new(Refill::start(window, clock.now())));
-        let keys = self.keys.map(|(most, ttl)| Box::new(Keys::new(most, ttl)));
-        let Self { caps, used, ceiling, low, on_drop, most_waiting, .. } = self;
-        let spec =
-            Spec { name, caps, deadline, window, keys, used, ceiling, low, on_drop, most_waiting };
-        (spec, budget)
+    ) -> Option<DeadlineBudget> {
+        self.deadline.take().map(|deadline| deadline.start(clock, above))
+    }
+
+    /// The `Spec` of the pool, with its time. What it takes is taken out of the builder: a builder
+    /// that is moved costs more.
+    fn spec(&mut self, clock: &SharedClock, budget: Option<&DeadlineBudget>) -> Spec {
+        let deadline = |budget: &DeadlineBudget| {
+            Some(Deadline { at: budget.deadline()?, total: budget.total() })
+        };
+        Spec {
+            name: self.name.take().unwrap_or(Name::DEFAULT),
+            caps: self.caps,
+            deadline: budget.and_then(deadline),
+            window: self.window.take().map(|window| Box::new(Refill::start(window, clock.now()))),
+            keys: self.keys.take().map(|(most, ttl)| Box::new(Keys::new(most, ttl))),
+            used: self.used.take(),
+            ceiling: self.ceiling.take(),
+            low: self.low.take(),
+            on_drop: self.on_drop,
+            most_waiting: self.most_waiting,
+        }
     }
 }
 
@@ -516,14 +526,15 @@ impl PoolBuilder<Root> {
     /// let pool = BudgetPool::builder().tokens(100).build();
     /// ```
     #[must_use]
-    pub fn build(self) -> BudgetPool {
+    pub fn build(mut self) -> BudgetPool {
         let mut runtime = self.kind.runtime.clone();
         if let (Some(PoolDeadline::Budget(budget)), true) =
             (&self.deadline, runtime.clock.is_system())
         {
             runtime.clock = budget.clock().clone();
         }
-        let (spec, deadline) = self.start(&runtime.clock, None);
+        let deadline = self.start(&runtime.clock, None);
+        let spec = self.spec(&runtime.clock, deadline.as_ref());
         BudgetPool::new(Handle::root(spec, deadline, runtime))
     }
 }
@@ -578,10 +589,12 @@ impl PoolBuilder<Child> {
     /// let agent = run.child().tokens(60).build();
     /// ```
     #[must_use]
-    pub fn build(self) -> BudgetPool {
+    pub fn build(mut self) -> BudgetPool {
         let parent = self.kind.parent.clone();
-        let (spec, deadline) = self.start(parent.handle().clock(), parent.handle().deadline());
-        BudgetPool::new(parent.handle().child(spec, deadline))
+        let above = parent.handle();
+        let deadline = self.start(above.clock(), above.deadline());
+        let spec = self.spec(above.clock(), deadline.as_ref());
+        BudgetPool::new(above.child(spec, deadline))
     }
 }
 
@@ -600,11 +613,12 @@ impl PoolBuilder<Joint> {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
-    pub fn build(self) -> BudgetPool {
+    pub fn build(mut self) -> BudgetPool {
         let parents = self.kind.parents.clone();
         let handles: Vec<&Handle> = parents.iter().map(BudgetPool::handle).collect();
         let clock = handles[0].clock();
-        let (spec, deadline) = self.start(clock, Handle::earliest_deadline(&handles));
+        let deadline = self.start(clock, Handle::earliest_deadline(&handles));
+        let spec = self.spec(clock, deadline.as_ref());
         BudgetPool::new(Handle::joint(&handles, spec, deadline))
     }
 }
@@ -624,7 +638,7 @@ impl PoolBuilder<Carved> {
     /// As the parent's [`reserve`](BudgetPool::reserve); and
     /// [`CarvedWindow`](BudgetError::CarvedWindow), or [`Carved`](BudgetError::Carved) if it is to
     /// have [used](PoolBuilder::used) some of its share already.
-    pub fn build(self) -> Result<BudgetPool, BudgetError> {
+    pub fn build(mut self) -> Result<BudgetPool, BudgetError> {
         let used = self.used.as_ref().map_or(AxisSet::EMPTY, |used| used.quantities().axes());
         if !used.intersection(self.caps.quantities().axes()).is_empty() {
             let refusal = BudgetError::Carved { pool: self.name.unwrap_or(Name::DEFAULT) };
@@ -635,8 +649,10 @@ impl PoolBuilder<Carved> {
             return Err(self.kind.parent.handle().refused(refusal));
         }
         let parent = self.kind.parent.clone();
-        let (spec, deadline) = self.start(parent.handle().clock(), parent.handle().deadline());
-        parent.handle().carved(spec, deadline).map(BudgetPool::new)
+        let above = parent.handle();
+        let deadline = self.start(above.clock(), above.deadline());
+        let spec = self.spec(above.clock(), deadline.as_ref());
+        above.carved(spec, deadline).map(BudgetPool::new)
     }
 }
 

@@ -33,6 +33,7 @@ use crate::time::deadline::DeadlineBudget;
 use crate::types::axis::Quantities;
 use crate::types::error::BudgetError;
 use crate::types::name::Name;
+use crate::types::snapshot::Snapshot;
 
 /// A sleep of the caller's runtime.
 pub(crate) type Sleep = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -225,7 +226,8 @@ impl Handle {
     /// A pool below this one.
     pub(crate) fn child(&self, spec: Spec, deadline: Option<DeadlineBudget>) -> Handle {
         let (name, windowed) = (spec.name.clone(), spec.window.is_some());
-        let node = Transition::begin(self).engine().add_child(self.node, spec);
+        // No waiter, no watch and no observer has anything to learn of it at the end.
+        let node = self.shared.engine.lock().add_child(self.node, spec);
         self.below(node, name, deadline, windowed)
     }
 
@@ -462,6 +464,15 @@ impl Handle {
             Ok(mut engine) => engine.debit_quietly(self.node, amount, booked),
             Err(begun) => {
                 *booked = self.tell_on(begun, |engine, at, now| engine.debit(at, amount, now));
+            }
+        }
+    }
+
+    pub(crate) fn snapshot_into(&self, place: &mut Snapshot) {
+        match self.quick(self.windowed) {
+            Ok(engine) => engine.show(self.node, place),
+            Err(begun) => {
+                self.tell_on(begun, |engine, at, now| engine.snapshot_into(at, now, place));
             }
         }
     }

@@ -113,7 +113,8 @@ impl Lease {
     /// wants a pool in which no call waits.
     #[inline]
     pub fn record(&mut self, amount: Amount) -> Result<(), BudgetError> {
-        if self.take(amount.quantities().units()) { Ok(()) } else { self.record_beyond(&amount) }
+        let amount = amount.quantities();
+        if self.take(amount.units()) { Ok(()) } else { self.record_beyond(*amount) }
     }
 
     /// Books a spend that happened (P2): from the share, and the rest from the pool. A `debit`
@@ -184,11 +185,11 @@ impl Lease {
         !is_short
     }
 
+    /// By value, so that an amount that the share covers need not lie in memory.
     #[cold]
-    fn record_beyond(&mut self, amount: &Amount) -> Result<(), BudgetError> {
+    fn record_beyond(&mut self, amount: Quantities) -> Result<(), BudgetError> {
         let Lease { pool, key, batch, left, .. } = self;
-        pool.handle()
-            .ask(|engine, _, now| engine.record_leased(*key, left, amount.quantities(), batch, now))
+        pool.handle().ask(|engine, _, now| engine.record_leased(*key, left, &amount, batch, now))
     }
 }
 

@@ -634,8 +634,11 @@ impl BudgetPool {
 
     /// The [`Snapshot`] of this pool at one instant (P5).
     #[must_use]
+    #[inline]
     pub fn snapshot(&self) -> Snapshot {
-        self.handle.tell(Engine::snapshot)
+        let mut snapshot = Snapshot::nothing();
+        self.handle.snapshot_into(&mut snapshot);
+        snapshot
     }
 
     /// The [`Snapshot`]s of this pool and all those below it, at one and the same instant (P5). It

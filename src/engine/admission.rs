@@ -607,8 +607,8 @@ impl Nodes {
     #[inline]
     pub(super) fn fits(&self, at: NodeId, asked: &Units) -> bool {
         let mut way = Way::from(at);
-        while let Some(id) = way.up(self) {
-            if !self[id].fits(asked, way.open()) {
+        while let Some((_, node)) = way.visit(self) {
+            if !node.fits(asked, way.open()) {
                 return false;
             }
         }
@@ -763,21 +763,10 @@ impl Nodes {
     /// The least that is free on the way up to the nearest carve, with a cap or without.
     pub(super) fn free(&self, at: NodeId) -> Units {
         let mut free = [u64::MAX; Axis::COUNTED];
-        self.visit_up_to_carves(at, |node, axis| {
-            free[axis] = free[axis].min(node.ledger.free(axis))
-        });
-        free
-    }
-
-    /// Visits the pools on the way up, each with the axes that no pool below carves.
-    pub(super) fn visit_up_to_carves(&self, at: NodeId, mut visit: impl FnMut(&Node, usize)) {
-        let mut way = Way::from(at);
-        while let Some(id) = way.up(self) {
-            let node = &self[id];
-            (0..Axis::COUNTED)
-                .filter(|&axis| way.open().contains(axis))
-                .for_each(|axis| visit(node, axis));
+        for (_, node, open) in self.open_way(at) {
+            open.for_each(|axis| free[axis] = free[axis].min(node.ledger.free(axis)));
         }
+        free
     }
 
     /// The first lack of capacity on the way, with the worst outlook of all.

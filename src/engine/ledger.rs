@@ -19,9 +19,7 @@
 //! named asks for zero, and to compare with zero is cheaper than to ask whether to. A settlement has
 //! more to do on an axis, and passes over those that are not named.
 
-use std::array;
-
-use crate::types::axis::{Axis, AxisSet, Quantities, Units, all_lanes, each_lane};
+use crate::types::axis::{Axis, AxisSet, NOTHING, Quantities, Units, all_lanes, each_lane};
 
 /// The new state of units that a call takes from the free ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,13 +59,43 @@ struct Excess {
 }
 
 impl Ledger {
+    /// Of no pool.
+    pub(super) const NONE: Ledger = Ledger {
+        free: NOTHING,
+        reserved: NOTHING,
+        cap: NOTHING,
+        peak: NOTHING,
+        excess: None,
+        earlier: None,
+        capped: AxisSet::EMPTY,
+    };
+
+    #[cfg(test)]
     pub(super) fn new(caps: &Quantities) -> Ledger {
-        let capped = caps.axes();
-        let cap = array::from_fn(
-            |axis| if capped.contains(axis) { caps.units()[axis] } else { u64::MAX },
-        );
-        let none = [0; Axis::COUNTED];
-        Ledger { free: cap, reserved: none, cap, peak: none, excess: None, earlier: None, capped }
+        let mut ledger = Ledger::NONE;
+        ledger.begin(caps);
+        ledger
+    }
+
+    /// Begins anew, with these caps, where a pool that is gone has [left](Ledger::clear) its place.
+    #[inline(always)]
+    pub(super) fn begin(&mut self, caps: &Quantities) {
+        self.capped = caps.axes();
+        self.cap = [u64::MAX; Axis::COUNTED];
+        self.capped.for_each(|axis| self.cap[axis] = caps.of(axis));
+        self.free = self.cap;
+        (self.reserved, self.peak) = (NOTHING, NOTHING);
+    }
+
+    /// Gives up all memory but its place.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        (self.excess, self.earlier) = (None, None);
+    }
+
+    #[cfg(test)]
+    pub(super) fn holds_no_memory(&self) -> bool {
+        self.excess.is_none() && self.earlier.is_none()
     }
 
     /// **The cap rule.** Whether `asked` is free, on every axis.
@@ -256,8 +284,7 @@ impl Ledger {
     /// The cap that was set, if the present one falls towards it.
     #[inline]
     pub(super) fn falling_to(&self, axis: usize) -> Option<u64> {
-        let falling = &self.excess.as_ref()?.falling;
-        falling.axes().contains(axis).then(|| falling.units()[axis])
+        self.excess.as_ref()?.falling.get(axis)
     }
 
     /// How much a window brings back in a period: the cap that was set, so that it does not matter

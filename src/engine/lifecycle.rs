@@ -70,8 +70,9 @@ impl Engine {
                 self.mark(id);
                 continue;
             }
-            let keys = self.nodes[id].keys.take();
-            forgotten.extend(keys.map(|keys| *keys));
+            if let Some(keys) = self.nodes[id].keys.take() {
+                forgotten.push(*keys);
+            }
             self.nodes.return_share(id);
             self.pauses.remove(id);
             let (first, further) = self.nodes.remove(id);

@@ -115,6 +115,7 @@ impl Engine {
     }
 
     /// Learns the labels of the user's own axes. The first label of each stays.
+    #[inline]
     fn learn(&mut self, labels: Labels) {
         if labels != Labels::NONE {
             let known = self.labels.get_or_insert_default();

@@ -312,6 +312,8 @@ impl Called {
 }
 
 impl Line {
+    pub(super) const NONE: Line = Line(None);
+
     /// The number of waiters, in this pool and in those below.
     pub(super) fn waiting(&self) -> u64 {
         self.0.as_ref().map_or(0, |waiters| waiters.waiting)

@@ -16,9 +16,6 @@ use crate::types::snapshot::{AxisSnapshot, Counts, Holder, Snapshot, Standing};
 /// How many times as many places are made for a part of a tree, until they are enough.
 const FEW: usize = 16;
 
-/// The available units of each axis; `None` = unlimited.
-type Available = [Option<u64>; Axis::COUNTED];
-
 /// The pools of a tree at one instant (P5), as little of each as its [`Snapshot`] can be made of:
 /// the lock is held while it is copied, and a snapshot is several times as large.
 ///
@@ -30,7 +27,7 @@ pub(crate) struct Survey {
     /// Of each pool in its turn the axes in play, whose available units are still to be found.
     axes: Vec<AxisSnapshot<u64>>,
     /// What is available in those pools for which more than the parent above them tells it.
-    apart: Vec<Available>,
+    apart: Vec<Quantities>,
     labels: Labels,
 }
 
@@ -66,31 +63,39 @@ impl Survey {
     pub(crate) fn begin(&mut self, Places { pools, axes_each, apart }: Places) {
         touch(&mut self.pools, pools, Seen::nothing);
         touch(&mut self.axes, pools.saturating_mul(axes_each), || AxisSnapshot::NOTHING);
-        touch(&mut self.apart, apart, Available::default);
+        touch(&mut self.apart, apart, || Quantities::NONE);
     }
 
     /// Parents before their children.
     pub(crate) fn into_snapshots(self) -> Vec<Snapshot> {
         let (mut axes, mut apart) = (self.axes.into_iter(), self.apart.into_iter());
         // What is available in each pool on the way down to the present one.
-        let mut way: Vec<Available> = Vec::new();
+        let mut way: Vec<Quantities> = Vec::new();
         let snapshot = |seen: Seen| {
             way.truncate(seen.depth);
-            let mut all = [AxisSnapshot::NOTHING; Axis::COUNTED];
-            seen.axes.zip(&mut axes).for_each(|(axis, snapshot)| all[axis] = snapshot);
-            let available = match seen.is_apart {
+            let mut available = match seen.is_apart {
                 true => apart.next().expect("it was copied with the pool"),
                 false => {
                     let above = way.last().expect("the first pool is apart");
-                    std::array::from_fn(|axis| {
-                        let above = if seen.carved.contains(axis) { None } else { above[axis] };
-                        least(all[axis].free(), above)
-                    })
+                    above.only(AxisSet::ALL.difference(seen.carved))
                 }
             };
+            let mut snapshot = Snapshot::nothing();
+            snapshot.depth = seen.depth;
+            snapshot.set_pool(seen.name, seen.standing, &seen.counts, &self.labels);
+            for axis in seen.axes.union(available.axes()) {
+                let balances = match seen.axes.contains(axis) {
+                    true => axes.next().expect("it was copied with the pool"),
+                    false => AxisSnapshot::NOTHING,
+                };
+                if let Some(free) = balances.free() {
+                    available.bound(axis, free);
+                }
+                let available = available.get(axis);
+                snapshot.set_axis(axis, AxisSnapshot { available, ..balances });
+            }
             way.push(available);
-            fill(&mut all, &available);
-            Snapshot::new(seen.name, seen.depth, seen.standing, seen.counts, self.labels, all)
+            snapshot
         };
         self.pools.into_iter().map(snapshot).collect()
     }
@@ -103,7 +108,7 @@ impl Seen {
             name: Name::DEFAULT,
             depth: 0,
             standing: Standing::default(),
-            counts: Counts::default(),
+            counts: Counts::NONE,
             axes: AxisSet::EMPTY,
             carved: AxisSet::EMPTY,
             is_apart: false,
@@ -119,20 +124,27 @@ fn touch<T>(list: &mut Vec<T>, places: usize, nothing: impl FnMut() -> T) {
     list.clear();
 }
 
-/// The available units of a pool of which so much is free, below another.
-fn least(free: Option<u64>, above: Option<u64>) -> Option<u64> {
-    free.into_iter().chain(above).min()
-}
-
-fn fill(axes: &mut [AxisSnapshot<u64>], available: &Available) {
-    axes.iter_mut().zip(available).for_each(|(axis, available)| axis.available = *available);
-}
-
 impl Engine {
     pub(crate) fn snapshot(&mut self, at: NodeId, now: Option<Instant>) -> Snapshot {
+        let mut snapshot = Snapshot::nothing();
+        self.snapshot_into(at, now, &mut snapshot);
+        snapshot
+    }
+
+    /// [`snapshot`](Engine::snapshot), in the place of another.
+    pub(crate) fn snapshot_into(&mut self, at: NodeId, now: Option<Instant>, place: &mut Snapshot) {
         self.advance_all(at, now);
-        let available = self.nodes.available(at);
-        self.nodes[at].snapshot(self.paused_until(at), &available, *self.labels())
+        self.show(at, place);
+    }
+
+    /// Writes a pool that is up to the present into a snapshot of nothing.
+    pub(crate) fn show(&self, at: NodeId, place: &mut Snapshot) {
+        let (node, available) = (&self.nodes[at], self.nodes.available(at));
+        let standing = node.standing(self.paused_until(at));
+        place.set_pool(node.name.clone(), standing, &node.counts, self.labels());
+        for axis in node.ledger.in_play().union(available.axes()) {
+            place.set_axis(axis, node.axis(axis, available.get(axis)));
+        }
     }
 
     /// Brings this pool and all below it up to the present.
@@ -150,7 +162,7 @@ impl Engine {
     ) {
         self.advance_below(at, now);
         for (id, place) in places {
-            *place = self.snapshot(id, None);
+            self.show(id, place);
         }
     }
 
@@ -198,7 +210,7 @@ impl Engine {
                     apart: apart.capacity(),
                 });
             }
-            lanes.extend(axes.map(|axis| node.axis(axis)));
+            lanes.extend(axes.map(|axis| node.axis(axis, None)));
             let is_apart = depth == 0 || node.is_joint();
             pools.push(Seen {
                 name: node.name.clone(),
@@ -269,41 +281,28 @@ impl Engine {
 }
 
 impl Nodes {
-    /// The least that is free on the way up to the nearest carve; `None` if nothing there has a
-    /// cap.
-    fn available(&self, at: NodeId) -> Available {
-        let mut all = [None; Axis::COUNTED];
-        self.visit_up_to_carves(at, |node, axis| {
-            let free = node.ledger.cap(axis).map(|_| node.ledger.free(axis));
-            all[axis] = least(free, all[axis]);
-        });
-        all
+    /// The least that is free on the way up to the nearest carve, of the axes that have a cap there.
+    #[inline(always)]
+    fn available(&self, at: NodeId) -> Quantities {
+        let mut available = Quantities::NONE;
+        for (_, node, open) in self.open_way(at) {
+            let capped = node.ledger.capped().intersection(open);
+            capped.for_each(|axis| available.bound(axis, node.ledger.free(axis)));
+        }
+        available
     }
 }
 
 impl Node {
-    fn snapshot(
-        &self,
-        paused_until: Option<Instant>,
-        available: &Available,
-        labels: Labels,
-    ) -> Snapshot {
-        let mut axes = [AxisSnapshot::NOTHING; Axis::COUNTED];
-        self.ledger.in_play().for_each(|axis| axes[axis] = self.axis(axis));
-        fill(&mut axes, available);
-        let standing = self.standing(paused_until);
-        Snapshot::new(self.name.clone(), 0, standing, self.counts, labels, axes)
-    }
-
-    /// The balances of an axis, but for what is available.
+    /// The balances of an axis.
     #[inline]
-    fn axis(&self, axis: usize) -> AxisSnapshot<u64> {
+    fn axis(&self, axis: usize, available: Option<u64>) -> AxisSnapshot<u64> {
         AxisSnapshot {
             cap: self.ledger.cap(axis),
             used: self.ledger.used(axis),
             reserved: self.ledger.reserved(axis),
             overage: self.ledger.overage(axis),
-            available: None,
+            available,
             spent: self.ledger.spent(axis),
             peak: self.ledger.peak(axis),
             falling_to: self.ledger.falling_to(axis),

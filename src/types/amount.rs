@@ -529,13 +529,17 @@ impl Caps {
     /// assert_eq!(Caps::new().with(Axis::Requests, 5), Caps::new().requests(5));
     /// ```
     #[must_use]
-    pub const fn with(self, axis: Axis, cap: u64) -> Caps {
-        match axis {
-            Axis::Deadline => self,
-            _ => Caps {
-                quantities: self.quantities.with(axis.lane(), cap),
-                labels: self.labels.with(axis),
-            },
+    pub const fn with(mut self, axis: Axis, cap: u64) -> Caps {
+        self.set(axis, cap);
+        self
+    }
+
+    /// [`with`](Caps::with), in place.
+    #[inline(always)]
+    pub(crate) const fn set(&mut self, axis: Axis, cap: u64) {
+        if axis.is_counted() {
+            self.quantities.set(axis.lane(), cap);
+            self.labels = self.labels.with(axis);
         }
     }
 

@@ -117,7 +117,7 @@ impl Axis {
     /// How many axes are counted.
     pub(crate) const COUNTED: usize = Axis::FIRST_CUSTOM + Axis::CUSTOM;
 
-    const FIRST_CUSTOM: usize = 6;
+    pub(crate) const FIRST_CUSTOM: usize = 6;
 
     /// Every axis that is not a user's own, in declared order.
     pub const ALL: &'static [Axis] = &[
@@ -505,6 +505,18 @@ impl Quantities {
     #[inline(always)]
     pub(crate) const fn of(&self, lane: usize) -> u64 {
         self.units[lane]
+    }
+
+    /// The units at one place; `None` if that is not among these.
+    #[inline]
+    pub(crate) fn get(&self, lane: usize) -> Option<u64> {
+        self.axes.contains(lane).then(|| self.units[lane])
+    }
+
+    /// At most so much at one place; so much, if that was not among these.
+    #[inline]
+    pub(crate) fn bound(&mut self, lane: usize, most: u64) {
+        self.set(lane, self.get(lane).map_or(most, |units| units.min(most)));
     }
 
     /// Whether an axis is counted and among these.

@@ -5,7 +5,7 @@ use std::ops::Deref;
 use std::time::{Duration, Instant};
 
 use crate::types::amount::Amount;
-use crate::types::axis::{Axis, Labels, Quantity};
+use crate::types::axis::{Axis, Labels, Quantity, lane};
 use crate::types::name::Name;
 use crate::types::on_drop::OnDrop;
 use crate::types::usd::Usd;
@@ -59,6 +59,7 @@ impl AxisSnapshot<u64> {
 }
 
 impl<T: Copy> AxisSnapshot<T> {
+    #[inline]
     fn map<U>(self, f: impl Fn(T) -> U) -> AxisSnapshot<U> {
         AxisSnapshot {
             cap: self.cap.map(&f),
@@ -152,7 +153,7 @@ pub struct Snapshot {
 }
 
 /// The counts of events, on a pool and on those below it. [`Snapshot`] says what each counts.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Counts {
     pub(crate) admitted: u64,
     pub(crate) refused: u64,
@@ -170,28 +171,28 @@ pub(crate) struct Standing {
     pub(crate) waiting: u64,
 }
 
+impl Counts {
+    pub(crate) const NONE: Counts =
+        Counts { admitted: 0, refused: 0, reservations: 0, committed: 0, released: 0, expired: 0 };
+}
+
 impl Snapshot {
-    #[inline]
-    pub(crate) fn new(
-        name: Name,
-        depth: usize,
-        Standing { closed, paused_until, waiting }: Standing,
-        counts: Counts,
-        labels: Labels,
-        axes: [AxisSnapshot<u64>; Axis::COUNTED],
-    ) -> Snapshot {
-        let Counts { admitted, refused, reservations, committed, released, expired } = counts;
-        let [tokens, input_tokens, output_tokens, requests, usd, in_flight, custom @ ..] = axes;
+    /// Of no pool, as of one on which no axis has a cap or was used: a place for another. The parts
+    /// of that are written into it one by one, where its owner wants it: to make it elsewhere and to
+    /// move it would cost as much as the rest.
+    pub(crate) fn nothing() -> Snapshot {
+        let Counts { admitted, refused, reservations, committed, released, expired } = Counts::NONE;
+        let Standing { closed, paused_until, waiting } = Standing::default();
         Snapshot {
-            name,
-            depth,
-            tokens,
-            input_tokens,
-            output_tokens,
-            requests,
-            usd: usd.map(Usd::from_nanos),
-            in_flight,
-            custom,
+            name: Name::DEFAULT,
+            depth: 0,
+            tokens: AxisSnapshot::NOTHING,
+            input_tokens: AxisSnapshot::NOTHING,
+            output_tokens: AxisSnapshot::NOTHING,
+            requests: AxisSnapshot::NOTHING,
+            usd: AxisSnapshot::NOTHING.map(Usd::from_nanos),
+            in_flight: AxisSnapshot::NOTHING,
+            custom: [AxisSnapshot::NOTHING; Axis::CUSTOM],
             admitted,
             refused,
             reservations,
@@ -201,15 +202,44 @@ impl Snapshot {
             waiting,
             closed,
             paused_until,
-            labels,
+            labels: Labels::NONE,
         }
     }
 
-    /// Of no pool: it holds a place.
-    pub(crate) fn nothing() -> Snapshot {
-        let (standing, counts) = (Standing::default(), Counts::default());
-        let axes = [AxisSnapshot::NOTHING; Axis::COUNTED];
-        Snapshot::new(Name::DEFAULT, 0, standing, counts, Labels::NONE, axes)
+    /// Writes all but the balances.
+    #[inline]
+    pub(crate) fn set_pool(
+        &mut self,
+        name: Name,
+        Standing { closed, paused_until, waiting }: Standing,
+        Counts { admitted, refused, reservations, committed, released, expired }: &Counts,
+        labels: &Labels,
+    ) {
+        self.name = name;
+        self.admitted = *admitted;
+        self.refused = *refused;
+        self.reservations = *reservations;
+        self.committed = *committed;
+        self.released = *released;
+        self.expired = *expired;
+        self.waiting = waiting;
+        self.closed = closed;
+        self.paused_until = paused_until;
+        self.labels = *labels;
+    }
+
+    /// Writes the balances of the axis at a place of [`Units`](crate::types::axis::Units).
+    #[inline]
+    pub(crate) fn set_axis(&mut self, lane: usize, balances: AxisSnapshot<u64>) {
+        match lane {
+            lane::TOKENS => self.tokens = balances,
+            lane::INPUT_TOKENS => self.input_tokens = balances,
+            lane::OUTPUT_TOKENS => self.output_tokens = balances,
+            lane::REQUESTS => self.requests = balances,
+            lane::USD => self.usd = balances.map(Usd::from_nanos),
+            lane::IN_FLIGHT => self.in_flight = balances,
+            custom => self.custom[custom - Axis::FIRST_CUSTOM] = balances,
+        }
     }
 
     /// The balances of an axis, for code that loops over them; `None` for [`Axis::Deadline`], which
