@@ -35,7 +35,7 @@ fn chain(depth: usize) -> Vec<BudgetPool> {
 }
 
 /// Neither allocates nor frees, once it has been called a few times. Far more calls are measured
-/// than were made before: a place that is not given back would make a slab grow.
+/// than were made before: a place that is not given back would make an arena grow.
 #[track_caller]
 fn is_calm(what: &str, mut call: impl FnMut(&BudgetPool)) {
     for depth in [1, 4] {

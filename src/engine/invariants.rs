@@ -9,6 +9,7 @@ impl Engine {
     /// Asserts all that holds between transitions. It takes time in proportion to the tree.
     pub(crate) fn check_invariants(&self) {
         self.nodes.check_invariants();
+        self.holds.check_invariants();
         self.expiry.check_invariants(&self.holds);
         self.check_reserved();
         self.check_queue();

@@ -42,6 +42,7 @@ use watch::Watch;
 use crate::types::axis::Labels;
 
 mod admission;
+mod arena;
 mod ask;
 mod caps;
 mod duties;

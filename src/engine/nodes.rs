@@ -14,6 +14,7 @@ use std::num::NonZeroU32;
 use std::ops::{Index, IndexMut};
 use std::time::{Duration, Instant};
 
+use super::arena::{Arena, Placed};
 use super::idempotency::Keys;
 use super::ledger::Ledger;
 use super::lifecycle::Idle;
@@ -50,13 +51,7 @@ impl NodeId {
 #[repr(C)]
 pub(super) struct Nodes {
     root: Node,
-    /// The pools below the root, and free places. A `Slab` would move each pool in and out, which
-    /// takes a sixth of the time of a child.
-    below: Vec<Node>,
-    /// How many pools there are.
-    pools: usize,
-    /// The first free place; each of them names the next as its sibling.
-    free: Option<NodeId>,
+    below: Arena<Node>,
     /// How many pools have a window.
     windows: u32,
     /// How many pools have several parents.
@@ -360,8 +355,8 @@ impl Asking {
 impl Nodes {
     pub(super) fn new(root: Spec) -> Nodes {
         let windows = u32::from(root.window.is_some());
-        let (place, below) = (Node::FREE, Vec::new());
-        let mut nodes = Nodes { root: place, below, pools: 1, free: None, windows, joints: 0 };
+        let (place, below) = (Node::FREE, Arena::default());
+        let mut nodes = Nodes { root: place, below, windows, joints: 0 };
         nodes.root.begin(root, None, AxisSet::EMPTY);
         nodes
     }
@@ -370,7 +365,7 @@ impl Nodes {
     /// parent's.
     pub(super) fn insert(&mut self, parent: NodeId, spec: Spec, carved: AxisSet) -> NodeId {
         self.windows += u32::from(spec.window.is_some());
-        let id = self.take_place();
+        let id = NodeId::of_slot(self.below.take());
         let above = self[parent].above(parent);
         self.place_mut(id).begin(spec, Some(above), carved);
         if let Some(next) = above.first_child {
@@ -378,19 +373,6 @@ impl Nodes {
         }
         self[parent].children = Some(id);
         id
-    }
-
-    fn take_place(&mut self) -> NodeId {
-        self.pools += 1;
-        let Some(id) = self.free else { return self.add_place() };
-        self.free = self.place(id).next;
-        id
-    }
-
-    #[cold]
-    fn add_place(&mut self) -> NodeId {
-        self.below.push(Node::FREE);
-        NodeId::of_slot(self.below.len() - 1)
     }
 
     /// A pool below all of these at once, which are different, not carved, and below no carved
@@ -436,9 +418,7 @@ impl Nodes {
     /// Takes a pool out of the tree that has no children. Returns the first of its parents, and the
     /// others. The root stays: with it goes the tree.
     pub(super) fn remove(&mut self, id: NodeId) -> (Option<NodeId>, Box<[NodeId]>) {
-        if id == NodeId::ROOT {
-            return (None, Box::default());
-        }
+        let Some(slot) = id.slot() else { return (None, Box::default()) };
         let Node { parent, next, previous, .. } = self[id];
         if let Some(next) = next {
             self[next].previous = previous;
@@ -448,10 +428,9 @@ impl Nodes {
             (None, Some(parent)) => self[parent].children = next,
             (None, None) => {}
         }
-        self.pools -= 1;
         self.windows -= u32::from(self[id].window.is_some());
-        let next_free = self.free.replace(id);
-        let joins = self[id].end(next_free);
+        let joins = self[id].end();
+        self.below.give_back(slot);
         let further = joins.map_or(Box::default(), |joins| joins.further);
         for &parent in &further {
             let joins = self[parent].joins.as_mut().expect("it is the parent of a joint pool");
@@ -485,7 +464,7 @@ impl Nodes {
 
     /// How many pools there are.
     pub(super) fn len(&self) -> usize {
-        self.pools
+        self.below.len() + 1
     }
 
     /// How many pools of the tree have several parents.
@@ -639,32 +618,6 @@ impl Below {
 }
 
 impl Node {
-    /// A free place.
-    const FREE: Node = Node {
-        ledger: Ledger::NONE,
-        counts: Counts::NONE,
-        parent: None,
-        carved: AxisSet::EMPTY,
-        is_plain: true,
-        closed: false,
-        on_drop: OnDrop::Release,
-        handle: false,
-        is_free: true,
-        own_on_drop: None,
-        most_waiting: u32::MAX,
-        children: None,
-        next: None,
-        previous: None,
-        expiring: 0,
-        joins: None,
-        deadline: None,
-        window: None,
-        keys: None,
-        funding: None,
-        name: Name::DEFAULT,
-        line: Line::NONE,
-    };
-
     /// A pool begins in a free place.
     #[inline(always)]
     fn begin(&mut self, spec: Spec, above: Option<Above>, carved: AxisSet) {
@@ -698,12 +651,9 @@ impl Node {
         }
     }
 
-    /// The pool is gone, and its place free. It gives up all memory but that, and its joins to the
-    /// caller.
+    /// The pool is gone. It gives up all memory but its place, and its joins to the caller.
     #[inline]
-    fn end(&mut self, next_free: Option<NodeId>) -> Option<Box<Joins>> {
-        self.is_free = true;
-        self.next = next_free;
+    fn end(&mut self) -> Option<Box<Joins>> {
         self.ledger.clear();
         (self.window, self.keys, self.funding) = (None, None, None);
         self.name = Name::DEFAULT;
@@ -863,6 +813,45 @@ impl Node {
     }
 }
 
+/// The next free place is the sibling.
+impl Placed for Node {
+    const FREE: Node = Node {
+        ledger: Ledger::NONE,
+        counts: Counts::NONE,
+        parent: None,
+        carved: AxisSet::EMPTY,
+        is_plain: true,
+        closed: false,
+        on_drop: OnDrop::Release,
+        handle: false,
+        is_free: true,
+        own_on_drop: None,
+        most_waiting: u32::MAX,
+        children: None,
+        next: None,
+        previous: None,
+        expiring: 0,
+        joins: None,
+        deadline: None,
+        window: None,
+        keys: None,
+        funding: None,
+        name: Name::DEFAULT,
+        line: Line::NONE,
+    };
+
+    #[inline]
+    fn next_free(&self) -> Option<u32> {
+        let next = self.next.and_then(NodeId::slot).filter(|_| self.is_free);
+        next.map(|slot| slot as u32)
+    }
+
+    #[inline]
+    fn free(&mut self, next: u32) {
+        (self.is_free, self.next) = (true, Some(NodeId::of_slot(next as usize)));
+    }
+}
+
 impl Index<NodeId> for Nodes {
     type Output = Node;
 
@@ -918,8 +907,8 @@ impl Nodes {
             }
         }
         assert_eq!(found, self.len(), "every pool is below the root");
-        let free = self.below.iter().filter(|node| node.is_free).count();
-        assert_eq!(found + free, self.below.len() + 1, "every place is a pool's, or free");
+        assert_eq!(found, self.below.iter().count() + 1, "every place is a pool's, or free");
+        self.below.check_invariants();
         let windowed = self.ids().filter(|&id| self[id].window.is_some()).count();
         assert_eq!(windowed, self.windows as usize, "windows are counted");
         let joints = self.ids().filter(|&id| self[id].is_joint()).count();
@@ -966,7 +955,7 @@ mod tests {
         let node = &mut nodes[id];
         (node.closed, node.handle, node.expiring, node.counts.expired) = (true, false, 1, 1);
         node.ledger.reset(AxisSet::EMPTY);
-        node.ledger.hold(Quantities::NONE.with(lane::TOKENS, 5).units());
+        node.ledger.hold(Quantities::NONE.with(lane::TOKENS, 5).units(), AxisSet::ALL);
         node.ledger.set_cap(lane::TOKENS, 3);
         for gone in [joint, sibling, other, id] {
             nodes.remove(gone);
@@ -982,9 +971,9 @@ mod tests {
         };
         let (mut new, mut free) = [(); 2].map(|()| Nodes::new(Spec::of(Caps::new()))).into();
         leave(&mut free);
-        assert_eq!((free.len(), free.below.len(), free.free), (1, 4, Some(NodeId::of_slot(1))));
+        assert_eq!((free.len(), free.below.places()), (1, 4));
         assert_eq!(child(&mut free), child(&mut new));
-        assert_eq!((free.len(), free.below.len(), free.free), (2, 4, Some(NodeId::of_slot(0))));
+        assert_eq!((free.len(), free.below.places()), (2, 4));
         free.check_invariants();
     }
 
@@ -993,7 +982,7 @@ mod tests {
     fn a_free_place_holds_no_memory() {
         let mut nodes = Nodes::new(Spec::of(Caps::new()));
         leave(&mut nodes);
-        for place in &nodes.below {
+        for place in (0..nodes.below.places()).map(|slot| &nodes.below[slot]) {
             let Node { joins, window, keys, funding, name, ledger, .. } = place;
             assert!(joins.is_none() && window.is_none() && keys.is_none() && funding.is_none());
             assert!(*name == Name::DEFAULT && ledger.holds_no_memory());

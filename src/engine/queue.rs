@@ -43,6 +43,7 @@ use std::time::Instant;
 
 use super::Engine;
 use super::admission::Booked;
+use super::arena::{Arena, Placed};
 use super::ask::{Pick, Terms};
 use super::hold::{End, HoldKey};
 use super::nodes::{Node, NodeId, Nodes, Way};
@@ -78,11 +79,7 @@ impl WaitKey {
 /// All waiters of a tree.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    /// Their places. A waiter is made and ended where it lies, so that of one in a long line no more
-    /// is touched than a call has to do with: a `Slab` would move it in and out.
-    places: Vec<Waiter>,
-    /// The first free place; each of them names the next as the one behind it.
-    free: Option<WaitKey>,
+    all: Arena<Waiter>,
     /// How many are neither granted nor refused.
     waiting: u32,
     /// How many pools are [contested](Node::is_contested).
@@ -147,6 +144,35 @@ struct Left {
     outcome: Outcome,
     terms: Option<Box<Agreed>>,
     waker: Option<Waker>,
+}
+
+/// The next free place is the one behind.
+impl Placed for Waiter {
+    const FREE: Waiter = Waiter {
+        ticket: Ticket(0),
+        home: NodeId::ROOT,
+        blocked: None,
+        before: None,
+        behind: None,
+        outcome: Outcome::Collected,
+        terms: None,
+        waker: None,
+        asked: Quantities::NONE,
+        purpose: Purpose::Hold,
+        timeout: None,
+        room: None,
+    };
+
+    #[inline]
+    fn next_free(&self) -> Option<u32> {
+        let is_free = matches!(self.outcome, Outcome::Collected);
+        self.behind.filter(|_| is_free).map(|key| key.slot() as u32)
+    }
+
+    #[inline]
+    fn free(&mut self, next: u32) {
+        self.behind = Some(WaitKey::of_slot(next as usize));
+    }
 }
 
 impl Waiter {
@@ -405,11 +431,11 @@ impl Queue {
     }
 
     fn get(&self, key: WaitKey) -> &Waiter {
-        &self.places[key.slot()]
+        &self.all[key.slot()]
     }
 
     fn get_mut(&mut self, key: WaitKey) -> &mut Waiter {
-        &mut self.places[key.slot()]
+        &mut self.all[key.slot()]
     }
 
     pub(super) fn ticket(&mut self) -> Ticket {
@@ -417,29 +443,14 @@ impl Queue {
         Ticket(self.last_ticket)
     }
 
-    fn insert(&mut self, waiter: Waiter) -> WaitKey {
-        let Some(key) = self.free else { return self.push(waiter) };
-        let place = self.get_mut(key);
-        let next = place.behind;
-        *place = waiter;
-        self.free = next;
-        key
-    }
-
-    #[cold]
-    fn push(&mut self, waiter: Waiter) -> WaitKey {
-        self.places.push(waiter);
-        WaitKey::of_slot(self.places.len() - 1)
-    }
-
     /// Frees the place of a waiter. The caller can still read there what it asked for.
     #[inline]
     fn remove(&mut self, key: WaitKey) -> Left {
-        let next = self.free.replace(key);
         let waiter = self.get_mut(key);
-        waiter.behind = next;
         let outcome = std::mem::replace(&mut waiter.outcome, Outcome::Collected);
-        Left { outcome, terms: waiter.terms.take(), waker: waiter.waker.take() }
+        let left = Left { outcome, terms: waiter.terms.take(), waker: waiter.waker.take() };
+        self.all.give_back(key.slot());
+        left
     }
 
     /// Puts a waiter at the end of a line.
@@ -466,7 +477,9 @@ impl Queue {
             timeout: None,
             room: None,
         };
-        let key = self.insert(waiter);
+        let slot = self.all.take();
+        self.all[slot] = waiter;
+        let key = WaitKey::of_slot(slot);
         self.waiting += 1;
         match line.last.replace(key) {
             Some(before) => self.get_mut(before).behind = Some(key),
@@ -1432,26 +1445,11 @@ fn earlier(one: Option<Instant>, other: Option<Instant>) -> Option<Instant> {
 }
 
 #[cfg(any(test, debug_assertions))]
-impl Queue {
-    /// The free places are in one list, and keep nothing alive.
-    fn check_places(&self) {
-        let free = std::iter::successors(self.free, |&key| self.get(key).behind);
-        let is_free = |waiter: &Waiter| matches!(waiter.outcome, Outcome::Collected);
-        let listed = free.inspect(|&key| {
-            let waiter = self.get(key);
-            assert!(is_free(waiter) && waiter.terms.is_none() && waiter.waker.is_none());
-        });
-        let free = self.places.iter().filter(|waiter| is_free(waiter)).count();
-        assert_eq!(listed.count(), free, "every free place is found again");
-    }
-}
-
-#[cfg(any(test, debug_assertions))]
 impl Engine {
     /// Lines are linked both ways; the counts are those of the waiters; candidates are parked from
     /// their pool up to where they are blocked, and are refused there; nobody is left called.
     pub(super) fn check_queue(&self) {
-        self.queue.check_places();
+        self.queue.all.check_invariants();
         assert!(self.queue.called.is_empty(), "nobody is left called");
         let is_due = self.latest.is_some_and(|latest| self.expiry.next_due(latest).is_some());
         assert!(!(is_due && self.queue.is_contested()), "nobody waits beside what has expired");
