@@ -1045,8 +1045,8 @@ impl Node {
         let Some(demand) = self.line.demand() else { return true };
         let is_met = |axis: usize| {
             let most = demand.most.units()[axis];
-            let after = most.saturating_add(spent.units()[axis]);
-            most == 0 || self.ledger.fits_at_best(axis, after)
+            let after = most.checked_add(spent.units()[axis]);
+            most == 0 || after.is_some_and(|after| self.ledger.fits_at_best(axis, after))
         };
         all_lanes(|axis| spent.units()[axis] == 0 || is_met(axis))
     }
