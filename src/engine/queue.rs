@@ -595,7 +595,8 @@ impl Engine {
             let old = std::mem::replace(&mut waiter.waker, waker.take());
             return Looked { outcome: Poll::Pending, old, alarm };
         }
-        let Waiter { outcome, purpose, terms, waker: old, .. } = self.queue.all.remove(key.slot());
+        // Whoever was told has no waker left here.
+        let Waiter { outcome, purpose, terms, .. } = self.queue.all.remove(key.slot());
         let outcome = match outcome {
             Outcome::Granted(hold) => {
                 self.holds.get_mut(hold).set_since(now);
@@ -607,7 +608,7 @@ impl Engine {
             Outcome::Refused(refusal) => Err(refusal),
             Outcome::Waiting => unreachable!("it was asked above"),
         };
-        Looked { old, ..Looked::ready(outcome) }
+        Looked::ready(outcome)
     }
 
     /// The time that a waiter was given is over. It is answered as a plain call would be now.
@@ -1264,8 +1265,7 @@ impl Engine {
     /// Wakes the owner of a candidate, to look again, if it must do so earlier than it knows.
     #[inline]
     fn remind(&mut self, key: WaitKey) {
-        let idle = !self.nodes.has_windows() && !self.heeds_time();
-        if idle || self.queue.get(key).waker.is_none() {
+        if !self.heeds_time() || self.queue.get(key).waker.is_none() {
             return;
         }
         let timeout = self.next_timeout(key);
