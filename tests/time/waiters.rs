@@ -711,7 +711,8 @@ fn p7_a_waiter_that_an_expiry_leaves_no_hope_is_told_the_figures_of_that_instant
 /// The call comes after the turn, and by another pool, which brings up neither.
 #[test]
 fn p8_a_hold_that_settled_before_a_turn_is_of_the_period_before_it_for_who_waits_for_the_turn() {
-    for (ttl, used) in [(9, 0), (10, 5), (11, 5)] {
+    // The last has not expired yet.
+    for (ttl, used, reserved) in [(9, 0, 5), (10, 5, 5), (11, 5, 5), (12, 0, 10)] {
         let clock = ManualClock::new();
         let root = BudgetPool::builder().clock(clock.clone()).timer(by_hand).build();
         let limited = root.child().tokens(10).window(Window::fixed(secs(10))).build();
@@ -722,7 +723,7 @@ fn p8_a_hold_that_settled_before_a_turn_is_of_the_period_before_it_for_who_waits
         clock.advance(secs(11));
         root.peek(Amount::new()).unwrap();
         let hold = waiter.granted();
-        assert_eq!(balance(&limited), [used, 5, 0], "{ttl}");
+        assert_eq!(balance(&limited), [used, reserved, 0], "{ttl}");
         hold.release();
     }
 }
