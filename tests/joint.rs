@@ -364,6 +364,35 @@ fn p8_a_window_of_any_parent_is_brought_up_to_the_present() {
     assert_eq!(taken(&rate), (0, 0));
 }
 
+/// A window turns on a way that nobody has looked at since a hold there expired: on the way of one
+/// who waits for another window. The instants of both are kept.
+#[test]
+fn p8_a_hold_expires_before_a_window_beside_that_of_the_waiter_turns() {
+    let carrying = Window::fixed(60 * SECOND).carrying_overage();
+    let rolling = Window::rolling(60 * SECOND);
+    // With what the hold has left behind at 61 s, and at 100 s.
+    let cases = [(carrying, OnDrop::Release, [0, 0]), (rolling, OnDrop::Commit, [60, 0])];
+    for (window, on_drop, left) in cases {
+        let clock = ManualClock::new();
+        let root = by_hand(&clock);
+        let rate = named(&root, "rate").tokens(10).window(Window::fixed(60 * SECOND)).build();
+        let beside = named(&root, "beside").tokens(100).window(window).on_drop(on_drop).build();
+        let pool = joint([&rate, &beside], "pool");
+        rate.record(tokens(10)).unwrap();
+        let _hold = beside.reserve(Ask::new(tokens(60)).ttl(30 * SECOND)).unwrap();
+        if on_drop == OnDrop::Release {
+            beside.debit(tokens(90));
+        }
+        let mut wait = queued(&pool, tokens(4));
+        clock.advance(61 * SECOND);
+        rate.record(tokens(1)).unwrap();
+        assert_eq!(taken(&beside), (left[0], 4), "{on_drop:?}");
+        clock.advance(39 * SECOND);
+        assert_eq!(taken(&beside), (left[1], 4), "{on_drop:?}");
+        drop(granted(&mut wait));
+    }
+}
+
 #[test]
 fn the_earliest_deadline_of_all_parents_counts() {
     let clock = ManualClock::new();

@@ -155,6 +155,18 @@ fn the_longer_pause_wins_and_resume_ends_that_of_its_pool_alone() {
     assert!(matches!(refused, BudgetError::Closed { .. }), "{refused}");
 }
 
+#[test]
+fn a_pause_near_the_last_instant_is_halved_until_its_end_can_be_told() {
+    let mut last = std::time::Instant::now();
+    for bit in (0..64).rev() {
+        last = last.checked_add(Duration::from_secs(1 << bit)).unwrap_or(last);
+    }
+    let now = last - 100 * SECOND;
+    let pool = BudgetPool::builder().clock(move || now).build();
+    pool.pause(150 * SECOND);
+    assert_eq!(paused_for(pool.record(tokens(1))), Some(75 * SECOND));
+}
+
 fn clock_now(clock: &ManualClock) -> std::time::Instant {
     budget_pool::Clock::now(clock)
 }

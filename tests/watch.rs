@@ -824,6 +824,9 @@ mod owners {
             pool.record(tokens(80)).unwrap();
             assert!(pool.reached(percent(80)).block_at_most(Duration::ZERO).is_some());
             assert!(pool.reached(percent(80)).block_at_most(Duration::MAX).is_some());
+            pool.close();
+            assert!(pool.closed().block_at_most(Duration::ZERO));
+            assert!(pool.closed().block_at_most(Duration::MAX));
         });
     }
 

@@ -733,7 +733,8 @@ impl Engine {
             return Looked { outcome: Poll::Pending, old, alarm };
         }
         let purpose = waiter.purpose;
-        let Left { outcome, terms, waker: old } = self.queue.remove(key);
+        // Whoever was told has no waker left here.
+        let Left { outcome, terms, .. } = self.queue.remove(key);
         let outcome = match outcome {
             Outcome::Granted(hold) => {
                 self.holds.get_mut(hold).set_since(now);
@@ -745,7 +746,7 @@ impl Engine {
             Outcome::Refused(refusal) => Err(refusal),
             Outcome::Waiting | Outcome::Collected => unreachable!("it was asked above"),
         };
-        Looked { old, ..Looked::ready(outcome) }
+        Looked::ready(outcome)
     }
 
     /// The time that a waiter was given is over. It is answered as a plain call would be now.
@@ -1172,8 +1173,8 @@ impl Node {
         let Some(demand) = self.line.demand() else { return true };
         let is_met = |axis: usize| {
             let most = demand.most.units()[axis];
-            let after = most.saturating_add(spent.units()[axis]);
-            most == 0 || self.ledger.fits_at_best(axis, after)
+            let after = most.checked_add(spent.units()[axis]);
+            most == 0 || after.is_some_and(|after| self.ledger.fits_at_best(axis, after))
         };
         all_lanes(|axis| spent.units()[axis] == 0 || is_met(axis))
     }
@@ -1411,8 +1412,7 @@ impl Engine {
     /// Wakes the owner of a candidate, to look again, if it must do so earlier than it knows.
     #[inline]
     fn remind(&mut self, key: WaitKey) {
-        let idle = !self.nodes.has_windows() && !self.heeds_time();
-        if idle || self.queue.get(key).waker.is_none() {
+        if !self.heeds_time() || self.queue.get(key).waker.is_none() {
             return;
         }
         let timeout = self.next_timeout(key);

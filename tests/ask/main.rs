@@ -468,6 +468,21 @@ mod in_line {
         assert_eq!(waiter.granted().amount(), tokens(6), "five have come back");
     }
 
+    /// A hold that expires later stands in the period that has ended.
+    #[test]
+    fn p6_what_a_turn_has_brought_below_counts_for_the_best() {
+        let clock = ManualClock::new();
+        let root = run(&clock).tokens(100).build();
+        let child = root.child().tokens(10).window(Window::fixed(5 * SECOND)).build();
+        child.record(tokens(9)).unwrap();
+        let _later = child.reserve(Ask::new(Amount::new()).ttl(100 * SECOND)).unwrap();
+        let held = root.reserve(tokens(91)).unwrap();
+        let mut waiter = Waiter::queued(&child, Ask::new(tokens(10)).at_least(tokens(1)));
+        clock.advance(5 * SECOND);
+        held.release();
+        assert_eq!(waiter.granted().amount(), tokens(10));
+    }
+
     /// A waker may come back into the pool when it is dropped.
     #[test]
     fn the_waker_of_one_that_gives_up_is_dropped_without_the_lock() {

@@ -200,11 +200,12 @@ impl Ahead {
 #[test]
 fn p7_after_a_reading_an_hour_ahead_each_refusal_says_the_hour() {
     type Asked = fn(Ahead) -> BudgetError;
-    let asks: [Asked; 13] = [
+    let asks: [Asked; 14] = [
         |run| run.pool.record(tokens(1)).unwrap_err(),
         |run| run.pool.peek(tokens(1)).unwrap_err(),
         |run| run.pool.reserve(tokens(1)).unwrap_err(),
         |run| run.pool.reserve(Ask::new(tokens(1)).ttl(secs(5))).unwrap_err(),
+        |run| run.pool.reserve(Ask::new(tokens(2)).at_least(tokens(1))).unwrap_err(),
         |run| run.pool.record_once("key", tokens(1)).unwrap_err(),
         |run| run.pool.child().tokens(1).carved().build().unwrap_err(),
         |run| run.pool.child().build().record(tokens(1)).unwrap_err(),

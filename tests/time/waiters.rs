@@ -711,7 +711,8 @@ fn p7_a_waiter_that_an_expiry_leaves_no_hope_is_told_the_figures_of_that_instant
 /// The call comes after the turn, and by another pool, which brings up neither.
 #[test]
 fn p8_a_hold_that_settled_before_a_turn_is_of_the_period_before_it_for_who_waits_for_the_turn() {
-    for (ttl, used) in [(9, 0), (10, 5), (11, 5)] {
+    // The last has not expired yet.
+    for (ttl, used, reserved) in [(9, 0, 5), (10, 5, 5), (11, 5, 5), (12, 0, 10)] {
         let clock = ManualClock::new();
         let root = BudgetPool::builder().clock(clock.clone()).timer(by_hand).build();
         let limited = root.child().tokens(10).window(Window::fixed(secs(10))).build();
@@ -722,7 +723,29 @@ fn p8_a_hold_that_settled_before_a_turn_is_of_the_period_before_it_for_who_waits
         clock.advance(secs(11));
         root.peek(Amount::new()).unwrap();
         let hold = waiter.granted();
-        assert_eq!(balance(&limited), [used, 5, 0], "{ttl}");
+        assert_eq!(balance(&limited), [used, reserved, 0], "{ttl}");
         hold.release();
+    }
+}
+
+/// The release sees nothing of the window, nor of what expired there.
+#[test]
+fn p8_a_release_serves_by_the_turn_of_a_window_beside_it_and_by_what_expired_before_that() {
+    for (ttl, used) in [(30, 20), (60, 50), (100, 50)] {
+        let clock = ManualClock::new();
+        let root = BudgetPool::builder().clock(clock.clone()).timer(by_hand).build();
+        let plain = root.child().tokens(10).build();
+        let window = Window::fixed(secs(60)).carrying_overage();
+        let beside = root.child().tokens(100).window(window).build();
+        let pool = BudgetPool::joint([&plain, &beside]).unwrap().build();
+        due_before(&root);
+        let held = plain.reserve(tokens(10)).unwrap();
+        let _hold = beside.reserve(Ask::new(tokens(30)).ttl(secs(ttl))).unwrap();
+        beside.debit(tokens(120));
+        let mut waiter = Waiter::queued(&pool, tokens(4));
+        clock.advance(secs(61));
+        held.release();
+        let _granted = waiter.granted();
+        assert_eq!(beside.snapshot().tokens.used, used, "{ttl}");
     }
 }

@@ -42,6 +42,16 @@ fn p6_who_waits_for_all_that_can_be_counted_is_told_of_the_first_spend() {
 }
 
 #[test]
+fn p6_who_waits_for_all_that_can_be_counted_is_told_of_the_first_spend_above() {
+    let root = BudgetPool::unlimited();
+    let pool = root.child().tokens(1).build();
+    let _held = pool.reserve(tokens(1)).unwrap();
+    let mut all = Waiter::queued(&pool, tokens(1).requests(u64::MAX));
+    root.record(Amount::new().requests(1)).unwrap();
+    assert_eq!(all.refused().outlook(), Outlook::Never);
+}
+
+#[test]
 fn p6_each_axis_tells_those_whom_it_leaves_no_hope_and_each_of_them_once() {
     let pool = BudgetPool::builder().tokens(100).requests(10).in_flight(3).build();
     let both = |n: u64, requests| tokens(n).requests(requests);

@@ -555,6 +555,20 @@ fn a_request_that_a_count_of_nothing_has_booked_is_not_billed_either() {
 }
 
 #[test]
+fn the_first_count_books_the_request_even_if_it_counts_nothing() {
+    let price = dollars_a_million(1, 1);
+    for first in [Chunk::Output(0), Chunk::Prompt(Usage::default())] {
+        let pool = BudgetPool::unlimited();
+        let hold = pool.reserve(Amount::new().requests(1).tokens(100)).unwrap();
+        let mut stream = Metered::new(stream::iter([first]), hold, &price, |chunk| *chunk);
+        let _ = future::block_on(stream.next());
+        assert_eq!(books(&pool), (Usd::ZERO, [0, 0, 0, 1, 0]), "{first:?}");
+        let requests = pool.snapshot().requests;
+        assert_eq!((requests.used, requests.reserved), (1, 0), "{first:?}");
+    }
+}
+
+#[test]
 fn a_call_that_is_not_billed_costs_nothing_although_its_hold_has_expired() {
     let price = dollars_a_million(1, 1);
     let most = Amount::new().requests(1).input_tokens(70).usd(Usd::from_cents(1)).with(CALLS, 2);

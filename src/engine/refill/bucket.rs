@@ -156,7 +156,9 @@ mod tests {
             while (now - start).as_nanos() < YEAR {
                 let by = steps.next().unwrap().saturating_mul(1 << 12);
                 now += Duration::from_nanos(by);
-                window.advance(&mut ledger, now);
+                let before = ledger.owed(TOKENS);
+                let freed = window.advance(&mut ledger, now);
+                assert_eq!(freed, ledger.owed(TOKENS) < before);
                 assert_eq!(
                     ledger.owed(TOKENS),
                     left((now - start).as_nanos()),
