@@ -684,6 +684,13 @@ fn what_absurd_blocks_say_is_taken_back_and_nothing_else() {
             assert_eq!((books(&pool).0, books(&pool).1[1]), (cost, output), "{chunk:?}");
         }
     }
+    // Before the end, not more of that cost than 2^52 nano-dollars.
+    let pool = BudgetPool::unlimited();
+    let hold = pool.reserve(Amount::new()).unwrap();
+    let bill = stream::iter([Chunk::Usage(Usage::new(0, 1_000_000))]);
+    let mut metered = Metered::new(bill, hold, &dear, |chunk| *chunk);
+    assert!(future::block_on(metered.next()).is_some());
+    assert_eq!(pool.snapshot().usd.spent, Usd::from_nanos(1 << 52));
 }
 
 #[test]
