@@ -468,6 +468,22 @@ mod spends_and_holds {
         assert_eq!(log.told(), [""; 0]);
     }
 
+    /// Of a crowd that has expired, a call reclaims what it needs and a few more.
+    #[test]
+    fn an_expiry_is_told_with_the_label_of_its_life() {
+        let Timed { pool, clock, log } = Timed::new();
+        let ask = || Ask::new(tokens(1)).ttl(secs(10)).label("call");
+        let mut crowd: Vec<_> = (0..9).map(|_| pool.reserve(ask()).unwrap()).collect();
+        clock.advance(secs(10));
+        pool.record(tokens(1)).unwrap();
+        let few = log.told().len();
+        assert!(few < 9, "{few}");
+        let last = crowd.pop().unwrap();
+        crowd.push(last.label("late"));
+        drop(pool.snapshot());
+        assert_eq!(log.told(), vec!["expired: 1 tokens of `run` for call"; 9 - few]);
+    }
+
     #[test]
     fn a_spend_that_is_told_late_is_told_as_such_and_a_late_drop_or_release_is_not() {
         let Timed { pool, clock, log } = Timed::new();

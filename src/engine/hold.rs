@@ -400,8 +400,9 @@ impl Engine {
         self.holds.get(key).choice
     }
 
-    /// Returns the label that it had.
+    /// Returns the label that it had. A hold that has expired is told with the label of its life.
     pub(crate) fn label(&mut self, key: HoldKey, label: Name) -> Option<Name> {
+        self.reclaim_if_due(key);
         self.holds.get_mut(key).label.replace(label)
     }
 
