@@ -4,13 +4,14 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use budget_pool::{Amount, Ask, Axis, BudgetError, BudgetPool, Level, PoolBuilder, Root, Window};
 use tokio::time::{Instant, advance, sleep, timeout};
 
+#[path = "support/comes_back.rs"]
+mod comes_back;
 #[path = "support/watchdog.rs"]
 mod watchdog;
 
@@ -209,23 +210,13 @@ fn without_a_runtime_a_wait_that_needs_time_is_refused() {
     assert_eq!(futures_lite::future::block_on(run).unwrap_err().kind(), "no_timer");
 }
 
-/// A waker may come back into the pool when it is dropped.
 #[test]
 fn a_wait_whose_runtime_has_gone_drops_its_waker_without_the_lock() {
-    struct ComesBack(BudgetPool);
-    impl Wake for ComesBack {
-        fn wake(self: Arc<Self>) {}
-    }
-    impl Drop for ComesBack {
-        fn drop(&mut self) {
-            drop(self.0.snapshot());
-        }
-    }
     watchdog::ends("the last waker of a wait", || {
         let pool = ten().window(Window::fixed(DAY)).build();
         pool.record(Amount::new().tokens(10)).unwrap();
         let mut wait = pin!(pool.record_wait(ONE));
-        let waker = Waker::from(Arc::new(ComesBack(pool.clone())));
+        let waker = comes_back::comes_back(&pool);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let inside = runtime.enter();
         assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());

@@ -4,7 +4,7 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 use budget_pool::{
@@ -13,6 +13,8 @@ use budget_pool::{
 };
 
 mod at_most;
+#[path = "../support/comes_back.rs"]
+mod comes_back;
 #[path = "../support/invariants.rs"]
 mod invariants;
 mod runtimes;
@@ -21,6 +23,7 @@ mod waiter;
 #[path = "../support/watchdog.rs"]
 mod watchdog;
 
+use comes_back::comes_back;
 use invariants::check_invariants;
 use waiter::{Waiter, by_hand};
 use watchdog::ends;
@@ -483,25 +486,15 @@ mod in_line {
         assert_eq!(waiter.granted().amount(), tokens(10));
     }
 
-    /// A waker may come back into the pool when it is dropped.
     #[test]
     fn the_waker_of_one_that_gives_up_is_dropped_without_the_lock() {
-        struct ComesBack(BudgetPool);
-        impl Wake for ComesBack {
-            fn wake(self: Arc<Self>) {}
-        }
-        impl Drop for ComesBack {
-            fn drop(&mut self) {
-                drop(self.0.snapshot());
-            }
-        }
         ends("the last waker of a wait", move || {
             let clock = ManualClock::new();
             let pool = run(&clock).tokens(10).build();
             let _held = pool.reserve(tokens(10)).unwrap();
             let ask = Ask::new(tokens(1)).wait_at_most(2 * SECOND);
             let mut wait = pin!(pool.reserve_wait(ask));
-            let waker = Waker::from(Arc::new(ComesBack(pool.clone())));
+            let waker = comes_back(&pool);
             assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
             drop(waker);
             clock.advance(2 * SECOND);
