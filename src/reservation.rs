@@ -365,7 +365,8 @@ impl Reservation {
     }
 
     /// Names this hold in [`BudgetPool::holders`]: `"request"`, or a text of its own
-    /// (`format!("request {id}")`).
+    /// (`format!("request {id}")`). The expiry of a hold that has expired already is told with the
+    /// label that the hold had then.
     ///
     /// ```
     /// # use budget_pool::{Amount, BudgetPool};
@@ -375,9 +376,8 @@ impl Reservation {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn label(self, label: impl Into<Name>) -> Reservation {
-        let label = label.into();
-        let old = self.pool.handle().enter(|engine, _| engine.label(self.key(), label));
-        drop(old);
+        let mut label = Some(label.into());
+        self.pool.handle().tell(|engine, _, now| engine.label(self.key(), &mut label, now));
         self
     }
 

@@ -290,16 +290,18 @@ impl Engine {
         let present = self.see(now);
         if self.expiry.next_due(present).is_some() || self.nodes.has_windows() {
             let asked = asked(self.holds.get(key));
-            self.bring_up_hold(key, &asked, now);
+            self.bring_up_hold(key, &asked, now, present);
         }
     }
 
     #[inline(never)]
-    fn bring_up_hold(&mut self, key: HoldKey, asked: &Quantities, now: Instant) {
+    fn bring_up_hold(&mut self, key: HoldKey, asked: &Quantities, now: Instant, present: Instant) {
         let hold = self.holds.get(key);
         let node = hold.node();
         self.advance_to(node, hold.uncovered(asked).units(), now);
-        self.reclaim_if_due(key);
+        while self.holds.get(key).expiry().is_some_and(|expiry| expiry <= present) {
+            self.reclaim_and_serve(key);
+        }
         let hold = self.holds.get(key);
         if !hold.is_live() {
             // What it would have covered is asked of the pool now.
@@ -372,13 +374,6 @@ impl Engine {
 
     fn reclaim_while(&mut self, now: Instant, more: impl Fn(&Engine) -> bool) {
         while let Some(key) = self.expiry.next_due(now).filter(|_| more(self)) {
-            self.reclaim_and_serve(key);
-        }
-    }
-
-    /// Reclaims a hold that has expired by the latest instant, as those that no call needs are left.
-    pub(super) fn reclaim_if_due(&mut self, key: HoldKey) {
-        while self.holds.get(key).expiry().is_some_and(|expiry| Some(expiry) <= self.latest) {
             self.reclaim_and_serve(key);
         }
     }

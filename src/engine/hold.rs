@@ -14,6 +14,7 @@
 //!                   └── on drop: commit ───► Settled ─── commit ──┘  late: books what is beyond
 //! ```
 
+use std::mem;
 use std::num::NonZeroU64;
 #[cfg(test)]
 use std::time::Duration;
@@ -400,10 +401,10 @@ impl Engine {
         self.holds.get(key).choice
     }
 
-    /// Returns the label that it had. A hold that has expired is told with the label of its life.
-    pub(crate) fn label(&mut self, key: HoldKey, label: Name) -> Option<Name> {
-        self.reclaim_if_due(key);
-        self.holds.get_mut(key).label.replace(label)
+    /// Exchanges the label. A hold that has expired is told with the label of its life.
+    pub(crate) fn label(&mut self, key: HoldKey, label: &mut Option<Name>, now: Option<Instant>) {
+        self.advance_hold(key, now, |_| Quantities::NONE);
+        mem::swap(&mut self.holds.get_mut(key).label, label);
     }
 
     pub(crate) fn on_drop(&mut self, key: HoldKey, on_drop: OnDrop, now: Option<Instant>) {

@@ -358,6 +358,18 @@ fn a_lease_is_refilled_while_others_wait_for_something_else() {
     model::run(&[&pools[..], &[reserve, wait(1, 5), lease_of(8), record]].concat());
 }
 
+/// A label comes to a hold at the present, as all that is told of it.
+#[test]
+fn p8_a_hold_expires_at_a_label() {
+    let label = Op::Label { hold: 0, label: 0 };
+    for (ttl, between) in [(0, vec![]), (SOON, vec![PASS]), (LATER, vec![PASS])] {
+        for many in [1, 4] {
+            let begin = [plain_child(token_cap(60), 1), hold_for(5, ttl, many)];
+            model::run(&[&begin[..], &between, std::slice::from_ref(&label)].concat());
+        }
+    }
+}
+
 /// An expiry settles at its instant, whenever the pool comes to it.
 #[test]
 fn p2_a_credit_takes_back_what_had_settled_before_it() {

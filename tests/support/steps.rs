@@ -775,7 +775,7 @@ impl Both {
             Op::Label { label, .. } => {
                 let label = LABELS[usize::from(*label) % LABELS.len()];
                 self.log(format!("{on}: label({label})"));
-                let hold = self.call(Reads::Never, || hold.label(label))?;
+                let hold = self.call(tells, || hold.label(label))?;
                 self.model.hold(id).label = Some(label);
                 self.holds.push((id, hold));
             }
