@@ -517,8 +517,7 @@ impl Handle {
 }
 
 /// The refusal of a step that was all there was to do.
-#[cold]
-#[inline(never)]
+#[inline(always)]
 fn refuse<R>(
     mut engine: MutexGuard<'_, Engine>,
     at: NodeId,

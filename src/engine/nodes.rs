@@ -760,8 +760,8 @@ impl Node {
 
     /// How much further the cap of an axis may be raised.
     pub(super) fn growth(&self, axis: usize) -> u64 {
-        let ceiling = self.funding.as_ref().map_or(0, |of| of.ceiling.of(axis));
-        ceiling.saturating_sub(self.ledger.goal(axis))
+        let beyond = |ceiling: u64| ceiling.saturating_sub(self.ledger.goal(axis));
+        self.funding.as_ref().map_or(0, |of| beyond(of.ceiling.of(axis)))
     }
 
     /// The spend of this period becomes the figure given.

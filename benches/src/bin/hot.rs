@@ -73,6 +73,7 @@ const CASES: &[Case] = &[
     // What a call takes has all come back at the next; or only a part of it has.
     ("bucket", "`record` under a token bucket, two axes that come back", || record(capped().window(Window::token_bucket(SECOND)))),
     ("in-use", "`record` under a token bucket, two axes in use", || record(capped().window(Window::token_bucket(Duration::MAX)))),
+    ("limiter", "`record` of one request under a token bucket, as governor's", || on(limiter(), |pool| pool.record(Amount::new().requests(black_box(1))).is_ok())),
     ("governor", "governor: `check`, by the system's clock", || governor(1_000_000_000)),
     ("refused-fixed", "refused under a fixed window", || record(capped().tokens(1_200).window(Window::fixed(HOUR)))),
     ("refused-bucket", "refused under a token bucket", || record(capped().tokens(1_200).window(Window::token_bucket(HOUR)))),
@@ -170,6 +171,11 @@ fn two() -> Amount {
 
 fn capped() -> PoolBuilder<Root> {
     BudgetPool::builder().tokens(PLENTY).usd(Usd::from_nanos(PLENTY))
+}
+
+/// Governor's limit, for a pool.
+fn limiter() -> BudgetPool {
+    BudgetPool::builder().requests(1_000_000_000).window(Window::token_bucket(SECOND)).build()
 }
 
 fn four_deep() -> BudgetPool {

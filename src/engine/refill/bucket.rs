@@ -90,6 +90,11 @@ fn refill(ledger: &mut Ledger, period: Nanos, elapsed: u128, parts: &mut Units) 
         let short = part.checked_mul(rate).and_then(|units| units.checked_add(parts[axis]));
         let left = match short.filter(|_| periods == 0) {
             Some(beyond) if beyond < period => beyond,
+            Some(beyond) if brings_all(ledger.owed(axis), period, beyond) => {
+                freed = true;
+                ledger.refill(axis, u64::MAX);
+                0
+            }
             Some(beyond) => {
                 freed = true;
                 ledger.refill(axis, beyond / period);
@@ -105,6 +110,13 @@ fn refill(ledger: &mut Ledger, period: Nanos, elapsed: u128, parts: &mut Units) 
         parts[axis] = if ledger.is_owed(axis) { left } else { 0 };
     }
     freed
+}
+
+/// Whether so many parts of a unit are all that is owed: to know that takes no division.
+#[inline]
+fn brings_all(owed: u128, period: Nanos, parts: u64) -> bool {
+    let all = u64::try_from(owed).ok().and_then(|owed| owed.checked_mul(period));
+    all.is_some_and(|all| all <= parts)
 }
 
 /// The whole units that come back, and what is beyond them.
