@@ -26,9 +26,12 @@ impl Bucket {
     }
 
     pub(super) fn advance(&mut self, ledger: &mut Ledger, now: Instant) -> bool {
-        let elapsed = now.saturating_duration_since(self.since).as_nanos();
-        self.since = now.max(self.since);
-        elapsed > 0 && refill(ledger, self.period, elapsed, &mut self.parts)
+        if now <= self.since {
+            return false;
+        }
+        let elapsed = now.duration_since(self.since).as_nanos();
+        self.since = now;
+        refill(ledger, self.period, elapsed, &mut self.parts)
     }
 
     /// A part of a unit that has come back belongs to the old period.
