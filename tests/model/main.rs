@@ -8,7 +8,8 @@ mod told_histories;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use model::language::{Asked, Build, Choice, Figures, Op};
+use model::asks::Choice;
+use model::language::{Asked, Build, Figures, Op};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use budget_pool::{Amount, Axis, Caps, OnDrop, Usd};
 
-pub use super::asks::{Asked, Choice};
+pub use super::asks::Asked;
 use super::oracle::{Kind, Nanos};
 
 /// How many axes are counted.

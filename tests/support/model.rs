@@ -79,7 +79,7 @@ macro_rules! ensure {
 }
 
 #[path = "asks.rs"]
-mod asks;
+pub mod asks;
 #[path = "checks.rs"]
 mod checks;
 #[path = "events.rs"]
