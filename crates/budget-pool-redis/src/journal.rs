@@ -71,13 +71,25 @@ pub(crate) struct Journal {
 
 struct Pages {
     /// `None` once the journal was ended. The lock of the file ends with it.
-    file: Option<File>,
+    file: Option<Locked>,
     /// The number of the last entry that the file covers.
     written: u64,
     /// The slot of the older entry: the next one goes there.
     older: usize,
     last: Option<Entry>,
     buffer: Vec<u8>,
+}
+
+/// A file whose lock is this one's.
+struct Locked(File);
+
+impl Drop for Locked {
+    /// To close the file is not enough: a process that is just being started has it open, too, and
+    /// keeps the lock until then.
+    fn drop(&mut self) {
+        // A lock that cannot be given back ends with the file.
+        let _ = fs4::FileExt::unlock(&self.0);
+    }
 }
 
 impl Journal {
@@ -88,13 +100,13 @@ impl Journal {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(|error| place.io(&error))?;
-        match fs4::FileExt::try_lock(&file) {
-            Ok(()) => {}
+        let file = match fs4::FileExt::try_lock(&file) {
+            Ok(()) => Locked(file),
             Err(fs4::TryLockError::WouldBlock) => return Err(place.fault(JournalFault::InUse {})),
             Err(fs4::TryLockError::Error(error)) => return Err(place.io(&error)),
-        }
+        };
         let boot = boot();
-        let last = match read(&file).map_err(|error| place.io(&error))? {
+        let last = match read(&file.0).map_err(|error| place.io(&error))? {
             pages if pages.iter().take(PAGE).all(|byte| *byte == 0) => {
                 let mut header = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
                 if !page(&mut header, |text| put(text, wallet)) {
@@ -102,8 +114,8 @@ impl Journal {
                 }
                 // The slots get their blocks now, so that a full disk refuses a join and not a spend.
                 // The header comes last: a file without it was never used.
-                let made = write_at(&file, &[0; 2 * PAGE], PAGE)
-                    .and_then(|()| write_at(&file, &header, 0));
+                let made = write_at(&file.0, &[0; 2 * PAGE], PAGE)
+                    .and_then(|()| write_at(&file.0, &header, 0));
                 made.map_err(|error| place.io(&error))?;
                 None
             }
@@ -195,7 +207,13 @@ impl Journal {
     /// Has every write fail, as on a disk that went away.
     #[cfg(test)]
     pub(crate) fn break_it(&self) {
-        self.pages().file = File::open(&self.path).ok();
+        self.pages().file = File::open(&self.path).ok().map(Locked);
+    }
+
+    /// What a process has of the file between its fork and its start.
+    #[cfg(test)]
+    pub(crate) fn inherited(&self) -> File {
+        self.pages().file.as_ref().and_then(|file| file.0.try_clone().ok()).expect("an open file")
     }
 
     fn put(&self, pages: &mut Pages, number: u64, entry: Entry) -> Result<(), FleetError> {
@@ -218,7 +236,7 @@ impl Journal {
         if !fits {
             return Err(place.fault(JournalFault::TooLong {}));
         }
-        write_at(file, buffer, (1 + pages.older) * PAGE).map_err(|error| place.io(&error))?;
+        write_at(&file.0, buffer, (1 + pages.older) * PAGE).map_err(|error| place.io(&error))?;
         pages.written = number;
         pages.older = 1 - pages.older;
         pages.last = Some(entry);

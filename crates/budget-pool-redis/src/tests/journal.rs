@@ -236,3 +236,20 @@ async fn what_cannot_be_written_down_is_not_spent() {
     let tokens = fleet.pool().snapshot().axis(Axis::Tokens).unwrap();
     assert_eq!((tokens.spent.units(), tokens.reserved.units()), (10, 0));
 }
+
+/// A process that is started while the journal is open has a copy of the file for an instant.
+#[test]
+fn who_has_ended_leaves_no_lock_to_a_process_that_is_being_started() {
+    let folder = Folder::new();
+    let (journal, _) = Journal::open(&folder.path(), "acme").unwrap();
+    let inherited = journal.inherited();
+    journal.end().unwrap();
+    let (journal, _) = Journal::open(&folder.path(), "acme").unwrap();
+    drop(inherited);
+    let inherited = journal.inherited();
+    drop(journal);
+    let (journal, _) = Journal::open(&folder.path(), "acme").unwrap();
+    drop(inherited);
+    assert!(Journal::open(&folder.path(), "acme").is_err(), "it is in use");
+    drop(journal);
+}
