@@ -1883,9 +1883,11 @@ impl Model {
         if let Some(parent) = self.pools[&to].parents.first().copied() {
             let growth = self.growth(to, &raised);
             let free = self.free_after(from, &by, &self.path(parent));
-            let before = self.pools[&from].caps;
+            let (before, mut balances) = (self.pools[&from].caps, self.balances());
             self.move_caps(from, lowered);
-            if let Err(refusal) = self.can_grow(parent, &growth, &free) {
+            // The pools above the giver stay as they are, until all is known to fit.
+            balances.insert(from, self.balance(from));
+            if let Err(refusal) = self.can_grow(parent, &growth, &free, &balances) {
                 self.move_caps(from, before);
                 return Err(self.as_before(from, &by, refusal));
             }
@@ -1947,12 +1949,13 @@ impl Model {
         at: PoolId,
         growth: &Units,
         free: &BTreeMap<PoolId, Units>,
+        balances: &Balances,
     ) -> Result<(), Refusal> {
         let mut refusals = Vec::new();
         for (id, asked) in self.asked_on_path(at, growth) {
             for axis in (0..LANES).filter(|&axis| asked[axis] > free[&id][axis]) {
-                let balance = self.balance(id);
-                let refusal = self.refusal(&balance, id, axis, asked[axis], self.deadline(at));
+                let (balance, deadline) = (&balances[&id], self.deadline(at));
+                let refusal = self.refusal(balance, id, axis, asked[axis], deadline);
                 refusals.push(Exceeded { available: free[&id][axis], ..refusal });
             }
         }
