@@ -496,13 +496,12 @@ fn p2_a_total_below_what_was_metered_gives_back_the_rest() {
 /// above is free there once they have moved, and not before.
 #[test]
 fn p7_a_transfer_that_pays_overage_on_its_way_fits_when_its_refusal_said() {
-    let first =
-        |axes, raw| Figures { axes, raw: std::array::from_fn(|axis| [raw, 0][axis.min(1)]) };
+    let raw = |raw| Figures { axes: 1, raw: [raw; LANES] };
     // Each nanosecond is a period, and carries its overage over.
     let build = Build { caps: token_cap(50), window: 1_357_066_241, ..PLAIN };
     // Of 95 tokens, of which most are overage; and of all that the giver has.
-    let debit = Op::Debit { pool: 1, amount: first(1, 2_910) };
-    let transfer = Op::Transfer { pool: 3, to: 2, caps: first(1, 15_602) };
+    let debit = Op::Debit { pool: 1, amount: raw(2_910) };
+    let transfer = Op::Transfer { pool: 3, to: 2, caps: raw(15_602) };
     let pools = [Op::Child { pool: 0, build }, carved(0, 13), carved(0, 8), carved(1, 8)];
     for ns in 0..5 {
         let (pass, retry) = (Op::Advance { by: ns << 8 | 9 }, Op::Advance { by: 0 });
