@@ -73,8 +73,9 @@ async fn one_hot_process_of_four_strands_a_hundredth_at_most_and_nothing_after_t
             Ok(()) => spent += 1,
             Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
         }
-        // An interval is up to a quarter longer, so that processes do not settle in step.
-        assert!(refused.elapsed() < Duration::from_millis(2_500), "{} are stranded", CAP - spent);
+        // An interval is up to a quarter longer, so that processes do not settle in step; and a busy
+        // machine takes its time.
+        assert!(refused.elapsed() < Duration::from_millis(3_500), "{} are stranded", CAP - spent);
     }
     println!("{stranded} of {CAP} were stranded, none after {:?}", refused.elapsed());
     assert!(hot.record(tokens(1)).await.is_err());
