@@ -1136,6 +1136,11 @@ impl Model {
         }
     }
 
+    /// Whether a peak may be higher than is known: holds that had expired may have counted in it.
+    pub(super) fn may_peak_higher(&self) -> bool {
+        self.is_timed() || self.pools.values().any(|pool| pool.peak_is_least)
+    }
+
     fn next_expiry(&self) -> Option<(Nanos, HoldId)> {
         let live = self.holds.iter().filter(|(_, hold)| hold.is_live());
         live.filter_map(|(id, hold)| Some((hold.expiry?, *id))).min()
