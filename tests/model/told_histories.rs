@@ -513,14 +513,13 @@ fn p7_a_transfer_that_pays_overage_on_its_way_fits_when_its_refusal_said() {
 /// that of the snapshot which a watch is told.
 #[test]
 fn p4_a_watch_is_told_a_peak_in_which_expired_holds_may_count() {
+    let seldom = Op::Child { pool: SELDOM, build: PLAIN };
     let reached = Op::Reached { pool: 0, level: tokens(13), percent: 0, settled: true };
-    let crowd = |units| hold_for(units, SOON, 8);
-    for later in [1, 4, 8] {
-        let record = Op::Record { pool: 0, amount: tokens(50) };
-        let many = std::iter::repeat_with(|| crowd(1)).take(later);
-        let seldom = Op::Child { pool: SELDOM, build: PLAIN };
-        let ops: Vec<_> =
-            [seldom, reached.clone()].into_iter().chain(many).chain([PASS, record]).collect();
-        model::run(&ops);
+    let record = Op::Record { pool: 0, amount: tokens(50) };
+    for eights in [1, 4, 8] {
+        let crowd = vec![hold_for(1, SOON, 8); eights];
+        model::run(
+            &[&[seldom.clone(), reached.clone()], &crowd[..], &[PASS, record.clone()]].concat(),
+        );
     }
 }
