@@ -523,3 +523,26 @@ fn p4_a_watch_is_told_a_peak_in_which_expired_holds_may_count() {
         );
     }
 }
+
+/// What expires at an instant is free at it, or is still there: one waiter has no hope after the
+/// first hold has settled, and the next is granted before the second has gone, or after it.
+#[test]
+fn p4_a_peak_may_leave_out_what_expires_at_the_instant_of_a_grant() {
+    let pool =
+        Op::Child { pool: 0, build: Build { caps: token_cap(30), on_drop: Some(true), ..PLAIN } };
+    let hold = |pool, units, ttl| {
+        let amount = tokens(units);
+        Op::ReserveFor { pool, amount, ttl, many: 0, forget: false }
+    };
+    for later in [SOON, SOON + 16] {
+        model::run(&[
+            Op::Child { pool: SELDOM, build: PLAIN },
+            pool.clone(),
+            hold(1, 3, SOON),
+            hold(0, 16, later),
+            wait(1, 30),
+            wait(1, 15),
+            PASS,
+        ]);
+    }
+}

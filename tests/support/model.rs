@@ -26,7 +26,8 @@
 //! to both at the latest instant seen. Nothing else may differ, but these:
 //!
 //! - Where more holds have expired at once than any call must reclaim, a peak may count them a
-//!   little longer (see `learn_peaks`). How far a lease is refilled depends on what has been
+//!   little longer (see `learn_peaks`); or no longer, where one that waits is granted (see
+//!   `may_be_gone`). How far a lease is refilled depends on what has been
 //!   reclaimed, too: there the pool is looked at before, so that it is all.
 //! - One that waits may be woken to look again, where time may have become of use to it earlier
 //!   than it knew.

@@ -58,8 +58,10 @@ pub(super) struct Pool {
     owed: Units,
     spent: Units,
     peak: Units,
-    /// Whether the real peak may be higher: it also counts what had expired and was not reclaimed
-    /// yet.
+    /// With what was due to expire when it was reached, and may have been reclaimed before.
+    most_peak: Units,
+    /// Whether the real peak may be higher still: it also counts what had expired and was not
+    /// reclaimed yet.
     peak_is_least: bool,
     pub(super) closed: bool,
     /// Until when it is paused by itself.
@@ -640,6 +642,8 @@ pub(super) struct Model {
     pub(super) now: Nanos,
     /// At most so many expired holds are not reclaimed by the real pools yet.
     pub(super) unreclaimed: usize,
+    /// Whether those who wait are being served.
+    pub(super) is_serving: bool,
     /// The instant of what happens, while a call does all that is due by now.
     pub(super) moment: Nanos,
     /// What was to be seen before pools went in the last call, if anybody watches: the end of a hold
@@ -1129,16 +1133,18 @@ impl Model {
     /// on.
     pub(super) fn learn_peaks(&mut self, seen: &[View]) {
         self.unreclaimed = 0;
-        for (id, pool) in self.pools.iter_mut().filter(|(_, pool)| pool.peak_is_least) {
+        for (id, pool) in &mut self.pools {
             let Some(seen) = seen.iter().find(|seen| seen.name == name(*id)) else { continue };
-            pool.peak = each(|axis| pool.peak[axis].max(seen.axes[axis].peak));
-            pool.peak_is_least = false;
+            let most = |axis: usize| if pool.peak_is_least { MAX } else { pool.most_peak[axis] };
+            pool.peak = each(|axis| seen.axes[axis].peak.clamp(pool.peak[axis], most(axis)));
+            (pool.most_peak, pool.peak_is_least) = (pool.peak, false);
         }
     }
 
     /// Whether a peak may be higher than is known: holds that had expired may have counted in it.
     pub(super) fn may_peak_higher(&self) -> bool {
-        self.is_timed() || self.pools.values().any(|pool| pool.peak_is_least)
+        let may_be_more = |pool: &Pool| pool.peak_is_least || pool.peak != pool.most_peak;
+        self.is_timed() || self.pools.values().any(may_be_more)
     }
 
     fn next_expiry(&self) -> Option<(Nanos, HoldId)> {
@@ -1383,7 +1389,9 @@ impl Model {
                 pool.caps[axis] = Some(pool.cap(axis) - free[axis]);
             }
         }
+        let may_be_gone = self.may_be_gone();
         for (id, balance) in self.balances() {
+            let gone = may_be_gone.get(&id).unwrap_or(&ZERO);
             let pool = self.pool(id);
             let mut has_come_down = false;
             for axis in 0..LANES {
@@ -1393,11 +1401,27 @@ impl Model {
                 pool.falling[axis] = is_falling;
             }
             let Balance { used, reserved, .. } = balance;
-            pool.peak = each(|axis| pool.peak[axis].max(used[axis] + reserved[axis]));
+            let taken = plus(&used, &reserved);
+            pool.most_peak = each(|axis| pool.most_peak[axis].max(taken[axis]));
+            pool.peak = each(|axis| pool.peak[axis].max(taken[axis].saturating_sub(gone[axis])));
             if has_come_down {
                 self.meet("a cap has come down");
             }
         }
+    }
+
+    /// What holds that are due have of each pool at most. While one that waits is granted they may
+    /// have been reclaimed: before one is told that it has no hope.
+    fn may_be_gone(&self) -> BTreeMap<PoolId, Units> {
+        let mut gone = BTreeMap::new();
+        let due = |hold: &&Hold| hold.is_live() && hold.expiry.is_some_and(|at| at <= self.now);
+        for hold in self.holds.values().filter(due).filter(|_| self.is_serving) {
+            for pool in self.path(hold.pool) {
+                let sum: &mut Units = gone.entry(pool).or_insert(ZERO);
+                *sum = plus(sum, &hold.held);
+            }
+        }
+        gone
     }
 
     /// Frees pools that nobody needs, upward.
@@ -1712,7 +1736,7 @@ impl Model {
                 pool.caps[axis] = Some(pool.cap(axis) - used);
             }
         }
-        (pool.owed, pool.peak) = (ZERO, reserved);
+        (pool.owed, pool.peak, pool.most_peak) = (ZERO, reserved, reserved);
         if let Some(window) = &mut pool.window {
             window.parts = ZERO;
         }
@@ -1729,7 +1753,7 @@ impl Model {
         }
         let more = turns.saturating_sub(FEW_TURNS);
         pool.owed = each(|axis| pool.owed[axis].saturating_sub(room[axis].saturating_mul(more)));
-        pool.peak = reserved;
+        (pool.peak, pool.most_peak) = (reserved, reserved);
         if pool.owed != ZERO {
             self.meet("an overage is carried");
         }
