@@ -369,7 +369,7 @@ impl Handle {
     }
 
     /// On terms.
-    #[cold]
+    #[inline(never)]
     pub(crate) fn reserve_on(
         &self,
         held: &Quantities,
