@@ -534,10 +534,13 @@ fn p4_a_peak_may_leave_out_what_expires_at_the_instant_of_a_grant() {
         let amount = tokens(units);
         Op::ReserveFor { pool, amount, ttl, many: 0, forget: false }
     };
-    for later in [SOON, SOON + 16] {
+    // A window that nobody waits for turns when the last waiter has gone.
+    let every_10_ms = 1 | 10 << 2 | 7 << 6;
+    for (later, window) in [(SOON, 0), (SOON + 16, 0), (SOON, every_10_ms)] {
         model::run(&[
             Op::Child { pool: SELDOM, build: PLAIN },
             pool.clone(),
+            Op::Child { pool: 0, build: Build { window, ..PLAIN } },
             hold(1, 3, SOON),
             hold(0, 16, later),
             wait(1, 30),

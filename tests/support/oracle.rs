@@ -642,8 +642,6 @@ pub(super) struct Model {
     pub(super) now: Nanos,
     /// At most so many expired holds are not reclaimed by the real pools yet.
     pub(super) unreclaimed: usize,
-    /// Whether those who wait are being served.
-    pub(super) is_serving: bool,
     /// The instant of what happens, while a call does all that is due by now.
     pub(super) moment: Nanos,
     /// What was to be seen before pools went in the last call, if anybody watches: the end of a hold
@@ -1410,12 +1408,12 @@ impl Model {
         }
     }
 
-    /// What holds that are due have of each pool at most. While one that waits is granted they may
-    /// have been reclaimed: before one is told that it has no hope.
+    /// What holds that are due have of each pool at most. They may have been reclaimed already:
+    /// before one that waits is told that it has no hope.
     fn may_be_gone(&self) -> BTreeMap<PoolId, Units> {
         let mut gone = BTreeMap::new();
         let due = |hold: &&Hold| hold.is_live() && hold.expiry.is_some_and(|at| at <= self.now);
-        for hold in self.holds.values().filter(due).filter(|_| self.is_serving) {
+        for hold in self.holds.values().filter(due) {
             for pool in self.path(hold.pool) {
                 let sum: &mut Units = gone.entry(pool).or_insert(ZERO);
                 *sum = plus(sum, &hold.held);

@@ -405,12 +405,6 @@ impl Model {
 
     /// Tells all who can never be met, then serves all who can be.
     fn serve_now(&mut self) {
-        let was_serving = std::mem::replace(&mut self.is_serving, true);
-        self.tell_and_serve();
-        self.is_serving = was_serving;
-    }
-
-    fn tell_and_serve(&mut self) {
         let balances = self.balances();
         self.refuse_all(|model, home, asked| match model.is_hopeless(&balances, home, asked) {
             true => model.fits(home, asked),
