@@ -30,7 +30,7 @@ use crate::engine::{
 use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, hand_over};
 use crate::time::clock::SharedClock;
 use crate::time::deadline::DeadlineBudget;
-use crate::types::axis::Quantities;
+use crate::types::axis::{Labels, Quantities};
 use crate::types::error::BudgetError;
 use crate::types::name::Name;
 use crate::types::snapshot::Snapshot;
@@ -547,6 +547,12 @@ impl Handle {
         // The result is written where the caller wants it, and not moved: that would cost as much
         // as the rest.
         transition(Transition::begin(self).engine(), self.node)
+    }
+
+    /// The labels of the user's own axes.
+    #[cold]
+    pub(crate) fn labels(&self) -> Labels {
+        *self.shared.engine.lock().labels()
     }
 
     /// Lets a thread pass that waits for the lock. A thread that takes the lock again and again

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::engine::{Booked, End, HoldKey};
 use crate::pool::BudgetPool;
 use crate::types::amount::Amount;
-use crate::types::axis::{Labels, Quantities};
+use crate::types::axis::{AxisSet, Labels, Quantities};
 use crate::types::error::BudgetError;
 use crate::types::name::Name;
 use crate::types::on_drop::OnDrop;
@@ -97,9 +97,12 @@ impl Reservation {
 
     /// Ends the hold; the drop that follows finds nothing left to give back.
     #[inline(always)]
-    fn end(mut self, how: End<'_>, booked: &mut Booked) {
+    fn end(mut self, how: End<'_>, receipt: &mut Receipt) {
         let key = self.key.take().expect(NOT_ENDED);
-        self.pool.handle().end(key, how, booked);
+        self.pool.handle().end(key, how, &mut receipt.booked);
+        if let End::Commit(total) = how {
+            receipt.name_axes(&self.pool, total);
+        }
     }
 
     /// Ends a hold that its owner dropped. Not inlined, so that the drop after any other end is
@@ -132,7 +135,7 @@ impl Reservation {
     #[inline(always)]
     pub fn commit(self, total: Amount) -> Receipt {
         let mut receipt = Receipt::new(Booked::NOTHING, total.labels());
-        self.end(End::Commit(&total), &mut receipt.booked);
+        self.end(End::Commit(&total), &mut receipt);
         receipt
     }
 
@@ -176,7 +179,9 @@ impl Reservation {
         match self.pool.handle().tell(|engine, _, now| engine.try_commit(key, &total, now)) {
             Ok(booked) => {
                 self.key = None;
-                Ok(Receipt::new(booked, total.labels()))
+                let mut receipt = Receipt::new(booked, total.labels());
+                receipt.name_axes(&self.pool, &total);
+                Ok(receipt)
             }
             Err(error) => Err(CommitRefused { reservation: self, error }),
         }
@@ -192,7 +197,7 @@ impl Reservation {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn release(self) {
-        self.end(End::Release, &mut { Booked::NOTHING });
+        self.end(End::Release, &mut Receipt::new(Booked::NOTHING, Labels::NONE));
     }
 }
 
@@ -499,6 +504,22 @@ impl Receipt {
     #[inline(always)]
     pub(crate) fn new(booked: Booked, labels: Labels) -> Receipt {
         Receipt { booked, labels }
+    }
+
+    /// Of a settled total. An own axis that was held, and that the total does not name, has the
+    /// label of the tree.
+    #[inline(always)]
+    fn name_axes(&mut self, pool: &BudgetPool, total: &Amount) {
+        let unnamed = self.booked.settled.axes().difference(total.named());
+        if !unnamed.intersection(AxisSet::OWN).is_empty() {
+            self.learn_labels(pool);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn learn_labels(&mut self, pool: &BudgetPool) {
+        self.labels = self.labels.or(pool.handle().labels());
     }
 
     /// The units that this call settled, on every axis that it touched: of a commit, those that

@@ -124,7 +124,7 @@ impl Engine {
         }
     }
 
-    fn labels(&self) -> &Labels {
+    pub(crate) fn labels(&self) -> &Labels {
         self.labels.as_deref().unwrap_or(&Labels::NONE)
     }
 }

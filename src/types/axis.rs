@@ -315,6 +315,8 @@ pub(crate) struct AxisSet(u16);
 impl AxisSet {
     pub(crate) const EMPTY: AxisSet = AxisSet(0);
     pub(crate) const ALL: AxisSet = AxisSet((1 << Axis::COUNTED) - 1);
+    /// The axes of the user's own.
+    pub(crate) const OWN: AxisSet = AxisSet(AxisSet::ALL.0 & !((1 << Axis::FIRST_CUSTOM) - 1));
     /// The parts of the token total.
     pub(crate) const TOKEN_PARTS: AxisSet =
         AxisSet::of(lane::INPUT_TOKENS).with(lane::OUTPUT_TOKENS);

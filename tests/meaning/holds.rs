@@ -150,6 +150,43 @@ fn own_axes_are_capped_named_and_counted_as_any_other() {
     assert!(unknown.snapshot().to_string().contains("custom 3"));
 }
 
+/// By the label of the amount that was told; and by that of the tree for what was held and not told.
+#[test]
+fn a_receipt_names_own_axes_by_their_labels() {
+    let pool = BudgetPool::builder().cap(TOOL_CALLS, 3).axis(BYTES).build();
+    let held = Amount::of(TOOL_CALLS, 1).with(BYTES, 9);
+    let hold = |ttl| pool.reserve(Ask::new(held).ttl(Duration::from_secs(ttl))).unwrap();
+    let said = |receipt: Receipt| receipt.settled().to_string();
+    assert_eq!(said(hold(60).commit_all()), "1 tool calls, 9 bytes");
+    assert_eq!(said(hold(60).commit(Amount::of(BYTES, 7))), "1 tool calls, 7 bytes");
+    assert_eq!(said(hold(0).commit(Amount::of(TOOL_CALLS, 2))), "2 tool calls, 9 bytes");
+    pool.credit(Amount::of(TOOL_CALLS, 2));
+    let strict = hold(60).try_commit(tokens(5).with(BYTES, 8)).unwrap();
+    assert_eq!(said(strict), "5 tokens, 1 tool calls, 8 bytes");
+    let calls = Amount::of(TOOL_CALLS, 2);
+    assert_eq!(said(pool.reserve(Amount::new()).unwrap().debit(calls)), "2 tool calls");
+    assert_eq!(pool.debit(calls).overage().to_string(), "2 tool calls");
+    assert_eq!(pool.debit_once("event", calls).unwrap().overage().to_string(), "2 tool calls");
+    assert_eq!(pool.credit(calls).credited().to_string(), "2 tool calls");
+}
+
+/// Also an axis that no cap names.
+#[test]
+fn a_tree_learns_the_labels_of_all_that_a_pool_is_built_with() {
+    let with = BudgetPool::builder;
+    let builders = [
+        with().used(Amount::of(TOOL_CALLS, 7)),
+        with().low(Amount::of(TOOL_CALLS, 7)),
+        with().ceiling(Caps::of(TOOL_CALLS, 7)),
+    ];
+    for builder in builders {
+        let pool = builder.build();
+        pool.debit(Amount::of(Axis::custom(0, "other label"), 1));
+        let text = pool.snapshot().to_string();
+        assert!(text.contains("tool calls"), "{text}");
+    }
+}
+
 #[test]
 fn a_label_of_an_axis_stays_in_its_line() {
     let axis = Axis::custom(2, "tool\ncalls\u{1b}[31m");

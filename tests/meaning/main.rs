@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use budget_pool::{
     Amount, Ask, Axis, AxisSnapshot, BudgetError, BudgetPool, Caps, Clock, ManualClock, OnDrop,
-    Once, Outlook, Reservation, Usd, Window,
+    Once, Outlook, Receipt, Reservation, Usd, Window,
 };
 
 mod caps;
