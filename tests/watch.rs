@@ -799,6 +799,7 @@ mod owners {
                     pool.closed().block();
                     done.send(("closed", 0)).unwrap();
                 });
+                assert_eq!(is_done.recv_timeout(Duration::from_millis(50)).ok(), None);
                 pool.record(tokens(85)).unwrap();
                 assert_eq!(is_done.recv().unwrap(), ("level", 85));
                 pool.record(tokens(10)).unwrap();
