@@ -549,7 +549,8 @@ impl Handle {
         transition(Transition::begin(self).engine(), self.node)
     }
 
-    /// The labels of the user's own axes.
+    /// The labels of the user's own axes: a look apart from the call, for the few receipts that name
+    /// an axis which the call did not.
     #[cold]
     pub(crate) fn labels(&self) -> Labels {
         *self.shared.engine.lock().labels()
