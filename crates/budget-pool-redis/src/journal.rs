@@ -80,15 +80,27 @@ struct Pages {
     buffer: Vec<u8>,
 }
 
-/// A file whose lock is this one's.
-struct Locked(File);
+/// A file that is locked by a process.
+struct Locked {
+    file: File,
+    owner: u32,
+}
+
+impl Locked {
+    fn by_this_process(file: File) -> Locked {
+        Locked { file, owner: std::process::id() }
+    }
+}
 
 impl Drop for Locked {
     /// To close the file is not enough: a process that is just being started has it open, too, and
-    /// keeps the lock until then.
+    /// keeps the lock until then. A process that was forked from the owner has only a copy: it would
+    /// unlock the file of a member that is alive.
     fn drop(&mut self) {
-        // A lock that cannot be given back ends with the file.
-        let _ = fs4::FileExt::unlock(&self.0);
+        if self.owner == std::process::id() {
+            // A lock that cannot be given back ends with the file.
+            let _ = fs4::FileExt::unlock(&self.file);
+        }
     }
 }
 
@@ -100,13 +112,13 @@ impl Journal {
         let file =
             OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
         let file = file.map_err(|error| place.io(&error))?;
-        let file = match fs4::FileExt::try_lock(&file) {
-            Ok(()) => Locked(file),
+        let locked = match fs4::FileExt::try_lock(&file) {
+            Ok(()) => Locked::by_this_process(file),
             Err(fs4::TryLockError::WouldBlock) => return Err(place.fault(JournalFault::InUse {})),
             Err(fs4::TryLockError::Error(error)) => return Err(place.io(&error)),
         };
         let boot = boot();
-        let last = match read(&file.0).map_err(|error| place.io(&error))? {
+        let last = match read(&locked.file).map_err(|error| place.io(&error))? {
             pages if pages.iter().take(PAGE).all(|byte| *byte == 0) => {
                 let mut header = [&MAGIC[..], &VERSION.to_le_bytes()].concat();
                 if !page(&mut header, |text| put(text, wallet)) {
@@ -114,8 +126,8 @@ impl Journal {
                 }
                 // The slots get their blocks now, so that a full disk refuses a join and not a spend.
                 // The header comes last: a file without it was never used.
-                let made = write_at(&file.0, &[0; 2 * PAGE], PAGE)
-                    .and_then(|()| write_at(&file.0, &header, 0));
+                let made = write_at(&locked.file, &[0; 2 * PAGE], PAGE)
+                    .and_then(|()| write_at(&locked.file, &header, 0));
                 made.map_err(|error| place.io(&error))?;
                 None
             }
@@ -127,7 +139,7 @@ impl Journal {
         });
         let number = last.as_ref().map_or(0, |last| last.number);
         let pages = Pages {
-            file: Some(file),
+            file: Some(locked),
             written: number,
             older: last.as_ref().map_or(0, |last| 1 - last.slot),
             last: last.map(|last| last.entry),
@@ -207,18 +219,26 @@ impl Journal {
     /// Has every write fail, as on a disk that went away.
     #[cfg(test)]
     pub(crate) fn break_it(&self) {
-        self.pages().file = File::open(&self.path).ok().map(Locked);
+        self.pages().file = File::open(&self.path).ok().map(Locked::by_this_process);
+    }
+
+    /// Is from now on as it would be in a process that was forked from this one.
+    #[cfg(test)]
+    pub(crate) fn fork(&self) {
+        self.pages().file.as_mut().expect("an open file").owner = 0;
     }
 
     /// What a process has of the file between its fork and its start.
     #[cfg(test)]
     pub(crate) fn inherited(&self) -> File {
-        self.pages().file.as_ref().and_then(|file| file.0.try_clone().ok()).expect("an open file")
+        let pages = self.pages();
+        let locked = pages.file.as_ref().expect("an open file");
+        locked.file.try_clone().expect("a copy")
     }
 
     fn put(&self, pages: &mut Pages, number: u64, entry: Entry) -> Result<(), FleetError> {
         let place = Place { path: &self.path, wallet: &self.wallet };
-        let Some(file) = &pages.file else { return Ok(()) };
+        let Some(locked) = &pages.file else { return Ok(()) };
         let buffer = &mut pages.buffer;
         buffer.clear();
         let fits = page(buffer, |text| {
@@ -236,7 +256,8 @@ impl Journal {
         if !fits {
             return Err(place.fault(JournalFault::TooLong {}));
         }
-        write_at(&file.0, buffer, (1 + pages.older) * PAGE).map_err(|error| place.io(&error))?;
+        write_at(&locked.file, buffer, (1 + pages.older) * PAGE)
+            .map_err(|error| place.io(&error))?;
         pages.written = number;
         pages.older = 1 - pages.older;
         pages.last = Some(entry);

@@ -253,3 +253,15 @@ fn who_has_ended_leaves_no_lock_to_a_process_that_is_being_started() {
     assert!(Journal::open(&folder.path(), "acme").is_err(), "it is in use");
     drop(journal);
 }
+
+#[test]
+fn who_was_forked_leaves_the_lock_to_its_owner() {
+    let folder = Folder::new();
+    let (copy, _) = Journal::open(&folder.path(), "acme").unwrap();
+    let of_the_owner = copy.inherited();
+    copy.fork();
+    drop(copy);
+    assert!(Journal::open(&folder.path(), "acme").is_err(), "it is in use");
+    drop(of_the_owner);
+    Journal::open(&folder.path(), "acme").unwrap();
+}
