@@ -563,7 +563,8 @@ impl Handle {
     }
 
     /// A transition that tells or looks: it is told the time if the way has a window, or a hold may
-    /// expire (P8). It cannot fail: if the clock panics, no time has passed.
+    /// expire (P8). It cannot fail: if the clock panics, no time has passed since the latest instant
+    /// seen.
     #[inline]
     pub(crate) fn tell<R: Answer>(
         &self,
@@ -689,8 +690,15 @@ impl Handle {
         }
         let engine = engine.unwrap_or_else(|| self.shared.engine.lock());
         let mut locked = Transition::with(self, engine);
-        if now.is_none() && needs_time(locked.engine()) {
-            now = locked.interrupted(read_clock);
+        if now.is_none() {
+            let needs_time = needs_time(locked.engine());
+            if needs_time {
+                now = locked.interrupted(read_clock);
+            }
+            if timed || needs_time {
+                // Of a clock that panics this is what is known.
+                now = now.or_else(|| locked.engine().latest());
+            }
         }
         step(&mut locked, now)
     }

@@ -10,6 +10,7 @@
 //! that few calls pay for many. A call reclaims more where somebody could tell the difference:
 //!
 //! - as many as it needs to be admitted;
+//! - the hold that it is made on, which may go before others that are due;
 //! - all holds that are due in the tree while any pool is
 //!   [contested](super::nodes::Node::is_contested), as one of them may serve a waiter;
 //! - up to the last hold that *settles*, where there are windows or waiters: its bookings must be

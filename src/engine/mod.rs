@@ -124,6 +124,11 @@ impl Engine {
         }
     }
 
+    /// The latest instant seen.
+    pub(crate) fn latest(&self) -> Option<Instant> {
+        self.latest
+    }
+
     pub(crate) fn labels(&self) -> &Labels {
         self.labels.as_deref().unwrap_or(&Labels::NONE)
     }

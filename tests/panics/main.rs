@@ -18,6 +18,7 @@ mod clocks;
 #[path = "../support/invariants.rs"]
 mod invariants;
 mod last_of_a_tree;
+mod last_seen;
 mod runs;
 mod timers;
 mod values;
