@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// A window.
+const EVERY_10_MS: u32 = 1 | 10 << 2 | 7 << 6;
+
 fn owing(caps: Figures, debit: u16) -> [Op; 5] {
     [
         Op::Child { pool: SELDOM, build: Build { caps, ..PLAIN } },
@@ -19,10 +22,9 @@ fn share_of_a_window() -> [Op; 5] {
         pool,
         build: Build { carved, caps, window, ..PLAIN },
     };
-    let every_10_ms = 1 | 10 << 2 | 7 << 6;
     [
         child(SELDOM, false, NOTHING, 0),
-        child(0, false, token_cap(60), every_10_ms),
+        child(0, false, token_cap(60), EVERY_10_MS),
         child(1, true, token_cap(20), 0),
         Op::ReserveFor { pool: 0, amount: NOTHING, ttl: 3, many: 0, forget: false },
         PASS,
@@ -121,10 +123,9 @@ fn p8_what_a_close_returns_it_returns_at_the_latest_instant_seen() {
 #[test]
 fn p8_what_a_wait_gives_back_it_gives_back_at_the_latest_instant_seen() {
     let child = |pool, caps, window| Op::Child { pool, build: Build { caps, window, ..PLAIN } };
-    let every_10_ms = 1 | 10 << 2 | 7 << 6;
     model::run(&[
         child(SELDOM, NOTHING, 0),
-        child(0, token_cap(60), every_10_ms),
+        child(0, token_cap(60), EVERY_10_MS),
         Op::ReserveFor { pool: 0, amount: NOTHING, ttl: 3, many: 0, forget: false },
         Op::Reserve { pool: 1, amount: tokens(60) },
         Op::Wait { pool: 1, amount: tokens(20), poll: true },
@@ -167,7 +168,6 @@ fn p4_all_that_expires_at_an_instant_is_free_at_it() {
 /// What a lease spends by itself is of the period in which the pool learns of it, by whatever call.
 #[test]
 fn what_a_lease_spent_before_a_turn_settles_into_the_new_period() {
-    let every_10_ms = 1 | 10 << 2 | 7 << 6;
     let record = |units| Op::LeaseRecord { lease: 0, amount: tokens(units), beyond: false };
     let debit = Op::LeaseDebit { lease: 0, amount: tokens(30), beyond: false };
     for tells in
@@ -176,7 +176,7 @@ fn what_a_lease_spent_before_a_turn_settles_into_the_new_period() {
         model::run(&[
             Op::Child {
                 pool: 0,
-                build: Build { caps: token_cap(60), window: every_10_ms, ..PLAIN },
+                build: Build { caps: token_cap(60), window: EVERY_10_MS, ..PLAIN },
             },
             lease_of(20),
             record(5),
@@ -393,8 +393,7 @@ fn p2_what_had_settled_before_is_part_of_a_figure_that_is_set() {
 /// The pool above has begun a new period: the share that it carved cannot grow by what is gone.
 #[test]
 fn a_credit_through_a_carve_ends_at_a_period_above() {
-    let every_10_ms = 1 | 10 << 2 | 7 << 6;
-    let build = Build { caps: token_cap(60), window: every_10_ms, ..PLAIN };
+    let build = Build { caps: token_cap(60), window: EVERY_10_MS, ..PLAIN };
     let debit = Op::Debit { pool: 1, amount: tokens(15) };
     let spend = Op::Record { pool: 0, amount: tokens(5) };
     for between in [vec![], vec![PASS], vec![PASS, spend]] {
@@ -530,19 +529,15 @@ fn p4_a_watch_is_told_a_peak_in_which_expired_holds_may_count() {
 fn p4_a_peak_may_leave_out_what_expires_at_the_instant_of_a_grant() {
     let pool =
         Op::Child { pool: 0, build: Build { caps: token_cap(30), on_drop: Some(true), ..PLAIN } };
-    let hold = |pool, units, ttl| {
-        let amount = tokens(units);
-        Op::ReserveFor { pool, amount, ttl, many: 0, forget: false }
-    };
+    let first = Op::ReserveFor { pool: 1, amount: tokens(3), ttl: SOON, many: 0, forget: false };
     // A window that nobody waits for turns when the last waiter has gone.
-    let every_10_ms = 1 | 10 << 2 | 7 << 6;
-    for (later, window) in [(SOON, 0), (SOON + 16, 0), (SOON, every_10_ms)] {
+    for (ttl, window) in [(SOON, 0), (LATER, 0), (SOON, EVERY_10_MS)] {
         model::run(&[
             Op::Child { pool: SELDOM, build: PLAIN },
             pool.clone(),
             Op::Child { pool: 0, build: Build { window, ..PLAIN } },
-            hold(1, 3, SOON),
-            hold(0, 16, later),
+            first.clone(),
+            hold_for(16, ttl, 1),
             wait(1, 30),
             wait(1, 15),
             PASS,

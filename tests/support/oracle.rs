@@ -58,11 +58,9 @@ pub(super) struct Pool {
     owed: Units,
     spent: Units,
     peak: Units,
-    /// With what was due to expire when it was reached, and may have been reclaimed before.
+    /// With what was due to expire when it was reached, and may have been reclaimed before. `MAX`
+    /// where the real peak may also count what had expired and was not reclaimed yet.
     most_peak: Units,
-    /// Whether the real peak may be higher still: it also counts what had expired and was not
-    /// reclaimed yet.
-    peak_is_least: bool,
     pub(super) closed: bool,
     /// Until when it is paused by itself.
     pub(super) paused: Option<Nanos>,
@@ -158,6 +156,14 @@ impl Pool {
     fn share(&self, reserved: Units) -> Units {
         let Balance { cap, used, .. } = self.balance(reserved);
         each(|axis| if self.is_carved(axis) { cap[axis] - used[axis] } else { reserved[axis] })
+    }
+
+    /// Of a new period. A doubt about it stays.
+    fn begin_peak(&mut self, reserved: Units) {
+        self.peak = reserved;
+        if self.most_peak != [MAX; LANES] {
+            self.most_peak = reserved;
+        }
     }
 
     /// What is late may add up to more overage than can be counted.
@@ -1067,17 +1073,13 @@ impl Model {
             self.turn(&[self.path(from), self.path(to)].concat());
         }
         self.unreclaimed = self.unreclaimed.saturating_sub(BATCH);
-        for pool in self.pools.values_mut() {
-            pool.peak_is_least |= self.unreclaimed > 0;
-        }
+        self.doubt_peaks();
     }
 
     /// A look at a pool: all that is due up to the latest instant seen is done.
     pub(super) fn bring_all_up(&mut self, at: PoolId) {
         self.happen();
-        for pool in self.pools.values_mut() {
-            pool.peak_is_least |= self.unreclaimed > 0;
-        }
+        self.doubt_peaks();
         self.turn_to_present(&self.path(at));
     }
 
@@ -1133,16 +1135,22 @@ impl Model {
         self.unreclaimed = 0;
         for (id, pool) in &mut self.pools {
             let Some(seen) = seen.iter().find(|seen| seen.name == name(*id)) else { continue };
-            let most = |axis: usize| if pool.peak_is_least { MAX } else { pool.most_peak[axis] };
-            pool.peak = each(|axis| seen.axes[axis].peak.clamp(pool.peak[axis], most(axis)));
-            (pool.most_peak, pool.peak_is_least) = (pool.peak, false);
+            let (least, most) = (&pool.peak, &pool.most_peak);
+            pool.peak = each(|axis| seen.axes[axis].peak.clamp(least[axis], most[axis]));
+            pool.most_peak = pool.peak;
+        }
+    }
+
+    /// What has expired and may not be reclaimed yet may count in a peak from now on.
+    fn doubt_peaks(&mut self) {
+        if self.unreclaimed > 0 {
+            self.pools.values_mut().for_each(|pool| pool.most_peak = [MAX; LANES]);
         }
     }
 
     /// Whether a peak may be higher than is known: holds that had expired may have counted in it.
     pub(super) fn may_peak_higher(&self) -> bool {
-        let may_be_more = |pool: &Pool| pool.peak_is_least || pool.peak != pool.most_peak;
-        self.is_timed() || self.pools.values().any(may_be_more)
+        self.is_timed() || self.pools.values().any(|pool| pool.peak != pool.most_peak)
     }
 
     fn next_expiry(&self) -> Option<(Nanos, HoldId)> {
@@ -1150,19 +1158,20 @@ impl Model {
         live.filter_map(|(id, hold)| Some((hold.expiry?, *id))).min()
     }
 
+    fn due(&self, now: Nanos) -> impl Iterator<Item = &Hold> {
+        let live = self.holds.values().filter(|hold| hold.is_live());
+        live.filter(move |hold| hold.expiry.is_some_and(|expiry| expiry <= now))
+    }
+
     /// The pools of the holds whose time is over, and which nobody knows of yet.
     pub(super) fn expired_by(&self, now: Nanos) -> Vec<PoolId> {
-        let live = self.holds.values().filter(|hold| hold.is_live());
-        live.filter(|hold| hold.expiry.is_some_and(|expiry| expiry <= now))
-            .map(|hold| hold.pool)
-            .collect()
+        self.due(now).map(|hold| hold.pool).collect()
     }
 
     /// An instant is due. What has expired before may still be there.
     fn come_to(&mut self, at: Nanos) {
         self.moment = self.moment.max(at);
-        let may_be_more = self.unreclaimed > 0;
-        self.pools.values_mut().for_each(|pool| pool.peak_is_least |= may_be_more);
+        self.doubt_peaks();
     }
 
     /// Whether a window on the way up has not come to an instant.
@@ -1412,8 +1421,7 @@ impl Model {
     /// before one that waits is told that it has no hope.
     fn may_be_gone(&self) -> BTreeMap<PoolId, Units> {
         let mut gone = BTreeMap::new();
-        let due = |hold: &&Hold| hold.is_live() && hold.expiry.is_some_and(|at| at <= self.now);
-        for hold in self.holds.values().filter(due) {
+        for hold in self.due(self.now) {
             for pool in self.path(hold.pool) {
                 let sum: &mut Units = gone.entry(pool).or_insert(ZERO);
                 *sum = plus(sum, &hold.held);
@@ -1734,7 +1742,8 @@ impl Model {
                 pool.caps[axis] = Some(pool.cap(axis) - used);
             }
         }
-        (pool.owed, pool.peak, pool.most_peak) = (ZERO, reserved, reserved);
+        pool.owed = ZERO;
+        pool.begin_peak(reserved);
         if let Some(window) = &mut pool.window {
             window.parts = ZERO;
         }
@@ -1751,7 +1760,7 @@ impl Model {
         }
         let more = turns.saturating_sub(FEW_TURNS);
         pool.owed = each(|axis| pool.owed[axis].saturating_sub(room[axis].saturating_mul(more)));
-        (pool.peak, pool.most_peak) = (reserved, reserved);
+        pool.begin_peak(reserved);
         if pool.owed != ZERO {
             self.meet("an overage is carried");
         }
