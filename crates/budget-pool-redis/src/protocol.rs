@@ -10,6 +10,11 @@
 /// The greatest cap and the greatest total: the script counts in doubles, exact up to `2^53`.
 pub(crate) const MOST: u64 = (1 << 53) - 1;
 
+/// The time for which the wallet remembers a member that it closed, and the key of a [`Change`], in
+/// milliseconds. The wallet takes a request that comes later for that of a member it does not know,
+/// and a change for a new one.
+pub(crate) const REMEMBERED: u64 = 24 * 60 * 60 * 1_000;
+
 /// The rule for the grant of a member that the store has not heard of for its
 /// [`ttl`](crate::FleetBuilder::ttl).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]

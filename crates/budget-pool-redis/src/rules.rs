@@ -13,15 +13,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::protocol::{Answer, Book, Change, Lost, MOST, Op, Request, State, Told, Totals, Way};
+use crate::protocol::{
+    Answer, Book, Change, Lost, MOST, Op, REMEMBERED, Request, State, Told, Totals, Way,
+};
 
 /// The most records of a kind that an exchange removes once they are over.
 const BATCH: usize = 8;
-
-/// The time for which the wallet keeps the [`Tombstone`] of a closed member, and the key of a
-/// [`Change`], in milliseconds. The wallet takes a request that comes later for that of a member it
-/// does not know, and a change for a new one.
-pub(crate) const REMEMBERED: u64 = 24 * 60 * 60 * 1_000;
 
 /// The most keys of changes that the wallet remembers at once. To forget one before its time could
 /// make a change twice, so the wallet refuses the next one.

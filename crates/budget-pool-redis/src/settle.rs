@@ -7,11 +7,8 @@ use crate::driver::quantity;
 use crate::error::FleetError;
 use crate::journal::Found;
 use crate::link::Link;
-use crate::protocol::{MOST, Op, Request, Told};
+use crate::protocol::{MOST, Op, REMEMBERED, Request, Told};
 use crate::script::{Call, Look};
-
-/// The time for which the store remembers a member that was closed, in milliseconds.
-const REMEMBERED: u64 = 24 * 60 * 60 * 1_000;
 
 /// The account of the process before, which its journal settled. From
 /// [`Fleet::settled`](crate::Fleet::settled).
@@ -52,11 +49,11 @@ pub(crate) async fn settle(
     let op = if found.is_exact { Op::Settle } else { Op::Exchange };
     let run = link.run().await?;
     match link.call(&Call::exchange(axes, &request(op, run.clone()))).await {
-        // The store remembers every member that it closed since the last answer to this one, so it
-        // lost the member, and the spend is not in its books. A member that the store has not
-        // answered for longer was closed by an operator, or by the rule for the lost: that stands.
+        // A store that remembers all since its last answer did not close the member: it lost it, and
+        // the spend is not in its books. A member that it has not answered for longer was closed by
+        // an operator, or by the rule for the lost: that stands.
         Err(FleetError::NoMember { .. }) => {
-            if look.now.saturating_sub(entry.heard) < REMEMBERED {
+            if remembers_all_since(entry.heard, look.now) {
                 let farewell = Call::exchange(axes, &request(Op::Farewell, run));
                 link.call(&farewell).await?.answer(axes.0.len())?;
             }
@@ -72,4 +69,9 @@ pub(crate) async fn settle(
         held: amount(&mut entry.lanes.iter().map(|lane| lane.reserved)),
         is_exact: found.is_exact,
     })
+}
+
+/// Whether the store still knows, at the instant `now`, every member that it closed since `heard`.
+pub(crate) fn remembers_all_since(heard: u64, now: u64) -> bool {
+    now.saturating_sub(heard) < REMEMBERED
 }

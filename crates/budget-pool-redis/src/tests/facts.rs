@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::histories::{Step, steps};
-use crate::protocol::{Answer, Change, Lost, MOST, Request, State, Told, Way};
-use crate::rules::{REMEMBERED, Refusal, Wallet};
+use crate::protocol::{Answer, Change, Lost, MOST, REMEMBERED, Request, State, Told, Way};
+use crate::rules::{Refusal, Wallet};
 
 /// The facts about a member, added up anew each time.
 #[derive(Debug, Default, Clone)]

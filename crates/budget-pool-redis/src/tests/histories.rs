@@ -3,8 +3,8 @@
 
 use proptest::prelude::*;
 
-use crate::protocol::{Change, MOST, Op, Request, Told, Way};
-use crate::rules::{REMEMBERED, Wallet};
+use crate::protocol::{Change, MOST, Op, REMEMBERED, Request, Told, Way};
+use crate::rules::Wallet;
 
 #[derive(Debug, Clone)]
 pub(crate) enum Step {

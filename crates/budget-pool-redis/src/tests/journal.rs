@@ -10,6 +10,9 @@ use super::server::Server;
 use crate::error::{FleetError, JournalFault};
 use crate::fleet::Fleet;
 use crate::journal::{Entry, Journal, Lane};
+use crate::protocol::{Lost, Op, REMEMBERED, Request, State, Told};
+use crate::rules::Wallet;
+use crate::settle::remembers_all_since;
 
 struct Folder(PathBuf);
 
@@ -203,6 +206,26 @@ async fn a_member_that_was_closed_long_ago_is_not_booked_again() {
     leave_behind(&path, None, "new", now);
     builder("acme", &path).join(server.client()).await.unwrap();
     assert_eq!(books(&first).await.0, 84);
+}
+
+#[test]
+fn a_member_that_was_closed_is_known_for_as_long_as_its_journal_goes_by_it() {
+    let heard = 1_000;
+    let request = |op| Request {
+        op,
+        member: "dead".to_owned(),
+        ttl: 1,
+        claim: 1,
+        run: "a".to_owned(),
+        told: vec![Told { spent: 40, ..Told::default() }],
+    };
+    let mut wallet = Wallet::found(&[100], Lost::Charge, 0, "a", heard);
+    wallet.exchange(heard, &request(Op::Farewell)).unwrap();
+    for now in [heard, heard + REMEMBERED - 1, heard + REMEMBERED, heard + REMEMBERED + 1] {
+        let answer = wallet.clone().exchange(now, &request(Op::Settle));
+        let is_known = answer.is_ok_and(|answer| answer.state == State::Gone);
+        assert_eq!(remembers_all_since(heard, now), is_known, "{now}");
+    }
 }
 
 #[tokio::test]

@@ -11,8 +11,8 @@ use redis::{Commands, Connection, Value};
 
 use super::histories::{Step, steps};
 use super::server::Server;
-use crate::protocol::{Book, Change, Lost, State, Totals, Way};
-use crate::rules::{MOST_KEYS, Made, REMEMBERED, Record, Refusal, Tombstone, Wallet};
+use crate::protocol::{Book, Change, Lost, REMEMBERED, State, Totals, Way};
+use crate::rules::{MOST_KEYS, Made, Record, Refusal, Tombstone, Wallet};
 use crate::script::{Axes, Call, Keys, SOURCE, Words, refusal};
 
 struct Store {
