@@ -544,3 +544,23 @@ fn p4_a_peak_may_leave_out_what_expires_at_the_instant_of_a_grant() {
         ]);
     }
 }
+
+/// A carved pool that nobody else has goes right after its last hold. What the hold settles leaves
+/// the waiter above nothing to hope for but funds, and the pool gives its rest back after that is
+/// told.
+#[test]
+fn p6_a_want_is_told_before_the_pool_of_the_hold_gives_back_its_rest() {
+    let ceiling = Some(Figures { axes: 1, raw: [34_320; LANES] });
+    let root = Build { caps: token_cap(50), ceiling, ..PLAIN };
+    let share = Build { carved: true, caps: token_cap(8), on_drop: Some(true), ..PLAIN };
+    // What is left in the end is dropped: the pool before its hold, the last watch before both.
+    model::run(&[
+        Op::Child { pool: SELDOM, build: root },
+        Op::Child { pool: 0, build: share },
+        Op::Reserve { pool: 0, amount: tokens(41) },
+        Op::Reserve { pool: 1, amount: tokens(1) },
+        Op::Wants { pool: 0 },
+        Op::Wants { pool: 0 },
+        wait(0, 50),
+    ]);
+}

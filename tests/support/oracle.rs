@@ -24,6 +24,7 @@ use super::language::{
 use super::name;
 use super::queue::Waits;
 use super::seen::{AxisView, HeldView, HolderView, LimitView, View};
+use super::watches::Before;
 
 pub(super) type PoolId = usize;
 pub(super) type HoldId = usize;
@@ -652,7 +653,7 @@ pub(super) struct Model {
     pub(super) moment: Nanos,
     /// What was to be seen before pools went in the last call, if anybody watches: the end of a hold
     /// and that of its pool are two steps.
-    pub(super) before: Option<Vec<(PoolId, View)>>,
+    pub(super) before: Option<Vec<Before>>,
     /// What the last call lacked of which pools, if it was refused and only higher caps would do.
     pub(super) lacks: Vec<(PoolId, Units)>,
     /// What an observer is told, if there is one.
@@ -1437,8 +1438,9 @@ impl Model {
         }
         self.turn_to_present(&self.path(from));
         if self.before.is_some() && self.next_expiry().is_none_or(|(at, _)| at > self.now) {
-            let views: Vec<_> = self.pools.keys().map(|id| (*id, self.view(*id, *id))).collect();
-            self.before.get_or_insert_default().extend(views);
+            let seen = |&id: &PoolId| Before { id, view: self.view(id, id), want: self.want(id) };
+            let seen: Vec<_> = self.pools.keys().map(seen).collect();
+            self.before.get_or_insert_default().extend(seen);
         }
         // Children go before their parents.
         for id in self.path(from) {

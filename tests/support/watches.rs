@@ -103,6 +103,25 @@ impl Watch {
     }
 }
 
+/// What was to be seen of a pool before other pools went.
+#[derive(Debug)]
+pub(super) struct Before {
+    pub(super) id: PoolId,
+    pub(super) view: View,
+    pub(super) want: Option<Wanted>,
+}
+
+impl Before {
+    fn tells(&self, watch: &Watch) -> Option<Told> {
+        match watch {
+            Watch::Reached(_, goal) => {
+                goal.is_reached(&self.view).then(|| Told::Reached(Box::new(self.view.clone())))
+            }
+            Watch::Wants(_) => self.want.map(Told::Wants),
+        }
+    }
+}
+
 /// What the model says of a watch.
 impl Model {
     /// What a watch of a pool would be told, as the balances stand.
@@ -119,11 +138,9 @@ impl Model {
     /// The same, when all is done that is due by the latest instant seen: that is done before
     /// anything is told.
     fn is_met(&mut self, pool: PoolId, watch: &Watch) -> Option<Told> {
-        if let Watch::Reached(_, goal) = watch {
-            let mut views = self.before.iter().flatten().filter(|(at, _)| *at == pool);
-            if let Some((_, view)) = views.find(|(_, view)| goal.is_reached(view)) {
-                return Some(Told::Reached(Box::new(view.clone())));
-            }
+        let mut before = self.before.iter().flatten().filter(|before| before.id == pool);
+        if let Some(told) = before.find_map(|before| before.tells(watch)) {
+            return Some(told);
         }
         self.seems_met(pool, watch)?;
         self.bring_all_up(pool);
@@ -132,7 +149,7 @@ impl Model {
 
     /// What a pool is short of: what is to be free at least, what the first that is blocked here lacks
     /// that only a higher cap gives, and the same of those that the last call refused.
-    fn want(&self, pool: PoolId) -> Option<Wanted> {
+    pub(super) fn want(&self, pool: PoolId) -> Option<Wanted> {
         if self.is_closed(pool) {
             return None;
         }
