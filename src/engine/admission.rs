@@ -149,7 +149,7 @@ impl Engine {
             return Err(refusal);
         }
         if self.is_open(at, Some(now)) && self.explain_pause(at, asked).is_none() {
-            self.make_room_for_key(at, now)?;
+            self.make_room_for_key(at, asked, now)?;
         }
         self.record_now(at, asked, Some(now))?;
         self.nodes[at].keys.get_or_insert_default().remember(key, *asked.units(), now);
@@ -195,15 +195,23 @@ impl Engine {
         }
     }
 
-    fn make_room_for_key(&mut self, at: NodeId, now: Instant) -> Result<(), BudgetError> {
+    fn make_room_for_key(
+        &mut self,
+        at: NodeId,
+        asked: &Quantities,
+        now: Instant,
+    ) -> Result<(), BudgetError> {
         let node = &mut self.nodes[at];
         let keys = node.keys.get_or_insert_default();
         let Err(free) = keys.make_room(now) else { return Ok(()) };
-        let in_time = |free: &Instant| node.deadline.is_none_or(|end| *free < end.at);
-        let outlook = free.filter(in_time).map_or(Outlook::Never, Outlook::At);
+        let (capacity, deadline) = (keys.capacity(), node.deadline);
+        let in_time = |free: &Instant| deadline.is_none_or(|end| *free < end.at);
+        let forgets = free.filter(in_time).map_or(Outlook::Never, Outlook::At);
+        let lack = self.nodes.lack(at, asked);
+        let outlook = lack.map_or(forgets, |lack| lack.outlook.max(forgets));
         let refusal = BudgetError::KeysFull {
-            pool: node.name.clone(),
-            capacity: keys.capacity(),
+            pool: self.nodes[at].name.clone(),
+            capacity,
             outlook,
             retry_after: outlook.after(self.reading),
         };
@@ -350,6 +358,10 @@ impl Engine {
     fn queued(&self, at: NodeId, asked: &Quantities, now: Option<Instant>) -> Option<BudgetError> {
         let pool = self.queued_at(at, asked.units()).filter(|_| self.is_open(at, now))?;
         if self.explain_pause(at, asked).is_some() {
+            return None;
+        }
+        // To those who wait a call that their going does not help is nothing: its lack is told.
+        if self.nodes.lack(at, asked).is_some_and(|lack| lack.outlook > Outlook::AfterRelease) {
             return None;
         }
         Some(BudgetError::Queued { pool: self.nodes[pool].name.clone() })

@@ -988,7 +988,7 @@ impl Model {
         self.open(at)?;
         self.in_time(at)?;
         self.unpaused(at, units)?;
-        self.in_turn(at, units)?;
+        self.queued(at, units)?;
         self.fits(at, units)
     }
 
@@ -1598,13 +1598,17 @@ impl Model {
         self.open(at)
             .and_then(|()| self.in_time(at))
             .and_then(|()| self.unpaused(at, &amount.units()))
-            .and_then(|()| self.in_turn(at, &amount.units()))
+            .and_then(|()| self.queued(at, &amount.units()))
             .or_else(|refusal| self.counted(at, &amount.units(), Err(refusal)))?;
         if !self.has_room_for_a_key(at) {
             let (pool, deadline) = (&self.pools[&at], self.deadline(at));
             let next = pool.keys.values().filter_map(|known| known.until).min();
             let in_time = |at: &Nanos| deadline.is_none_or(|(_, deadline)| *at < deadline.at());
-            let outlook = next.filter(in_time).map_or(When::Never, When::At);
+            let forgets = next.filter(in_time).map_or(When::Never, When::At);
+            let outlook = match self.fits(at, &amount.units()) {
+                Err(lack) => lack.summary().2.max(forgets),
+                Ok(()) => forgets,
+            };
             return self.counted(
                 at,
                 &amount.units(),

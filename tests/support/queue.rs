@@ -544,4 +544,14 @@ impl Model {
             None => Ok(()),
         }
     }
+
+    /// The same, of a call that its turn would help: what no release makes room for is not refused
+    /// because of those who wait.
+    pub(super) fn queued(&self, at: PoolId, units: &Units) -> Result<(), Refusal> {
+        let refusal = self.in_turn(at, units);
+        match self.fits(at, units) {
+            Err(lack) if lack.summary().2 > When::AfterRelease => Ok(()),
+            _ => refusal,
+        }
+    }
 }

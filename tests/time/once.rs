@@ -80,6 +80,20 @@ fn p7_a_pool_that_remembers_all_it_may_says_when_there_is_room() {
 }
 
 #[test]
+fn p7_what_does_not_fit_when_there_is_room_is_not_promised_to() {
+    let (clock, pool) = keys(1, secs(10));
+    let held = pool.reserve(tokens(900)).unwrap();
+    pool.record_once("a", tokens(40)).unwrap();
+    let outlook = |units| pool.record_once("b", tokens(units)).unwrap_err().outlook();
+    assert_eq!(outlook(60), Outlook::At(clock.now() + secs(10)));
+    assert_eq!([61, 960, 961].map(outlook), {
+        use Outlook::{AfterRelease, Never};
+        [AfterRelease, AfterRelease, Never]
+    });
+    drop(held);
+}
+
+#[test]
 fn p7_there_is_never_room_where_none_is_forgotten_or_none_may_be_known() {
     for (most, ttl, known) in [(0, secs(10), 0), (2, Duration::MAX, 2)] {
         let (clock, pool) = keys(most, ttl);

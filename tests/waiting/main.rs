@@ -173,6 +173,35 @@ fn p6_in_the_pool_that_is_called_all_stand_in_one_line() {
 }
 
 #[test]
+fn p7_what_no_release_makes_room_for_is_not_sent_behind_those_who_wait() {
+    let pool = BudgetPool::builder().tokens(10).ceiling(Caps::new().tokens(20)).build();
+    let _held = pool.reserve(tokens(8)).unwrap();
+    let mut waiter = Waiter::queued(&pool, tokens(5));
+    for (units, outlook) in
+        [(10, None), (11, Some(Outlook::AfterFunding)), (21, Some(Outlook::Never))]
+    {
+        let calls = [
+            pool.record(tokens(units)),
+            pool.peek(tokens(units)),
+            pool.record_once("key", tokens(units)).map(drop),
+            pool.reserve(tokens(units)).map(drop),
+            pool.reserve(Ask::new(tokens(99)).or(tokens(units))).map(drop),
+            pool.child().tokens(units).carved().build().map(drop),
+        ];
+        for refused in calls.map(Result::unwrap_err) {
+            let lack = refused.exceeded().map(|exceeded| exceeded.outlook());
+            assert_eq!(lack, outlook, "{units}: {refused}");
+            assert_eq!(refused.kind(), if lack.is_some() { "exceeded" } else { "queued" });
+        }
+    }
+    assert!(waiter.still_waits());
+    let mut want = Box::pin(pool.wants());
+    assert!(want.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    pool.record(tokens(11)).unwrap_err();
+    assert!(want.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready(), "and is told");
+}
+
+#[test]
 fn p6_those_from_below_stand_in_the_line_of_each_pool_that_caps_what_they_ask_for() {
     let root = pool_of(10);
     let middle = root.child().requests(10).build();
