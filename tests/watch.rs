@@ -485,7 +485,7 @@ mod wants {
     #[test]
     fn which_refusals_are_wants() {
         type Call = fn(&BudgetPool, &BudgetPool) -> BudgetError;
-        let calls: [(&str, Option<u64>, Call); 10] = [
+        let calls: [(&str, Option<u64>, Call); 12] = [
             ("record", Some(50), |pool, _| pool.record(tokens(150)).unwrap_err()),
             ("record below", Some(50), |_, child| child.record(tokens(150)).unwrap_err()),
             ("record_once", Some(50), |pool, _| pool.record_once("k", tokens(150)).unwrap_err()),
@@ -495,6 +495,14 @@ mod wants {
             }),
             ("grow", Some(60), |pool, _| {
                 pool.reserve(tokens(10)).unwrap().grow(tokens(150)).unwrap_err()
+            }),
+            ("try_commit", Some(50), |pool, _| {
+                let refused = pool.reserve(tokens(10)).unwrap().try_commit(tokens(150));
+                refused.unwrap_err().error().clone()
+            }),
+            ("try_commit beyond the ceiling", None, |pool, _| {
+                let refused = pool.reserve(tokens(10)).unwrap().try_commit(tokens(1_011));
+                refused.unwrap_err().error().clone()
             }),
             ("lease", Some(50), |pool, _| pool.lease(tokens(5)).record(tokens(150)).unwrap_err()),
             ("carve", Some(50), |pool, _| pool.child().tokens(150).carved().build().unwrap_err()),

@@ -361,8 +361,13 @@ impl Engine {
         self.live_hold(key, &Quantities::NONE, None)?;
         let hold = self.holds.get(key);
         let beyond = hold.beyond(&hold.bill(how));
-        if let Some(lack) = self.nodes.lack(hold.node, &beyond) {
-            return Err(lack.refusal(self.labels(), self.reading));
+        let node = hold.node;
+        if let Some(lack) = self.nodes.lack(node, &beyond) {
+            let (outlook, refusal) = (lack.outlook, lack.refusal(self.labels(), self.reading));
+            if outlook == Outlook::AfterFunding {
+                self.note_unfunded(node, &beyond);
+            }
+            return Err(refusal);
         }
         let mut booked = Booked::NOTHING;
         self.end(key, how, None, &mut booked);

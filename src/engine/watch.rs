@@ -210,9 +210,13 @@ impl Engine {
     #[cold]
     fn note_lack_watched(&mut self, at: NodeId, asked: &Quantities, now: Option<Instant>) {
         // By what the caller is told: no funds admit it where it is closed, late or paused too long.
-        if self.explain(at, asked, now).outlook() != Outlook::AfterFunding {
-            return;
+        if self.explain(at, asked, now).outlook() == Outlook::AfterFunding {
+            self.note_unfunded(at, asked);
         }
+    }
+
+    /// Notes the units that a call lacks which only a higher cap makes room for.
+    pub(super) fn note_unfunded(&mut self, at: NodeId, asked: &Quantities) {
         let Some(watches) = &mut self.watch.0 else { return };
         let lacks = self
             .nodes

@@ -2054,7 +2054,11 @@ impl Model {
     pub(super) fn try_commit(&mut self, id: HoldId, named: &Want) -> Result<Booked, Refusal> {
         self.live(id)?;
         let more = minus(&self.total(id, named), &self.holds[&id].metered);
-        self.fits(self.holds[&id].pool, &self.beyond(id, &more))?;
+        let (pool, beyond) = (self.holds[&id].pool, self.beyond(id, &more));
+        if let Err(refusal) = self.fits(pool, &beyond) {
+            self.note_lacks(pool, &beyond, &refusal);
+            return Err(refusal);
+        }
         let booked = self.commit(id, named);
         assert_eq!(booked.overage, ZERO, "what was admitted fits");
         Ok(booked)
