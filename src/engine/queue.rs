@@ -1045,7 +1045,10 @@ impl Engine {
     fn grant(&mut self, key: WaitKey) {
         let waiter = self.queue.get(key);
         let home = waiter.home;
-        let pick = waiter.terms.as_ref().map(|agreed| self.pick_for(waiter, &agreed.terms));
+        let terms = waiter.terms.as_ref().map(|agreed| &agreed.terms);
+        let pick = terms.map(|terms| self.pick_for(waiter, terms));
+        // Who holds it and does not come for it is to be found by its label.
+        let label = terms.and_then(|terms| terms.label.clone());
         self.unqueue(key);
         let hold = match pick {
             Some(pick) => self.begin_pick(home, pick),
@@ -1054,6 +1057,7 @@ impl Engine {
                 self.holds.begin(&mut self.nodes, home, asked, *purpose)
             }
         };
+        self.holds.get_mut(hold).agree(label, None);
         self.queue.resolve(key, Outcome::Granted(hold));
     }
 

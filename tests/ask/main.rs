@@ -256,6 +256,17 @@ mod terms {
     }
 
     #[test]
+    fn a_grant_that_nobody_has_come_for_is_known_by_the_label_of_its_ask() {
+        let pool = BudgetPool::builder().tokens(10).build();
+        let held = pool.reserve(tokens(10)).unwrap();
+        let mut waiter = Waiter::queued(&pool, Ask::new(tokens(5)).label("draft"));
+        held.release();
+        assert_eq!(holder_of(&pool), (Some("draft".to_owned()), None, None));
+        let _hold = waiter.granted();
+        assert_eq!(holder_of(&pool).0.as_deref(), Some("draft"));
+    }
+
+    #[test]
     fn a_hold_has_the_label_and_the_time_that_it_was_asked_with() {
         let clock = ManualClock::new();
         let pool = run(&clock).tokens(10).build();

@@ -42,7 +42,7 @@ pub struct Choice {
 pub(super) struct Wish {
     choices: Vec<(Want, Option<Want>)>,
     pub(super) ttl: Option<Duration>,
-    label: Option<&'static str>,
+    pub(super) label: Option<&'static str>,
     on_drop: Option<OnDrop>,
     pub(super) at_most: Option<Duration>,
 }

@@ -465,6 +465,7 @@ impl Model {
             }
         }
         let hold = self.begin_pick(wait.home, pick);
+        self.hold(hold).label = wish.label;
         self.set(id, State::Ended(Ok(hold)));
     }
 
