@@ -822,7 +822,11 @@ impl BudgetPool {
     /// # Ok::<(), BudgetError>(())
     /// ```
     pub fn pause(&self, time: Duration) {
-        self.handle.ask_at(|engine, at, now| engine.pause(at, pause_end(now, time), now));
+        self.handle.ask_at(|engine, at, now| {
+            // To the pool, a clock that has run back stands at the latest instant seen.
+            let from = engine.latest().map_or(now, |latest| latest.max(now));
+            engine.pause(at, pause_end(from, time), now);
+        });
     }
 
     /// A [`pause`](BudgetPool::pause) until an instant of the pool's clock. An instant that has

@@ -1,7 +1,8 @@
 //! Pauses: what is admitted, what waits, and until when.
 
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use budget_pool::{
     Amount, Ask, BudgetError, BudgetPool, ManualClock, OnDrop, Outlook, PoolBuilder, Window,
@@ -369,4 +370,19 @@ fn p6_a_pause_elsewhere_does_not_keep_a_waiter_from_its_time() {
         assert_eq!(waiter.wakes(), 1, "held: {is_held}");
         assert_eq!(held(&mut waiter), tokens(1));
     }
+}
+
+/// To the pool a clock that has run back stands at the latest instant that it has seen.
+#[test]
+fn p8_a_pause_begins_at_the_present_of_the_pool() {
+    let reading = Arc::new(Mutex::new(Instant::now()));
+    let read = Arc::clone(&reading);
+    let pool = BudgetPool::builder().clock(move || *read.lock().unwrap()).timer(by_hand).build();
+    *reading.lock().unwrap() += 100 * SECOND;
+    drop(pool.reserve(Ask::new(tokens(0)).ttl(SECOND)).unwrap());
+    *reading.lock().unwrap() -= 90 * SECOND;
+    pool.pause(20 * SECOND);
+    assert_eq!(paused_for(pool.record(tokens(1))), Some((90 + 20) * SECOND));
+    *reading.lock().unwrap() += 110 * SECOND;
+    pool.record(tokens(1)).unwrap();
 }
