@@ -436,7 +436,7 @@ impl Handle {
             Ok((engine, now)) => Begun { engine: Some(engine), now },
             Err(begun) => begun,
         };
-        self.tell_on(begun, |engine, _, now| {
+        self.tell_on(begun, self.windowed, |engine, _, now| {
             engine.end(key, how, now, booked);
             booked
         });
@@ -463,7 +463,8 @@ impl Handle {
         match self.quick(self.windowed) {
             Ok(mut engine) => engine.debit_quietly(self.node, amount, booked),
             Err(begun) => {
-                *booked = self.tell_on(begun, |engine, at, now| engine.debit(at, amount, now));
+                *booked = self
+                    .tell_on(begun, self.windowed, |engine, at, now| engine.debit(at, amount, now));
             }
         }
     }
@@ -472,7 +473,9 @@ impl Handle {
         match self.quick(self.windowed) {
             Ok(engine) => engine.show(self.node, place),
             Err(begun) => {
-                self.tell_on(begun, |engine, at, now| engine.snapshot_into(at, now, place));
+                self.tell_on(begun, self.windowed, |engine, at, now| {
+                    engine.snapshot_into(at, now, place)
+                });
             }
         }
     }
@@ -570,17 +573,27 @@ impl Handle {
         &self,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
-        self.tell_on(Begun::default(), transition)
+        self.tell_on(Begun::default(), self.windowed, transition)
+    }
+
+    /// A transition that tells, and takes a time: that of a clock which has always panicked is not
+    /// known.
+    pub(crate) fn tell_at<R: Answer>(
+        &self,
+        transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
+    ) -> R {
+        self.tell_on(Begun::default(), true, transition)
     }
 
     #[inline]
     fn tell_on<R: Answer>(
         &self,
         begun: Begun<'_>,
+        timed: bool,
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
         let read_clock = || self.try_now();
-        self.transition(begun, self.windowed, Engine::heeds_time, read_clock, |locked, now| {
+        self.transition(begun, timed, Engine::heeds_time, read_clock, |locked, now| {
             locked.step(|engine| transition(engine, self.node, now))
         })
     }

@@ -560,7 +560,7 @@ impl BudgetPool {
     pub fn debit_once(&self, key: impl Into<Name>, amount: Amount) -> Result<Receipt, BudgetError> {
         let key = key.into();
         let booked =
-            self.handle.ask_at(|engine, at, now| engine.debit_once(at, key, &amount, now))?;
+            self.handle.tell_at(|engine, at, now| engine.debit_once(at, key, &amount, now))?;
         Ok(Receipt::new(booked, amount.labels()))
     }
 

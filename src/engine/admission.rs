@@ -156,17 +156,20 @@ impl Engine {
         Ok(Once::Now)
     }
 
-    /// Books a spend once for a key. Where no more keys can be remembered `debit_once` books the
-    /// spend as new: to lose a spend would be worse than to book one twice (P2).
+    /// Books a spend once for a key. Where no more keys can be remembered, or the time is not known,
+    /// `debit_once` books the spend as new: to lose a spend would be worse than to book one twice
+    /// (P2).
     pub(crate) fn debit_once(
         &mut self,
         at: NodeId,
         key: Name,
         amount: &Amount,
-        now: Instant,
+        now: Option<Instant>,
     ) -> Result<Booked, BudgetError> {
         let charged = amount.quantities();
-        let now = self.advance(at, charged.units(), Some(now)).expect("it is told the time");
+        let Some(now) = self.advance(at, charged.units(), now) else {
+            return Ok(self.debit(at, charged, None));
+        };
         let Some(key) = self.new_key(at, key, amount, now)? else {
             return Ok(Booked::NOTHING);
         };

@@ -48,6 +48,24 @@ fn p8_a_hold_that_was_seen_to_be_due_has_expired() {
 }
 
 #[test]
+fn p2_a_spend_that_is_told_once_is_booked_without_a_clock() {
+    for (has_been_read, booked) in [(true, 5), (false, 10)] {
+        let clock = Dying::default();
+        let pool = BudgetPool::builder().tokens(1_000).clock(clock.clone()).build();
+        if has_been_read {
+            drop(pool.reserve(Ask::new(tokens(1)).ttl(secs(1))).unwrap());
+        }
+        clock.dies();
+        // Who has never known the time knows no key: the event may be booked again.
+        for _ in 0..2 {
+            pool.debit_once("event", tokens(5)).unwrap();
+        }
+        assert_eq!(pool.snapshot().tokens.used, booked);
+        check_invariants(&pool);
+    }
+}
+
+#[test]
 fn p8_a_window_turns_by_the_time_that_was_seen_elsewhere() {
     let clock = Dying::default();
     let root = BudgetPool::builder().clock(clock.clone()).build();
