@@ -7,7 +7,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
 
 use crate::pool::BudgetPool;
-use crate::types::axis::{Axis, Quantity};
+use crate::types::axis::{Axis, CustomAxis, Quantity};
 use crate::types::name::Name;
 use crate::types::snapshot::{AxisSnapshot, Snapshot, is_in_play};
 use crate::types::usd::Usd;
@@ -21,7 +21,7 @@ use crate::types::usd::Usd;
 /// | metric | labels | kind |
 /// | --- | --- | --- |
 /// | `budget_pool_tokens` | `pool`, `state`: `used`, `reserved` or `overage` | gauge |
-/// | `budget_pool_tokens_limit` | `pool` | gauge; absent where there is no cap |
+/// | `budget_pool_tokens_limit` | `pool` | gauge; absent where there has been no cap |
 /// | `budget_pool_tokens_spent_total` | `pool` | counter |
 /// | the same for `input_tokens`, `output_tokens`, `requests`, `usd` and the user's own axes | | |
 /// | `budget_pool_in_flight`, `budget_pool_in_flight_limit` | as of tokens | gauges |
@@ -31,15 +31,17 @@ use crate::types::usd::Usd;
 /// | `budget_pool_time_left_seconds` | `pool`, of the exported pool alone | gauge; absent without a deadline |
 ///
 /// - Money is in dollars. `budget_pool_usd_spent_total` is a gauge, as a counter of `metrics` has
-///   whole numbers.
+///   whole numbers: it stands where a pool is gone, and falls with a `credit` and with a pool that
+///   is built anew.
 /// - An axis is exported from its first cap or spend on.
 /// - An axis of the user's own has its label for a name, with `_` in place of other characters:
 ///   `budget_pool_tool_calls`. A label that would give the name of another metric gives
-///   `budget_pool_custom_0` to `budget_pool_custom_3`.
+///   `budget_pool_custom_0` to `budget_pool_custom_3`. Of two such labels the lower index has the
+///   name, or the one that the pools were told of first: a name stays.
 /// - The label `pool` is the pool's name. The figures of pools with the same name are added up.
-/// - The gauges of a pool that is gone fall to zero, once. A counter never falls: after a
-///   [`credit`](BudgetPool::credit), or where a pool with the same name is built anew, it stands
-///   until the figure has passed it.
+/// - The gauges of a pool that is gone fall to zero, once, and so does the limit of a cap that is
+///   gone. A counter never falls: after a [`credit`](BudgetPool::credit), or where a pool with the
+///   same name is built anew, it stands until the figure has passed it.
 ///
 /// ```
 /// use budget_pool::{Amount, BudgetPool, Exporter};
@@ -57,6 +59,7 @@ pub struct Exporter {
     depth: usize,
     /// The series exported last: a series that is gone since then falls to zero.
     last: Mutex<Series>,
+    names: Mutex<Names>,
 }
 
 /// The figures by the names of the pools.
@@ -92,7 +95,7 @@ impl Exporter {
     /// ```
     #[must_use]
     pub fn new(pool: &BudgetPool) -> Exporter {
-        Exporter { pool: pool.clone(), depth: 0, last: Mutex::new(Series::new()) }
+        Exporter { pool: pool.clone(), depth: 0, last: Mutex::default(), names: Mutex::default() }
     }
 
     /// Exports the pools down to `levels` below this one, too. The spend of the pools further below
@@ -111,8 +114,8 @@ impl Exporter {
         self
     }
 
-    /// Describes the metrics to the recorder. The metrics of the user's own axes are described if
-    /// the pools have a cap or a spend on them by now.
+    /// Describes the metrics to the recorder, with those of the user's own axes that the pools have
+    /// been told of by now.
     ///
     /// ```
     /// # use budget_pool::{BudgetPool, Exporter};
@@ -120,13 +123,8 @@ impl Exporter {
     /// exporter.describe(); // once, after the recorder is installed
     /// ```
     pub fn describe(&self) {
-        let series = self.look();
-        let axes: BTreeSet<Axis> =
-            series.values().flat_map(|pool| pool.axes.keys().copied()).collect();
-        let own: Vec<Axis> =
-            axes.into_iter().filter(|axis| matches!(axis, Axis::Custom(_))).collect();
-        let names = Names::of(own.iter().copied());
-        for axis in built_in().chain(own) {
+        let names = self.names();
+        for axis in built_in().chain(names.0.keys().copied()) {
             let name = names.of_axis(axis);
             describe_gauge!(name.clone(), format!("{axis}: used, reserved and overage"));
             describe_gauge!(
@@ -158,10 +156,9 @@ impl Exporter {
         let mut series = self.look();
         // The recorder is not called under the lock: it is not the library's.
         let gone = {
-            let mut last = self.last();
+            let mut last = locked(&self.last);
             for (name, pool) in &mut series {
-                let before = last.get(name).into_iter().flat_map(|before| before.axes.keys());
-                before.for_each(|&axis| _ = pool.axes.entry(axis).or_default());
+                last.get(name).into_iter().for_each(|before| pool.outlive(before));
             }
             let is_gone = |name: &Name| !series.contains_key(name);
             let gone = last.iter().filter(|(name, _)| is_gone(name));
@@ -171,11 +168,10 @@ impl Exporter {
             last.extend(series.clone());
             gone
         };
-        let pools = series.values().chain(gone.values());
-        let names = Names::of(pools.flat_map(|pool| pool.axes.keys().copied()));
+        let names = self.names();
         gone.iter().for_each(|(name, pool)| pool.set_gauges(name, &names));
         // Another export may have seen the pool, or one of its name, meanwhile.
-        self.last().retain(|name, pool| gone.get(name) != Some(pool));
+        locked(&self.last).retain(|name, pool| gone.get(name) != Some(pool));
         for (name, pool) in &series {
             pool.set_gauges(name, &names);
             pool.set_counters(name, &names);
@@ -185,8 +181,12 @@ impl Exporter {
         }
     }
 
-    fn last(&self) -> MutexGuard<'_, Series> {
-        self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The names of all axes that the tree knows. A name once given stays, so that no series becomes
+    /// that of another axis.
+    fn names(&self) -> Names {
+        let mut names = locked(&self.names);
+        names.give(self.pool.handle().labels().own());
+        names.clone()
     }
 
     fn look(&self) -> Series {
@@ -197,6 +197,10 @@ impl Exporter {
         }
         series
     }
+}
+
+fn locked<T>(of: &Mutex<T>) -> MutexGuard<'_, T> {
+    of.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl fmt::Debug for Exporter {
@@ -225,12 +229,19 @@ impl Figures {
         }
     }
 
+    /// Where the pools of a name had an axis or a cap before, and have none now, it is zero.
+    fn outlive(&mut self, before: &Figures) {
+        for (&axis, before) in &before.axes {
+            let limit = &mut self.axes.entry(axis).or_default().limit;
+            *limit = limit.or(before.limit.map(|_| 0));
+        }
+    }
+
     /// The gauges of a pool that is gone.
     fn gone(&self) -> Figures {
-        let nothing =
-            |balance: &Balance| Balance { limit: balance.limit.map(|_| 0), ..Balance::default() };
-        let axes = self.axes.iter().map(|(&axis, balance)| (axis, nothing(balance))).collect();
-        Figures { axes, ..Figures::default() }
+        let mut nothing = Figures::default();
+        nothing.outlive(self);
+        nothing
     }
 
     fn set_gauges(&self, pool: &Name, names: &Names) {
@@ -318,32 +329,42 @@ fn spent(name: &str) -> String {
 }
 
 /// The names of the metrics of the user's own axes.
+#[derive(Clone, Default)]
 struct Names(BTreeMap<Axis, String>);
 
 impl Names {
-    fn of(axes: impl Iterator<Item = Axis>) -> Names {
+    /// Gives those a name that have none.
+    fn give(&mut self, axes: impl Iterator<Item = Axis>) {
         let mut taken: BTreeSet<String> =
             [ADMISSIONS, HOLDS_ENDED, WAITING, TIME_LEFT].map(str::to_owned).into();
-        built_in().for_each(|axis| taken.extend(all_of(&of_word(axis.as_str()))));
-        let mut names = BTreeMap::new();
-        for axis in axes.collect::<BTreeSet<_>>() {
+        let words = built_in().map(|axis| of_word(axis.as_str()));
+        words.chain(self.0.values().cloned()).for_each(|name| taken.extend(all_of(&name)));
+        for axis in axes {
             let Axis::Custom(custom) = axis else { continue };
+            if self.0.contains_key(&axis) {
+                continue;
+            }
             let may_stand = |c: char| if c.is_ascii_alphanumeric() { c } else { '_' };
             let word: String = custom.label().chars().map(may_stand).collect();
-            let (by_label, by_index) =
-                (of_word(&word), of_word(&format!("custom_{}", custom.index())));
+            let by_label = of_word(&word);
             // The names by index are kept free for their own axes.
             let is_free = !word.starts_with("custom_") && all_of(&by_label).is_disjoint(&taken);
-            let name = if is_free { by_label } else { by_index };
+            let name = if is_free { by_label } else { by_index(custom) };
             taken.extend(all_of(&name));
-            names.insert(axis, name);
+            self.0.insert(axis, name);
         }
-        Names(names)
     }
 
     fn of_axis(&self, axis: Axis) -> String {
-        self.0.get(&axis).cloned().unwrap_or_else(|| of_word(axis.as_str()))
+        match axis {
+            Axis::Custom(custom) => self.0.get(&axis).cloned().unwrap_or_else(|| by_index(custom)),
+            _ => of_word(axis.as_str()),
+        }
     }
+}
+
+fn by_index(axis: CustomAxis) -> String {
+    of_word(&format!("custom_{}", axis.index()))
 }
 
 /// The names of all metrics of an axis.

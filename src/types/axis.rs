@@ -290,6 +290,13 @@ impl Labels {
         Label(index.map_or("", |index| self.0[index].unwrap_or(Labels::UNNAMED[index])))
     }
 
+    /// The axes of the user's own whose labels these are.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn own(self) -> impl Iterator<Item = Axis> {
+        let lanes = (Axis::FIRST_CUSTOM..).zip(self.0);
+        lanes.filter_map(move |(lane, label)| label.map(|_| self.axis(lane)))
+    }
+
     /// Every counted axis, in declared order.
     pub(crate) fn counted(self) -> impl Iterator<Item = Axis> {
         (0..Axis::COUNTED).map(move |lane| self.axis(lane))

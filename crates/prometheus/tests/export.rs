@@ -245,6 +245,29 @@ fn the_gauges_of_a_pool_that_is_gone_fall_to_zero_and_its_counters_stay() {
     scrape(&recorder, &exporter).shows(&[(spent, "41")]);
 }
 
+#[test]
+fn the_limit_of_a_cap_that_is_gone_falls_to_zero_whoever_has_the_name_by_then() {
+    let company = BudgetPool::builder().name("company").build();
+    let (recorder, exporter) = (recorder(), Exporter::new(&company).depth(1));
+    let agent = company.child().name("agent").tokens(5_000).build();
+    agent.record(Amount::new().tokens(10)).unwrap();
+    let cap = r#"budget_pool_tokens_limit{pool="agent"}"#;
+    scrape(&recorder, &exporter).shows(&[(cap, "5000")]);
+    drop(agent);
+    // It has spent tokens again, without a cap on them.
+    let agent = company.child().name("agent").requests(7).build();
+    agent.record(Amount::new().tokens(3)).unwrap();
+    scrape(&recorder, &exporter).shows(&[(cap, "0")]);
+    drop(agent);
+    let agent = company.child().name("agent").tokens(6_000).build();
+    scrape(&recorder, &exporter).shows(&[(cap, "6000")]);
+    drop(agent);
+    let agent = company.child().name("agent").requests(7).build();
+    scrape(&recorder, &exporter).shows(&[(cap, "0")]);
+    drop(agent);
+    scrape(&recorder, &exporter).shows(&[(cap, "0")]);
+}
+
 /// The recorder is the user's: one that panics costs that export, and no gauge for ever.
 #[test]
 fn a_recorder_that_panics_leaves_no_gauge_of_a_pool_that_is_gone() {
@@ -321,5 +344,25 @@ fn a_label_of_the_users_own_never_takes_the_name_of_another_metric() {
             (&limit("budget_pool_tokens"), "9"),
             (&limit("budget_pool_jobs"), "5"),
         ]);
+    }
+}
+
+#[test]
+fn a_name_stays_with_its_axis_whoever_spends_first() {
+    let axes = [Axis::custom(0, "a-b"), Axis::custom(1, "a_b"), Axis::custom(2, "a.b")];
+    let pool = BudgetPool::builder().name("p").axis(axes[0]).axis(axes[1]).build();
+    let (recorder, exporter) = (recorder(), Exporter::new(&pool));
+    let names = ["budget_pool_a_b", "budget_pool_custom_1", "budget_pool_custom_2"];
+    let spent = names.map(|name| format!("{name}_spent_total{{pool=\"p\"}}"));
+    for (spends, told) in [(1, ["", "1", ""]), (0, ["1", "1", ""]), (2, ["1", "1", "1"])] {
+        pool.record(Amount::of(axes[spends], 1)).unwrap();
+        let scrape = scrape(&recorder, &exporter);
+        for (name, told) in spent.iter().zip(told) {
+            if told.is_empty() {
+                assert!(!scrape.has(name), "{name}");
+            } else {
+                scrape.shows(&[(name, told)]);
+            }
+        }
     }
 }
