@@ -147,7 +147,7 @@ impl OpenHold {
         self.trailers = Some(said);
     }
 
-    /// The response has ended. Without a figure, what is held was spent.
+    /// The response has ended, or the service has failed. Without a figure, what is held was spent.
     pub(crate) fn finish(mut self) {
         if let Some(hold) = self.settle() {
             hold.commit_all();

@@ -290,9 +290,12 @@ impl Seen {
     }
 
     fn failed(&self, hold: Option<OpenHold>) {
-        if let Some(mut hold) = hold.filter(|_| matches!(self.rules.on_error, OnDrop::Release)) {
+        let Some(mut hold) = hold else { return };
+        if self.rules.on_error == OnDrop::Release {
             hold.head_says(Said::Refund);
         }
+        // A drop would go by `on_drop`.
+        hold.finish();
     }
 
     fn refusal<R: Body>(&self, refusal: Refusal) -> Response<BudgetBody<R>> {

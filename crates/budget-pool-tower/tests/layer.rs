@@ -354,15 +354,60 @@ async fn a_request_that_is_dropped_while_it_is_served_goes_by_the_rule_of_the_la
 
 #[tokio::test]
 async fn an_error_of_the_service_goes_by_a_rule_of_its_own() {
-    for (on_error, used) in [(OnDrop::Commit, 1), (OnDrop::Release, 0)] {
-        let pool = BudgetPool::builder().requests(5).build();
-        let service = layer(&pool).on_error(on_error).layer(service_fn(|_: Request<()>| async {
-            Err::<Response<Full<Bytes>>, _>(io::Error::other("no route"))
-        }));
-        let error = service.oneshot(request()).await.unwrap_err();
-        assert_eq!(error.to_string(), "no route");
-        assert_eq!(ended(&pool), (1, used, 1 - used, 0));
-        assert_eq!(pool.snapshot().requests.used, used, "{on_error:?}");
+    for (on_drop, on_error, used) in [
+        (OnDrop::Commit, OnDrop::Commit, 1),
+        (OnDrop::Commit, OnDrop::Release, 0),
+        (OnDrop::Release, OnDrop::Commit, 1),
+        (OnDrop::Release, OnDrop::Release, 0),
+    ] {
+        for told in [None, Some(3)] {
+            let pool = BudgetPool::builder().requests(10).build();
+            let layer = layer(&pool).on_drop(on_drop).on_error(on_error);
+            let service = layer.layer(service_fn(move |request: Request<()>| async move {
+                let bill = request.extensions().get::<Bill>().unwrap();
+                told.inspect(|&requests| bill.total(amount().requests(requests)));
+                Err::<Response<Full<Bytes>>, _>(io::Error::other("no route"))
+            }));
+            let error = service.oneshot(request()).await.unwrap_err();
+            assert_eq!(error.to_string(), "no route");
+            // A total that the bill knows goes before the rule.
+            let used = told.unwrap_or(used);
+            assert_eq!(pool.snapshot().requests.used, used, "{on_drop:?} {on_error:?} {told:?}");
+            let committed = u64::from(used > 0);
+            assert_eq!(ended(&pool), (1, committed, 1 - committed, 0));
+        }
+    }
+    // Unless told otherwise, an error is paid for, whatever a response costs that does not end.
+    let pool = BudgetPool::builder().requests(10).build();
+    let fails = service_fn(|_: Request<()>| async { Err::<Response<Full<Bytes>>, _>(()) });
+    layer(&pool).on_drop(OnDrop::Release).layer(fails).oneshot(request()).await.unwrap_err();
+    assert_eq!(pool.snapshot().requests.used, 1);
+}
+
+/// The hold of a slow service has expired before it fails: its expiry went by the other rule.
+#[tokio::test(start_paused = true)]
+async fn an_error_goes_by_its_rule_although_the_hold_has_expired() {
+    let second = Duration::from_secs(1);
+    for (on_drop, expired) in [(OnDrop::Commit, 1), (OnDrop::Release, 0)] {
+        for (on_error, used) in [(OnDrop::Commit, 1), (OnDrop::Release, 0)] {
+            let pool = BudgetPool::builder().requests(10).tokio().build();
+            let layer = layer(&pool)
+                .on_drop(on_drop)
+                .on_error(on_error)
+                .ask(move |_| Ask::new(amount().requests(1)).ttl(30 * second));
+            let seen = pool.clone();
+            let service = layer.layer(service_fn(move |_: Request<()>| {
+                let seen = seen.clone();
+                async move {
+                    tokio::time::advance(30 * second).await;
+                    assert_eq!(seen.snapshot().requests.used, expired, "{on_drop:?}");
+                    Err::<Response<Full<Bytes>>, _>(())
+                }
+            }));
+            service.oneshot(request()).await.unwrap_err();
+            assert_eq!(pool.snapshot().requests.used, used, "{on_drop:?} {on_error:?}");
+            assert_eq!(ended(&pool), (1, 0, 0, 1));
+        }
     }
 }
 
