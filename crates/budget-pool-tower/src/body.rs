@@ -19,8 +19,9 @@ pin_project! {
     ///
     /// Its frames are those of the inner body. The body of a refusal is a short text.
     ///
-    /// A body has ended when it says so, or when all of its size is read, which the body knows or the
-    /// header `content-length` tells. A server may drop such a body before it can say that it ends.
+    /// A body has ended when it says so, with its trailers, or when all of its size is read, which the
+    /// body knows or the header `content-length` tells. A server may drop such a body before it can
+    /// say that it ends.
     pub struct BudgetBody<B> {
         // `None` where a refusal stands in for the response.
         #[pin]
@@ -100,7 +101,8 @@ where
                     account.is_complete |= inner.size_hint().exact() == Some(0);
                     account.tell(frame.trailers_ref());
                 }
-                inner.is_end_stream()
+                // A server drops a body after its trailers, and need not ask it for its end.
+                frame.is_trailers() || inner.is_end_stream()
             }
             // It broke off: no figure but those that are known.
             Some(Err(_)) => {

@@ -478,6 +478,47 @@ async fn a_body_of_a_known_size_has_ended_when_all_of_it_is_read() {
     assert_eq!((ended(&pool), pool.snapshot().requests.used), ((1, 1, 0, 0), 1));
 }
 
+/// A server drops a body that has yielded trailers, and does not ask whether more comes.
+#[tokio::test]
+async fn a_response_has_ended_with_its_trailers() {
+    // A letter for each frame: data, trailers, an error.
+    let frame = |kind| match kind {
+        'd' => data("a"),
+        't' => trailers("x-tokens", "7"),
+        _ => Err(io::Error::other("broken")),
+    };
+    for (on_drop, dropped) in [(OnDrop::Commit, 40), (OnDrop::Release, 0)] {
+        for (all, frames_read, held, told) in [
+            ("dt", 1, dropped, dropped),
+            ("dt", 2, 40, 7),
+            ("t", 1, 40, 7),
+            // Nothing that follows opens the books again.
+            ("dte", 3, 40, 7),
+            ("dtdt", 4, 40, 7),
+        ] {
+            for (reads, used) in [(false, held), (true, told)] {
+                let pool = BudgetPool::builder().tokens(100).build();
+                let layer = layer(&pool).on_drop(on_drop).ask(|_| amount().tokens(40));
+                let layer = layer.settle_trailers(move |trailers| {
+                    let tokens = trailers.get("x-tokens").filter(|_| reads)?.to_str().ok()?;
+                    Some(amount().tokens(tokens.parse().ok()?))
+                });
+                let service = layer.layer(service_fn(move |_: Request<()>| async move {
+                    Ok::<_, Infallible>(Response::new(frames(all.chars().map(frame).collect())))
+                }));
+                let mut body = service.oneshot(request()).await.unwrap().into_body();
+                for _ in 0..frames_read {
+                    _ = body.frame().await.unwrap();
+                }
+                drop(body);
+                let case = format!("{frames_read} of {all}, {on_drop:?}, read: {reads}");
+                assert_eq!(pool.snapshot().tokens.used, used, "{case}");
+                assert_eq!(ended(&pool).0, 1);
+            }
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_waits_in_line_as_long_as_it_may() {
     let pool = BudgetPool::builder().requests(100).in_flight(1).tokio().build();
