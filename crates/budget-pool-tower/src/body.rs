@@ -72,7 +72,8 @@ impl<B: Body> BudgetBody<B> {
             hold.finish();
             return BudgetBody::free(inner);
         }
-        let account = Account { hold, rules, left: length, is_complete: false };
+        let is_complete = inner.size_hint().exact() == Some(0);
+        let account = Account { hold, rules, left: length, is_complete };
         BudgetBody { inner: Some(inner), refusal: None, account: Some(account) }
     }
 }

@@ -519,6 +519,28 @@ async fn a_response_has_ended_with_its_trailers() {
     }
 }
 
+/// A server of HTTP/1 sends a body of size zero without a look at it. One of HTTP/2 reads its
+/// trailers.
+#[tokio::test]
+async fn a_body_whose_size_is_zero_has_ended_although_trailers_may_come() {
+    for (polls, used) in [(0, 40), (1, 7)] {
+        let pool = BudgetPool::builder().tokens(100).build();
+        let layer = layer(&pool).on_drop(OnDrop::Release).ask(|_| amount().tokens(40));
+        let layer = layer.settle_trailers(|_| Some(amount().tokens(7)));
+        let service = layer.layer(service_fn(|_: Request<()>| async {
+            let last = std::future::ready(Some(Ok(HeaderMap::new())));
+            Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new().with_trailers(last)))
+        }));
+        let mut body = service.oneshot(request()).await.unwrap().into_body();
+        assert_eq!((body.size_hint().exact(), body.is_end_stream()), (Some(0), false));
+        for _ in 0..polls {
+            assert!(body.frame().await.unwrap().unwrap().is_trailers());
+        }
+        drop(body);
+        assert_eq!((pool.snapshot().tokens.used, ended(&pool)), (used, (1, 1, 0, 0)));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_request_waits_in_line_as_long_as_it_may() {
     let pool = BudgetPool::builder().requests(100).in_flight(1).tokio().build();
