@@ -69,8 +69,8 @@
 //! # Refusals
 //!
 //! A refusal is a response of [problem details](https://www.rfc-editor.org/rfc/rfc9457)
-//! (`application/problem+json`). To a request whose content type is that of gRPC it is a head with
-//! `grpc-status` and `grpc-message`. Its extensions have the
+//! (`application/problem+json`). To a request whose content type is that of gRPC or gRPC-Web it is a
+//! head with `grpc-status` and `grpc-message`. Its extensions have the
 //! [`BudgetError`](budget_pool::BudgetError), so that a layer around this one can write another text.
 //!
 //! | why | HTTP | gRPC | `Retry-After` |

@@ -107,6 +107,18 @@ pin_project! {
 /// A panic of a caller that polls on.
 const AFTER_ITS_END: &str = "a future is not polled after its end";
 
+/// The media types of gRPC, before a suffix and parameters.
+const GRPC: [&str; 3] = ["application/grpc", "application/grpc-web", "application/grpc-web-text"];
+
+/// Whether a content type is one of gRPC. A client of another type would take a refusal by
+/// `grpc-status` for a success.
+fn is_grpc(content_type: &HeaderValue) -> bool {
+    let ends = |byte: &u8| matches!(byte, b'+' | b';' | b' ' | b'\t');
+    let name = content_type.as_bytes().split(ends).next().unwrap_or_default();
+    // A media type has no case.
+    GRPC.iter().any(|grpc| name.eq_ignore_ascii_case(grpc.as_bytes()))
+}
+
 /// The known facts about a request whose head has gone to the service.
 struct Seen {
     rules: Arc<Rules>,
@@ -123,13 +135,11 @@ where
 {
     fn new(service: S, request: Request<B>, rules: Arc<Rules>) -> BudgetFuture<S, B> {
         let (mut parts, body) = request.into_parts();
-        let is_grpc =
-            |content_type: &&HeaderValue| content_type.as_bytes().starts_with(b"application/grpc");
         let mut seen = Seen {
             pool: None,
             deadline: None,
             method: parts.method.clone(),
-            grpc: parts.headers.get(CONTENT_TYPE).filter(is_grpc).cloned(),
+            grpc: parts.headers.get(CONTENT_TYPE).filter(|named| is_grpc(named)).cloned(),
             rules,
         };
         let refused =

@@ -40,6 +40,46 @@ async fn grpc(layer: &BudgetLayer) -> (String, String) {
     told
 }
 
+/// A media type has no case, and a longer name is another type.
+#[tokio::test]
+async fn a_request_is_grpc_by_its_media_type() {
+    let pool = BudgetPool::builder().requests(0).build();
+    for (content_type, is_grpc) in [
+        ("application/grpc", true),
+        ("application/grpc+proto", true),
+        ("application/grpc;charset=utf-8", true),
+        ("application/grpc ; charset=utf-8", true),
+        ("application/grpc\t;charset=utf-8", true),
+        ("application/grpc-web", true),
+        ("application/grpc-web+proto", true),
+        ("application/grpc-web-text", true),
+        ("application/grpc-web-text+json;charset=utf-8", true),
+        ("Application/gRPC", true),
+        ("APPLICATION/GRPC+PROTO", true),
+        ("application/gRPC-Web-Text", true),
+        ("application/grpcish", false),
+        ("application/grpc-webby", false),
+        ("application/grpc-", false),
+        ("application/grpc.v2", false),
+        ("application/grp", false),
+        ("application/json; of=application/grpc", false),
+        ("xapplication/grpc", false),
+        ("", false),
+    ] {
+        let refused = ask(&layer(&pool), request_with(&[("content-type", content_type)])).await;
+        let told = (refused.status().as_u16(), header(&refused, "grpc-status"));
+        let status = if is_grpc { (200, Some("8")) } else { (429, None) };
+        assert_eq!(told, status, "{content_type:?}");
+        let answers = if is_grpc { content_type } else { "application/problem+json" };
+        assert_eq!(header(&refused, "content-type"), Some(answers));
+    }
+    // A value that is no text is no gRPC.
+    let mut request = request();
+    let value = HeaderValue::from_bytes(b"application/grpc\xff").unwrap();
+    request.headers_mut().insert("content-type", value);
+    assert_eq!(ask(&layer(&pool), request).await.status(), 429);
+}
+
 #[tokio::test]
 async fn a_quota_that_time_brings_back_is_429_with_the_time() {
     let clock = ManualClock::new();
