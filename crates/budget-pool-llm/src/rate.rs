@@ -86,13 +86,23 @@ impl Rate {
 }
 
 /// Dollars per token, as [`FromStr`] reads them: digits without an exponent and without needless
-/// zeros.
+/// zeros. A precision pads with zeros or rounds to the nearest, half up: `{:.2}` of 100.5 is
+/// `100.50`. Width, fill and `0` are as with integers.
 impl fmt::Display for Rate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digits = format!("{:0>width$}", self.0, width = DECIMALS + 1);
-        let (whole, fraction) = digits.split_at(digits.len() - DECIMALS);
-        let text = format!("{whole}.{fraction}");
-        f.pad(text.trim_end_matches('0').trim_end_matches('.'))
+        let decimals = f.precision().unwrap_or(DECIMALS).min(DECIMALS);
+        let step = 10_u128.pow((DECIMALS - decimals) as u32);
+        let is_nearer_above = self.0 % step * 2 >= step;
+        let rounded = self.0 / step + u128::from(is_nearer_above);
+        let digits = format!("{rounded:0>width$}", width = decimals + 1);
+        let (whole, fraction) = digits.split_at(digits.len() - decimals);
+        let fraction = match f.precision() {
+            Some(precision) => format!("{fraction:0<precision$}"),
+            None => fraction.trim_end_matches('0').to_owned(),
+        };
+        let point = if fraction.is_empty() { "" } else { "." };
+        // As a number: `pad` would take the precision for a length.
+        f.pad_integral(true, "", &format!("{whole}{point}{fraction}"))
     }
 }
 

@@ -271,6 +271,31 @@ fn texts_of_parts_and_rates_are_padded() {
     assert_eq!(format!("{:?}", rate("3e-06")), "Rate(0.000003)");
 }
 
+#[test]
+fn a_precision_rounds_a_rate_and_cuts_no_digit_before_the_point() {
+    let most = "340282366920.938463463374607431768211455";
+    for (text, whole, cents, longer) in [
+        ("0", "0", "0.00", format!("0.{:0<30}", "")),
+        ("100.5", "101", "100.50", format!("100.5{:0<29}", "")),
+        ("12345", "12345", "12345.00", format!("12345.{:0<30}", "")),
+        ("0.004999999999999999999999999", "0", "0.00", "0.004999999999999999999999999000".into()),
+        ("0.005", "0", "0.01", format!("0.005{:0<27}", "")),
+        ("9.995", "10", "10.00", format!("9.995{:0<27}", "")),
+        ("1e-27", "0", "0.00", "0.000000000000000000000000001000".into()),
+        (most, "340282366921", "340282366920.94", format!("{most}000")),
+    ] {
+        let rate = rate(text);
+        assert_eq!(format!("{rate:.0}|{rate:.2}|{rate:.30}"), format!("{whole}|{cents}|{longer}"));
+    }
+    let rate = rate("1.5");
+    assert_eq!(
+        format!("[{rate:6}|{rate:<6}|{rate:^7}|{rate:6.1}|{rate:*<6.2}|{rate:08.3}|{rate:+}]"),
+        "[   1.5|1.5   |  1.5  |   1.5|1.50**|0001.500|+1.5]"
+    );
+    // A precision of the outer text is none of the rate's.
+    assert_eq!(format!("{rate:.0?}"), "Rate(1.5)");
+}
+
 /// A figure of a price list: digits and how many of them are decimals.
 #[derive(Clone, Copy, Debug)]
 struct Figure {
@@ -437,12 +462,17 @@ proptest! {
     }
 
     #[test]
-    fn a_rate_reads_back_as_it_is_displayed(figure in Figure::any(), nanos: u64, float: f64) {
+    fn a_rate_reads_back_as_it_is_displayed(figure in Figure::any(), nanos: u64, float: f64, decimals in 0_usize..9) {
         let read = rate(&figure.text());
         prop_assert_eq!(rate(&read.to_string()), read);
+        prop_assert_eq!(rate(&format!("{read:.27}")), read);
         let per_million = Rate::per_million(Usd::from_nanos(nanos));
         prop_assert_eq!(rate(&per_million.to_string()), per_million);
         prop_assert_eq!(per_million.to_per_million(), Some(Usd::from_nanos(nanos)));
+        // Money rounds alike.
+        let dollars = Usd::from_nanos(nanos);
+        let each = rate(&dollars.to_string());
+        prop_assert_eq!(format!("{each:.decimals$}"), format!("{dollars:.decimals$}"));
         for float in [float, figure.text().parse().unwrap()] {
             if let Ok(read) = Rate::try_from(float) {
                 // The text is that of the float, and of no other.
