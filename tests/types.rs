@@ -355,6 +355,33 @@ fn the_debug_text_of_a_hold_reads_no_clock_and_wakes_nobody() {
     assert!(waiter.poll().is_ready());
 }
 
+/// A text would be cut to a precision, in the middle of a figure.
+#[test]
+fn a_precision_of_quantities_rounds_the_money_and_cuts_no_digit() {
+    let amount = Amount::new().tokens(1_200).usd(Usd::from_micros(12_345_600));
+    let caps = Caps::new().tokens(1_200).usd(Usd::from_micros(12_345_600));
+    let [tokens, usd] = [0, 1].map(|place| amount.iter().nth(place).unwrap());
+    assert_eq!(format!("{tokens:.0}|{tokens:.2}|{tokens:.40}"), ["1200 tokens"; 3].join("|"));
+    assert_eq!(format!("{usd:.0}|{usd:.2}|{usd:.6}"), "12 USD|12.35 USD|12.345600 USD");
+    for text in [format!("{amount:.2}"), format!("{caps:.2}")] {
+        assert_eq!(text, "1200 tokens, 12.35 USD");
+    }
+    assert_eq!(format!("{:.2}", Amount::new()), "nothing");
+    assert_eq!(format!("{:.2?}", amount), "Amount(1200 tokens, 12.35 USD)");
+    // The rest is padded as texts are, with a precision and without one.
+    let padded = |width: usize| {
+        assert_eq!(format!("{tokens:width$}"), format!("{:width$}", "1200 tokens"));
+        assert_eq!(format!("{tokens:>width$.1}"), format!("{:>width$}", "1200 tokens"));
+        assert_eq!(format!("{tokens:*^width$.1}"), format!("{:*^width$}", "1200 tokens"));
+        assert_eq!(format!("{tokens:é<width$.1}"), format!("{:é<width$}", "1200 tokens"));
+        assert_eq!(format!("{tokens:+0width$.1}"), format!("{:+0width$}", "1200 tokens"));
+        assert_eq!(format!("{amount:>width$}"), format!("{:>width$}", "1200 tokens, 12.3456 USD"));
+    };
+    (0..30).for_each(padded);
+    let bytes = Amount::new().with(Axis::custom(0, "étés"), 10);
+    assert_eq!(format!("[{bytes:>8.0}]"), "[ 10 étés]");
+}
+
 #[test]
 fn a_name_is_found_in_a_map_by_its_text() {
     let pool = BudgetPool::builder().name("run-17").build();

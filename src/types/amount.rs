@@ -395,7 +395,7 @@ impl FromIterator<Quantity> for Amount {
 }
 
 /// The quantities that are not zero, as a person reads them: `1200 tokens, 0.0036 USD`, or
-/// `nothing`.
+/// `nothing`. A precision is one of the money, as with a [`Quantity`].
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         list(self.iter().filter(|quantity| quantity.units() > 0), f)
@@ -632,7 +632,8 @@ impl FromIterator<Quantity> for Caps {
     }
 }
 
-/// As a person reads them: `1000000 tokens, 10 USD`, or `nothing`.
+/// As a person reads them: `1000000 tokens, 10 USD`, or `nothing`. A precision is one of the money,
+/// as with a [`Quantity`].
 impl fmt::Display for Caps {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         list(self.iter(), f)

@@ -3,7 +3,7 @@
 //! The list of axes is written down here once. Everything below the public setters loops over it.
 
 use std::cmp::Ordering;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::hash::{Hash, Hasher};
 use std::str::FromStr;
 
@@ -543,8 +543,24 @@ pub(crate) fn list(
     quantities: impl Iterator<Item = Quantity>,
     f: &mut fmt::Formatter<'_>,
 ) -> fmt::Result {
-    let all: Vec<String> = quantities.map(|quantity| quantity.to_string()).collect();
-    f.pad(if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }.as_str())
+    let text = |quantity: Quantity| quantity.rounded(f.precision());
+    let all: Vec<String> = quantities.map(text).collect();
+    pad(&if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }, f)
+}
+
+/// Writes a text that has figures, padded as texts are. `Formatter::pad` would take a precision for
+/// a length, and cut the digits beyond it.
+fn pad(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let missing = f.width().unwrap_or_default().saturating_sub(text.chars().count());
+    let before = match f.align() {
+        Some(fmt::Alignment::Right) => missing,
+        Some(fmt::Alignment::Center) => missing / 2,
+        Some(fmt::Alignment::Left) | None => 0,
+    };
+    let fill = f.fill();
+    (0..before).try_for_each(|_| f.write_char(fill))?;
+    f.write_str(text)?;
+    (before..missing).try_for_each(|_| f.write_char(fill))
 }
 
 impl fmt::Debug for Quantities {
@@ -561,7 +577,8 @@ impl fmt::Debug for AxisSet {
 
 /// The units of one counted axis, with their kind.
 ///
-/// Displays as `1200 tokens`, `3 requests`, `0.0036 USD`.
+/// Displays as `1200 tokens`, `3 requests`, `0.0036 USD`. A precision is one of the money, as that of
+/// [`Usd`]; a count has no decimals. Width and fill are as with texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Quantity {
     axis: Axis,
@@ -601,11 +618,19 @@ impl Quantity {
             None => self.units.to_string(),
         }
     }
+
+    /// With its unit, and with money of that many decimals.
+    fn rounded(self, decimals: Option<usize>) -> String {
+        match self.usd().zip(decimals) {
+            Some((usd, decimals)) => format!("{usd:.decimals$} {}", self.axis),
+            None => format!("{} {}", self.number(), self.axis),
+        }
+    }
 }
 
 impl fmt::Display for Quantity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{} {}", self.number(), self.axis))
+        pad(&self.rounded(f.precision()), f)
     }
 }
 
