@@ -296,8 +296,9 @@ impl<'de, T> Visitor<'de> for Figures<T> {
 }
 
 /// The axes that were named, as a map: `{"input_tokens": 1500, "usd": "0.012"}`. The total of tokens
-/// that follows from its parts is left out, so that the amount settles the same when it is read
-/// back.
+/// that follows from its parts is left out, so that an amount which was made by its setters settles
+/// the same when it is read back. An amount that a pool reports, or that is a difference, may have
+/// less in total than its parts: it is read back with all of them.
 impl Serialize for Amount {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         write_quantities(serializer, self.named(), self.iter())
@@ -371,7 +372,8 @@ impl Serialize for KindAt {
     }
 }
 
-/// As it is serialized. A period has its unit: `"60s"`, `"24h"`, `"7d"`, `"1.5s"`, `"250ms"`.
+/// As it is serialized; null is as if the field were absent. A period has its unit: `"60s"`,
+/// `"24h"`, `"7d"`, `"1.5s"`, `"250ms"`.
 /// Errors are a calendar, whose instants only the program knows, an unknown field, and an overage
 /// that is to be carried by a window without turns.
 impl<'de> Deserialize<'de> for Window {
@@ -403,7 +405,7 @@ impl<'de> Visitor<'de> for WindowFields {
         }
         // A calendar without a period is told that it is a calendar.
         let kind = kind.ok_or_else(|| de::Error::missing_field(WINDOW[0]))?;
-        window(kind, period, carrying.unwrap_or_default())
+        window(kind, period.flatten(), carrying.flatten().unwrap_or_default())
     }
 
     fn visit_seq<A: de::SeqAccess<'de>>(self, mut fields: A) -> Result<Window, A::Error> {
@@ -452,8 +454,8 @@ impl Serialize for Level {
     }
 }
 
-/// As it is serialized. A level is of an axis and a percentage, or of an amount: an error is one that
-/// is both, or half of the first.
+/// As it is serialized; null is as if the field were absent. A level is of an axis and a percentage,
+/// or of an amount: an error is one that is both, or half of the first.
 impl<'de> Deserialize<'de> for Level {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Level, D::Error> {
         deserializer.deserialize_struct("Level", &LEVEL, LevelFields)
@@ -482,7 +484,8 @@ impl<'de> Visitor<'de> for LevelFields {
                 return Err(de::Error::duplicate_field(LEVEL[field]));
             }
         }
-        level(axis, percent, amount, settled.unwrap_or_default())
+        let settled = settled.flatten().unwrap_or_default();
+        level(axis.flatten(), percent.flatten(), amount.flatten(), settled)
     }
 
     fn visit_seq<A: de::SeqAccess<'de>>(self, mut fields: A) -> Result<Level, A::Error> {
