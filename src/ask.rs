@@ -97,6 +97,9 @@ impl Ask {
     /// the amount is the least. A wait waits for the least, and is granted as much as there is at
     /// that instant.
     ///
+    /// Where as much as there is would pass one that waits, the ask is granted the least on all axes,
+    /// if that passes nobody.
+    ///
     /// ```
     /// # use budget_pool::{Amount, Ask, BudgetPool};
     /// let pool = BudgetPool::builder().tokens(100).build();

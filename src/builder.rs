@@ -335,8 +335,8 @@ impl<Kind> PoolBuilder<Kind> {
 
     /// Bounds the waiters of this pool and of those below it to `most` at the same time. A wait
     /// that finds `most` waiters before it is refused at once with
-    /// [`QueueFull`](BudgetError::QueueFull), unless its amount fits. Zero is a pool for which
-    /// nobody waits; there is no bound if it is not set.
+    /// [`QueueFull`](BudgetError::QueueFull), unless it is served at once. Zero is a pool for
+    /// which nobody waits; there is no bound if it is not set.
     ///
     /// ```
     /// # use budget_pool::{Amount, BudgetError, BudgetPool};
@@ -393,8 +393,8 @@ impl<Kind> PoolBuilder<Kind> {
 
     /// How many keys of [`record_once`](BudgetPool::record_once) and
     /// [`debit_once`](BudgetPool::debit_once) are remembered at most, and each for how long. If not
-    /// set, 262,144 keys are remembered for an hour: 72 new ones each second, about 50 MB if all
-    /// are used. A `ttl` too long for an [`Instant`] is for ever; `Duration::ZERO` remembers
+    /// set, 262,144 keys are remembered for an hour: 72 new ones each second, 70 to 90 MB if all are
+    /// used, by the length of the keys. A `ttl` too long for an [`Instant`] is for ever; `Duration::ZERO` remembers
     /// nothing. With a `capacity` of zero every `record_once` is refused, and every `debit_once` is
     /// booked.
     ///

@@ -153,7 +153,7 @@ impl<K> Keyed<K> {
     /// Drops the pools that are idle, and returns how many. Call `evict_idle` now and then, from a
     /// timer.
     ///
-    /// A pool is idle if nobody could tell it from one that is built anew:
+    /// A pool is idle if one that is built anew in its place spends nothing twice:
     ///
     /// - The `Keyed` alone keeps it: there is no other handle, reservation, lease or wait of it, no
     ///   future of its [close](BudgetPool::closed), and no pool below it. A [`WeakPool`] does not
@@ -167,8 +167,10 @@ impl<K> Keyed<K> {
     /// - It was not [closed](BudgetPool::close) by itself, and is not [paused](BudgetPool::pause) by
     ///   itself any more. A pool that is closed because its parent is does not stay for that.
     ///
-    /// Caps that [`set_caps`](BudgetPool::set_caps) moved do not keep a pool. The closure of
-    /// [`get_or_build`](Keyed::get_or_build) knows the caps of a tenant.
+    /// Caps and a ceiling that were [moved](BudgetPool::set_caps) do not keep a pool, nor does what
+    /// counts from its build: a deadline, passed or not, and the phase of a window that is not
+    /// [aligned](crate::Window::aligned_to). The next pool of the tenant begins them anew: the
+    /// closure of [`get_or_build`](Keyed::get_or_build) knows the terms of a tenant.
     ///
     /// The look and the drop are one step. A request that comes at that moment either finds the old
     /// pool, which then stays, or comes after that is gone with nothing used: no tenant gets its cap

@@ -108,7 +108,7 @@
 //! | **P1** | *Cap.* `used + reserved <= cap` at every instant, on every axis of every pool. One call spends on all its axes in all its pools, or on none. |
 //! | **P2** | *Nothing lost.* A spend that the pool is told of is booked. The part that does not fit is `overage`, and new capacity pays it first. |
 //! | **P3** | *No leak.* Each reserved unit has one live owner. Drop, panic, cancellation and expiry release it or book it, once, as [`OnDrop`] says. |
-//! | **P4** | *No false refusal.* A call that fits is admitted, unless another call waits for the same. |
+//! | **P4** | *No false refusal.* A call that fits is admitted, unless a call with which it [competes](guide::waiting#who-competes) waits. |
 //! | **P5** | *One instant.* A [`Snapshot`], of a pool or of a tree, is one state that existed. |
 //! | **P6** | *Fair waiting.* Waiters that compete are served in their order, and no new call passes them. A hopeless waiter is refused. |
 //! | **P7** | *Clear refusals.* A [`BudgetError`] names axis, pool, figures and [`Outlook`], and nothing has changed. |

@@ -227,7 +227,7 @@ impl BudgetPool {
     /// [`Paused`](BudgetError::Paused), [`Queued`](BudgetError::Queued) if others wait in this
     /// pool, or in one above it that caps an axis of `amount` (P6), or
     /// [`Exceeded`](BudgetError::Exceeded), looked for in this order. Nothing has changed then
-    /// (P7). A call that fits is never refused unless others wait for the same (P4).
+    /// (P7). A call that fits is never refused unless others wait (P4).
     #[inline]
     pub fn record(&self, amount: Amount) -> Result<(), BudgetError> {
         self.handle.record(amount.quantities())
@@ -540,7 +540,8 @@ impl BudgetPool {
     ///
     /// A spend is never refused for lack of memory: while as many keys are remembered as
     /// [may be](crate::PoolBuilder::idempotency_keys), a key that is not known is booked as new
-    /// and not remembered, so that the same event may be booked again.
+    /// and not remembered, so that the same event may be booked again; and so it is while the clock
+    /// panics and the pool has never known the time.
     ///
     /// ```
     /// use budget_pool::{Amount, BudgetPool};
@@ -670,7 +671,8 @@ impl BudgetPool {
     }
 
     /// The owners of all held units: every live [`Reservation`] and [`Lease`] of this pool and of
-    /// those below it, the largest first, by tokens and then by the other axes in declared order.
+    /// those below it, and every wait whose grant nobody has come for; the largest first, by tokens
+    /// and then by the other axes in declared order.
     /// The amount of a lease is its share as the pool knows it: a spend that is not settled yet
     /// counts as held. It takes O(holds of the tree x depth) under the lock, and a little for each
     /// hold of the peak number there ever was.

@@ -216,7 +216,8 @@ impl Reservation {
     /// ```
     ///
     /// # Errors
-    /// As [`BudgetPool::record`], for the units beyond the hold; before all,
+    /// As [`BudgetPool::record`], for the units beyond the hold, but `record` passes the waiters. A
+    /// close, the deadline and a pause refuse a part within the hold, too. Before all,
     /// [`Expired`](BudgetError::Expired). Nothing has changed then.
     pub fn record(&self, part: Amount) -> Result<(), BudgetError> {
         let key = self.key();
@@ -302,7 +303,8 @@ impl Reservation {
     ///
     /// # Errors
     /// As [`shrink`](Reservation::shrink); else as [`BudgetPool::record`], for the slot that the
-    /// new reservation asks. Nothing has changed then.
+    /// new reservation asks, but `split` passes the waiters. A close, the deadline and a pause refuse
+    /// one that brings its slot along, too. Nothing has changed then.
     pub fn split(&self, part: Amount) -> Result<Reservation, BudgetError> {
         let key = self.key();
         let half = self.pool.handle().ask(|engine, _, now| engine.split(key, &part, now))?;

@@ -58,9 +58,10 @@ pub struct Reached(Watching);
 /// It resolves once, when the pool is short of budget:
 ///
 /// - less is free than [`PoolBuilder::low`](crate::PoolBuilder::low);
-/// - a call was refused with [`AfterFunding`](crate::Outlook::AfterFunding) while it watched, on
-///   this pool or on one below it, and the pool lacks units that only a higher cap makes room for;
-///   or
+/// - a call that asks for units was refused with
+///   [`AfterFunding`](crate::Outlook::AfterFunding) while it watched, on this pool or on one below
+///   it, and the pool lacks units that only a higher cap makes room for; to
+///   [take caps away](BudgetPool::lower_caps) is no such call; or
 /// - a waiter stands blocked at this pool, and only a higher cap of this pool makes room for it. That
 ///   takes a [ceiling](crate::PoolBuilder::ceiling): without one such a waiter is refused.
 ///

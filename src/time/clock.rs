@@ -13,13 +13,14 @@ use crate::sync::Mutex;
 /// runtime's own time is one closure away: `.clock(|| tokio::time::Instant::now().into_std())`.
 ///
 /// A pool reads it outside its lock, and only if a call must know the time (P8). A clock that
-/// panics does so in the caller of an admission, before anything has changed; to accounting, no
-/// time has passed then.
+/// panics does so in the caller of an admission, of a build, and of what begins a time or tells one,
+/// before anything has changed; to accounting, no time has passed then.
 ///
 /// A clock that runs back is not an error: to the pool, it is then the latest instant that the pool
 /// has seen. So one reading far ahead, right or wrong, is believed for good: deadlines pass, holds
 /// expire and windows turn at once, and until the clock has caught up nothing more comes back by
-/// time. A refusal meanwhile says in its [`retry_after`](crate::BudgetError::retry_after) how long
+/// time. A deadline that is counted from a build meanwhile begins at the reading, as it is the
+/// request's, and may have passed at once. A refusal meanwhile says in its [`retry_after`](crate::BudgetError::retry_after) how long
 /// that takes, counted from the reading of the call that was refused.
 ///
 /// # A cheaper clock

@@ -55,7 +55,10 @@ pub enum BudgetError {
     },
     /// Others wait, and are served first (P6): ask with
     /// [`reserve_wait`](crate::BudgetPool::reserve_wait) to stand behind them. The units of this
-    /// call may be free: a waiter of the pool that is called counts on whichever axis it waits.
+    /// call may be free: a waiter counts on whichever axis it waits, in the pool that is called and
+    /// in one above it that caps an axis of each. The outlook is
+    /// [`AfterRelease`](Outlook::AfterRelease) also where those who wait do so for the time alone:
+    /// how long they stay is theirs to know.
     #[error("others wait in `{}`", .pool.in_line())]
     #[non_exhaustive]
     Queued {
@@ -347,7 +350,8 @@ pub enum Outlook {
     /// [key](crate::PoolBuilder::idempotency_keys) will have been forgotten. This is exact if nobody else spends, and live holds stay held.
     At(Instant),
     /// The call fits once enough `reserved` units have been given back. For a reservation or a
-    /// lease that asks for more, its own held units count as `reserved`, too.
+    /// lease that asks for more, its own held units count as `reserved`, too. A call that is
+    /// [`Queued`](BudgetError::Queued) fits once those who wait have gone and left it enough.
     AfterRelease,
     /// It may fit once the caps have been raised: the call requests more than the cap leaves, but
     /// not more than the ceiling up to which the caps may be raised. A pool without a ceiling never
@@ -478,7 +482,8 @@ impl BudgetExceeded {
     /// The sum that `used + reserved` of the pool would have been after the call: the cap, less
     /// [`available`](BudgetExceeded::available), plus [`requested`](BudgetExceeded::requested), and
     /// at most `u64::MAX`. It exceeds the cap, unless the cap is `u64::MAX` itself. An axis without
-    /// a cap counts as one with a cap of `u64::MAX`.
+    /// a cap counts as one with a cap of `u64::MAX`. While a cap [falls](crate::BudgetPool::set_caps),
+    /// what is taken beyond it does not count.
     ///
     /// Of a call that names more of a reservation than it holds, this is
     /// [`requested`](BudgetExceeded::requested). Of [`lower_caps`](crate::BudgetPool::lower_caps),
@@ -603,7 +608,8 @@ impl DeadlineExceeded {
         self.budget
     }
 
-    /// The time since the start.
+    /// The time since the start. Of a pool whose deadline had passed at its start, the time since the
+    /// deadline.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.elapsed

@@ -387,7 +387,7 @@ impl fmt::Display for TreeSnapshot {
 }
 
 /// The owner of held units, and since when: one live [`Reservation`](crate::Reservation) or
-/// [`Lease`](crate::Lease).
+/// [`Lease`](crate::Lease), or a wait whose grant nobody has come for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Holder {
