@@ -250,7 +250,10 @@ impl Shared {
                 units[*at].saturating_add(locals[*at].overage).saturating_sub(locals[*at].free());
             lacking > answer.books[*at].free()
         };
-        (0..units.len()).find(lacks).map(|at| self.short(standing, answer, at, units, &locals))
+        // The store grants nothing, and refuses nothing, where a call needs nothing: `settle` tells its
+        // overage all the same.
+        let mut needed = (0..units.len()).filter(|at| units[*at] > 0);
+        needed.find(lacks).map(|at| self.short(standing, answer, at, units, &locals))
     }
 
     fn short(

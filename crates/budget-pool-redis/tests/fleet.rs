@@ -234,6 +234,22 @@ async fn a_debit_beyond_the_grant_is_booked_and_paid_first() {
     assert!(fleet.record(tokens(1)).await.is_err());
 }
 
+/// A call that was refused a moment ago does not keep the spend from being told.
+#[tokio::test]
+async fn f2_an_overage_is_told_while_the_fleet_is_short() {
+    let server = Server::start();
+    let other = founding(100).join(server.client()).await.unwrap();
+    let _hold = other.reserve(tokens(80)).await.unwrap();
+    // No exchange but those of its calls, so that the refusal is still known.
+    let fleet = quick("acme").settle_every(Duration::from_secs(1)).join(server.client());
+    let fleet = fleet.await.unwrap();
+    let refused = fleet.record(tokens(50)).await;
+    assert!(matches!(refused, Err(FleetError::Short { .. })), "{refused:?}");
+    fleet.pool().debit(tokens(150));
+    fleet.settle().await.unwrap();
+    assert_eq!(figures(&fleet.admin()).await.0, 150);
+}
+
 #[tokio::test]
 async fn a_window_brings_back_what_was_used() {
     let server = Server::start();
