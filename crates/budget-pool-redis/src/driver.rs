@@ -358,19 +358,28 @@ impl Shared {
         Ok(state)
     }
 
-    /// Awaits `work`, and stops this member meanwhile where its TTL ends.
+    /// Awaits `work`, and [tends](Shared::tend) this member meanwhile: the store may hang for longer
+    /// than a spend may be missing in the journal, or than the TTL lasts.
     async fn while_live<T>(&self, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         loop {
-            let Some(deadline) = self.deadline() else { return work.await };
-            let again = Instant::now() + self.terms.settle_every.min(RETRY);
-            let until = if self.is_lost() { again } else { deadline };
+            let now = Instant::now();
+            let journal = self.journal.as_ref().map(|_| now + JOURNAL);
+            let again = now + self.terms.settle_every.min(RETRY);
+            let end = self.deadline().map(|end| if now < end { end } else { again });
+            let Some(until) = journal.into_iter().chain(end).min() else { return work.await };
             tokio::select! {
                 biased;
                 done = &mut work => return done,
-                () = tokio::time::sleep_until(until.into()) => self.stop_if_lost(),
+                () = tokio::time::sleep_until(until.into()) => self.tend(),
             }
         }
+    }
+
+    /// Writes the journal, and stops this member where its TTL is over.
+    fn tend(&self) {
+        self.write_changes();
+        self.stop_if_lost();
     }
 
     /// Raises `needs` to what the next waiter of the pool needs now.
@@ -541,8 +550,7 @@ async fn drive_on(shared: &Shared, mut link: Link) {
     let mut next = Instant::now() + shared.terms.settle_every;
     loop {
         let wanted = wait(shared, next).await;
-        shared.write_changes();
-        shared.stop_if_lost();
+        shared.tend();
         let (needs, is_leaving, is_low) = {
             let mut standing = shared.standing();
             let locals = shared.locals();
@@ -648,11 +656,15 @@ impl Shared {
 /// slots in flight.
 async fn leave(shared: &Shared, link: &mut Link) {
     let end = Instant::now() + shared.terms.ttl;
-    while shared.locals().iter().any(|local| local.reserved > 0) && Instant::now() < end {
+    let holds = || shared.locals().iter().any(|local| local.reserved > 0);
+    while holds() && Instant::now() < end {
         let next = Instant::now() + shared.terms.settle_every;
-        while shared.locals().iter().any(|local| local.reserved > 0) && Instant::now() < next {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let ended = async {
+            while holds() && Instant::now() < next {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        shared.while_live(ended).await;
         let nothing = vec![0; shared.axes.0.len()];
         let _ = shared.exchange(link, Op::Exchange, &nothing).await;
     }
@@ -661,7 +673,8 @@ async fn leave(shared: &Shared, link: &mut Link) {
             shared.end_journal();
             break;
         }
-        tokio::time::sleep(RETRY.min(shared.terms.ttl / 3)).await;
+        let pause = tokio::time::sleep(RETRY.min(shared.terms.ttl / 3));
+        shared.while_live(pause).await;
     }
     shared.root.close();
     shared.standing().has_left = true;

@@ -140,6 +140,59 @@ async fn a_journal_settles_a_member_that_the_store_lost() {
     assert!((witness..=witness + THREADS).contains(&used), "{used} {witness}");
 }
 
+/// A process on a runtime of its own, which ends with all its tasks and says no farewell.
+fn process() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+}
+
+/// The `used` units of the wallet after a process has joined with `journal`.
+fn used_by(journal: &Path, server: &Server) -> u64 {
+    process().block_on(async {
+        let fleet = worker::quick("acme").journal(journal).join(server.client()).await.unwrap();
+        let used = figures(&fleet.admin()).await.0;
+        fleet.leave().await.unwrap();
+        used
+    })
+}
+
+#[test]
+fn a_journal_has_what_was_spent_while_the_store_hung() {
+    let server = Server::start();
+    let (path, copy) = (server.folder().join("journal"), server.folder().join("copy"));
+    let first = process();
+    // An exchange hangs for two seconds.
+    let terms = founding(1_000).ttl(Duration::from_secs(10)).journal(&path);
+    let fleet = first.block_on(terms.join(server.client())).unwrap();
+    let hold = first.block_on(fleet.reserve(tokens(500))).unwrap();
+    server.pause();
+    std::thread::sleep(Duration::from_millis(300));
+    hold.commit(tokens(800));
+    std::thread::sleep(Duration::from_millis(500));
+    std::fs::copy(&path, &copy).unwrap();
+    drop((first, fleet));
+    server.resume();
+    assert_eq!(used_by(&copy, &server), 800);
+}
+
+#[test]
+fn a_journal_has_what_holds_spent_while_their_process_leaves() {
+    let server = Server::start();
+    let (path, copy) = (server.folder().join("journal"), server.folder().join("copy"));
+    let first = process();
+    let (long, ttl) = (Duration::from_secs(3), Duration::from_secs(10));
+    let terms = founding(1_000).ttl(ttl).settle_every(long).journal(&path);
+    let fleet = first.block_on(terms.join(server.client())).unwrap();
+    let _open = first.block_on(fleet.reserve(tokens(100))).unwrap();
+    let hold = first.block_on(fleet.reserve(tokens(10))).unwrap();
+    first.spawn(fleet.leave());
+    std::thread::sleep(Duration::from_millis(300));
+    hold.commit(tokens(400));
+    std::thread::sleep(Duration::from_millis(500));
+    std::fs::copy(&path, &copy).unwrap();
+    drop(first);
+    assert_eq!(used_by(&copy, &server), 500);
+}
+
 #[tokio::test]
 async fn who_has_left_leaves_nothing_to_settle() {
     let server = Server::start();

@@ -65,6 +65,20 @@ impl Server {
         self.child.wait().expect("it ends");
     }
 
+    /// Has the server stand still: it accepts calls, and answers none.
+    pub fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let kill = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(kill.expect("the system has `kill`").success());
+    }
+
     /// Starts it again, with what its folder has, and waits until that is loaded.
     pub fn restart(&mut self) {
         let end = Instant::now() + Duration::from_secs(10);
