@@ -13,8 +13,9 @@ use crate::settle::Settled;
 
 /// The [`Fleet`](crate::Fleet) of a process without tokio. Threads share it by reference.
 ///
-/// Its calls block, and panic where they are called from async code. Dropped without
-/// [`leave`](Fleet::leave), it says no farewell: its grant is then that of a process that died.
+/// Its calls block, and panic where they are called from async code. A drop does neither. Dropped
+/// without [`leave`](Fleet::leave), it says no farewell: its grant is then that of a process that
+/// died. A drop writes the [journal](FleetBuilder::journal), if there is one.
 ///
 /// ```no_run
 /// use budget_pool::{Amount, Caps};
@@ -33,7 +34,19 @@ use crate::settle::Settled;
 /// ```
 pub struct Fleet {
     fleet: crate::Fleet,
-    runtime: Runtime,
+    /// `None` once it is dropped.
+    runtime: Option<Runtime>,
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        // The end of the runtime races with the farewell that the driver says for the last handle. To
+        // wait for that end first would panic in async code.
+        self.fleet.abandon();
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 impl Fleet {
@@ -96,7 +109,11 @@ impl Fleet {
         let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.map_err(|error| builder.no_thread(&error))?;
         let fleet = runtime.block_on(join(builder))?;
-        Ok(Fleet { fleet, runtime })
+        Ok(Fleet { fleet, runtime: Some(runtime) })
+    }
+
+    fn block_on<T>(&self, call: impl Future<Output = T>) -> T {
+        self.runtime.as_ref().expect("only a drop takes it").block_on(call)
     }
 
     /// The pool of this process, as [`Fleet::pool`](crate::Fleet::pool).
@@ -112,7 +129,7 @@ impl Fleet {
     pub fn record(&self, amount: Amount) -> Result<(), FleetError> {
         match self.pool().record(amount) {
             Ok(()) => self.fleet.write_spend(amount),
-            Err(_) => self.runtime.block_on(self.fleet.record(amount)),
+            Err(_) => self.block_on(self.fleet.record(amount)),
         }
     }
 
@@ -125,7 +142,7 @@ impl Fleet {
         let ask = ask.into();
         match self.fleet.hold_here(&ask) {
             Some(hold) => self.fleet.write_hold(hold),
-            None => self.runtime.block_on(self.fleet.reserve(ask)),
+            None => self.block_on(self.fleet.reserve(ask)),
         }
     }
 
@@ -156,7 +173,7 @@ impl Fleet {
     /// # Errors
     /// As [`Fleet::settle`](crate::Fleet::settle).
     pub fn settle(&self) -> Result<(), FleetError> {
-        self.runtime.block_on(self.fleet.settle())
+        self.block_on(self.fleet.settle())
     }
 
     /// As [`Fleet::snapshot`](crate::Fleet::snapshot).
@@ -164,7 +181,7 @@ impl Fleet {
     /// # Errors
     /// As [`Fleet::snapshot`](crate::Fleet::snapshot).
     pub fn snapshot(&self) -> Result<FleetSnapshot, FleetError> {
-        self.runtime.block_on(self.fleet.snapshot())
+        self.block_on(self.fleet.snapshot())
     }
 
     /// As [`Fleet::status`](crate::Fleet::status).
@@ -178,7 +195,7 @@ impl Fleet {
     /// # Errors
     /// As [`Fleet::leave`](crate::Fleet::leave).
     pub fn leave(self) -> Result<(), FleetError> {
-        self.runtime.block_on(self.fleet.leave())
+        self.block_on(self.fleet.clone().leave())
     }
 }
 

@@ -473,11 +473,37 @@ impl Shared {
         }
     }
 
-    /// Closes the pool and has the driver send [`Op::Farewell`].
+    /// Closes the pool and has the driver send [`Op::Farewell`], unless the fleet has ended.
     pub(crate) fn start_leaving(&self) {
         self.pool.close();
-        self.standing().is_leaving = true;
+        let mut standing = self.standing();
+        standing.is_leaving = !standing.has_left;
+        drop(standing);
         self.wake.notify_one();
+    }
+
+    /// Ends the fleet without a farewell, as the end of the process would.
+    pub(crate) fn abandon(&self) {
+        let needs = {
+            let mut standing = self.standing();
+            if !standing.has_left {
+                standing.has_left = true;
+                standing.failure = Some(FleetError::Left { wallet: self.wallet.clone() });
+            }
+            std::mem::take(&mut standing.needs)
+        };
+        drop(needs);
+        self.root.close();
+        self.gone.notify_waiters();
+    }
+
+    /// Gives the journal free for another process, with all that this one has spent.
+    pub(crate) fn close_journal(&self) -> Result<(), FleetError> {
+        let written = self.write_journal();
+        if let Some(journal) = &self.journal {
+            journal.close();
+        }
+        written
     }
 
     pub(crate) async fn left(&self) -> Result<(), FleetError> {
@@ -531,18 +557,7 @@ struct Driven(Arc<Shared>);
 
 impl Drop for Driven {
     fn drop(&mut self) {
-        let shared = &self.0;
-        let needs = {
-            let mut standing = shared.standing();
-            if !standing.has_left {
-                standing.has_left = true;
-                standing.failure = Some(FleetError::Left { wallet: shared.wallet.clone() });
-            }
-            std::mem::take(&mut standing.needs)
-        };
-        drop(needs);
-        shared.root.close();
-        shared.gone.notify_waiters();
+        self.0.abandon();
     }
 }
 

@@ -493,6 +493,13 @@ impl Fleet {
         None
     }
 
+    /// Ends this member as a process that is killed, but for its journal, which has all of its spend.
+    pub(crate) fn abandon(&self) {
+        // A drop has nobody to tell.
+        let _ = self.held.shared.close_journal();
+        self.held.shared.abandon();
+    }
+
     /// Holds `ask` as soon as the fleet has its amount, in line with the other waiters of this
     /// process.
     ///

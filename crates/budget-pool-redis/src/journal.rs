@@ -207,8 +207,13 @@ impl Journal {
     pub(crate) fn end(&self) -> Result<(), FleetError> {
         let last = self.pages().last.clone();
         let ended = last.map_or(Ok(()), |last| self.settled(last));
-        self.pages().file = None;
+        self.close();
         ended
+    }
+
+    /// Gives the file free for another process, which settles the last entry.
+    pub(crate) fn close(&self) {
+        self.pages().file = None;
     }
 
     #[cfg(test)]

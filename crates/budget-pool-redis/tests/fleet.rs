@@ -8,7 +8,7 @@ mod server;
 use std::time::{Duration, Instant};
 
 use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, Level};
-use budget_pool_redis::{Fleet, FleetBuilder, FleetError, Lost};
+use budget_pool_redis::{Admin, Fleet, FleetBuilder, FleetError, Lost, blocking};
 use common::{figures, tokens};
 use server::Server;
 
@@ -432,9 +432,9 @@ async fn an_empty_wallet_is_left_alone() {
 #[test]
 fn threads_spend_without_a_runtime_of_their_own() {
     let server = Server::start();
-    let one = budget_pool_redis::blocking::Fleet::join(founding(1_000), server.client()).unwrap();
-    let two = budget_pool_redis::blocking::Fleet::join(founding(1_000), server.client()).unwrap();
-    fn spend(fleet: &budget_pool_redis::blocking::Fleet) -> u64 {
+    let one = blocking::Fleet::join(founding(1_000), server.client()).unwrap();
+    let two = blocking::Fleet::join(founding(1_000), server.client()).unwrap();
+    fn spend(fleet: &blocking::Fleet) -> u64 {
         let (mut spent, mut last) = (0, Instant::now());
         while last.elapsed() < Duration::from_secs(2) {
             match fleet.record(tokens(1)) {
@@ -454,9 +454,50 @@ fn threads_spend_without_a_runtime_of_their_own() {
     two.settle().unwrap();
     two.leave().unwrap();
     one.leave().unwrap();
-    let three = budget_pool_redis::blocking::Fleet::join(quick("acme"), server.client()).unwrap();
+    let three = blocking::Fleet::join(quick("acme"), server.client()).unwrap();
     let used = three.snapshot().unwrap().axis(Axis::Tokens).unwrap().used;
     assert_eq!((used.units(), three.status().failure.is_none()), (1_000, true));
+}
+
+/// The grant of a [`blocking::Fleet`] that was not left stays charged, as that of a process that died.
+#[test]
+fn a_drop_without_a_runtime_says_no_farewell() {
+    let server = Server::start();
+    let dropped = (0..20).map(|number| {
+        let wallet = format!("dropped {number}");
+        let terms = quick(&wallet).found(Caps::new().tokens(100));
+        let fleet = blocking::Fleet::join(terms, server.client()).unwrap();
+        fleet.record(tokens(6)).unwrap();
+        (wallet, fleet.status().member)
+    });
+    let dropped: Vec<_> = dropped.collect();
+    // A farewell may still be on its way.
+    std::thread::sleep(Duration::from_millis(100));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let is_there = |(wallet, member): &&(String, String)| {
+        let members = runtime.block_on(Admin::new(wallet, server.client()).members()).unwrap();
+        members.iter().any(|other| other.id == *member)
+    };
+    assert_eq!(dropped.iter().filter(is_there).count(), 20);
+}
+
+#[tokio::test]
+async fn a_drop_in_async_code_says_no_farewell() {
+    let server = Server::start();
+    let path = server.folder().join("journal");
+    let (client, terms) = (server.client(), founding(100).journal(&path));
+    let join = tokio::task::spawn_blocking(move || {
+        let fleet = blocking::Fleet::join(terms, client)?;
+        fleet.record(tokens(6)).map(|()| fleet)
+    });
+    let fleet = join.await.unwrap().unwrap();
+    let member = fleet.status().member;
+    fleet.pool().debit(tokens(30));
+    drop(fleet);
+    // The journal is free at once, and has all.
+    let next = founding(100).journal(&path).join(server.client()).await.unwrap();
+    let settled = next.settled().unwrap();
+    assert_eq!((&settled.member, settled.spent), (&member, tokens(36)));
 }
 
 /// The permissions that the documentation names are enough.
