@@ -80,7 +80,7 @@ impl Admin {
         Admin { wallet: wallet.into(), source }
     }
 
-    fn link(&self) -> Link {
+    fn link(&self) -> Result<Link, FleetError> {
         Link::new(&self.wallet, self.source.clone(), Duration::from_secs(5))
     }
 
@@ -92,9 +92,10 @@ impl Admin {
     ///
     /// # Errors
     /// [`NoWallet`](FleetError::NoWallet), [`Unreachable`](FleetError::Unreachable),
-    /// [`Store`](FleetError::Store), [`Damaged`](FleetError::Damaged), [`Version`](FleetError::Version).
+    /// [`Store`](FleetError::Store), [`Damaged`](FleetError::Damaged), [`Version`](FleetError::Version),
+    /// [`Name`](FleetError::Name).
     pub async fn snapshot(&self) -> Result<FleetSnapshot, FleetError> {
-        Ok(snapshot(&self.look(&mut self.link()).await?))
+        Ok(snapshot(&self.look(&mut self.link()?).await?))
     }
 
     /// Lists the members that have not left. A lost member stays in the list, with
@@ -103,7 +104,7 @@ impl Admin {
     /// # Errors
     /// As [`snapshot`](Admin::snapshot).
     pub async fn members(&self) -> Result<Vec<FleetMember>, FleetError> {
-        let mut link = self.link();
+        let mut link = self.link()?;
         let axes = self.look(&mut link).await?.axes;
         let (now, members) = link.call(&Call::members()).await?.members(axes.0.len())?;
         let amount = |totals: &[Totals], part: fn(&Totals) -> u64| {
@@ -129,7 +130,7 @@ impl Admin {
     /// wallet lacks, [`Range`](FleetError::Range) for a cap above `2^53 - 1`. Nothing has changed
     /// then.
     pub async fn set_caps(&self, caps: Caps) -> Result<FleetSnapshot, FleetError> {
-        let mut link = self.link();
+        let mut link = self.link()?;
         let axes = self.look(&mut link).await?.axes;
         self.has_axes(&axes, caps.iter())?;
         let caps: Vec<Option<u64>> = axes.0.iter().map(|&axis| caps.units(axis)).collect();
@@ -178,7 +179,7 @@ impl Admin {
     }
 
     async fn change(&self, way: Way, key: &str, caps: Caps) -> Result<FleetSnapshot, FleetError> {
-        let mut link = self.link();
+        let mut link = self.link()?;
         let axes = self.look(&mut link).await?.axes;
         self.has_axes(&axes, caps.iter())?;
         let units = axes.0.iter().map(|&axis| caps.units(axis).unwrap_or(0)).collect();
@@ -194,7 +195,7 @@ impl Admin {
     /// # Errors
     /// As [`set_caps`](Admin::set_caps), and [`NoMember`](FleetError::NoMember).
     pub async fn resolve(&self, member: &str, spent: Amount) -> Result<FleetSnapshot, FleetError> {
-        let mut link = self.link();
+        let mut link = self.link()?;
         let axes = self.look(&mut link).await?.axes;
         self.has_axes(&axes, spent.iter())?;
         let spent: Vec<_> = axes.0.iter().map(|&axis| Some(spent.units(axis))).collect();
@@ -206,7 +207,7 @@ impl Admin {
     /// # Errors
     /// As [`resolve`](Admin::resolve).
     pub async fn write_off(&self, member: &str) -> Result<FleetSnapshot, FleetError> {
-        let mut link = self.link();
+        let mut link = self.link()?;
         let axes = self.look(&mut link).await?.axes;
         let all = vec![None; axes.0.len()];
         Ok(snapshot(&link.call(&Call::resolve(&axes, member, &all)).await?.look(&[])?))
@@ -220,9 +221,9 @@ impl Admin {
     /// # Errors
     /// [`InUse`](FleetError::InUse) while a member is live, [`NoWallet`](FleetError::NoWallet) if it
     /// is removed already, [`Unreachable`](FleetError::Unreachable), [`Store`](FleetError::Store),
-    /// [`Version`](FleetError::Version).
+    /// [`Version`](FleetError::Version), [`Name`](FleetError::Name).
     pub async fn remove(&self) -> Result<(), FleetError> {
-        self.link().call(&Call::remove(false)).await.map(drop)
+        self.link()?.call(&Call::remove(false)).await.map(drop)
     }
 
     /// Removes the wallet as [`remove`](Admin::remove), live members or not. Each live member spends
@@ -233,7 +234,7 @@ impl Admin {
     /// # Errors
     /// As [`remove`](Admin::remove), but for [`InUse`](FleetError::InUse).
     pub async fn remove_in_use(&self) -> Result<(), FleetError> {
-        self.link().call(&Call::remove(true)).await.map(drop)
+        self.link()?.call(&Call::remove(true)).await.map(drop)
     }
 
     fn has_axes(

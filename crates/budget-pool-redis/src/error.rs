@@ -101,6 +101,14 @@ pub enum FleetError {
         /// The name of the wallet.
         wallet: String,
     },
+    /// No wallet can have this name: it is empty or begins with `}`. Its keys would lie in several
+    /// slots of a Redis Cluster. No call was made.
+    #[error("no wallet can be called {wallet:?}: a name is not empty and does not begin with `}}`")]
+    #[non_exhaustive]
+    Name {
+        /// The name.
+        wallet: String,
+    },
     /// The call names an axis that the wallet does not have.
     #[error("the wallet `{wallet}` has other axes")]
     #[non_exhaustive]

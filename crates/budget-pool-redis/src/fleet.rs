@@ -195,7 +195,7 @@ impl FleetBuilder {
     /// for `at_most` on an axis that the wallet lacks, [`Unreachable`](FleetError::Unreachable),
     /// [`Store`](FleetError::Store), [`Damaged`](FleetError::Damaged),
     /// [`Version`](FleetError::Version), [`Journal`](FleetError::Journal),
-    /// [`CannotConfirm`](FleetError::CannotConfirm).
+    /// [`CannotConfirm`](FleetError::CannotConfirm), [`Name`](FleetError::Name).
     ///
     /// # Cancel safety
     /// A `join` that is dropped before it is ready may have founded the wallet, and may have left a
@@ -206,10 +206,10 @@ impl FleetBuilder {
 
     pub(crate) async fn join_at(self, source: Source) -> Result<Fleet, FleetError> {
         let wallet = self.wallet.clone();
+        let timeout = (self.ttl / 3).clamp(Duration::from_millis(500), Duration::from_secs(2));
+        let mut link = Link::new(&wallet, source.clone(), timeout)?;
         let journal =
             self.journal.as_deref().map(|path| Journal::open(path, &wallet)).transpose()?;
-        let timeout = (self.ttl / 3).clamp(Duration::from_millis(500), Duration::from_secs(2));
-        let mut link = Link::new(&wallet, source.clone(), timeout);
         let run = link.run().await?;
         let known: Vec<Axis> =
             self.found.iter().flatten().map(|quantity| quantity.axis()).collect();
@@ -281,7 +281,8 @@ fn chance() -> String {
 }
 
 impl Fleet {
-    /// Starts to join the wallet of this name.
+    /// Starts to join the wallet of this name. A `join` refuses a name that is empty or begins with
+    /// `}`, as [`Name`](FleetError::Name).
     pub fn builder(wallet: impl Into<String>) -> FleetBuilder {
         FleetBuilder {
             wallet: wallet.into(),

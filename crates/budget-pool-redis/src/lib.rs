@@ -128,7 +128,8 @@
 //!
 //! The tests run on Redis 7.0. The script uses no command that is newer than Redis 5 or that Valkey
 //! lacks. The keys of a wallet are `bp1:{wallet}:` and `w`, `m`, `x`, `t`, `y`,
-//! `s`, `k`; none has a TTL, and all lie in one slot. The user of the store needs
+//! `s`, `k`; none has a TTL, and all lie in one slot. A name that begins with `}`, or is empty, has no
+//! slot, and is refused as [`Name`](FleetError::Name). The user of the store needs
 //! `~bp1:* +evalsha +script|load +info +time +hgetall +hget +hset +hdel +hlen +zadd
 //! +zrem +zcard +zcount +zscore +zrangebyscore +zremrangebyscore +del`. [`Confirm`] takes `+wait` or
 //! `+waitaof` beside it. A user who may run less of it is refused as [`Store`](FleetError::Store), and

@@ -101,14 +101,16 @@ impl Connection {
 }
 
 impl Link {
-    pub(crate) fn new(wallet: &str, source: Source, timeout: Duration) -> Link {
+    /// # Errors
+    /// As [`Keys::new`]: each way to a wallet leads through here.
+    pub(crate) fn new(wallet: &str, source: Source, timeout: Duration) -> Result<Link, FleetError> {
         let Source { store, escrow } = source;
         let keys = match escrow {
-            None => Keys::new(wallet),
-            Some(prefix) => Keys::in_escrow(wallet, &prefix),
+            None => Keys::new(wallet)?,
+            Some(prefix) => Keys::in_escrow(wallet, &prefix)?,
         };
         let (wallet, script) = (wallet.to_owned(), Script::new(SOURCE));
-        Link { wallet, store, keys, script, timeout, connected: None, calls: 0 }
+        Ok(Link { wallet, store, keys, script, timeout, connected: None, calls: 0 })
     }
 
     /// Connects where there is no connection. The empty name that it returns has the script ask the

@@ -19,16 +19,22 @@ pub(crate) const PROTOCOL: &str = "1";
 pub(crate) struct Keys(Vec<String>);
 
 impl Keys {
-    pub(crate) fn new(wallet: &str) -> Keys {
+    /// # Errors
+    /// [`Name`](FleetError::Name): a cluster takes the slot of a key from the text between its first `{`
+    /// and the `}` after it, or from the whole key where that text is empty.
+    pub(crate) fn new(wallet: &str) -> Result<Keys, FleetError> {
+        if wallet.is_empty() || wallet.starts_with('}') {
+            return Err(FleetError::Name { wallet: wallet.to_owned() });
+        }
         let key = |part| format!("bp1:{{{wallet}}}:{part}");
-        Keys(["w", "m", "x", "t", "y", "s", "k"].map(key).into())
+        Ok(Keys(["w", "m", "x", "t", "y", "s", "k"].map(key).into()))
     }
 
     /// The keys of a wallet whose free units lie in the `state` of EscrowMint under `prefix`.
-    pub(crate) fn in_escrow(wallet: &str, prefix: &str) -> Keys {
-        let mut keys = Keys::new(wallet);
+    pub(crate) fn in_escrow(wallet: &str, prefix: &str) -> Result<Keys, FleetError> {
+        let mut keys = Keys::new(wallet)?;
         keys.0.push(format!("{prefix}:{{{wallet}}}:state"));
-        keys
+        Ok(keys)
     }
 
     pub(crate) fn all(&self) -> &[String] {

@@ -307,6 +307,31 @@ async fn joins_that_are_refused() {
 }
 
 #[tokio::test]
+async fn names_that_have_no_slot_are_refused_and_change_nothing() {
+    let server = Server::start();
+    let path = server.folder().join("journal");
+    for name in ["", "}", "}x", "}{x}"] {
+        let founding = || quick(name).found(Caps::new().tokens(10)).journal(&path);
+        let error = founding().join(server.client()).await.unwrap_err();
+        assert!(matches!(&error, FleetError::Name { wallet, .. } if wallet == name), "{error:?}");
+        let text = format!("no wallet can be called {name:?}: a name is not empty");
+        assert_eq!(error.to_string(), text + " and does not begin with `}`");
+        let (terms, client) = (founding(), server.client());
+        let join = tokio::task::spawn_blocking(|| blocking::Fleet::join(terms, client));
+        assert!(matches!(join.await.unwrap(), Err(FleetError::Name { .. })));
+        let admin = Admin::new(name, server.client());
+        for error in [
+            admin.snapshot().await.unwrap_err(),
+            admin.raise("1", Caps::new().tokens(5)).await.unwrap_err(),
+            admin.remove().await.unwrap_err(),
+        ] {
+            assert!(matches!(error, FleetError::Name { .. }), "{error:?}");
+        }
+    }
+    assert!(!path.exists() && common::kept(&server).is_empty());
+}
+
+#[tokio::test]
 async fn caps_up_to_the_greatest_are_exact() {
     let server = Server::start();
     let most = (1 << 53) - 1;

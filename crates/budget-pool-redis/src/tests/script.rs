@@ -26,7 +26,12 @@ impl Store {
     fn new(server: &Server, wallet: &str) -> Store {
         let connection = server.client().get_connection().unwrap();
         let axes = Axes(vec![Axis::Tokens, Axis::Custom(custom())]);
-        Store { connection, keys: Keys::new(wallet), axes, script: redis::Script::new(SOURCE) }
+        Store {
+            connection,
+            keys: Keys::new(wallet).unwrap(),
+            axes,
+            script: redis::Script::new(SOURCE),
+        }
     }
 
     fn call(&mut self, call: &Call) -> Result<Words, crate::FleetError> {
@@ -248,6 +253,23 @@ fn run(server: &Server, lost: Lost, period: u64, steps: &[Step], seen: &mut Seen
 fn server_time(connection: &mut Connection) -> u64 {
     let (seconds, micros): (u64, u64) = redis::cmd("TIME").query(connection).unwrap();
     seconds * 1_000 + micros / 1_000
+}
+
+/// The part of a key that a cluster takes the slot from.
+fn tag(key: &str) -> &str {
+    let tag = key.split_once('{').and_then(|(_, rest)| rest.split_once('}'));
+    tag.map_or(key, |(tag, _)| if tag.is_empty() { key } else { tag })
+}
+
+#[test]
+fn the_keys_of_a_wallet_lie_in_one_slot_whatever_its_name() {
+    for name in ["acme", "{", "{}", "a}", "a}{b}", "{a}", " ", "ü"] {
+        let keys = Keys::in_escrow(name, "escrowmint").unwrap();
+        assert!(keys.all().iter().all(|key| tag(key) == tag(&keys.all()[0])), "{keys:?}");
+    }
+    for name in ["", "}", "}a", "}{a}"] {
+        assert!(Keys::new(name).is_err() && Keys::in_escrow(name, "x").is_err(), "{name}");
+    }
 }
 
 #[test]
