@@ -218,6 +218,11 @@ impl Admin {
     /// spend matters. A wallet that is [founded](crate::FleetBuilder::found) afterwards under this
     /// name is a new one.
     ///
+    /// The [journal](crate::FleetBuilder::journal) of a member that did not leave outlives the wallet,
+    /// and knows of no `resolve`. For 24 hours after the last answer that the member had, a process that
+    /// joins a wallet of this name with that journal books there what the member had spent. Delete such
+    /// journals, or have a process join with each of them before the wallet is removed.
+    ///
     /// # Errors
     /// [`InUse`](FleetError::InUse) while a member is live, [`NoWallet`](FleetError::NoWallet) if it
     /// is removed already, [`Unreachable`](FleetError::Unreachable), [`Store`](FleetError::Store),

@@ -75,6 +75,9 @@
 //! - F2 once for a member that was closed and is heard of again more than 24 hours later. The store
 //!   remembers it no longer, and books all that it has spent a second time: more than was spent,
 //!   never less.
+//! - F2 once for a wallet that was [removed](Admin::remove) and founded anew. For 24 hours the
+//!   journal of a member that did not leave books its spend in the new wallet as well: more than was
+//!   spent there, never less.
 //! - Fairness between processes. Many small calls may pass a large one of another process.
 //! - That a [`credit`](budget_pool::BudgetPool::credit) goes back to the fleet: the process that
 //!   was credited can spend it again.

@@ -207,6 +207,29 @@ async fn who_has_left_leaves_nothing_to_settle() {
     }
 }
 
+/// `Admin::remove` says so: nothing tells the journal that its wallet is another one.
+#[tokio::test]
+async fn a_journal_books_in_the_wallet_that_was_founded_after_a_removal() {
+    let server = Server::start();
+    let first = founding(1_000_000).join(server.client()).await.unwrap();
+    let (admin, me) = (first.admin(), first.status().member);
+    let mut worker = Worker::start(&server, "removed", "record", 0);
+    until("the worker spends", || async { worker.spent() > 150 }).await;
+    let witness = worker.kill();
+    let members = admin.members().await.unwrap();
+    let dead = members.iter().find(|member| member.id != me).unwrap();
+    admin.resolve(&dead.id, tokens(witness)).await.unwrap();
+    first.leave().await.unwrap();
+    admin.remove().await.unwrap();
+    let fleet = founding(1_000_000).join(server.client()).await.unwrap();
+    assert_eq!(figures(&admin).await.0, 0);
+    let join = worker::quick("acme").journal(&worker.journal).join(server.client());
+    let settled = join.await.unwrap().settled().unwrap().clone();
+    assert_eq!(settled.member, dead.id);
+    let used = figures(&fleet.admin()).await.0;
+    assert!((witness..=witness + THREADS).contains(&used), "{used} {witness}");
+}
+
 #[tokio::test]
 async fn a_join_that_cannot_settle_loses_nothing() {
     let mut server = Server::start();
