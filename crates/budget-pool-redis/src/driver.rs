@@ -313,16 +313,9 @@ impl Shared {
         let request = if op == Op::Farewell {
             self.standing().member.farewell(&self.axes, &run, &self.locals())
         } else {
-            let surplus = {
-                let standing = self.standing();
-                let claimed = standing.answer.as_ref().is_some_and(|(answer, _)| answer.claims > 0);
-                standing.member.surplus(&self.locals(), claimed)
-            };
-            // A change of caps wakes waiters, and a waker may ask for the status.
-            let given = self.root.lower_caps_up_to(self.caps(surplus));
-            let given: Vec<u64> =
-                self.axes.0.iter().map(|&axis| given.units(axis).unwrap_or(0)).collect();
-            self.standing().member.gave_back(&given);
+            let claimed = |(answer, _): &(Answer, Instant)| answer.claims > 0;
+            let claimed = self.standing().answer.as_ref().is_some_and(claimed);
+            let given = self.give_back(claimed);
             let asks = and_waiters && needs.iter().any(|units| *units > 0);
             if asks && given.iter().any(|units| *units > 0) {
                 // A waiter may need what it had here a moment ago, beside what it lacked.
@@ -356,6 +349,40 @@ impl Shared {
             self.fund(goal);
         }
         Ok(state)
+    }
+
+    /// Takes the [`surplus`](Member::surplus) out of `root`, for the next request to tell.
+    fn give_back(&self, others_stand_short: bool) -> Vec<u64> {
+        let surplus = self.standing().member.surplus(&self.locals(), others_stand_short);
+        // A change of caps wakes waiters, and a waker may ask for the status.
+        let given = self.root.lower_caps_up_to(self.caps(surplus));
+        let given: Vec<u64> =
+            self.axes.0.iter().map(|&axis| given.units(axis).unwrap_or(0)).collect();
+        self.standing().member.gave_back(&given);
+        given
+    }
+
+    /// Has a [worn](Member::is_worn) member say farewell, so that it joins anew. Returns whether it
+    /// gave back units that waiters may need.
+    async fn renew(&self, link: &mut Link) -> Result<bool, FleetError> {
+        let is_due = {
+            let standing = self.standing();
+            // Without a store that grants, the process lives on what it has.
+            let answer = standing.answer.as_ref().map(|(answer, _)| answer);
+            standing.failure.is_none()
+                && answer.is_some_and(|answer| answer.now >= answer.learn_until)
+                && standing.member.is_worn(&self.locals())
+        };
+        if !is_due {
+            return Ok(false);
+        }
+        let given = self.give_back(true);
+        // A call may have spent or held in between. From here on the pool has no units but credited ones,
+        // which the farewell tells as spent.
+        if self.standing().member.holds_nothing(&self.locals()) {
+            self.exchange(link, Op::Farewell, &[]).await?;
+        }
+        Ok(given.iter().any(|units| *units > 0))
     }
 
     /// Awaits `work`, and [tends](Shared::tend) this member meanwhile: the store may hang for longer
@@ -635,7 +662,15 @@ async fn serve(shared: &Shared, link: &mut Link, needs: Vec<Need>, missing: Amou
         all.iter_mut().zip(units).for_each(|(sum, units)| *sum = sum.saturating_add(*units));
     }
     shared.add(&mut all, &missing);
-    let state = shared.exchange_for(link, Op::Exchange, &mut all, true).await;
+    let state = match shared.renew(link).await {
+        Ok(gave) => {
+            if gave {
+                shared.add_waiters(&mut all);
+            }
+            shared.exchange_for(link, Op::Exchange, &mut all, true).await
+        }
+        Err(error) => Err(error),
+    };
     for need in needs {
         let units = need.units;
         let verdict = match &state {

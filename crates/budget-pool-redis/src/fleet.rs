@@ -420,6 +420,8 @@ impl Fleet {
     /// # Errors
     /// As [`record`](Fleet::record). The refusal of an ask with alternatives is that of the last; behind
     /// a call of this process that waits in line, it is that of the first.
+    /// A process that was granted `2^53 - 1` units in its life, and always has an open hold, is refused
+    /// as [`Short`](FleetError::Short) until it [leaves](Fleet::leave) and joins anew.
     ///
     /// # Cancel safety
     /// A `reserve` that is dropped before it is ready holds nothing.

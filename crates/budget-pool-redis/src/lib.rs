@@ -64,8 +64,8 @@
 //!   not told, which is at most their grants. A member stops when its own TTL is over, but a
 //!   process that stood still may spend a little before its driver notices, and a hold that is
 //!   settled after it is booked as overage.
-//! - F1 after a store lost the grants of a member that died before it could tell them again, unless
-//!   the grants were [confirmed](FleetBuilder::confirm). A fleet whose members live is exact once the
+//! - F1 after a store lost the grants of a member that died, left or joined anew before it could tell
+//!   them again, unless the grants were [confirmed](FleetBuilder::confirm). A fleet whose members live is exact once the
 //!   store has learned for one TTL.
 //! - F1 while two primaries serve one wallet. A primary that was cut off grants to the members that
 //!   still reach it: `min-replicas-to-write` ends that.
@@ -78,6 +78,10 @@
 //! - F2 once for a wallet that was [removed](Admin::remove) and founded anew. For 24 hours the
 //!   journal of a member that did not leave books its spend in the new wallet as well: more than was
 //!   spent there, never less.
+//! - F4 for a process that always has an open hold, once it was granted `2^53 - 1` units in its life,
+//!   the units that it gave back included: its calls are refused as [`Short`](FleetError::Short) until
+//!   no hold is open, or it [leaves](Fleet::leave) and joins anew. A call for more than 7/8 of that
+//!   may be refused so, too.
 //! - Fairness between processes. Many small calls may pass a large one of another process.
 //! - That a [`credit`](budget_pool::BudgetPool::credit) goes back to the fleet: the process that
 //!   was credited can spend it again.
@@ -90,6 +94,7 @@
 //! | a process is killed, or stands still beyond its TTL | `Charge`: its grant stays charged until it comes back or [`Admin::resolve`] says what it spent. `Return`: what it had not told is free again |
 //! | a process with a [journal](FleetBuilder::journal) is killed, and another one joins with its file | what it spent is booked, and the rest of its grant is free, before `join` returns |
 //! | a member that was closed tells | what it spent is booked once, as overage if need be, and it joins anew |
+//! | a member was granted `2^50` units in its life | it joins anew once no hold is open, as its totals count to `2^53 - 1` |
 //! | the store is restarted | grants pause for the longest TTL of any member, until all have told what they hold |
 //! | the store does not answer | the grant is spent (with `Return`, only until the TTL of the member is over), then calls are refused as [`Unreachable`](FleetError::Unreachable); there is no mode that fails open |
 //! | the wallet is flushed, removed or evicted | calls beyond the grant are refused as [`NoWallet`](FleetError::NoWallet); no member founds it anew |

@@ -10,6 +10,10 @@ use crate::journal::{self, Entry};
 use crate::protocol::{Answer, MOST, Op, Request, State, Told};
 use crate::script::Axes;
 
+/// The grants after which a member joins anew: its totals count to [`MOST`], and a call may need
+/// nearly as much.
+const WORN: u64 = MOST / 8;
+
 /// The local pool on an axis, at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Local {
@@ -133,21 +137,45 @@ impl Member {
     /// the pool first, then calls [`gave_back`](Member::gave_back) with the units that it took.
     /// Only then does a [`request`](Member::request) tell them.
     pub(crate) fn surplus(&self, locals: &[Local], others_stand_short: bool) -> Vec<u64> {
-        let lanes = self.lanes.iter().zip(locals);
+        let lanes = self.lanes.iter().zip(locals).zip(self.unspent(locals));
         lanes
-            .map(|(lane, local)| {
+            .map(|((lane, local), unspent)| {
                 let free = local.free();
                 let keep = match (others_stand_short, free > lane.chunk.saturating_mul(4)) {
                     (true, _) => 0,
                     (false, true) => lane.chunk.saturating_mul(2),
                     (false, false) => return 0,
                 };
-                // A credit stays here: the store keeps the greatest spend that it was told.
-                let told = lane.spent.max(local.spent.saturating_sub(lane.base));
-                let held = lane.granted.saturating_sub(lane.returned);
-                free.saturating_sub(keep).min(held.saturating_sub(told))
+                free.saturating_sub(keep).min(unspent)
             })
             .collect()
+    }
+
+    /// The units that the member holds in the store beyond its spend, told or not.
+    fn unspent(&self, locals: &[Local]) -> Vec<u64> {
+        let lanes = self.lanes.iter().zip(locals);
+        lanes
+            .map(|(lane, local)| {
+                // A credit stays here: the store keeps the greatest spend that it was told.
+                let told = lane.spent.max(local.spent.saturating_sub(lane.base));
+                lane.granted.saturating_sub(lane.returned).saturating_sub(told)
+            })
+            .collect()
+    }
+
+    /// Whether the totals of the member have grown so large that it shall join anew, and it
+    /// [holds nothing](Member::holds_nothing) once it has given back all free units.
+    pub(crate) fn is_worn(&self, locals: &[Local]) -> bool {
+        self.lanes.iter().any(|lane| lane.granted > WORN)
+            && locals.iter().all(|local| local.reserved == 0)
+            && self.surplus(locals, true) == self.unspent(locals)
+    }
+
+    /// Whether the store holds no more for the member than it has spent. Its pool can then spend no
+    /// unit that a farewell gives away.
+    pub(crate) fn holds_nothing(&self, locals: &[Local]) -> bool {
+        locals.iter().all(|local| local.reserved == 0)
+            && self.unspent(locals).iter().all(|units| *units == 0)
     }
 
     pub(crate) fn gave_back(&mut self, given: &[u64]) {
@@ -226,10 +254,10 @@ impl Member {
             && lanes.any(|(lane, totals)| totals.granted > lane.granted)
     }
 
-    /// Takes in the `answer` of the store. On [`State::Gone`] the member joins anew: the store has
-    /// booked its told spend, and the rest of its grant is no longer its own.
+    /// Takes in the `answer` of the store. On [`State::Gone`] and [`State::Closed`] the member joins
+    /// anew: the store has booked its told spend, and the rest of its grant is no longer its own.
     pub(crate) fn accept(&mut self, request: &Request, answer: &Answer) {
-        if answer.state == State::Gone {
+        if matches!(answer.state, State::Gone | State::Closed) {
             self.incarnation += 1;
             for lane in &mut self.lanes {
                 let base = lane.base.saturating_add(lane.spent);
@@ -388,6 +416,45 @@ mod tests {
         let answer = wallet.exchange(4, &request).unwrap();
         member.accept(&request, &answer);
         assert_eq!((answer.books[0].used, member.target(0)), (30, 65));
+    }
+
+    #[test]
+    fn f4_a_member_joins_anew_before_its_totals_are_full() {
+        let (mut member, _) = member(None);
+        let mut wallet = Wallet::found(&[MOST], Lost::Charge, 0, "run", 0);
+        let axes = Axes(vec![Axis::Tokens]);
+        let unit = MOST / 9;
+        for round in 0..40 {
+            let mut local = spent(member.target(0), round);
+            if member.is_worn(&[local]) {
+                let given = member.surplus(&[local], true);
+                member.gave_back(&given);
+                local = spent(member.target(0), round);
+                assert!(member.holds_nothing(&[local]) && local.free() == 0);
+                let request = member.farewell(&axes, "run", &[local]);
+                let answer = wallet.exchange(round, &request).unwrap();
+                assert_eq!(answer.state, State::Closed);
+                member.accept(&request, &answer);
+                local = spent(member.target(0), round);
+                assert_eq!((local.cap, wallet.books[0].charged), (round, round));
+            }
+            let request = member.request("run", &[unit], &[local]);
+            let answer = wallet.exchange(round, &request).unwrap();
+            assert_eq!(answer.state, State::Granted, "{round}");
+            member.accept(&request, &answer);
+            assert!(spent(member.target(0), round).free() >= unit);
+            // A hold is open: its end may spend what a farewell would give away.
+            let held = Local { reserved: unit, ..spent(member.target(0), round) };
+            assert!(!member.is_worn(&[held]) && !member.holds_nothing(&[held]));
+            let given = member.surplus(&[spent(member.target(0), round + 1)], true);
+            member.gave_back(&given);
+            let request = member.request("run", &[0], &[spent(member.target(0), round + 1)]);
+            let answer = wallet.exchange(round, &request).unwrap();
+            member.accept(&request, &answer);
+            let book = wallet.books[0];
+            assert_eq!((book.charged, book.used), (round + 1, round + 1));
+        }
+        assert!(member.id().starts_with("m+"), "{}", member.id());
     }
 
     #[test]

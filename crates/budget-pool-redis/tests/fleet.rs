@@ -484,6 +484,70 @@ fn threads_spend_without_a_runtime_of_their_own() {
     assert_eq!((used.units(), three.status().failure.is_none()), (1_000, true));
 }
 
+/// The totals of a member count to `2^53 - 1`, units that it gave back included.
+#[tokio::test]
+async fn f4_a_process_is_granted_more_in_its_life_than_a_total_counts() {
+    let server = Server::start();
+    let most = (1 << 53) - 1;
+    let fleet = founding(most).join(server.client()).await.unwrap();
+    let admin = fleet.admin();
+    for round in 1..=12 {
+        fleet.reserve(tokens(most / 9)).await.unwrap().commit(tokens(1));
+        common::until("the rest comes back", || async {
+            figures(&admin).await == (round, 0, most - round)
+        })
+        .await;
+    }
+    assert_eq!(admin.members().await.unwrap().len(), 1);
+    fleet.leave().await.unwrap();
+    assert_eq!(figures(&admin).await, (12, 0, most - 12));
+}
+
+/// F2: a member that joins anew tells each spend once, whatever its callers do meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn f2_what_is_spent_while_members_join_anew_is_booked_once() {
+    let server = Server::start();
+    let most = (1 << 53) - 1;
+    let fleets = [
+        founding(most).join(server.client()).await.unwrap(),
+        founding(most).join(server.client()).await.unwrap(),
+    ];
+    let admin = fleets[0].admin();
+    let start = Instant::now();
+    let tasks = (0..6_u64).map(|index| {
+        let fleet = fleets[usize::from(index % 2 == 0)].clone();
+        tokio::spawn(async move {
+            let mut spent = 0;
+            while start.elapsed() < Duration::from_secs(2) {
+                match fleet.reserve(tokens(most / 40)).await {
+                    Ok(hold) if index < 2 => {
+                        tokio::task::yield_now().await;
+                        hold.commit(tokens(7));
+                        spent += 7;
+                    }
+                    Ok(hold) => hold.release(),
+                    Err(error) => assert!(matches!(error, FleetError::Short { .. }), "{error:?}"),
+                }
+                fleet.pool().debit(tokens(1));
+                spent += 1;
+                tokio::time::sleep(Duration::from_millis(1 + index)).await;
+            }
+            spent
+        })
+    });
+    let tasks: Vec<_> = tasks.collect();
+    let mut spent = 0;
+    for task in tasks {
+        spent += task.await.unwrap();
+    }
+    let names = fleets.each_ref().map(|fleet| fleet.status().member);
+    assert!(names.iter().all(|name| name.contains('+')), "{names:?}");
+    for fleet in fleets {
+        fleet.leave().await.unwrap();
+    }
+    assert_eq!(figures(&admin).await, (spent, 0, most - spent));
+}
+
 /// The grant of a [`blocking::Fleet`] that was not left stays charged, as that of a process that died.
 #[test]
 fn a_drop_without_a_runtime_says_no_farewell() {
