@@ -303,6 +303,8 @@ impl BudgetError {
 
     /// Whether the same call may fit later. A refusal for lateness, a close or an expiry never
     /// does; nor is another amount for a key worth asking again, though keys are forgotten in time.
+    /// A wait that found no place or no timer says [`AfterRelease`](Outlook::AfterRelease): what it
+    /// lacks is told to the same call without a wait.
     #[must_use]
     pub fn outlook(&self) -> Outlook {
         match self {
