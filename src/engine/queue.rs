@@ -1057,7 +1057,9 @@ impl Engine {
                 self.holds.begin(&mut self.nodes, home, asked, *purpose)
             }
         };
-        self.holds.get_mut(hold).agree(label, None);
+        if label.is_some() {
+            self.holds.get_mut(hold).agree(label, None);
+        }
         self.queue.resolve(key, Outcome::Granted(hold));
     }
 
