@@ -524,6 +524,19 @@ mod wants {
     }
 
     #[test]
+    fn a_refusal_that_nobody_watched_for_is_not_told_later() {
+        let pool = ceiled(100, 1_000);
+        let mut closed = Box::pin(pool.closed());
+        assert!(closed.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+        let hold = pool.reserve(tokens(10)).unwrap();
+        pool.record(tokens(150)).unwrap_err();
+        let hold = hold.try_commit(tokens(150)).unwrap_err().into_reservation();
+        funder(&pool).still_waits();
+        drop(hold);
+        is_sound(&pool);
+    }
+
+    #[test]
     fn what_another_pool_never_has_room_for_is_no_want() {
         let root = pool_of(100);
         let child = root.child().tokens(50).ceiling(caps(1_000)).build();

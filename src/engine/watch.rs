@@ -215,9 +215,12 @@ impl Engine {
         }
     }
 
-    /// Notes the units that a call lacks which only a higher cap makes room for.
+    /// Notes the units that a call lacks which only a higher cap makes room for, for those who watch
+    /// now.
     pub(super) fn note_unfunded(&mut self, at: NodeId, asked: &Quantities) {
-        let Some(watches) = &mut self.watch.0 else { return };
+        let Some(watches) = self.watch.0.as_mut().filter(|_| self.duties.is_watched()) else {
+            return;
+        };
         let lacks = self
             .nodes
             .asking(at, asked.units())
