@@ -672,10 +672,9 @@ impl BudgetPool {
 
     /// The owners of all held units: every live [`Reservation`] and [`Lease`] of this pool and of
     /// those below it, and every wait whose grant nobody has come for; the largest first, by tokens
-    /// and then by the other axes in declared order.
-    /// The amount of a lease is its share as the pool knows it: a spend that is not settled yet
-    /// counts as held. It takes O(holds of the tree x depth) under the lock, and a little for each
-    /// hold of the peak number there ever was.
+    /// and then by the other axes in declared order. The amount of a lease is its share as the pool
+    /// knows it: a spend that is not settled yet counts as held. It takes O(holds of the tree x
+    /// depth) under the lock, and a little for each hold of the peak number there ever was.
     ///
     /// ```
     /// # use budget_pool::{Amount, BudgetPool};
@@ -824,11 +823,8 @@ impl BudgetPool {
     /// # Ok::<(), BudgetError>(())
     /// ```
     pub fn pause(&self, time: Duration) {
-        self.handle.ask_at(|engine, at, now| {
-            // To the pool, a clock that has run back stands at the latest instant seen.
-            let from = engine.latest().map_or(now, |latest| latest.max(now));
-            engine.pause(at, pause_end(from, time), now);
-        });
+        let end = |present| pause_end(present, time);
+        self.handle.ask_at(|engine, at, now| engine.pause(at, now, end));
     }
 
     /// A [`pause`](BudgetPool::pause) until an instant of the pool's clock. An instant that has
@@ -843,7 +839,7 @@ impl BudgetPool {
     /// assert_eq!(pool.record(Amount::new()).unwrap_err().retry_after(), Some(Duration::from_secs(5)));
     /// ```
     pub fn pause_until(&self, until: Instant) {
-        self.handle.ask_at(|engine, at, now| engine.pause(at, until, now));
+        self.handle.ask_at(|engine, at, now| engine.pause(at, now, |_| until));
     }
 
     /// Ends the [`pause`](BudgetPool::pause) of this pool, and serves the waiters. A pause of a

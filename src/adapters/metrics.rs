@@ -158,7 +158,9 @@ impl Exporter {
         let gone = {
             let mut last = locked(&self.last);
             for (name, pool) in &mut series {
-                last.get(name).into_iter().for_each(|before| pool.outlive(before));
+                if let Some(before) = last.get(name) {
+                    pool.outlive(before);
+                }
             }
             let is_gone = |name: &Name| !series.contains_key(name);
             let gone = last.iter().filter(|(name, _)| is_gone(name));

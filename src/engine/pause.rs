@@ -67,11 +67,12 @@ impl Pauses {
 }
 
 impl Engine {
-    /// Pauses a pool. The longer of two pauses wins.
-    pub(crate) fn pause(&mut self, at: NodeId, until: Instant, now: Instant) {
-        self.advance(at, &NOTHING, Some(now));
-        let is_over = self.latest.is_some_and(|latest| until <= latest);
-        if is_over || self.pauses.until(at).is_some_and(|known| until <= known) {
+    /// Pauses a pool from the latest instant seen until the `end` that goes with it. The longer of two
+    /// pauses wins.
+    pub(crate) fn pause(&mut self, at: NodeId, now: Instant, end: impl FnOnce(Instant) -> Instant) {
+        let now = self.advance(at, &NOTHING, Some(now)).expect("it is told the time");
+        let until = end(now);
+        if until <= now || self.pauses.until(at).is_some_and(|known| until <= known) {
             return;
         }
         self.pauses.insert(at, until);

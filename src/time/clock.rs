@@ -20,8 +20,9 @@ use crate::sync::Mutex;
 /// has seen. So one reading far ahead, right or wrong, is believed for good: deadlines pass, holds
 /// expire and windows turn at once, and until the clock has caught up nothing more comes back by
 /// time. A deadline that is counted from a build meanwhile begins at the reading, as it is the
-/// request's, and may have passed at once. A refusal meanwhile says in its [`retry_after`](crate::BudgetError::retry_after) how long
-/// that takes, counted from the reading of the call that was refused.
+/// request's, and may have passed at once. A refusal meanwhile says in its
+/// [`retry_after`](crate::BudgetError::retry_after) how long that takes, counted from the reading
+/// of the call that was refused.
 ///
 /// # A cheaper clock
 ///

@@ -64,9 +64,9 @@
 //!   not told, which is at most their grants. A member stops when its own TTL is over, but a
 //!   process that stood still may spend a little before its driver notices, and a hold that is
 //!   settled after it is booked as overage.
-//! - F1 after a store lost the grants of a member that died, left or joined anew before it could tell
-//!   them again, unless the grants were [confirmed](FleetBuilder::confirm). A fleet whose members live is exact once the
-//!   store has learned for one TTL.
+//! - F1 after a store lost the grants of a member that died, left or joined anew before it could
+//!   tell them again, unless the grants were [confirmed](FleetBuilder::confirm). A fleet whose
+//!   members live is exact once the store has learned for one TTL.
 //! - F1 while two primaries serve one wallet. A primary that was cut off grants to the members that
 //!   still reach it: `min-replicas-to-write` ends that.
 //! - F1 where a [journal](FleetBuilder::journal) settles a process that acted on a spend before the

@@ -76,7 +76,7 @@ fn p8_a_tree_is_as_good_as_quiet_until_a_hold_is_due_and_not_before_though_the_c
     let before = expiry - Duration::from_nanos(1);
     assert!(!is_quiet(&mut engine));
     assert!(engine.is_quiet_at(before) && !engine.is_quiet_at(expiry));
-    engine.pause(at, expiry, before);
+    engine.pause(at, before, |_| expiry);
     is_quiet(&mut engine);
     assert!(!engine.is_quiet_at(before), "a pool is paused");
     engine.resume(at, Some(before));
