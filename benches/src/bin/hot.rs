@@ -359,12 +359,16 @@ fn churn<H: 'static, E: 'static, F: Future<Output = Result<H, E>> + 'static>(
     let held = collect(ask());
     let mut line: Vec<_> = (0..waiting).map(|_| enqueue(ask())).collect();
     let mut random = 1_u64;
-    repeat(move || {
+    let mut replace = repeat(move || {
         let _for_ever = &held;
         // Knuth's generator, its upper half.
         random =
             random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let index = (random >> 33) as usize % line.len();
         line[index] = enqueue(ask());
-    })
+    });
+    // A line that stands as it was filled is left and joined for less than one that has long been
+    // left and joined.
+    replace(4 * waiting as u64);
+    replace
 }
