@@ -469,11 +469,14 @@ impl PoolBuilder<Root> {
     /// Without it an async wait that time may have to end is refused with
     /// [`NoTimer`](BudgetError::NoTimer), as it could sleep for ever. Blocking waits need none. The
     /// timer is called by the poll that has to wait, without the lock; should it panic there, the
-    /// wait keeps its place.
+    /// wait keeps its place. What the sleep wakes reads the clock of the pool, takes its lock, and
+    /// wakes the owner of the wait: a timer of your own wakes without a lock that its clock takes.
     ///
     /// A program that moves a [`ManualClock`](crate::ManualClock) and touches the pool by hand says
     /// so with a timer that stays pending: `.timer(|_| Box::pin(std::future::pending()))`. Its
-    /// waits are served by the next call on the pool.
+    /// waits are served by the next call on the pool. Two things end when they are polled, and by
+    /// no other call: a wait whose [`wait_at_most`](crate::Ask::wait_at_most) is over, and a
+    /// [`run`](crate::BudgetPool::run) that is past its deadline.
     ///
     /// With the feature `tokio`, `PoolBuilder::tokio` sets the timer of the runtime, and its clock.
     /// Without the feature it is one line:

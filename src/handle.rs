@@ -25,7 +25,7 @@ use std::task::Waker;
 use std::time::Instant;
 
 use crate::engine::{
-    Answer, Booked, End, Engine, Event, Grant, HoldKey, Keys, NodeId, Purpose, Spec, Terms,
+    Answer, Booked, End, Engine, Event, Grant, HoldKey, Keys, NodeId, Purpose, Spec, Terms, WaitKey,
 };
 use crate::sync::{Arc, AtomicBool, Mutex, MutexGuard, hand_over};
 use crate::time::clock::SharedClock;
@@ -583,6 +583,11 @@ impl Handle {
         transition: impl FnOnce(&mut Engine, NodeId, Option<Instant>) -> R,
     ) -> R {
         self.tell_on(Begun::default(), true, transition)
+    }
+
+    /// The alarm of a waiter rings. A timer calls this, to whom no clock may panic.
+    pub(crate) fn ring(&self, place: WaitKey) {
+        self.tell_at(|engine, _, now| engine.ring(place, now));
     }
 
     #[inline]

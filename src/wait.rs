@@ -2,8 +2,8 @@
 
 use std::fmt;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use crate::ask::Ask;
@@ -15,6 +15,7 @@ use crate::sync::{cooperative, thread};
 use crate::types::amount::Amount;
 use crate::types::axis::Quantities;
 use crate::types::error::BudgetError;
+use crate::weak::WeakPool;
 
 /// A reservation to come, from [`BudgetPool::reserve_wait`].
 ///
@@ -24,8 +25,8 @@ use crate::types::error::BudgetError;
 /// ([`std::mem::forget`]) in line keeps its place, and for ever its grant.
 ///
 /// The transition that freed the units hands them over, so that nobody can take them in between.
-/// The waker is woken by the call that granted it, without the lock; one that panics is passed
-/// over.
+/// The waker is woken by the call or the sleep that granted it, without the lock; one that panics is
+/// passed over.
 ///
 /// # In `select!`
 ///
@@ -101,23 +102,41 @@ struct Queued {
 
 /// A sleep towards an alarm, by the caller's timer.
 ///
+/// What it wakes is the [`Alarm`], and no owner: one that does not poll, because it drives another
+/// arm of its `select!`, would keep all asleep that stand behind it.
+///
 /// The mutex is never locked. A sleep need be neither `Sync` nor unwind safe. A wait is both, as it
 /// reaches the sleep by `&mut` alone, which `Mutex::get_mut` says without `unsafe`. The mutex is the
 /// standard library's, because that of parking_lot is not unwind safe.
 struct Sleeping {
     until: Instant,
     sleep: Mutex<Sleep>,
+    alarm: Waker,
 }
 
 impl Sleeping {
-    fn new(until: Instant, sleep: Sleep) -> Sleeping {
-        Sleeping { until, sleep: Mutex::new(sleep) }
+    fn new(until: Instant, sleep: Sleep, alarm: Alarm) -> Sleeping {
+        Sleeping { until, sleep: Mutex::new(sleep), alarm: Waker::from(Arc::new(alarm)) }
     }
 
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self) -> Poll<()> {
         // A mutex that is never locked is never poisoned.
         let sleep = self.sleep.get_mut().unwrap_or_else(PoisonError::into_inner);
-        sleep.as_mut().poll(context)
+        sleep.as_mut().poll(&mut Context::from_waker(&self.alarm))
+    }
+}
+
+/// The work of time in a tree, for one that waits there, and a look of its owner. It keeps no pool.
+struct Alarm {
+    pool: WeakPool,
+    place: WaitKey,
+}
+
+impl Wake for Alarm {
+    fn wake(self: Arc<Self>) {
+        if let Some(pool) = self.pool.upgrade() {
+            pool.handle().ring(self.place);
+        }
     }
 }
 
@@ -270,15 +289,16 @@ impl Waiting {
     }
 
     /// Sleeps towards the alarm by the caller's timer, if it has one; whether that sleep is over.
-    fn has_overslept(&mut self, context: &mut Context<'_>) -> bool {
-        let State::Queued(Queued { alarm: Some(alarm), sleep, .. }) = &mut self.state else {
+    fn has_overslept(&mut self) -> bool {
+        let State::Queued(Queued { place, alarm: Some(until), sleep }) = &mut self.state else {
             return false;
         };
-        if sleep.as_ref().is_none_or(|sleep| sleep.until != *alarm) {
-            let until = self.pool.handle().sleep(*alarm);
-            *sleep = until.map(|sleep| Sleeping::new(*alarm, sleep));
+        if sleep.as_ref().is_none_or(|sleep| sleep.until != *until) {
+            let alarm = Alarm { pool: self.pool.downgrade(), place: *place };
+            let slept = self.pool.handle().sleep(*until);
+            *sleep = slept.map(|sleep| Sleeping::new(*until, sleep, alarm));
         }
-        let over = sleep.as_mut().is_some_and(|sleep| sleep.poll(context).is_ready());
+        let over = sleep.as_mut().is_some_and(|sleep| sleep.poll().is_ready());
         if over {
             *sleep = None;
         }
@@ -300,11 +320,11 @@ impl Waiting {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Outcome> {
         let has_timer = self.pool.handle().has_timer();
         let poll = self.poll_once(context.waker(), has_timer);
-        if matches!(self.state, State::Ended) || !self.has_overslept(context) {
+        if matches!(self.state, State::Ended) || !self.has_overslept() {
             return poll;
         }
         let poll = self.poll_once(context.waker(), has_timer);
-        if poll.is_pending() && self.has_overslept(context) {
+        if poll.is_pending() && self.has_overslept() {
             // The timer is early by the pool's clock, or another alarm is due already: come back.
             context.waker().wake_by_ref();
         }

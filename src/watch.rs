@@ -61,7 +61,8 @@ pub struct Reached(Watching);
 /// - a call that asks for units was refused with
 ///   [`AfterFunding`](crate::Outlook::AfterFunding) while it watched, on this pool or on one below
 ///   it, and the pool lacks units that only a higher cap makes room for; to
-///   [take caps away](BudgetPool::lower_caps) is no such call; or
+///   [take caps away](BudgetPool::lower_caps) or to [move them](BudgetPool::transfer) is no such
+///   call; or
 /// - a waiter stands blocked at this pool, and only a higher cap of this pool makes room for it. That
 ///   takes a [ceiling](crate::PoolBuilder::ceiling): without one such a waiter is refused.
 ///

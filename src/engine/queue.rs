@@ -135,6 +135,8 @@ enum Outcome {
     Granted(HoldKey),
     /// In a box, as few are refused.
     Refused(Box<BudgetError>),
+    /// Its time is over. It has left the line, and is answered when its owner looks.
+    Over,
     /// No waiter: the place is free.
     Collected,
 }
@@ -715,13 +717,13 @@ impl Engine {
             let Waiter { home, asked, .. } = *self.queue.get(key);
             self.advance_to(home, asked.units(), now)
         });
-        let waiter = self.queue.get(key);
-        if waiter.is_waiting() {
-            let until = waiter.until();
-            if until.is_some() && until <= self.reading {
-                let old = self.queue.get_mut(key).waker.take();
-                return Looked { old, ..Looked::ready(self.give_up(key).map_err(Box::new)) };
-            }
+        if self.is_over(key) {
+            // Whoever looks need not be woken.
+            let old = self.queue.get_mut(key).waker.take();
+            self.end_time(key);
+            return Looked { old, ..Looked::ready(self.give_up(key)) };
+        }
+        if self.queue.get(key).is_waiting() {
             let alarm = self.next_timeout(key);
             if alarm.is_some() && !can_sleep {
                 let old = self.queue.get_mut(key).waker.take();
@@ -732,8 +734,11 @@ impl Engine {
             let old = std::mem::replace(&mut waiter.waker, waker.take());
             return Looked { outcome: Poll::Pending, old, alarm };
         }
-        let purpose = waiter.purpose;
         // Whoever was told has no waker left here.
+        if matches!(self.queue.get(key).outcome, Outcome::Over) {
+            return Looked::ready(self.give_up(key));
+        }
+        let purpose = self.queue.get(key).purpose;
         let Left { outcome, terms, .. } = self.queue.remove(key);
         let outcome = match outcome {
             Outcome::Granted(hold) => {
@@ -744,16 +749,49 @@ impl Engine {
                 Ok(self.collect(hold, purpose))
             }
             Outcome::Refused(refusal) => Err(refusal),
-            Outcome::Waiting | Outcome::Collected => unreachable!("it was asked above"),
+            Outcome::Waiting | Outcome::Over | Outcome::Collected => {
+                unreachable!("it was asked above")
+            }
         };
         Looked::ready(outcome)
     }
 
-    /// The time that a waiter was given is over. It is answered as a plain call would be now.
+    /// The alarm of a waiter rings, whether or not its owner comes to look: what time brings is
+    /// brought about for all, and the owner is woken. An alarm of one who has gone may ring for
+    /// another, who looks once more then.
+    pub(crate) fn ring(&mut self, key: WaitKey, now: Option<Instant>) {
+        if !self.queue.get(key).is_waiting() {
+            return;
+        }
+        if let Some(now) = now {
+            let Waiter { home, asked, .. } = *self.queue.get(key);
+            self.advance_to(home, asked.units(), now);
+        }
+        if self.is_over(key) {
+            self.end_time(key);
+        }
+        let waker = self.queue.get_mut(key).waker.take();
+        self.queue.wakers.extend(waker);
+    }
+
+    /// Whether it still waits, and the time that it was given is over.
+    fn is_over(&self, key: WaitKey) -> bool {
+        let waiter = self.queue.get(key);
+        let until = waiter.until();
+        until.is_some() && until <= self.reading && waiter.is_waiting()
+    }
+
+    /// The time that a waiter was given is over: it leaves the line.
     #[cold]
-    fn give_up(&mut self, key: WaitKey) -> Result<Grant, BudgetError> {
+    fn end_time(&mut self, key: WaitKey) {
         self.unqueue(key);
+        self.queue.resolve(key, Outcome::Over);
         self.process_waiters();
+    }
+
+    /// One whose time is over is answered as a plain call would be now.
+    #[cold]
+    fn give_up(&mut self, key: WaitKey) -> Result<Grant, Box<BudgetError>> {
         let Waiter { home, asked, .. } = *self.queue.get(key);
         let Left { terms, .. } = self.queue.remove(key);
         let mut terms = terms.expect("without terms nobody gives up").terms;
@@ -764,7 +802,7 @@ impl Engine {
                 let pool = self.nodes[home].name.clone();
                 let timeout = BudgetError::Timeout { pool, waited, refusal: Box::new(refusal) };
                 self.note_refusal(&timeout);
-                Err(timeout)
+                Err(Box::new(timeout))
             }
         }
     }

@@ -109,9 +109,10 @@ impl fmt::Debug for SharedClock {
 /// A clock for tests: it stands still until [`advance`](ManualClock::advance)d, and only moves
 /// forward. Clones of a `ManualClock` are the same clock.
 ///
-/// Time that only passes changes nothing by itself: after `advance`, touch the pool. Do not combine
-/// it with a [`timer`](crate::PoolBuilder::timer) of real time: a wait would then wake again and again
-/// for an instant that has come by the one and not by the other.
+/// Time that only passes changes nothing by itself: after `advance`, touch the pool. A blocking wait
+/// sleeps in real time until it has to look again. Do not combine the clock with a
+/// [`timer`](crate::PoolBuilder::timer) of real time: a wait would then wake again and again for an
+/// instant that has come by the one and not by the other.
 ///
 /// ```
 /// use std::time::Duration;

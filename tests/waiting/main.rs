@@ -13,6 +13,7 @@ use budget_pool::{
 
 mod a_bounded_queue;
 mod blocking;
+mod busy_owners;
 #[path = "../support/invariants.rs"]
 mod invariants;
 mod no_hope;
@@ -21,6 +22,8 @@ mod spends;
 #[path = "../support/waiter.rs"]
 mod waiter;
 mod wakers;
+#[path = "../support/watchdog.rs"]
+mod watchdog;
 mod without_a_timer;
 
 use invariants::check_invariants;

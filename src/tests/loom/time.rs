@@ -4,7 +4,7 @@
 //! late, and by a thread that is then overtaken.
 
 use std::sync::atomic::AtomicUsize;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 use std::time::Instant;
 
 use loom::sync::atomic::AtomicU32;
@@ -65,6 +65,22 @@ impl BareClock {
         let pool = builder.timer(move |until| {
             log.lock().unwrap().push(until.duration_since(start).as_secs());
             Box::pin(std::future::pending())
+        });
+        (pool.build(), move || alarms.lock().unwrap().clone())
+    }
+
+    /// The pool, and what its sleeps are to wake. No sleep ends by itself.
+    fn pool_with_alarms(
+        builder: PoolBuilder<Root>,
+    ) -> (BudgetPool, impl Fn() -> Vec<Waker> + use<>) {
+        let alarms = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&alarms);
+        let pool = builder.timer(move |_| {
+            let log = Arc::clone(&log);
+            Box::pin(std::future::poll_fn(move |context| {
+                log.lock().unwrap().push(context.waker().clone());
+                Poll::Pending
+            }))
         });
         (pool.build(), move || alarms.lock().unwrap().clone())
     }
@@ -946,6 +962,76 @@ fn poll_of_timer_against_resume() {
         assert_eq!((granted.amount(), waiter.task.wakes()), (tokens(6), 1));
         assert_eq!((balance(&pool), waiting(&pool)), ((0, 6, 0), 0));
         before
+    });
+}
+
+/// P3, P6: an alarm rings while the owner of the wait goes away: the one behind it is served, by the
+/// alarm or because it was woken to look.
+#[test]
+fn alarm_against_cancel() {
+    explore(["rang", "went"], || {
+        let clock = BareClock::new();
+        let (pool, alarms) = BareClock::pool_with_alarms(clock.pool(10));
+        pool.pause(SECOND);
+        let first = Waiter::queued(&pool, 6);
+        let mut behind = Waiter::queued(&pool, 6);
+        let (alarm, owner) = (alarms().remove(0), Arc::clone(&first.task));
+        clock.move_to(1);
+        both(&pool, move |_| drop(first), |_| alarm.wake());
+
+        assert_eq!(behind.task.wakes(), 1);
+        let granted = behind.outcome().unwrap();
+        assert_eq!((granted.amount(), waiting(&pool)), (tokens(6), 0));
+        assert_eq!(balance(&pool), (0, 6, 0));
+        if owner.wakes() == 1 { "rang" } else { "went" }
+    });
+}
+
+/// P6: an alarm rings while the owner of the wait looks: the owner is granted once, and so is the one
+/// behind it.
+#[test]
+fn alarm_against_poll() {
+    explore([1], || {
+        let clock = BareClock::new();
+        let (pool, alarms) = BareClock::pool_with_alarms(clock.pool(10));
+        pool.pause(SECOND);
+        let mut first = Waiter::queued(&pool, 6);
+        let mut behind = Waiter::queued(&pool, 4);
+        let alarm = alarms().remove(0);
+        clock.move_to(1);
+        let ((), polled) = both(&pool, move |_| alarm.wake(), |_| first.poll());
+
+        assert!(matches!(polled, Poll::Ready(Ok(_))));
+        assert_eq!(behind.task.wakes(), 1);
+        let granted = behind.outcome().unwrap();
+        assert_eq!((granted.amount(), waiting(&pool)), (tokens(4), 0));
+        assert_eq!(balance(&pool), (0, 10, 0));
+        first.task.wakes()
+    });
+}
+
+/// P6: the alarm of one whose time is over rings while its owner looks: it leaves the line once, is
+/// told once, and the one behind it is served.
+#[test]
+fn alarm_of_end_against_poll() {
+    explore(["rang", "looked"], || {
+        let clock = BareClock::new();
+        let (pool, alarms) = BareClock::pool_with_alarms(clock.pool(10));
+        let _held = pool.reserve(tokens(5)).unwrap();
+        let ask = Ask::new(tokens(8)).wait_at_most(SECOND);
+        let mut first = Waiter { wait: pool.reserve_wait(ask), task: Task::new() };
+        assert!(first.poll().is_pending());
+        let mut behind = Waiter::queued(&pool, 3);
+        let alarm = alarms().remove(0);
+        clock.move_to(1);
+        let ((), polled) = both(&pool, move |_| alarm.wake(), |_| first.poll());
+
+        assert!(matches!(polled, Poll::Ready(Err(BudgetError::Timeout { .. }))));
+        assert_eq!(behind.task.wakes(), 1);
+        let granted = behind.outcome().unwrap();
+        assert_eq!((granted.amount(), waiting(&pool)), (tokens(3), 0));
+        assert_eq!(balance(&pool), (0, 8, 0));
+        if first.task.wakes() == 1 { "rang" } else { "looked" }
     });
 }
 

@@ -1,0 +1,135 @@
+//! Time serves a line whose first owner does not come to look: it drives another arm of its
+//! `select!`, or has forgotten its wait.
+
+use super::*;
+
+use std::future::Future;
+
+use budget_pool::{PoolBuilder, Root, Window};
+use tokio::time::{Instant, sleep, timeout};
+
+const SOON: Duration = Duration::from_millis(300);
+const BUSY: Duration = Duration::from_secs(60);
+
+/// A tree by the time of tokio, which is paused: it passes when all tasks sleep.
+fn by_tokio() -> PoolBuilder<Root> {
+    BudgetPool::builder()
+        .name("root")
+        .clock(|| Instant::now().into_std())
+        .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+}
+
+/// An owner who polls its wait once, and is busy then.
+async fn busy<F: Future>(wait: F) {
+    let mut wait = pin!(wait);
+    tokio::select! {
+        biased;
+        _ = &mut wait => {}
+        () = sleep(Duration::from_millis(10)) => sleep(BUSY).await,
+    }
+}
+
+/// How long after its start a wait behind a busy owner is served.
+async fn served_behind<F, G>(first: F, behind: G) -> Duration
+where
+    F: Future + Send + 'static,
+    F::Output: Send,
+    G: Future + Send + 'static,
+    G::Output: Send,
+{
+    let start = Instant::now();
+    let owner = tokio::spawn(busy(first));
+    sleep(Duration::from_millis(20)).await;
+    let _ = timeout(BUSY, behind).await;
+    owner.abort();
+    start.elapsed()
+}
+
+#[tokio::test(start_paused = true)]
+async fn p6_a_window_that_turns_serves_those_behind_a_busy_owner() {
+    let pool = by_tokio().tokens(10).window(Window::fixed(SOON)).build();
+    pool.record(tokens(10)).unwrap();
+    let (first, behind) = (pool.record_wait(tokens(1)), pool.record_wait(tokens(1)));
+    assert_eq!(served_behind(first, behind).await, SOON);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p6_a_window_above_serves_a_sibling_behind_a_busy_owner() {
+    let root = by_tokio().tokens(10).window(Window::fixed(SOON)).build();
+    root.record(tokens(10)).unwrap();
+    let (one, other) = (root.child().build(), root.child().build());
+    let (first, behind) = (one.record_wait(tokens(1)), other.record_wait(tokens(1)));
+    assert_eq!(served_behind(first, behind).await, SOON);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p6_the_end_of_a_pause_serves_those_behind_a_busy_owner() {
+    let pool = by_tokio().tokens(10).build();
+    pool.pause(SOON);
+    let (first, behind) = (pool.reserve_wait(tokens(1)), pool.reserve_wait(tokens(1)));
+    assert_eq!(served_behind(first, behind).await, SOON);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p6_a_hold_that_expires_serves_those_behind_a_busy_owner() {
+    let pool = by_tokio().tokens(10).build();
+    std::mem::forget(pool.reserve(Ask::new(tokens(10)).ttl(SOON)).unwrap());
+    let (first, behind) = (pool.reserve_wait(tokens(1)), pool.reserve_wait(tokens(1)));
+    assert_eq!(served_behind(first, behind).await, SOON);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p6_whoever_gives_up_is_in_nobodys_way_though_its_owner_is_busy() {
+    let pool = by_tokio().tokens(10).build();
+    let _held = pool.reserve(tokens(5)).unwrap();
+    let first = pool.reserve_wait(Ask::new(tokens(8)).wait_at_most(SOON));
+    assert_eq!(served_behind(first, pool.reserve_wait(tokens(1))).await, SOON);
+}
+
+#[tokio::test(start_paused = true)]
+async fn p6_whoever_is_late_is_in_nobodys_way_though_its_owner_is_busy() {
+    let root = by_tokio().tokens(10).build();
+    let _held = root.reserve(tokens(5)).unwrap();
+    let hurried = root.child().deadline(SOON).build();
+    let (first, behind) = (hurried.reserve_wait(tokens(8)), root.reserve_wait(tokens(1)));
+    assert_eq!(served_behind(first, behind).await, SOON);
+}
+
+/// The owner that comes late is answered as of then.
+#[tokio::test(start_paused = true)]
+async fn p6_an_owner_that_is_late_for_its_end_is_answered_as_a_call_would_be_then() {
+    let pool = by_tokio().tokens(10).build();
+    let held = pool.reserve(tokens(5)).unwrap();
+    let mut wait = pin!(pool.reserve_wait(Ask::new(tokens(8)).wait_at_most(SOON)));
+    assert!(timeout(Duration::from_millis(10), &mut wait).await.is_err());
+    sleep(SOON).await;
+    assert_eq!(pool.snapshot().waiting, 0, "it has left the line");
+    drop(held);
+    assert_eq!(wait.await.unwrap().amount(), tokens(8));
+
+    let held = pool.reserve(tokens(5)).unwrap();
+    let mut wait = pin!(pool.reserve_wait(Ask::new(tokens(8)).wait_at_most(SOON)));
+    assert!(timeout(Duration::from_millis(10), &mut wait).await.is_err());
+    sleep(SOON).await;
+    assert!(matches!(wait.await, Err(BudgetError::Timeout { .. })));
+    drop(held);
+    check_invariants(&pool);
+}
+
+/// A forgotten wait keeps its place, and a thread stands behind it.
+#[test]
+fn p6_a_forgotten_wait_keeps_no_thread_asleep() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _entered = runtime.enter();
+    let pool = BudgetPool::builder()
+        .tokens(10)
+        .window(Window::fixed(Duration::from_millis(50)))
+        .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+        .build();
+    pool.record(tokens(10)).unwrap();
+    let mut wait = Box::pin(pool.record_wait(tokens(1)));
+    assert!(wait.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    std::mem::forget(wait);
+    watchdog::ends("a thread behind a forgotten wait", move || pool.record_blocking(tokens(1)))
+        .unwrap();
+}
