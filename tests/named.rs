@@ -196,3 +196,25 @@ fn versions_are_those_of_the_manifest() {
         assert!(docs.contains(&format!("| `{feature}` |")), "{feature}");
     }
 }
+
+/// The gate counts them by `cargo tree`.
+#[test]
+fn the_documents_count_the_dependencies_as_the_manifest_does() {
+    let manifest = text("Cargo.toml");
+    // Cargo writes a table for each dependency into the manifest of a package.
+    let Some((_, dependencies)) = manifest.split_once("\n[dependencies]\n") else { return };
+    let lines = dependencies.lines().take_while(|line| !line.starts_with('['));
+    let count = lines
+        .filter(|line| !line.starts_with('#') && line.contains(" = "))
+        .filter(|line| !line.contains("optional = true"))
+        .count();
+    let word = ["no", "one", "two", "three", "four", "five"][count];
+    for (document, says) in [
+        ("Cargo.toml", format!("with {word} small dependencies")),
+        ("CONTRIBUTING.md", format!("The core has {word} dependencies")),
+        ("src/guide/questions.md", format!("the library has {word} direct dependencies")),
+    ] {
+        let words = text(document).split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(words.contains(&says), "{document} does not say: {says}");
+    }
+}
