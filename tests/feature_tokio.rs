@@ -235,3 +235,44 @@ fn blocking_waits_need_no_runtime() {
     pool.record(Amount::new().tokens(10)).unwrap();
     watchdog::ends("a blocking wait", move || pool.record_blocking(ONE)).unwrap();
 }
+
+#[test]
+fn a_wait_that_goes_on_in_another_runtime_keeps_the_sleep_that_it_began() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let begun = |first: &tokio::runtime::Runtime| {
+        let pool = ten().window(Window::fixed(Duration::from_millis(100))).build();
+        pool.record(Amount::new().tokens(10)).unwrap();
+        let mut wait = pool.record_wait(ONE);
+        let polled = first.block_on(async { timeout(Duration::ZERO, &mut wait).await });
+        polled.expect_err("it waits for the window");
+        wait
+    };
+    let first = runtime();
+    let wait = begun(&first);
+    std::thread::spawn(move || first.block_on(async { sleep(Duration::from_secs(9)).await }));
+    watchdog::ends("the wait of a runtime that is driven", move || runtime().block_on(wait))
+        .unwrap();
+
+    let first = runtime();
+    let wait = begun(&first);
+    drop(first);
+    let polled = std::panic::catch_unwind(move || runtime().block_on(wait));
+    polled.expect_err("the timer of its runtime has gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_time_is_paused_a_blocking_wait_inside_ends_when_the_test_advances_the_time() {
+    let window = Duration::from_millis(20);
+    let pool = ten().window(Window::fixed(window)).build();
+    pool.record(Amount::new().tokens(10)).unwrap();
+    let waiting = pool.clone();
+    let waits = tokio::task::spawn_blocking(move || waiting.record_blocking(ONE));
+    while pool.snapshot().waiting == 0 {
+        tokio::task::yield_now().await;
+    }
+    std::thread::sleep(2 * window);
+    tokio::task::yield_now().await;
+    assert!(!waits.is_finished());
+    advance(window).await;
+    waits.await.unwrap().unwrap();
+}

@@ -6,9 +6,9 @@ use tokio::time::{Instant, sleep_until};
 use crate::builder::{PoolBuilder, Root};
 
 impl PoolBuilder<Root> {
-    /// Takes the time from tokio: async waits sleep by the timer of the runtime that polls them, and
-    /// the [`clock`](PoolBuilder::clock) is tokio's, so that both stand still and move on together
-    /// in a test whose time is paused. It replaces a clock and a
+    /// Takes the time from tokio: async waits sleep by the timer of the runtime that polls them
+    /// first, and the [`clock`](PoolBuilder::clock) is tokio's, so that both stand still and move on
+    /// together in a test whose time is paused. It replaces a clock and a
     /// [`timer`](PoolBuilder::timer) that were set before.
     ///
     /// ```
@@ -34,6 +34,14 @@ impl PoolBuilder<Root> {
     /// [`NoTimer`](crate::BudgetError::NoTimer) where time may have to end it. A runtime that was
     /// built without its timer, by a `Builder` without `enable_time`, panics in the poll of such a
     /// wait.
+    ///
+    /// A wait, or a [`run`](crate::BudgetPool::run), that goes on in another runtime keeps the sleep
+    /// that it began in the first. Time ends it only while the first runtime is driven, and its poll
+    /// panics once that runtime was dropped.
+    ///
+    /// A thread of `spawn_blocking` is inside of its runtime. While it runs, tokio lets no paused
+    /// time pass by itself: a blocking wait there that needs time ends once the test calls
+    /// `tokio::time::advance`.
     ///
     /// A [`DeadlineBudget`](crate::DeadlineBudget) of paused time takes the same clock:
     /// `.clock(|| tokio::time::Instant::now().into_std())`.
