@@ -123,7 +123,7 @@ impl BudgetPool {
         PoolBuilder::root()
     }
 
-    /// A pool without caps: `record` is never refused and counts.
+    /// A pool without caps: it counts, and no cap refuses a `record`.
     ///
     /// ```
     /// # use budget_pool::{Amount, BudgetPool};
@@ -259,8 +259,8 @@ impl BudgetPool {
     }
 
     /// A [`record`](BudgetPool::record) that counts once for its key: a call that is retried,
-    /// because nobody knows whether it went through, spends once, and is answered as it was the
-    /// first time. For two threads with the same key at once, too.
+    /// because nobody knows whether it went through, spends once, and is told
+    /// [`Once::Before`]. For two threads with the same key at once, too.
     ///
     /// A call that was refused is not remembered: nothing happened, and a retry may succeed. Keys
     /// belong to the pool that is called, stay through a [`reset`](BudgetPool::reset), and are

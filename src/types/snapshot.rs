@@ -123,10 +123,13 @@ pub struct Snapshot {
     /// `record`, `grow` and `split`, a lease's `record` that its share does not cover, and the ask
     /// of a carved child that is built or whose caps rise.
     pub admitted: u64,
-    /// The calls of the same kinds that were refused. These are not counted: a wait that its owner
-    /// dropped, a strict commit, a key that stands for another amount, a call on an expired hold, more
-    /// than a reservation holds, more than a cap can rise or fall by, a cap of a closed pool, a carved
-    /// child that may not be one, and a transfer.
+    /// The calls of the same kinds that were refused, those with
+    /// [`Timeout`](crate::BudgetError::Timeout) and [`NoTimer`](crate::BudgetError::NoTimer)
+    /// included. These are not counted: a wait that its owner dropped, a strict commit, a key that
+    /// stands for another amount, a call on an expired hold, more than a reservation holds, more
+    /// than a cap can rise or fall by, a cap of a closed pool, a transfer, and a pool that is refused
+    /// with [`CarvedWindow`](crate::BudgetError::CarvedWindow) or
+    /// [`Carved`](crate::BudgetError::Carved).
     pub refused: u64,
     /// Live reservations, on this pool and on those below it.
     pub reservations: u64,

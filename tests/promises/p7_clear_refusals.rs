@@ -1,5 +1,7 @@
 //! P7: a refusal names axis, pool, figures and outlook.
 
+use std::task::Poll;
+
 use super::*;
 
 #[test]
@@ -309,6 +311,48 @@ fn what_asks_for_capacity_is_counted_as_admitted_or_refused_and_nothing_else_is(
         (admitted, Box::new(|| drop(pool.child().tokens(5).carved().build().unwrap()))),
         (refused, Box::new(|| _ = pool.child().tokens(500).carved().build().unwrap_err())),
         (neither, Box::new(|| drop(pool.child().tokens(500).build()))),
+        (
+            neither,
+            Box::new(|| {
+                let window = budget_pool::Window::fixed(Duration::from_secs(9));
+                let refused = pool.child().tokens(5).window(window).carved().build().unwrap_err();
+                assert!(matches!(refused, BudgetError::CarvedWindow { .. }));
+            }),
+        ),
+        (
+            neither,
+            Box::new(|| {
+                let refused = pool.child().tokens(5).used(tokens(1)).carved().build().unwrap_err();
+                assert!(matches!(refused, BudgetError::Carved { .. }));
+            }),
+        ),
+        (
+            refused,
+            Box::new(|| {
+                let at_once = Ask::new(tokens(85)).wait_at_most(Duration::ZERO);
+                let refused = pool.reserve_blocking(at_once).unwrap_err();
+                assert!(matches!(refused, BudgetError::Timeout { .. }));
+            }),
+        ),
+        (
+            neither,
+            Box::new(|| {
+                let mut wait = std::pin::pin!(pool.reserve_wait(tokens(85)));
+                let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+                assert!(wait.as_mut().poll(&mut context).is_pending(), "it is dropped in line");
+            }),
+        ),
+        (
+            refused,
+            Box::new(|| {
+                pool.pause(Duration::from_secs(9));
+                let mut wait = std::pin::pin!(pool.reserve_wait(tokens(1)));
+                let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+                let polled = wait.as_mut().poll(&mut context);
+                assert!(matches!(polled, Poll::Ready(Err(BudgetError::NoTimer { .. }))));
+                pool.resume();
+            }),
+        ),
     ];
     for (case, (counts, call)) in calls.into_iter().enumerate() {
         assert_eq!(counted(&pool, call), counts, "{case}");
