@@ -138,7 +138,7 @@
 //!
 //! | feature | what it brings |
 //! | --- | --- |
-//! | `serde` | amounts, caps, windows, levels and axes from and to text and bytes; snapshots, limits, receipts and refusals to them |
+//! | `serde` | amounts, caps, windows, levels and axes from and to text and bytes; snapshots, limits, receipts and refusals to them; `flatten` and tagged enums read text formats alone |
 //! | `metrics` | `Exporter`: the figures of a tree of pools for Prometheus and its kin, pulled |
 //! | `tokio` | `PoolBuilder::tokio`: timer and clock by the runtime; waits and watches take part in the cooperative budget of its tasks |
 //! | `tracing` | `TracingObserver`: refusals, overage, expiries, late spends and forgotten holds as events |

@@ -501,3 +501,28 @@ fn toml_reads_the_same() {
     assert_eq!((caps, window), (ten, Window::rolling(Duration::from_secs(90))));
     assert_eq!(axes, [Axis::Usd, TOOL_CALLS]);
 }
+
+/// serde keeps what it reads under `flatten` or a tag, and gives it on as text.
+#[test]
+fn flattened_values_are_read_from_text_formats_alone() {
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    struct Run {
+        name: String,
+        #[serde(flatten)]
+        caps: Caps,
+    }
+    #[derive(Debug, PartialEq, Serialize, serde::Deserialize)]
+    #[serde(tag = "kind")]
+    enum Rate {
+        Windowed { window: Window },
+    }
+    let run = Run { name: "run".to_owned(), caps: Caps::new().tokens(5).usd(Usd::from_cents(1)) };
+    let rate = Rate::Windowed { window: Window::fixed(MINUTE) };
+    assert_eq!(toml::from_str::<Run>("name = 'run'\ntokens = 5\nusd = '0.01'"), Ok(run));
+    assert_eq!(read::<Rate>(text(&rate)), Ok(rate));
+
+    let mut bytes = Vec::new();
+    let run: Run = read(json!({"name": "run", "tokens": 5, "usd": "0.01"})).unwrap();
+    ciborium::into_writer(&run, &mut bytes).unwrap();
+    ciborium::from_reader::<Run, _>(&bytes[..]).unwrap_err();
+}
