@@ -151,7 +151,8 @@ impl BudgetLayer {
 
     /// Sets the rule that says whether a response costs nothing. The layer then releases the hold
     /// when the response has ended, also where the client hangs up before. The rule goes before
-    /// [`settle`](BudgetLayer::settle).
+    /// [`settle`](BudgetLayer::settle); a [`Bill`](crate::Bill) and
+    /// [trailers](BudgetLayer::settle_trailers) that tell a total go before the rule.
     pub fn refund(
         mut self,
         refunded: impl Fn(&Response<()>) -> bool + Send + Sync + 'static,

@@ -57,7 +57,7 @@
 //! | the response | what is booked |
 //! | --- | --- |
 //! | ends | the total that the trailers tell, or the [`Bill`], or the head; else what is held |
-//! | is [refunded](BudgetLayer::refund) | nothing |
+//! | is [refunded](BudgetLayer::refund) | nothing, unless the trailers or the `Bill` tell a total |
 //! | breaks off, or the client hangs up | a total that is known by then; else what [`BudgetLayer::on_drop`] says |
 //! | is an error of the service | a total that the `Bill` knows; else what [`BudgetLayer::on_error`] says |
 //!

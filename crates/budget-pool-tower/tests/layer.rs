@@ -270,6 +270,34 @@ async fn a_refund_costs_nothing_however_the_response_ends() {
 }
 
 #[tokio::test]
+async fn a_bill_and_trailers_go_before_the_rule_for_refunds() {
+    for (trailer, bill, used) in
+        [(None, None, 0), (None, Some(5), 5), (Some("7"), None, 7), (Some("7"), Some(5), 7)]
+    {
+        let pool = BudgetPool::builder().tokens(100).build();
+        let layer = layer(&pool)
+            .ask(|_| Amount::new().tokens(40))
+            .refund(|response| response.status().is_server_error())
+            .settle_trailers(|trailers| {
+                let tokens = trailers.get("x-tokens")?.to_str().ok()?.parse().ok()?;
+                Some(Amount::new().tokens(tokens))
+            });
+        let service = layer.layer(service_fn(move |request: Request<()>| async move {
+            if let Some(tokens) = bill {
+                request.extensions().get::<Bill>().unwrap().add(Amount::new().tokens(tokens));
+            }
+            let all = trailer.map(|value| trailers("x-tokens", value));
+            let mut response = Response::new(frames([data("a")].into_iter().chain(all).collect()));
+            *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            Ok::<_, Infallible>(response)
+        }));
+        let response = service.oneshot(request()).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        assert_eq!(pool.snapshot().tokens.used, used, "{trailer:?} {bill:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_response_that_does_not_end_goes_by_the_rule_of_the_layer() {
     let breaks = || vec![data("a"), Err(io::Error::other("broken"))];
     for (on_drop, used, ends) in
