@@ -42,7 +42,7 @@
 //! | --- | --- | --- |
 //! | OpenAI, DeepSeek | cached tokens inside the prompt, reasoning inside the completion | nothing |
 //! | Anthropic | cached and written tokens beside `input_tokens` | [`Usage::cache_beside`] |
-//! | Gemini | cached tokens inside the prompt, tool use beside it, thoughts beside the candidates | [`Usage::reasoning_beside`] |
+//! | Gemini | cached tokens inside the prompt, tool use beside it, thoughts beside the candidates | [`Usage::reasoning_beside`], with `toolUsePromptTokenCount` added to `input` |
 //! | any that names a total | the total may exceed input and output | [`Usage::total_at_least`] |
 //!
 //! With the feature `async-openai`, `Usage` is `From<&CompletionUsage>` and `From<&ResponseUsage>`

@@ -113,9 +113,10 @@ impl Usage {
     /// ```
     /// use budget_pool_llm::Usage;
     ///
-    /// // candidatesTokenCount 2, thoughtsTokenCount 43
-    /// let usage = Usage::new(14, 2).reasoning(43);
-    /// assert_eq!(usage.reasoning_beside().output, 45);
+    /// // promptTokenCount 14, toolUsePromptTokenCount 50, candidatesTokenCount 2,
+    /// // thoughtsTokenCount 43
+    /// let usage = Usage::new(14 + 50, 2).reasoning(43).reasoning_beside();
+    /// assert_eq!((usage.input, usage.output), (64, 45));
     /// ```
     #[must_use]
     pub const fn reasoning_beside(mut self) -> Usage {
@@ -128,12 +129,19 @@ impl Usage {
     ///
     /// This is also the reading of a block that has a total and nothing else.
     ///
+    /// Call `total_at_least` last. A [`cache_beside`](Usage::cache_beside) or
+    /// [`reasoning_beside`](Usage::reasoning_beside) after it adds tokens that the total has counted
+    /// already.
+    ///
     /// ```
     /// use budget_pool_llm::Usage;
     ///
     /// // prompt_tokens 32, completion_tokens 9, and 94 tokens of reasoning in the total alone.
     /// assert_eq!(Usage::new(32, 9).total_at_least(135), Usage::new(32, 103));
     /// assert_eq!(Usage::new(32, 9).total_at_least(0), Usage::new(32, 9));
+    /// // The total counts the reasoning that is beside the output.
+    /// let usage = Usage::new(14, 2).reasoning(43).reasoning_beside().total_at_least(59);
+    /// assert_eq!(usage.output, 45);
     /// ```
     #[must_use]
     pub const fn total_at_least(mut self, total: u64) -> Usage {
