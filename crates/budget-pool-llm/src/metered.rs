@@ -41,6 +41,45 @@ pub enum Chunk {
     Output(u64),
     /// The provider tells the input, and the output is still to come, as Anthropic's
     /// `message_start` does. Only the parts of the input are read. A `Prompt` is not a bill.
+    ///
+    /// Anthropic's `message_delta` then tells the output, and may leave out the input. A
+    /// [`Chunk::Usage`] is of the whole call: the meter keeps the input of the `Prompt` for it.
+    ///
+    /// ```
+    /// # use budget_pool::BudgetPool;
+    /// use budget_pool_llm::{Chunk, Metered, Price, Usage};
+    /// # use futures_lite::{StreamExt, future, stream};
+    ///
+    /// enum Event {
+    ///     MessageStart { usage: Usage },
+    ///     ContentBlockDelta,
+    ///     MessageDelta { output_tokens: u64 },
+    /// }
+    ///
+    /// let mut known = Usage::default();
+    /// let meter = |event: &Event| match event {
+    ///     Event::MessageStart { usage } => {
+    ///         known = *usage;
+    ///         Chunk::Prompt(known)
+    ///     }
+    ///     Event::ContentBlockDelta => Chunk::Nothing,
+    ///     Event::MessageDelta { output_tokens } => {
+    ///         known.output = *output_tokens;
+    ///         Chunk::Usage(known)
+    ///     }
+    /// };
+    /// # let price = Price::new("3".parse()?, "15".parse()?);
+    /// # let pool = BudgetPool::unlimited();
+    /// # let hold = pool.reserve(price.ask(20_100, 500))?;
+    /// # let start = Event::MessageStart { usage: Usage::new(20_000, 1).cache_beside() };
+    /// # let end = Event::MessageDelta { output_tokens: 15 };
+    /// # let events = stream::iter([start, Event::ContentBlockDelta, end]);
+    /// let mut reply = Metered::new(events, hold, &price, meter);
+    /// # future::block_on(async { while reply.next().await.is_some() {} });
+    /// assert_eq!(reply.usage(), Usage::new(20_000, 15));
+    /// # assert_eq!(pool.snapshot().usd.used, "0.060225".parse()?);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     Prompt(Usage),
     /// The provider tells the usage **so far**, of the whole call: the only block of a stream, or
     /// one of several that grow. Each block replaces the one before it, so that the last `Usage`
