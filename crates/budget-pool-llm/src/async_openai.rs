@@ -13,6 +13,7 @@ fn count(count: Option<i64>) -> u64 {
 /// Cached tokens are inside the prompt, and reasoning is inside the completion. Where the total is
 /// more than both, as at servers that leave reasoning out, the difference counts as
 /// [output](Usage::total_at_least). A count below zero is zero: its tokens count as plain input.
+/// `audio_tokens` are not read: audio counts as text, and is priced as text.
 ///
 /// ```
 /// use async_openai::types::chat::CompletionUsage;

@@ -114,6 +114,7 @@
 //! - **A table of prices.** Prices change weekly; public lists exist. [`Price::per_token`] reads
 //!   their figures.
 //! - **A tokenizer.** The provider counts, or a function of yours does.
+//! - **Prices of audio.** `Usage` counts audio tokens as text, and a [`Price`] prices them so.
 //!
 //! # Features and versions
 //!

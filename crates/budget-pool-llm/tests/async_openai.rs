@@ -48,6 +48,16 @@ fn a_total_that_exceeds_both_is_output() {
 }
 
 #[test]
+fn audio_counts_as_text() {
+    let said = json!({
+        "prompt_tokens": 1_000, "completion_tokens": 500, "total_tokens": 1_500,
+        "prompt_tokens_details": {"cached_tokens": 0, "audio_tokens": 900},
+        "completion_tokens_details": {"reasoning_tokens": 0, "audio_tokens": 400},
+    });
+    assert_eq!(chat(said), Usage::new(1_000, 500));
+}
+
+#[test]
 fn details_may_be_absent_or_below_zero() {
     assert_eq!(chat(block("details_null")), Usage::new(70, 7));
     let said = json!({
