@@ -271,7 +271,8 @@ impl Shared {
             units[at].saturating_add(locals[at].overage).saturating_sub(locals[at].free());
         let may_come_back = others > 0 && lacking.saturating_sub(book.free()) <= others;
         let back = may_come_back.then_some(self.terms.settle_every);
-        let end = answer.period_end.checked_sub(answer.now).filter(|_| answer.period_end > 0);
+        let may_fit = answer.period_end > 0 && units[at] <= book.cap;
+        let end = answer.period_end.checked_sub(answer.now).filter(|_| may_fit);
         // The answer may be older than the call.
         let end =
             end.map(|end| Duration::from_millis(end).saturating_sub(standing.heard.elapsed()));

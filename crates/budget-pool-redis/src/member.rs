@@ -281,9 +281,12 @@ impl Member {
     /// `Outlook::Never`.
     pub(crate) fn ceiling(&self, at: usize, answer: &Answer, local: &Local) -> u64 {
         let (book, lane) = (&answer.books[at], &self.lanes[at]);
+        if answer.period_end > 0 {
+            // The whole grant may be spent before the next answer, and comes back with the period.
+            return self.target(at).max(local.spent).saturating_add(book.cap).max(local.cap);
+        }
         let spent = lane.base.saturating_add(lane.spent);
-        let rest =
-            if answer.period_end > 0 { book.cap } else { book.cap.saturating_sub(book.used) };
+        let rest = book.cap.saturating_sub(book.used);
         spent.saturating_add(rest).max(local.cap)
     }
 

@@ -140,6 +140,29 @@ async fn f7_the_others_are_no_hope_for_more_than_they_hold() {
     }
 }
 
+/// What was spent since the last exchange comes back with the period, as all that is used.
+#[tokio::test]
+async fn f7_a_spent_grant_comes_back_with_the_period() {
+    let (server, period) = (Server::start(), Duration::from_secs(2));
+    for (wallet, first) in [("part", 900), ("all", 1_000)] {
+        let terms = Fleet::builder(wallet).found(Caps::new().tokens(1_000)).window(period);
+        let fleet = terms.ttl(60 * period).settle_every(20 * period).join(server.client());
+        let fleet = fleet.await.unwrap();
+        fleet.record(tokens(first)).await.unwrap();
+        let refused = fleet.record(tokens(200)).await.unwrap_err();
+        let FleetError::Short { retry_after: Some(after), .. } = refused else {
+            panic!("{refused:?}")
+        };
+        assert!(after <= period, "{after:?}");
+        let wait = tokio::time::timeout(2 * period, fleet.reserve_wait(tokens(200)));
+        wait.await.unwrap().unwrap().commit_all();
+        // No period has room for more than its cap.
+        fleet.reserve(tokens(500)).await.unwrap().release();
+        let refused = fleet.record(tokens(1_001)).await.unwrap_err();
+        assert_eq!(refused.retry_after(), None, "{refused:?}");
+    }
+}
+
 #[tokio::test]
 async fn the_text_of_a_refusal_is_one_line() {
     let server = Server::start();
