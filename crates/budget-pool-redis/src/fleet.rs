@@ -114,9 +114,10 @@ impl FleetBuilder {
     }
 
     /// Sets the time without an exchange after which this member counts as lost. A store that was
-    /// restarted learns for as long. The default is 10 s; a `ttl` below 10 ms counts as 10 ms.
+    /// restarted learns for as long. The default is 10 s; a `ttl` is clamped to 10 ms ..= 71,355
+    /// years.
     pub fn ttl(mut self, ttl: Duration) -> Self {
-        self.ttl = ttl.max(Duration::from_millis(10));
+        self.ttl = ttl.clamp(Duration::from_millis(10), Duration::from_millis(MOST / 4));
         self
     }
 

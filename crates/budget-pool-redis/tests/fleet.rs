@@ -439,6 +439,27 @@ async fn a_hold_that_outlives_its_member_gives_back_its_slot_and_counts_as_spent
     drop(hold);
 }
 
+/// No sum of the clock and a term is greater than an instant can be.
+#[tokio::test]
+async fn terms_may_be_as_long_as_a_duration_is() {
+    let server = Server::start();
+    for (wallet, lost) in [("charge", Lost::Charge), ("return", Lost::Return)] {
+        for settle_every in [Duration::from_millis(50), Duration::MAX] {
+            let terms = Fleet::builder(wallet).found(Caps::new().tokens(1_000)).lost(lost);
+            let terms = terms.ttl(Duration::MAX).horizon(Duration::MAX).settle_every(settle_every);
+            let fleet = terms.join(server.client()).await.unwrap();
+            let before = figures(&fleet.admin()).await.0;
+            fleet.record(tokens(100)).await.unwrap();
+            fleet.settle().await.unwrap();
+            let hold = fleet.reserve(tokens(300)).await.unwrap();
+            hold.commit(tokens(100));
+            let admin = fleet.admin();
+            fleet.leave().await.unwrap();
+            assert_eq!(figures(&admin).await, (before + 200, 0, 800 - before));
+        }
+    }
+}
+
 /// At a thousand spends a second, once the rate is known.
 #[tokio::test]
 async fn a_thousand_spends_take_three_calls_of_the_store_at_most() {
