@@ -132,7 +132,7 @@ impl Admin {
     pub async fn set_caps(&self, caps: Caps) -> Result<FleetSnapshot, FleetError> {
         let mut link = self.link()?;
         let axes = self.look(&mut link).await?.axes;
-        self.has_axes(&axes, caps.iter())?;
+        self.has_axes(&axes, &caps)?;
         let caps: Vec<Option<u64>> = axes.0.iter().map(|&axis| caps.units(axis)).collect();
         Ok(snapshot(&link.call(&Call::caps(&axes, &caps)).await?.look(&[])?))
     }
@@ -181,7 +181,7 @@ impl Admin {
     async fn change(&self, way: Way, key: &str, caps: Caps) -> Result<FleetSnapshot, FleetError> {
         let mut link = self.link()?;
         let axes = self.look(&mut link).await?.axes;
-        self.has_axes(&axes, caps.iter())?;
+        self.has_axes(&axes, &caps)?;
         let units = axes.0.iter().map(|&axis| caps.units(axis).unwrap_or(0)).collect();
         let call = Call::change(&axes, key, &Change { way, units });
         Ok(snapshot(&link.call(&call).await?.look(&[])?))
@@ -197,7 +197,9 @@ impl Admin {
     pub async fn resolve(&self, member: &str, spent: Amount) -> Result<FleetSnapshot, FleetError> {
         let mut link = self.link()?;
         let axes = self.look(&mut link).await?.axes;
-        self.has_axes(&axes, spent.iter())?;
+        if !axes.cover(&spent) {
+            return Err(FleetError::OtherAxes { wallet: self.wallet.clone() });
+        }
         let spent: Vec<_> = axes.0.iter().map(|&axis| Some(spent.units(axis))).collect();
         Ok(snapshot(&link.call(&Call::resolve(&axes, member, &spent)).await?.look(&[])?))
     }
@@ -242,12 +244,8 @@ impl Admin {
         self.link()?.call(&Call::remove(true)).await.map(drop)
     }
 
-    fn has_axes(
-        &self,
-        axes: &Axes,
-        mut quantities: impl Iterator<Item = Quantity>,
-    ) -> Result<(), FleetError> {
-        match quantities.all(|quantity| axes.0.contains(&quantity.axis())) {
+    fn has_axes(&self, axes: &Axes, caps: &Caps) -> Result<(), FleetError> {
+        match caps.iter().all(|quantity| axes.0.contains(&quantity.axis())) {
             true => Ok(()),
             false => Err(FleetError::OtherAxes { wallet: self.wallet.clone() }),
         }

@@ -227,7 +227,7 @@ impl FleetBuilder {
         };
         let look = link.call(&call).await?.look(&known)?;
         let axes = look.axes.clone();
-        if self.at_most.iter().any(|quantity| !axes.0.contains(&quantity.axis())) {
+        if !axes.cover(&self.at_most) {
             return Err(FleetError::OtherAxes { wallet });
         }
         let at_most = |&axis: &Axis| self.at_most.get(axis).map(|quantity| quantity.units());

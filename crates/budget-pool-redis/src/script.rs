@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use budget_pool::Axis;
+use budget_pool::{Amount, Axis};
 use redis::{RedisError, Value};
 
 use crate::error::FleetError;
@@ -130,6 +130,17 @@ pub(crate) struct Axes(pub(crate) Vec<Axis>);
 impl Axes {
     pub(crate) fn words(&self) -> String {
         self.0.iter().map(|&axis| word(axis)).collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether these are all axes that `amount` names. An amount of input or output tokens names their
+    /// sum as well: a wallet of the parts alone counts all of it.
+    pub(crate) fn cover(&self, amount: &Amount) -> bool {
+        let parts = [Axis::InputTokens, Axis::OutputTokens];
+        let named = parts.iter().filter_map(|&part| amount.get(part));
+        let sum = named.map(|part| part.units()).reduce(u64::saturating_add);
+        let is_sum = |axis| axis == Axis::Tokens && sum == Some(amount.units(axis));
+        let mut axes = amount.iter().map(|quantity| quantity.axis());
+        axes.all(|axis| self.0.contains(&axis) || is_sum(axis))
     }
 
     /// The labels of a user's own axes come from `known`, the axes of the caps that this process

@@ -329,6 +329,31 @@ async fn joins_that_are_refused() {
     assert!(matches!(error, FleetError::Store { .. }), "{error:?}");
 }
 
+/// Each amount of input or output tokens names their sum, too, which such a wallet does not count.
+#[tokio::test]
+async fn a_wallet_of_input_and_output_tokens_without_their_sum() {
+    let server = Server::start();
+    let caps = Caps::new().input_tokens(10_000).output_tokens(5_000);
+    let spend = Amount::new().input_tokens(70).output_tokens(7);
+    let terms = quick("io").found(caps).at_most(Amount::new().input_tokens(500));
+    let fleet = terms.join(server.client()).await.unwrap();
+    fleet.record(spend).await.unwrap();
+    fleet.settle().await.unwrap();
+    let admin = fleet.admin();
+    let member = admin.members().await.unwrap().remove(0);
+    let spent = |axis| member.spent.units(axis);
+    assert_eq!((spent(Axis::InputTokens), spent(Axis::OutputTokens)), (70, 7));
+    let snapshot = admin.resolve(&member.id, Amount::new().input_tokens(90)).await.unwrap();
+    let used = |axis| snapshot.axis(axis).unwrap().used.units();
+    assert_eq!((used(Axis::InputTokens), used(Axis::OutputTokens)), (90, 7));
+    for other in [tokens(500), Amount::new().requests(1), spend.requests(1)] {
+        let error = admin.resolve(&fleet.status().member, other).await.unwrap_err();
+        assert!(matches!(error, FleetError::OtherAxes { .. }), "{error:?}");
+        let error = quick("io").at_most(other).join(server.client()).await.unwrap_err();
+        assert!(matches!(error, FleetError::OtherAxes { .. }), "{error:?}");
+    }
+}
+
 #[tokio::test]
 async fn names_that_have_no_slot_are_refused_and_change_nothing() {
     let server = Server::start();
