@@ -340,7 +340,9 @@ impl Fleet {
         &self.held.shared.pool
     }
 
-    /// Spends `amount`: here if the grant covers it, else after one exchange with the store.
+    /// Spends `amount`: here if the grant covers it, else after one exchange with the store. For
+    /// about a quarter of a second after an exchange that ended as [`Short`](FleetError::Short), a call
+    /// that lacks more than was free then is refused by that answer.
     ///
     /// # Errors
     /// [`Short`](FleetError::Short) if the fleet lacks it, [`Learning`](FleetError::Learning),
@@ -410,7 +412,8 @@ impl Fleet {
         }
     }
 
-    /// Holds `ask`: here if the grant covers it, else after an exchange with the store.
+    /// Holds `ask`: here if the grant covers it, else after an exchange with the store. An answer of
+    /// the store counts for a while, as for [`record`](Fleet::record).
     ///
     /// An [`Ask`] with alternatives gets the best that the fleet has for it: the store is asked for
     /// the first amount, and where the fleet is short of that, for as much as is free. This takes an

@@ -164,6 +164,25 @@ async fn f7_a_spent_grant_comes_back_with_the_period() {
 }
 
 #[tokio::test]
+async fn f7_a_short_answer_counts_for_a_quarter_of_a_second() {
+    let server = Server::start();
+    let join = || Fleet::builder("acme").found(Caps::new().tokens(100)).join(server.client());
+    let (one, two) = (join().await.unwrap(), join().await.unwrap());
+    let hold = one.reserve(tokens(100)).await.unwrap();
+    let start = Instant::now();
+    assert!(matches!(two.record(tokens(10)).await, Err(FleetError::Short { .. })));
+    let calls = two.status().calls;
+    hold.release();
+    one.leave().await.unwrap();
+    let (again, calls) = (two.record(tokens(10)).await, two.status().calls - calls);
+    if start.elapsed() < Duration::from_millis(250) {
+        assert!(matches!(again, Err(FleetError::Short { .. })) && calls == 0, "{again:?} {calls}");
+    }
+    tokio::time::sleep(Duration::from_millis(350)).await;
+    two.record(tokens(10)).await.unwrap();
+}
+
+#[tokio::test]
 async fn the_text_of_a_refusal_is_one_line() {
     let server = Server::start();
     let fleet = founding(100).join(server.client()).await.unwrap();
