@@ -67,6 +67,10 @@
 //! - F1 after a store lost the grants of a member that died, left or joined anew before it could
 //!   tell them again, unless the grants were [confirmed](FleetBuilder::confirm). A fleet whose
 //!   members live is exact once the store has learned for one TTL.
+//! - F1 after the store lost the whole wallet. A process that joins with
+//!   [`found`](FleetBuilder::found) founds it anew at once: what the members of the lost wallet hold
+//!   and have spent comes on top of the cap. Found the wallet in one place, and join without `found`
+//!   elsewhere, where that matters.
 //! - F1 while two primaries serve one wallet. A primary that was cut off grants to the members that
 //!   still reach it: `min-replicas-to-write` ends that.
 //! - F1 where a [journal](FleetBuilder::journal) settles a process that acted on a spend before the
@@ -97,7 +101,7 @@
 //! | a member was granted `2^50` units in its life | it joins anew once no hold is open, as its totals count to `2^53 - 1` |
 //! | the store is restarted | grants pause for the longest TTL of any member, until all have told what they hold |
 //! | the store does not answer | the grant is spent (with `Return`, only until the TTL of the member is over), then calls are refused as [`Unreachable`](FleetError::Unreachable); there is no mode that fails open |
-//! | the wallet is flushed, removed or evicted | calls beyond the grant are refused as [`NoWallet`](FleetError::NoWallet); no member founds it anew |
+//! | the wallet is flushed, removed or evicted | calls beyond the grant are refused as [`NoWallet`](FleetError::NoWallet); no member founds it anew, but a process that joins with [`found`](FleetBuilder::found) does |
 //! | one key of the wallet is evicted or deleted | refused as [`Damaged`](FleetError::Damaged); without `k`, which has the keys of operators, only `raise` and `lower` are refused, until all those keys would have been forgotten |
 //! | two operators [raise](Admin::raise) or [lower](Admin::lower) a cap at once | both changes are made, and each of them once for its key, whatever is retried |
 //! | a cap is lowered below what is charged | nothing is granted until that much was given back, or the period ends |

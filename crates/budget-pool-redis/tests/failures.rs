@@ -163,6 +163,24 @@ async fn a_wallet_that_is_gone_is_not_founded_anew() {
     assert!(matches!(fleet.status().failure, Some(FleetError::NoWallet { .. })));
 }
 
+/// The members of the lost wallet tell their totals to the new one.
+#[tokio::test]
+async fn a_process_that_joins_with_found_founds_a_lost_wallet_anew() {
+    let server = Server::start();
+    let fleet = founding(1_000).ttl(Duration::from_secs(60)).join(server.client()).await.unwrap();
+    fleet.record(tokens(900)).await.unwrap();
+    fleet.settle().await.unwrap();
+    server.command(&["FLUSHALL"]);
+    let plain = quick("acme").join(server.client()).await.unwrap_err();
+    assert!(matches!(plain, FleetError::NoWallet { .. }), "{plain:?}");
+    let next = founding(1_000).join(server.client()).await.unwrap();
+    until("the spend of before is told", || async {
+        let _ = fleet.settle().await;
+        figures(&next.admin()).await.0 == 900
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_key_that_was_evicted_alone_stops_the_grants() {
     let server = Server::start();
