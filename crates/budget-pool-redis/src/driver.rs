@@ -57,6 +57,8 @@ pub(crate) struct Shared {
     pub(crate) pool: BudgetPool,
     pub(crate) axes: Axes,
     lost: Lost,
+    /// Whether the free units lie in EscrowMint, whose clients move the cap of the wallet.
+    is_escrow: bool,
     terms: Terms,
     journal: Option<Journal>,
     standing: Mutex<Standing>,
@@ -79,6 +81,7 @@ impl Shared {
     pub(crate) fn new(
         wallet: String,
         look: &Look,
+        is_escrow: bool,
         member: String,
         terms: Terms,
         journal: Option<Journal>,
@@ -113,6 +116,7 @@ impl Shared {
             root,
             axes,
             lost: look.lost,
+            is_escrow,
             terms,
             journal,
             standing: Mutex::new(standing),
@@ -443,8 +447,11 @@ impl Shared {
     /// The [`target`](Member::target) of the caps of `root` on each axis, and their ceilings.
     fn goal(&self, member: &Member, answer: &Answer) -> (Vec<u64>, Caps) {
         let locals = self.locals();
-        let ceilings =
-            locals.iter().enumerate().map(|(at, local)| member.ceiling(at, answer, local));
+        let ceiling = |(at, local): (usize, &Local)| match self.is_escrow {
+            true => u64::MAX,
+            false => member.ceiling(at, answer, local),
+        };
+        let ceilings = locals.iter().enumerate().map(ceiling);
         let ceilings =
             self.axes.0.iter().zip(ceilings).map(|(&axis, units)| quantity(axis, units)).collect();
         ((0..locals.len()).map(|at| member.target(at)).collect(), ceilings)

@@ -24,6 +24,8 @@ impl FleetBuilder {
     ///
     /// - Units that a client of EscrowMint reserves count as spent until they come back. EscrowMint
     ///   reclaims an expired reservation at the next call of one of its clients.
+    /// - No call is one that will never fit: beyond what is available it is
+    ///   [`Short`](FleetError::Short), and a [wait](Fleet::reserve_wait) goes on until units come.
     /// - A chunk of EscrowMint that expires gives back the spend that its owner had not told:
     ///   promise F1 does not cover `allocate_chunk`.
     /// - The user of the store needs the keys of EscrowMint, too: `~escrowmint:*`.

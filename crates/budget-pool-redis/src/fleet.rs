@@ -251,7 +251,8 @@ impl FleetBuilder {
             }
         };
         let member = format!("{}-{}", self.member.as_deref().unwrap_or("member"), chance());
-        let shared = Arc::new(Shared::new(wallet, &look, member, terms, journal));
+        let is_escrow = source.is_escrow();
+        let shared = Arc::new(Shared::new(wallet, &look, is_escrow, member, terms, journal));
         shared.join(&mut link).await?;
         tokio::spawn(drive(Arc::clone(&shared), link));
         Ok(Fleet { held: Arc::new(Held { shared, source, settled }) })

@@ -29,6 +29,10 @@ impl Source {
     pub(crate) fn in_escrow(self, prefix: &str) -> Source {
         Source { escrow: Some(prefix.to_owned()), ..self }
     }
+
+    pub(crate) fn is_escrow(&self) -> bool {
+        self.escrow.is_some()
+    }
 }
 
 #[derive(Clone)]

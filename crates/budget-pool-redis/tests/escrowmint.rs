@@ -69,6 +69,25 @@ async fn grants_come_from_what_is_available_and_returns_go_there() {
     assert_eq!(field(&server, "available"), 7);
 }
 
+/// Units that a client of EscrowMint holds come back without a word to the fleet.
+#[tokio::test]
+async fn what_its_clients_give_back_is_waited_for() {
+    let server = Server::start();
+    server.command(&["HSET", STATE, "available", "0", "reserved", "1000"]);
+    let terms = Fleet::builder("acme").join_escrowmint(Axis::Tokens, "escrowmint", server.client());
+    let fleet = terms.await.unwrap();
+    let refused = fleet.record(tokens(10)).await.unwrap_err();
+    assert!(matches!(refused, FleetError::Short { retry_after: None, .. }), "{refused:?}");
+    let give_back = async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        server.command(&["HSET", STATE, "available", "1000", "reserved", "0"]);
+    };
+    let wait = tokio::time::timeout(Duration::from_secs(5), fleet.reserve_wait(tokens(10)));
+    let (hold, ()) = tokio::join!(wait, give_back);
+    hold.unwrap().unwrap().commit_all();
+    fleet.record(tokens(990)).await.unwrap();
+}
+
 /// On another axis and under another prefix than those that stand in most examples.
 #[test]
 fn threads_join_it_too() {
