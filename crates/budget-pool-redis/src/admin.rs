@@ -144,8 +144,12 @@ impl Admin {
     /// fresh UUID.
     ///
     /// The wallet remembers a `key` for 24 hours by the clock of the store, and 1,024 keys at most. A
-    /// call that comes later is a new one. `raise` and [`lower`](Admin::lower) share the keys. The
-    /// members learn of the cap at their next exchange.
+    /// call that comes later is a new one. `raise` and [`lower`](Admin::lower) share the keys.
+    ///
+    /// The members learn of the cap at their next exchange, after about a
+    /// [`settle_every`](crate::FleetBuilder::settle_every). A call of a [`Fleet`](crate::Fleet) that
+    /// would never fit without the raise makes that exchange itself, if the last is older than about a
+    /// quarter of a second.
     ///
     /// # Errors
     /// As [`snapshot`](Admin::snapshot), [`OtherAxes`](FleetError::OtherAxes) for an axis that the

@@ -151,7 +151,14 @@ impl Fleet {
     /// # Errors
     /// As [`Fleet::reserve_wait`](crate::Fleet::reserve_wait).
     pub fn reserve_wait(&self, ask: impl Into<Ask>) -> Result<Reservation, FleetError> {
-        self.fleet.write_hold(self.pool().reserve_blocking(ask)?)
+        let ask = ask.into();
+        match self.pool().reserve_blocking(ask.clone()) {
+            Ok(hold) => self.fleet.write_hold(hold),
+            Err(refusal) if self.fleet.is_outdated(&refusal) => {
+                self.block_on(self.fleet.reserve_wait(ask))
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
     }
 
     /// As [`Fleet::write_journal`](crate::Fleet::write_journal).

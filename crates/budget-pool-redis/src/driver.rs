@@ -201,6 +201,13 @@ impl Shared {
             .collect()
     }
 
+    /// Whether the last answer of the store is so old that what it says may have changed: a refusal by it
+    /// as `Outlook::Never` is worth an exchange. More of them would keep the store busy with refusals.
+    pub(crate) fn is_outdated(&self) -> bool {
+        let answer = &self.standing().answer;
+        answer.as_ref().is_none_or(|(_, sent)| sent.elapsed() >= RETRY)
+    }
+
     /// Asks the store for room for an amount that the pool has refused. `Ok` says that the caps of
     /// `root` rose by the units that were lacking; other callers may have taken them.
     pub(crate) async fn ask(&self, amount: Amount) -> Result<(), FleetError> {

@@ -14,7 +14,7 @@ use crate::driver::quantity;
 #[non_exhaustive]
 pub enum FleetError {
     /// The pool of this process refused with a [`BudgetError`] of its own: it is closed, others
-    /// wait, the amount can never fit.
+    /// wait, the amount can never fit. Its figures are those of this process.
     #[error(transparent)]
     Budget(#[from] BudgetError),
     /// The fleet has no budget left for the amount, as the store said at its last answer.

@@ -303,7 +303,9 @@ impl Fleet {
 
     /// The [`BudgetPool`] of this process: it spends at memory speed and never does I/O. Its
     /// refusals come from the grant of this process so far; a refusal makes the driver ask the
-    /// store for more, and a [wait](BudgetPool::reserve_wait) gets it.
+    /// store for more, and a [wait](BudgetPool::reserve_wait) gets it. A refusal as
+    /// [`Never`](Outlook::Never) rests on the last exchange, and the driver makes none for it: a cap
+    /// that an operator raised counts after about a [`settle_every`](FleetBuilder::settle_every).
     ///
     /// The caps lie in a pool above it, which no caller can reach: a change to this pool, such as a
     /// [`reset`](BudgetPool::reset) or a cap of its own, makes no budget in the fleet. A
@@ -342,8 +344,9 @@ impl Fleet {
     }
 
     /// Spends `amount`: here if the grant covers it, else after one exchange with the store. For
-    /// about a quarter of a second after an exchange that ended as [`Short`](FleetError::Short), a call
-    /// that lacks more than was free then is refused by that answer.
+    /// about a quarter of a second after an exchange, its answer refuses two kinds of calls without
+    /// another one: a call that lacks more than was free, if the answer was
+    /// [`Short`](FleetError::Short), and a call that [never](Outlook::Never) fits.
     ///
     /// # Errors
     /// [`Short`](FleetError::Short) if the fleet lacks it, [`Learning`](FleetError::Learning),
@@ -351,6 +354,9 @@ impl Fleet {
     /// [`Budget`](FleetError::Budget) for every refusal by the pool of this process,
     /// [`Journal`](FleetError::Journal), and the errors of
     /// [`join`](FleetBuilder::join). Nothing was spent then.
+    ///
+    /// A refusal by the pool as [`Never`](Outlook::Never) says that the fleet lacks it even if all
+    /// other processes give back what they hold, until an operator [raises](Admin::raise) the cap.
     ///
     /// # Cancel safety
     /// A `record` that is dropped before it is ready has spent nothing.
@@ -380,12 +386,34 @@ impl Fleet {
 
     async fn spend(&self, amount: Amount) -> Result<(), FleetError> {
         let pool = self.pool();
-        match pool.record(amount) {
+        match self.admitted(|| pool.record(amount)).await? {
             Ok(()) => return Ok(()),
             Err(refusal) => self.may_be_funded(refusal)?,
         }
         // In line, so that no other call of this process takes what is granted for this one.
         self.funded(pool.record_wait(amount), amount).await
+    }
+
+    /// Runs `admit` here, and once more after an exchange where it was refused by an old answer as one
+    /// that will never fit: an operator may have raised the cap.
+    async fn admitted<T>(
+        &self,
+        admit: impl Fn() -> Result<T, BudgetError>,
+    ) -> Result<Result<T, BudgetError>, FleetError> {
+        match admit() {
+            Err(refusal) if self.is_outdated(&refusal) => {
+                self.held.shared.ask(Amount::new()).await?;
+                Ok(admit())
+            }
+            other => Ok(other),
+        }
+    }
+
+    /// Whether an exchange may take back a `refusal` as one that will never fit.
+    pub(crate) fn is_outdated(&self, refusal: &BudgetError) -> bool {
+        matches!(refusal, BudgetError::Exceeded(short)
+            if short.outlook() == Outlook::Never && self.held.shared.axes.0.contains(&short.axis()))
+            && self.held.shared.is_outdated()
     }
 
     /// Awaits a `wait` in the line of the pool, while the store is asked for `amount`. Where the store
@@ -449,7 +477,7 @@ impl Fleet {
     async fn hold(&self, ask: Ask) -> Result<Reservation, FleetError> {
         let pool = self.pool();
         let first = counted(ask.amount());
-        let may_be_cut = match pool.reserve(ask.clone()) {
+        let may_be_cut = match self.admitted(|| pool.reserve(ask.clone())).await? {
             Ok(hold) if covers(&hold, ask.amount()) => return Ok(hold),
             Ok(less) => {
                 let is_cut = less.choice() == 0;
@@ -509,7 +537,11 @@ impl Fleet {
     }
 
     /// Holds `ask` as soon as the fleet has its amount, in line with the other waiters of this
-    /// process.
+    /// process. An amount that [never](Outlook::Never) fits is refused, after one exchange if the last
+    /// is older than a quarter of a second; the time of an [`Ask`] that is
+    /// [bounded](Ask::wait_at_most) begins after that. With a [`window`](FleetBuilder::window) a wait for
+    /// more than the cap is refused once the unspent grant of this process went back, some seconds
+    /// later.
     ///
     /// # Errors
     /// [`Budget`](FleetError::Budget), as [`BudgetPool::reserve_wait`], and
@@ -519,7 +551,19 @@ impl Fleet {
     /// A `reserve_wait` that is dropped before it is ready holds nothing.
     pub async fn reserve_wait(&self, ask: impl Into<Ask>) -> Result<Reservation, FleetError> {
         take_part().await;
-        self.write_hold(self.pool().reserve_wait(ask).await?)
+        let (pool, ask) = (self.pool(), ask.into());
+        let refusal = match pool.reserve_wait(ask.clone()).await {
+            Ok(hold) => return self.write_hold(hold),
+            Err(refusal) => refusal,
+        };
+        if self.is_outdated(&refusal) {
+            // Not for as long as a store may hang: the time of the wait may be bounded.
+            let asked = tokio::time::timeout(RETRY, self.held.shared.ask(Amount::new())).await;
+            if matches!(asked, Ok(Ok(()))) {
+                return self.write_hold(pool.reserve_wait(ask).await?);
+            }
+        }
+        Err(refusal.into())
     }
 
     /// Whether a refusal of the pool may end by a grant. The calls of this process that wait for one

@@ -55,7 +55,7 @@
 //! | F4 nothing stranded | While someone stands short, the others give back all that is free: the cap can be spent to the unit. |
 //! | F5 one instant | An exchange, and a [`FleetSnapshot`], are one instant of the store. |
 //! | F6 fair | First come, first served inside a process. Between processes, none fetches ahead while another stands short. |
-//! | F7 clear refusals | [`FleetError::Short`] says the figures of the fleet. |
+//! | F7 clear refusals | [`FleetError::Short`] says the figures of the fleet. A call of a [`Fleet`] is refused as [`Never`](budget_pool::Outlook::Never) by an exchange of the last quarter of a second, with the figures of its process. |
 //! | F8 time | Only the clock of the store decides when a period ends and who is lost. |
 //!
 //! Not promised:

@@ -7,7 +7,7 @@ mod server;
 
 use std::time::{Duration, Instant};
 
-use budget_pool::{Amount, Axis, BudgetError, BudgetPool, Caps, Level};
+use budget_pool::{Amount, Ask, Axis, BudgetError, BudgetPool, Caps, Level};
 use budget_pool_redis::{Admin, Fleet, FleetBuilder, FleetError, Lost, blocking};
 use common::{figures, tokens};
 use server::Server;
@@ -114,6 +114,60 @@ async fn f7_a_refusal_names_the_figures_of_the_fleet() {
     }
     let never = two.record(tokens(101)).await.unwrap_err();
     assert!(matches!(never, FleetError::Budget(BudgetError::Exceeded(_))), "{never:?}");
+}
+
+/// Nothing but a call has this process hear of the new cap in time.
+#[tokio::test]
+async fn f7_a_call_that_would_never_fit_finds_what_an_operator_added() {
+    let server = Server::start();
+    let minute = Duration::from_secs(60);
+    let terms = Fleet::builder("acme").found(Caps::new().tokens(100));
+    let fleet = terms.ttl(minute).settle_every(minute / 3).join(server.client()).await.unwrap();
+    fleet.record(tokens(100)).await.unwrap();
+    let admin = fleet.admin();
+    let lately = Duration::from_millis(300);
+    for turn in 0..4 {
+        fleet.settle().await.unwrap();
+        let never = fleet.record(tokens(10)).await.unwrap_err();
+        assert!(matches!(never, FleetError::Budget(BudgetError::Exceeded(_))), "{never:?}");
+        tokio::time::sleep(lately).await;
+        admin.raise(&format!("ticket {turn}"), Caps::new().tokens(10)).await.unwrap();
+        let hold = match turn {
+            0 => {
+                fleet.record(tokens(10)).await.unwrap();
+                continue;
+            }
+            1 => fleet.reserve(tokens(10)).await,
+            2 => fleet.reserve(Ask::new(tokens(50)).or(tokens(10))).await,
+            _ => fleet.reserve_wait(Ask::new(tokens(10)).wait_at_most(lately)).await,
+        };
+        hold.unwrap().commit_all();
+    }
+    let (start, calls) = (Instant::now(), fleet.status().calls);
+    while start.elapsed() < Duration::from_secs(1) {
+        assert!(fleet.record(tokens(10)).await.is_err());
+        assert!(fleet.reserve_wait(tokens(10)).await.is_err());
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let calls = fleet.status().calls - calls;
+    assert!((2..=5).contains(&calls), "{calls} calls");
+    assert_eq!(figures(&admin).await, (140, 0, 0));
+}
+
+#[test]
+fn threads_that_wait_find_what_an_operator_added() {
+    let server = Server::start();
+    let minute = Duration::from_secs(60);
+    let terms = Fleet::builder("acme").found(Caps::new().tokens(100));
+    let terms = terms.ttl(minute).settle_every(minute / 3);
+    let fleet = blocking::Fleet::join(terms, server.client()).unwrap();
+    fleet.record(tokens(100)).unwrap();
+    fleet.settle().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let admin = Admin::new("acme", server.client());
+    runtime.block_on(admin.raise("1", Caps::new().tokens(10))).unwrap();
+    fleet.reserve_wait(tokens(10)).unwrap().commit_all();
 }
 
 /// A call that lacks more than the others hold waits for the end of the period, and says so.
