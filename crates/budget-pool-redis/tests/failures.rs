@@ -181,6 +181,24 @@ async fn a_process_that_joins_with_found_founds_a_lost_wallet_anew() {
     .await;
 }
 
+/// Whether an operator has raised the cap is not known then, and a wait names no error of the store.
+#[tokio::test]
+async fn a_call_that_would_never_fit_says_that_the_store_is_away() {
+    let mut server = Server::start();
+    let minute = Duration::from_secs(60);
+    let terms = founding(100).ttl(minute).settle_every(minute / 3);
+    let fleet = terms.join(server.client()).await.unwrap();
+    fleet.record(tokens(100)).await.unwrap();
+    fleet.settle().await.unwrap();
+    server.kill();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    for refused in [fleet.record(tokens(1)).await, fleet.reserve(tokens(1)).await.map(drop)] {
+        assert!(matches!(refused, Err(FleetError::Unreachable { .. })), "{refused:?}");
+    }
+    let refused = fleet.reserve_wait(tokens(1)).await.unwrap_err();
+    assert!(matches!(refused, FleetError::Budget(_)), "{refused:?}");
+}
+
 #[tokio::test]
 async fn a_key_that_was_evicted_alone_stops_the_grants() {
     let server = Server::start();
