@@ -587,7 +587,7 @@ impl Handle {
 
     /// The alarm of a waiter rings. A timer calls this, to whom no clock may panic.
     pub(crate) fn ring(&self, place: WaitKey) {
-        self.tell_at(|engine, _, now| engine.ring(place, now));
+        self.tell_at(|engine, at, now| engine.ring(at, place, now));
     }
 
     #[inline]

@@ -47,7 +47,7 @@ use super::arena::{Arena, Placed};
 use super::ask::{Pick, Terms};
 use super::hold::{End, HoldKey};
 use super::nodes::{Node, NodeId, Nodes, Way};
-use crate::types::axis::{AxisSet, Quantities, Units, all_lanes};
+use crate::types::axis::{AxisSet, NOTHING, Quantities, Units, all_lanes};
 use crate::types::error::{BudgetError, Outlook};
 
 /// The order of arrival; never given out twice.
@@ -756,22 +756,17 @@ impl Engine {
         Looked::ready(outcome)
     }
 
-    /// The alarm of a waiter rings, whether or not its owner comes to look: what time brings is
-    /// brought about for all, and the owner is woken. An alarm of one who has gone may ring for
-    /// another, who looks once more then.
-    pub(crate) fn ring(&mut self, key: WaitKey, now: Option<Instant>) {
-        if !self.queue.get(key).is_waiting() {
-            return;
-        }
-        if let Some(now) = now {
-            let Waiter { home, asked, .. } = *self.queue.get(key);
-            self.advance_to(home, asked.units(), now);
-        }
+    /// The alarm of a waiter of this pool rings, whether or not its owner comes to look: what time
+    /// brings is brought about for all, and the owner is woken. The alarm of one who has gone may
+    /// ring for another, who looks once more then.
+    pub(crate) fn ring(&mut self, at: NodeId, key: WaitKey, now: Option<Instant>) {
+        self.advance(at, &NOTHING, now);
         if self.is_over(key) {
             self.end_time(key);
+        } else if self.queue.get(key).is_waiting() {
+            let waker = self.queue.get_mut(key).waker.take();
+            self.queue.wakers.extend(waker);
         }
-        let waker = self.queue.get_mut(key).waker.take();
-        self.queue.wakers.extend(waker);
     }
 
     /// Whether it still waits, and the time that it was given is over.

@@ -448,6 +448,7 @@ fn op(much: Much) -> impl Strategy<Value = Op> {
         7 + asking / 4 => (at(), any::<bool>())
             .prop_map(|(wait, anew)| Op::Poll { wait, anew }),
         2 => at().prop_map(|wait| Op::DropWait { wait }),
+        2 + asking / 4 => at().prop_map(|wait| Op::Ring { wait }),
         1 => at().prop_map(|pool| Op::Closed { pool }),
     ];
     let of_runs = prop_oneof![

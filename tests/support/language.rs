@@ -291,6 +291,10 @@ pub enum Op {
     DropWait {
         wait: u8,
     },
+    /// The sleep of a wait ends, or says so too early or too late, and its owner does not come.
+    Ring {
+        wait: u8,
+    },
     /// Asks for a hold by more than an amount.
     Ask {
         pool: u8,

@@ -44,9 +44,9 @@ use std::future::Future;
 use std::ops::RangeInclusive;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll, Wake};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
 use budget_pool::{
@@ -168,6 +168,7 @@ struct Both {
     holds: Vec<(HoldId, Reservation)>,
     leases: Vec<(LeaseId, Lease)>,
     waiters: Vec<Waiter>,
+    alarms: Arc<Mutex<Alarms>>,
     /// What the observer of the tree is told, if it has one.
     record: Option<Arc<Record>>,
     closings: Vec<Closing>,
@@ -201,6 +202,15 @@ struct Waiter {
     wait: AnyWait,
     /// Of its last poll.
     bell: Option<Arc<Bell>>,
+    /// What its sleep is to wake.
+    alarm: Option<Waker>,
+}
+
+/// What the sleeps of one poll are to wake, while it is kept.
+#[derive(Default)]
+struct Alarms {
+    are_kept: bool,
+    last: Option<Waker>,
 }
 
 /// For a hold, or for a spend.
@@ -257,6 +267,7 @@ impl Both {
             holds: Vec::new(),
             leases: Vec::new(),
             waiters: Vec::new(),
+            alarms: Arc::default(),
             record: None,
             closings: Vec::new(),
             watches: Vec::new(),

@@ -67,6 +67,8 @@ enum State {
         ticket: Ticket,
         blocked: Option<PoolId>,
     },
+    /// Its time was over when its alarm rang: it has left the line, and is answered when it is polled.
+    Over,
     Ended(Result<HoldId, Refusal>),
 }
 
@@ -104,7 +106,8 @@ impl Model {
         if self.is_new(id) {
             self.enter(id);
         }
-        if self.gives_up(id) {
+        self.ring(id);
+        if matches!(self.waits.all[&id].state, State::Over) {
             self.give_up(id);
         }
         let State::Ended(outcome) = self.waits.all[&id].state.clone() else { return None };
@@ -185,10 +188,16 @@ impl Model {
         wait.ticket().is_some() && wait.until.is_some_and(|until| until <= self.now)
     }
 
-    /// It leaves the line, and is answered as a call would be that comes now.
+    /// One whose time is over leaves the line.
+    pub(super) fn ring(&mut self, id: WaitId) {
+        if self.gives_up(id) {
+            self.set(id, State::Over);
+            self.serve();
+        }
+    }
+
+    /// It is answered as a call would be that comes now.
     fn give_up(&mut self, id: WaitId) {
-        self.set(id, State::New);
-        self.serve();
         let Wait { home, ref wish, .. } = self.waits.all[&id];
         let wish = Rc::clone(wish.as_ref().expect("it was given a time"));
         let outcome = self.reserve_on(home, &wish).map_err(|refusal| Refusal::Timeout {
@@ -242,7 +251,7 @@ impl Model {
     }
 
     pub(super) fn has_ended(&self, id: WaitId) -> bool {
-        matches!(self.waits.all[&id].state, State::Ended(_))
+        matches!(self.waits.all[&id].state, State::Over | State::Ended(_))
     }
 
     /// How many wait in a pool and in those below.

@@ -1,6 +1,6 @@
 //! What each operation does: the real call, and the same of the model.
 
-use std::future::{Future, pending};
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -138,6 +138,11 @@ impl Both {
             Op::DropWatch { watch } => self.drop_watch(watch)?,
             Op::PollRun { run, anew } => self.poll_run(run, anew)?,
             Op::DropRun { run } => self.drop_run(run)?,
+            Op::Ring { wait } => {
+                if let Some(index) = usize::from(wait).checked_rem(self.waiters.len()) {
+                    self.ring(index)?;
+                }
+            }
             Op::DropWait { wait } => {
                 if let Some(index) = usize::from(wait).checked_rem(self.waiters.len()) {
                     let waiter = self.waiters.swap_remove(index);
@@ -478,7 +483,7 @@ impl Both {
                         }
                     };
                     self.log(format!("wait {id_of_wait} = p{id}.{call}_wait({})", want.amount()));
-                    let waiter = Waiter { id: id_of_wait, wait, bell: None };
+                    let waiter = Waiter { id: id_of_wait, wait, bell: None, alarm: None };
                     drop(pool);
                     match poll {
                         true => self.poll(waiter, true)?,
@@ -504,7 +509,7 @@ impl Both {
                     let text = wish.text();
                     let id_of_wait = self.model.wait_on(id, wish);
                     self.log(format!("wait {id_of_wait} = p{id}.reserve_wait(Ask of {text})"));
-                    let waiter = Waiter { id: id_of_wait, wait, bell: None };
+                    let waiter = Waiter { id: id_of_wait, wait, bell: None, alarm: None };
                     drop(pool);
                     match poll {
                         true => self.poll(waiter, true)?,
@@ -643,8 +648,18 @@ impl Both {
     }
 
     pub(super) fn root(&mut self, spec: Spec) {
-        // Its waits are polled by hand.
-        let by_hand = |_| -> Pin<Box<dyn Future<Output = ()> + Send>> { Box::pin(pending()) };
+        // Its waits are polled by hand, and so are their alarms rung.
+        let alarms = Arc::clone(&self.alarms);
+        let by_hand = move |_| -> Pin<Box<dyn Future<Output = ()> + Send>> {
+            let alarms = Arc::clone(&alarms);
+            Box::pin(poll_fn(move |context| {
+                let mut alarms = alarms.lock().expect("no panic holds it");
+                if alarms.are_kept {
+                    alarms.last = Some(context.waker().clone());
+                }
+                Poll::Pending
+            }))
+        };
         let (time, counter) = (self.clock.clone(), Arc::clone(&self.reads));
         let read = move || {
             counter.fetch_add(1, Ordering::Relaxed);
@@ -963,7 +978,7 @@ impl Both {
 
     /// By the waker of the last poll, or by a new one: then the old one is let go.
     pub(super) fn poll(&mut self, waiter: Waiter, anew: bool) -> Result<(), String> {
-        let Waiter { id, mut wait, bell: kept } = waiter;
+        let Waiter { id, mut wait, bell: kept, alarm } = waiter;
         let (home, is_kept) = (self.model.home(id), kept.is_some() && !anew);
         self.log(format!(
             "wait {id} of p{home}: poll{}",
@@ -979,8 +994,11 @@ impl Both {
         let looks = usize::from(self.model.is_new(id) && self.model.reads(asks) != Some(false));
         let (was_new, was_timed) = (self.model.is_new(id), self.model.is_timed());
         let waker = Waker::from(Arc::clone(&bell));
+        self.alarms.lock().expect("no panic holds it").are_kept = true;
         let real = self.call_of(0..=looks, asks, || wait.poll(&mut Context::from_waker(&waker)))?;
         drop(waker);
+        let alarm =
+            std::mem::take(&mut *self.alarms.lock().expect("no panic holds it")).last.or(alarm);
 
         // This very poll may have reminded it.
         let may_ring =
@@ -1000,7 +1018,7 @@ impl Both {
                     may_ring(false, wakes),
                     "one that waits was woken {wakes} times by its poll"
                 );
-                self.waiters.push(Waiter { id, wait, bell: Some(bell) });
+                self.waiters.push(Waiter { id, wait, bell: Some(bell), alarm });
                 return Ok(());
             }
             (Poll::Ready(Ok(Some(reservation))), Some(Ok(Some(hold)))) => {
@@ -1030,8 +1048,27 @@ impl Both {
         Ok(())
     }
 
+    /// The alarm of a wait rings, if it has one. Its owner comes later, unless it is to look again.
+    fn ring(&mut self, index: usize) -> Result<(), String> {
+        let Waiter { id, ref alarm, .. } = self.waiters[index];
+        let Some(alarm) = alarm.clone() else { return Ok(()) };
+        let home = self.model.home(id);
+        self.log(format!("wait {id} of p{home}: its alarm rings"));
+        self.call(Reads::Always(home), || alarm.wake())?;
+        if self.model.gives_up(id) {
+            self.meet("the alarm of a wait ends it");
+        }
+        self.model.ring(id);
+        if self.model.has_ended(id) {
+            return Ok(());
+        }
+        let waiter = self.waiters.swap_remove(index);
+        same!("wakes by an alarm", waiter.bell.as_ref().map(heard), Some((1, false)));
+        self.poll(Waiter { bell: None, ..waiter }, true)
+    }
+
     pub(super) fn drop_wait(&mut self, waiter: Waiter) -> Result<(), String> {
-        let Waiter { id, wait, bell } = waiter;
+        let Waiter { id, wait, bell, .. } = waiter;
         self.log(format!("wait {id} of p{}: drop", self.model.home(id)));
         self.call(Reads::Never, || drop(wait))?;
         if let Some(bell) = bell {
