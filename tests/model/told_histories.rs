@@ -4,6 +4,7 @@ use super::*;
 
 /// A window.
 const EVERY_10_MS: u32 = 1 | 10 << 2 | 7 << 6;
+const TOKEN_BUCKET_OF_20_MS: u32 = 2_941_575_339;
 
 fn owing(caps: Figures, debit: u16) -> [Op; 5] {
     [
@@ -562,5 +563,26 @@ fn p6_a_want_is_told_before_the_pool_of_the_hold_gives_back_its_rest() {
         Op::Wants { pool: 0 },
         Op::Wants { pool: 0 },
         wait(0, 50),
+    ]);
+}
+
+/// Seven holds that settle expire at one instant, which leaves two waiters no hope, the second of
+/// them by the last hold alone. What the bucket of their pool has brought back for the second by then
+/// is seen by none: both are told at once.
+#[test]
+fn p7_whoever_loses_hope_by_one_look_is_told_by_the_same_figures() {
+    let parent = Build { caps: token_cap(24), on_drop: Some(true), ..PLAIN };
+    let bucket = Build { caps: token_cap(12), window: TOKEN_BUCKET_OF_20_MS, ..PLAIN };
+    model::run(&[
+        Op::Child { pool: SELDOM, build: PLAIN },
+        Op::Child { pool: 0, build: parent },
+        Op::Child { pool: 1, build: bucket },
+        Op::Debit { pool: 2, amount: tokens(12) },
+        Op::ReserveFor { pool: 1, amount: tokens(1), ttl: SOON, many: 6, forget: false },
+        Op::Reserve { pool: 1, amount: tokens(5) },
+        wait(2, 12),
+        wait(2, 6),
+        Op::Advance { by: 1 << 8 | 13 },
+        Op::Debit { pool: 1, amount: NOTHING },
     ]);
 }

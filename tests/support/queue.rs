@@ -42,6 +42,8 @@ pub(super) struct Waits {
     all: BTreeMap<WaitId, Wait>,
     made: usize,
     last_ticket: Ticket,
+    /// Nobody is served while all that has expired is reclaimed for the figures of a refusal.
+    are_held_back: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -357,6 +359,9 @@ impl Model {
     /// Serves all who can be; then, as long as one waits where a hold may expire, those whom each
     /// hold serves that has expired by the latest instant seen, one after the other.
     pub(super) fn serve(&mut self) {
+        if self.waits.are_held_back {
+            return;
+        }
         self.serve_now();
         let has_room = self.next_room().is_some_and(|(at, _)| at <= self.now);
         let is_over = self.next_pause().is_some_and(|(until, _)| until <= self.now);
@@ -412,8 +417,25 @@ impl Model {
         live.any(|hold| self.is_waited_for(hold.pool))
     }
 
+    /// Where one can never be met and no expiry can serve one that waits, all holds expire that do so
+    /// by the latest instant seen, so that a refusal says what is free. Whoever loses hope by one of
+    /// them is told at once.
+    fn expire_for_figures(&mut self) {
+        let balances = self.balances();
+        let mut line = self.line().into_iter();
+        if !line.any(|(_, wait)| self.is_hopeless(&balances, wait.home, &wait.asked))
+            || self.is_contested()
+        {
+            return;
+        }
+        self.waits.are_held_back = true;
+        while self.expire_next(self.now) {}
+        self.waits.are_held_back = false;
+    }
+
     /// Tells all who can never be met, then serves all who can be.
     fn serve_now(&mut self) {
+        self.expire_for_figures();
         let balances = self.balances();
         self.refuse_all(|model, home, asked| match model.is_hopeless(&balances, home, asked) {
             true => model.fits(home, asked),
