@@ -464,6 +464,9 @@ impl BudgetExceeded {
     /// names more of a reservation than the reservation holds, it is the held units. Where
     /// [`raise_caps`](crate::BudgetPool::raise_caps) would raise a cap beyond `u64::MAX`, it is how
     /// far the cap can rise.
+    ///
+    /// A waiter to which a call on another pool leaves no hope is told what there was when its own
+    /// pool was last looked at. A window there may have brought back more since.
     #[must_use]
     pub fn available(&self) -> Quantity {
         Quantity::new(self.axis(), self.available)
