@@ -14,10 +14,11 @@ use crate::types::snapshot::Holder;
 ///
 /// The thread whose call brought an event about calls the method without the lock, after the
 /// transition, in the order in which the events came within it; the events of two threads may come
-/// in any order. A call on the pool from here works; a call that brings about the same event again
-/// is told again, so that a `refused` that makes a call which is refused recurses. An observer that
-/// panics harms nobody: the panic goes no further, and the next event is told. The panic hook,
-/// which prints it, is run as ever.
+/// in any order. The sleep of a wait that ends is such a call, by the thread of its
+/// [timer](crate::PoolBuilder::timer). A call on the pool from here works; a call that brings about
+/// the same event again is told again, so that a `refused` that makes a call which is refused
+/// recurses. An observer that panics harms nobody: the panic goes no further, and the next event is
+/// told. The panic hook, which prints it, is run as ever.
 ///
 /// An observer that keeps a handle of its own pool keeps that alive for ever: a
 /// [`WeakPool`](crate::WeakPool) does not.
