@@ -58,8 +58,11 @@ fn mentions(source: &str, method: &str) -> bool {
     [".", "::", "fn "].into_iter().any(follows)
 }
 
-/// The tests of a formatted source, each with its lines, and all that is no test.
+/// The tests of a formatted source, each with its lines, and all that is no test. Beside tests in a
+/// file of the library that is not the library itself, which mentions all of its methods.
 fn tests_of(source: &str) -> (BTreeMap<&str, String>, String) {
+    let source =
+        source.split_once("#[cfg(test)]\nmod tests {\n").map_or(source, |(_, tests)| tests);
     let (mut tests, mut others) = (BTreeMap::new(), String::new());
     let (mut is_test, mut is_ignored) = (false, false);
     let mut lines = source.lines();
@@ -97,6 +100,8 @@ fn a_mention_is_of_the_whole_name() {
     let (tests, others) = tests_of(source);
     assert_eq!(tests, BTreeMap::from([("one", "    a.b();\n".to_owned())]));
     assert!(others.contains("fn help()") && !others.contains("a.b()"));
+    let (_, others) = tests_of("fn c() {}\n\n#[cfg(test)]\nmod tests {\n    fn help() {}\n}\n");
+    assert!(others.contains("fn help()") && !others.contains("fn c()"));
 }
 
 /// A method that nothing exercises is found here, and so is a line for a method that is gone.
