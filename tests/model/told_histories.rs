@@ -5,6 +5,8 @@ use super::*;
 /// A window.
 const EVERY_10_MS: u32 = 1 | 10 << 2 | 7 << 6;
 const TOKEN_BUCKET_OF_20_MS: u32 = 2_941_575_339;
+/// The figure of a cap of six slots.
+const SIX_IN_FLIGHT: u16 = 63_905;
 
 fn owing(caps: Figures, debit: u16) -> [Op; 5] {
     [
@@ -583,6 +585,27 @@ fn p7_whoever_loses_hope_by_one_look_is_told_by_the_same_figures() {
         wait(2, 12),
         wait(2, 6),
         Op::Advance { by: 1 << 8 | 13 },
+        Op::Debit { pool: 1, amount: NOTHING },
+    ]);
+}
+
+/// One that takes as much as there is can be served by the first of six expiries, and takes it once
+/// all have come. Until then it keeps its place: the second, which settles, leaves the one behind it
+/// no hope, and that one is told so in the turn of that hold.
+#[test]
+fn p7_whoever_is_to_be_granted_keeps_its_place_until_then() {
+    let mut caps = token_cap(18);
+    (caps.axes, caps.raw[5]) = (1 | 1 << 5, SIX_IN_FLIGHT);
+    let first = Choice { most: NOTHING, least: None };
+    let others = [Some(first), None];
+    model::run(&[
+        Op::Child { pool: SELDOM, build: PLAIN },
+        Op::Child { pool: 0, build: Build { caps, ..PLAIN } },
+        Op::ReserveFor { pool: 1, amount: tokens(2), ttl: LATER, many: 5, forget: false },
+        Op::CommitOnDrop { hold: 1 },
+        Op::WaitOn { pool: 1, asked: Asked { first, others, ..Asked::default() }, poll: true },
+        Op::WaitToSpend { pool: 1, amount: tokens(18), poll: true },
+        PASS,
         Op::Debit { pool: 1, amount: NOTHING },
     ]);
 }

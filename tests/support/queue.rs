@@ -58,6 +58,8 @@ struct Wait {
     is_spend: bool,
     /// Whether only a higher cap could meet it when it came.
     needs_funds: bool,
+    /// Where it was blocked last. It keeps its places there while it is tried, until it is granted.
+    kept: Option<PoolId>,
     state: State,
 }
 
@@ -75,6 +77,13 @@ enum State {
 }
 
 impl Wait {
+    fn blocked(&self) -> Option<PoolId> {
+        match self.state {
+            State::Waiting { blocked, .. } => blocked,
+            _ => None,
+        }
+    }
+
     fn ticket(&self) -> Option<Ticket> {
         match self.state {
             State::Waiting { ticket, .. } => Some(ticket),
@@ -90,7 +99,8 @@ impl Model {
         let id = self.waits.made;
         self.waits.made += 1;
         let (wish, until, needs_funds, state) = (None, None, false, State::New);
-        let wait = Wait { home, asked: *asked, wish, until, is_spend, needs_funds, state };
+        let kept = None;
+        let wait = Wait { home, asked: *asked, wish, until, is_spend, needs_funds, kept, state };
         self.waits.all.insert(id, wait);
         self.pool(home).handles += 1;
         id
@@ -279,7 +289,14 @@ impl Model {
 
     /// Whether what a pool gives back may serve one that waits.
     pub(super) fn is_waited_for(&self, at: PoolId) -> bool {
-        let is_parked = |pool| self.line().into_iter().any(|(_, wait)| self.is_parked(wait, pool));
+        self.is_waited_for_by(at, &Wait::blocked)
+    }
+
+    fn is_waited_for_by(&self, at: PoolId, blocked: &impl Fn(&Wait) -> Option<PoolId>) -> bool {
+        let is_parked = |pool| {
+            let mut line = self.line().into_iter();
+            line.any(|(_, wait)| self.is_parked_before(blocked(wait), wait, pool))
+        };
         self.path(at).into_iter().any(is_parked)
     }
 
@@ -308,7 +325,11 @@ impl Model {
     }
 
     fn set(&mut self, id: WaitId, state: State) {
-        self.waits.all.get_mut(&id).expect("a wait").state = state;
+        let wait = self.waits.all.get_mut(&id).expect("a wait");
+        if let State::Waiting { blocked: Some(pool), .. } = state {
+            wait.kept = Some(pool);
+        }
+        wait.state = state;
     }
 
     fn refuse(&mut self, id: WaitId, refusal: Refusal) {
@@ -413,8 +434,12 @@ impl Model {
 
     /// Whether the expiry of a hold may serve one that waits.
     fn is_contested(&self) -> bool {
+        self.is_contested_by(Wait::blocked)
+    }
+
+    fn is_contested_by(&self, blocked: impl Fn(&Wait) -> Option<PoolId>) -> bool {
         let mut live = self.holds.values().filter(|hold| hold.is_live() && hold.expiry.is_some());
-        live.any(|hold| self.is_waited_for(hold.pool))
+        live.any(|hold| self.is_waited_for_by(hold.pool, &blocked))
     }
 
     /// Where one can never be met and no expiry can serve one that waits, all holds expire that do so
@@ -424,7 +449,7 @@ impl Model {
         let balances = self.balances();
         let mut line = self.line().into_iter();
         if !line.any(|(_, wait)| self.is_hopeless(&balances, wait.home, &wait.asked))
-            || self.is_contested()
+            || self.is_contested_by(|wait| wait.kept)
         {
             return;
         }
@@ -553,7 +578,11 @@ impl Model {
     /// Whether one keeps a place at a pool: where it is blocked, and on the way there where it
     /// competes.
     fn is_parked(&self, wait: &Wait, pool: PoolId) -> bool {
-        let State::Waiting { blocked: Some(blocked), .. } = wait.state else { return false };
+        self.is_parked_before(wait.blocked(), wait, pool)
+    }
+
+    fn is_parked_before(&self, blocked: Option<PoolId>, wait: &Wait, pool: PoolId) -> bool {
+        let Some(blocked) = blocked else { return false };
         for (on_way, asked) in self.asked_on_path(wait.home, &wait.asked) {
             if on_way == pool {
                 return pool == blocked || self.competes(wait.home, pool, &asked);
