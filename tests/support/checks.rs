@@ -114,7 +114,7 @@ impl Both {
     /// looks again at once: then what it was that reminded others, too, may be over.
     pub(super) fn check_wakes(&mut self, mut was_timed: bool) -> Result<(), String> {
         for _ in 0..MANY_REMINDERS {
-            was_timed |= self.model.is_timed();
+            was_timed |= self.model.may_be_timed();
             self.collect_watches()?;
             let mut reminded = None;
             for (index, Waiter { id, bell, .. }) in self.waiters.iter().enumerate() {

@@ -297,7 +297,7 @@ impl Both {
         self.root(spec);
         self.check(0)?;
         for (at, op) in ops.iter().enumerate() {
-            let was_timed = self.model.is_timed();
+            let was_timed = self.model.may_be_timed();
             self.step(op)?;
             self.check_leases()?;
             self.check_wakes(was_timed)?;

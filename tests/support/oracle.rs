@@ -2424,6 +2424,11 @@ impl Model {
         may_expire || self.pools.values().any(plays_a_part)
     }
 
+    /// Whether time may play a part in the real pools: they may not have reclaimed all that has expired.
+    pub(super) fn may_be_timed(&self) -> bool {
+        self.is_timed() || self.unreclaimed > 0
+    }
+
     /// What a pool could give if all that is reserved came back. Without a cap, something ordinary.
     pub(super) fn at_best(&self, id: PoolId) -> Units {
         let at_best =

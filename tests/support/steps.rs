@@ -992,7 +992,7 @@ impl Both {
             false => Reads::Asks(home),
         };
         let looks = usize::from(self.model.is_new(id) && self.model.reads(asks) != Some(false));
-        let (was_new, was_timed) = (self.model.is_new(id), self.model.is_timed());
+        let (was_new, was_timed) = (self.model.is_new(id), self.model.may_be_timed());
         let waker = Waker::from(Arc::clone(&bell));
         self.alarms.lock().expect("no panic holds it").are_kept = true;
         let real = self.call_of(0..=looks, asks, || wait.poll(&mut Context::from_waker(&waker)))?;
