@@ -5,6 +5,8 @@ use super::*;
 /// A window.
 const EVERY_10_MS: u32 = 1 | 10 << 2 | 7 << 6;
 const TOKEN_BUCKET_OF_20_MS: u32 = 2_941_575_339;
+/// A cap of five tokens, where sixteen are taken.
+const FIVE_OF_SIXTEEN: Figures = Figures { axes: 1, raw: [20_441; LANES] };
 /// The figure of a cap of six slots.
 const SIX_IN_FLIGHT: u16 = 63_905;
 
@@ -607,5 +609,24 @@ fn p7_whoever_is_to_be_granted_keeps_its_place_until_then() {
         Op::WaitToSpend { pool: 1, amount: tokens(18), poll: true },
         PASS,
         Op::Debit { pool: 1, amount: NOTHING },
+    ]);
+}
+
+/// Eight holds have expired, of which the pool has reclaimed a part. A release lets one that waits
+/// below it on, up to its line: it is woken to look, as the rest might serve it by their time.
+#[test]
+fn p6_whoever_comes_to_wait_beside_what_has_expired_may_be_woken_to_look() {
+    model::run(&[
+        Op::Child { pool: SELDOM, build: PLAIN },
+        Op::Child { pool: 0, build: Build { caps: token_cap(8), ..PLAIN } },
+        hold_for(0, SOON, 4),
+        hold_for(0, SOON, 4),
+        Op::Reserve { pool: 0, amount: tokens(8) },
+        Op::Reserve { pool: 1, amount: tokens(8) },
+        wait(1, 1),
+        Op::SetCaps { pool: 0, caps: FIVE_OF_SIXTEEN },
+        PASS,
+        Op::Debit { pool: 0, amount: NOTHING },
+        Op::Commit { hold: 9, total: tokens(0) },
     ]);
 }
