@@ -791,7 +791,9 @@ impl Engine {
         let Left { terms, .. } = self.queue.remove(key);
         let mut terms = terms.expect("without terms nobody gives up").terms;
         let waited = terms.wait_at_most.expect("it was given a time");
-        match self.reserve_now(home, &asked, &mut terms, self.latest) {
+        // It stands in no line, for whose sake all that is due would have been reclaimed.
+        let now = self.advance_for(home, &terms, &asked, self.reading);
+        match self.reserve_now(home, &asked, &mut terms, now) {
             Ok(hold) => Ok(Grant::Hold(hold)),
             Err(refusal) => {
                 let pool = self.nodes[home].name.clone();

@@ -116,6 +116,21 @@ async fn p6_an_owner_that_is_late_for_its_end_is_answered_as_a_call_would_be_the
     check_invariants(&pool);
 }
 
+/// What has expired meanwhile is free for one that has left the line, too: all of it.
+#[tokio::test(start_paused = true)]
+async fn p7_an_owner_that_is_late_for_its_end_is_granted_as_much_as_a_call_would_be() {
+    for ask in [Ask::new(tokens(100)).at_least(tokens(1)), Ask::new(tokens(100)).or(tokens(5))] {
+        let pool = by_tokio().tokens(100).build();
+        for _ in 0..10 {
+            std::mem::forget(pool.reserve(Ask::new(tokens(10)).ttl(2 * SOON)).unwrap());
+        }
+        let mut wait = pin!(pool.reserve_wait(ask.wait_at_most(SOON)));
+        assert!(timeout(Duration::from_millis(10), &mut wait).await.is_err());
+        sleep(3 * SOON).await;
+        assert_eq!(wait.await.unwrap().amount(), tokens(100));
+    }
+}
+
 /// A forgotten wait keeps its place, and a thread stands behind it.
 #[test]
 fn p6_a_forgotten_wait_keeps_no_thread_asleep() {
