@@ -474,9 +474,9 @@ impl PoolBuilder<Root> {
     ///
     /// A program that moves a [`ManualClock`](crate::ManualClock) and touches the pool by hand says
     /// so with a timer that stays pending: `.timer(|_| Box::pin(std::future::pending()))`. Its
-    /// waits are served by the next call on the pool. Two things end when they are polled, and by
-    /// no other call: a wait whose [`wait_at_most`](crate::Ask::wait_at_most) is over, and a
-    /// [`run`](crate::BudgetPool::run) that is past its deadline.
+    /// waits are served, or their [`wait_at_most`](crate::Ask::wait_at_most) ended, by the next call
+    /// on the pool that knows the time. A [`run`](crate::BudgetPool::run) that is past its deadline
+    /// ends when it is polled, and by no other call.
     ///
     /// With the feature `tokio`, `PoolBuilder::tokio` sets the timer of the runtime, and its clock.
     /// Without the feature it is one line:

@@ -324,7 +324,8 @@ impl Engine {
     }
 
     /// Takes a reading of the clock. The waiters whose deadline has come are told first; then pauses
-    /// end and windows turn that somebody waits for, in the order of time.
+    /// end and windows turn that somebody waits for, in the order of time; then those leave whose
+    /// time is over.
     #[inline]
     fn see(&mut self, reading: Instant) -> Instant {
         let before = self.latest;
@@ -335,6 +336,7 @@ impl Engine {
         if !self.pauses.is_empty() | self.queue.heeds_windows() {
             self.pass_in_time(before);
         }
+        self.end_times();
         now
     }
 
@@ -354,6 +356,13 @@ impl Engine {
             self.nodes.change_way(at, |node| _ = node.refill(now));
         }
         now
+    }
+
+    /// Reclaims the expired holds that a waiter is to see expire.
+    pub(super) fn reclaim_for_waiters(&mut self) {
+        if let Some(now) = self.latest {
+            self.reclaim_while(now, |engine| engine.must_reclaim(now));
+        }
     }
 
     /// Reclaims expired holds: the due ones, a batch, and on while `more` says so.

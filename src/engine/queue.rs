@@ -88,8 +88,9 @@ pub(super) struct Queue {
     /// Candidates that may no longer be blocked where they are parked, the earliest first. Empty
     /// between transitions.
     called: Called,
-    /// Pools in which somebody waits for a deadline to come first.
-    due: BTreeSet<(Instant, NodeId)>,
+    /// When time ends waits: at the deadlines of the pools in which somebody waits, and at the ends
+    /// of the times that waiters were given.
+    due: BTreeSet<(Instant, Due)>,
     /// When a window brings enough for a candidate that is the first where it is blocked, or earlier.
     rooms: BTreeSet<(Instant, WaitKey)>,
     /// How many candidates are blocked at a pool with a window.
@@ -100,6 +101,13 @@ pub(super) struct Queue {
     /// The wakers of the waiters that were granted, refused or reminded, and of the watches: to be
     /// woken outside the lock, in this order.
     wakers: Wakers,
+}
+
+/// Whose wait ends: of all in a pool, or of one, in the order of arrival.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Due {
+    Pool(NodeId),
+    Waiter(Ticket, WaitKey),
 }
 
 /// Wakers that a transition leaves behind.
@@ -185,6 +193,10 @@ impl Waiter {
     /// When it gives up.
     fn until(&self) -> Option<Instant> {
         self.terms.as_ref().and_then(|agreed| agreed.until)
+    }
+
+    fn end(&self, key: WaitKey) -> Option<(Instant, Due)> {
+        self.until().map(|until| (until, Due::Waiter(self.ticket, key)))
     }
 }
 
@@ -555,6 +567,30 @@ impl Queue {
         self.rooms.first().filter(|(at, _)| *at <= now).copied()
     }
 
+    /// Whose waits have ended by an instant.
+    #[inline]
+    fn ended(&self, now: Option<Instant>) -> impl Iterator<Item = Due> {
+        self.due.iter().take_while(move |(at, _)| Some(*at) <= now).map(|(_, due)| *due)
+    }
+
+    /// The pools in which somebody waits, and whose deadline has come by an instant.
+    #[inline]
+    fn late_pools(&self, now: Option<Instant>) -> impl Iterator<Item = NodeId> {
+        self.ended(now).filter_map(|due| match due {
+            Due::Pool(pool) => Some(pool),
+            Due::Waiter(..) => None,
+        })
+    }
+
+    /// The first whose own time is over, by the clock as it reads: it may have run back.
+    #[inline]
+    fn next_end(&self, reading: Option<Instant>) -> Option<WaitKey> {
+        self.ended(reading).find_map(|due| match due {
+            Due::Pool(_) => None,
+            Due::Waiter(_, key) => Some(key),
+        })
+    }
+
     /// Visits the pools at which a candidate is parked: from its own up to where it is blocked, as
     /// far as it takes its turn there.
     #[inline]
@@ -692,8 +728,11 @@ impl Engine {
     ) -> WaitKey {
         let node = &mut self.nodes[home];
         let key = self.queue.append(&mut node.line, home, asked, purpose, terms);
+        if let Some(end) = self.queue.get(key).end(key) {
+            self.queue.due.insert(end);
+        }
         if let Some(deadline) = node.deadline {
-            self.queue.due.insert((deadline.at, home));
+            self.queue.due.insert((deadline.at, Due::Pool(home)));
         }
         let mut way = Way::from(home);
         while let Some((_, node)) = way.up_mut(&mut self.nodes) {
@@ -717,12 +756,6 @@ impl Engine {
             let Waiter { home, asked, .. } = *self.queue.get(key);
             self.advance_to(home, asked.units(), now)
         });
-        if self.is_over(key) {
-            // Whoever looks need not be woken.
-            let old = self.queue.get_mut(key).waker.take();
-            self.end_time(key);
-            return Looked { old, ..Looked::ready(self.give_up(key)) };
-        }
         if self.queue.get(key).is_waiting() {
             let alarm = self.next_timeout(key);
             if alarm.is_some() && !can_sleep {
@@ -761,27 +794,10 @@ impl Engine {
     /// ring for another, who looks once more then.
     pub(crate) fn ring(&mut self, at: NodeId, key: WaitKey, now: Option<Instant>) {
         self.advance(at, &NOTHING, now);
-        if self.is_over(key) {
-            self.end_time(key);
-        } else if self.queue.get(key).is_waiting() {
+        if self.queue.get(key).is_waiting() {
             let waker = self.queue.get_mut(key).waker.take();
             self.queue.wakers.extend(waker);
         }
-    }
-
-    /// Whether it still waits, and the time that it was given is over.
-    fn is_over(&self, key: WaitKey) -> bool {
-        let waiter = self.queue.get(key);
-        let until = waiter.until();
-        until.is_some() && until <= self.reading && waiter.is_waiting()
-    }
-
-    /// The time that a waiter was given is over: it leaves the line.
-    #[cold]
-    fn end_time(&mut self, key: WaitKey) {
-        self.unqueue(key);
-        self.queue.resolve(key, Outcome::Over);
-        self.process_waiters();
     }
 
     /// One whose time is over is answered as a plain call would be now.
@@ -1131,7 +1147,10 @@ impl Engine {
         let node = &mut self.nodes[home];
         self.queue.unlink(&mut node.line, key);
         if let (None, Some(deadline)) = (node.line.first(), node.deadline) {
-            self.queue.due.remove(&(deadline.at, home));
+            self.queue.due.remove(&(deadline.at, Due::Pool(home)));
+        }
+        if let Some(end) = self.queue.get(key).end(key) {
+            self.queue.due.remove(&end);
         }
         let (mut way, asked) = (Way::from(home), &self.queue.get(key).asked);
         while let Some((_, node)) = way.up_mut(&mut self.nodes) {
@@ -1334,8 +1353,27 @@ impl Engine {
     /// Refuses the waiters whose deadline has come by the latest instant seen. Those behind them are
     /// served as of the instant that was the latest before.
     pub(super) fn reject_late(&mut self, before: Option<Instant>) {
-        if self.queue.due.first().is_some_and(|(at, _)| Some(*at) <= self.latest) {
+        if self.queue.late_pools(self.latest).next().is_some() {
             self.reject_all_late(before);
+        }
+    }
+
+    /// Those whose time is over leave their lines, in the order of time, once all has come that may
+    /// serve them by now. They are answered when their owners look.
+    #[inline]
+    pub(super) fn end_times(&mut self) {
+        if self.queue.next_end(self.reading).is_some() {
+            self.end_all_times();
+        }
+    }
+
+    #[cold]
+    fn end_all_times(&mut self) {
+        self.reclaim_for_waiters();
+        while let Some(key) = self.queue.next_end(self.reading) {
+            self.unqueue(key);
+            self.queue.resolve(key, Outcome::Over);
+            self.process_waiters();
         }
     }
 
@@ -1351,8 +1389,7 @@ impl Engine {
 
     #[cold]
     fn reject_all_late(&mut self, before: Option<Instant>) {
-        let late = self.queue.due.iter().take_while(|(at, _)| Some(*at) <= self.latest);
-        let pools: Vec<NodeId> = late.map(|(_, pool)| *pool).collect();
+        let pools: Vec<NodeId> = self.queue.late_pools(self.latest).collect();
         self.reject_all(&pools, self.latest);
         self.process_waiters_at(before);
     }
@@ -1500,7 +1537,7 @@ impl Engine {
         let rooms = self.queue.rooms.iter().all(|&(at, key)| self.queue.get(key).room == Some(at));
         assert!(rooms, "what is awaited of windows is in the order of time");
         let (mut waiting, mut parked, mut places, mut contested) = (0, 0, 0, 0);
-        let mut at_windows = 0;
+        let (mut at_windows, mut due) = (0, Vec::new());
         for id in self.nodes.ids() {
             let node = &self.nodes[id];
             contested += u32::from(node.is_contested());
@@ -1509,6 +1546,7 @@ impl Engine {
             let mut before = None;
             for (key, waiter) in self.queue.of_line(&node.line) {
                 waiting += 1;
+                due.extend(waiter.end(key));
                 assert!(waiter.is_waiting() && waiter.home == id && waiter.before == before);
                 let is_head = before.is_none();
                 assert_eq!(waiter.blocked.is_some(), is_head, "a candidate is the head of a line");
@@ -1518,10 +1556,12 @@ impl Engine {
                 at_windows += u32::from(blocked.is_some_and(|node| node.window.is_some()));
             }
             assert_eq!(node.line.0.as_ref().and_then(|waiters| waiters.last), before);
-            let due = node.deadline.filter(|_| node.line.first().is_some());
-            let due = due.is_none_or(|deadline| self.queue.due.contains(&(deadline.at, id)));
-            assert!(due, "a deadline will tell who waits for it");
+            if let (Some(deadline), Some(_)) = (node.deadline, node.line.first()) {
+                due.push((deadline.at, Due::Pool(id)));
+            }
         }
+        due.sort();
+        assert!(due.iter().eq(&self.queue.due), "each end of a wait will come");
         assert_eq!((waiting, parked), (self.queue.waiting, places), "every place has its waiter");
         assert_eq!((contested, at_windows), (self.queue.contested, self.queue.at_windows));
     }

@@ -180,6 +180,27 @@ fn p6_one_that_gives_up_makes_way_for_those_behind_it() {
     last.granted().release();
 }
 
+/// Any call that knows the time ends it, not its own look alone: it keeps nobody out.
+#[test]
+fn p6_one_that_is_late_is_in_nobodys_way_from_the_next_call_that_knows_the_time() {
+    let clock = ManualClock::new();
+    let pool = run(&clock).tokens(10).most_waiting(2).build();
+    let _held = pool.reserve(tokens(5)).unwrap();
+    let mut late = Waiter::queued(&pool, for_two_seconds(tokens(8)));
+    let mut behind = Waiter::queued(&pool, tokens(2));
+    clock.advance(2 * SECOND);
+    assert!(matches!(pool.record(tokens(1)), Err(BudgetError::Queued { .. })), "as of before");
+
+    pool.reserve(Ask::new(tokens(1)).ttl(SECOND)).unwrap().release();
+    assert_eq!((late.wakes(), behind.granted().amount()), (1, tokens(2)));
+    pool.record(tokens(1)).unwrap();
+    let other = Waiter::queued(&pool, tokens(9));
+    assert_eq!(pool.snapshot().waiting, 1, "the one that is late has no place");
+    let Poll::Ready(outcome) = late.poll() else { panic!("its time is over") };
+    assert!(matches!(in_vain(outcome), BudgetError::Queued { .. }));
+    drop(other);
+}
+
 /// What it waits for is the last choice; when it gives up, any will do, as for a plain call.
 #[test]
 fn one_that_gives_up_is_granted_what_a_plain_call_would_be() {

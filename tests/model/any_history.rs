@@ -90,7 +90,7 @@ fn what_an_ask_is_granted_is_what_it_is_in_the_model() {
         "a wait gives up",
         "queued",
         "granted after a wait",
-        "the alarm of a wait ends it",
+        "the time of a wait ends it",
     ];
     compare_many(Much::Asks, &meets);
 }

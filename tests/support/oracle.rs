@@ -1064,6 +1064,7 @@ impl Model {
         self.tell_late();
         self.happen();
         self.moment = self.now;
+        self.end_times();
         if let Reads::Asks(at) | Reads::Tells(at) | Reads::Surveys(at) | Reads::Always(at) = call {
             self.turn(&self.path(at));
         }

@@ -118,7 +118,7 @@ impl Model {
         if self.is_new(id) {
             self.enter(id);
         }
-        self.ring(id);
+        self.end_times();
         if matches!(self.waits.all[&id].state, State::Over) {
             self.give_up(id);
         }
@@ -194,18 +194,19 @@ impl Model {
         })
     }
 
-    /// Whether the time that it was given is over while it still waits.
-    pub(super) fn gives_up(&self, id: WaitId) -> bool {
-        let wait = &self.waits.all[&id];
-        wait.ticket().is_some() && wait.until.is_some_and(|until| until <= self.now)
-    }
-
-    /// One whose time is over leaves the line.
-    pub(super) fn ring(&mut self, id: WaitId) {
-        if self.gives_up(id) {
+    /// Those whose time is over leave the line, in the order of time.
+    pub(super) fn end_times(&mut self) {
+        while let Some(id) = self.next_end() {
+            self.meet("the time of a wait ends it");
             self.set(id, State::Over);
             self.serve();
         }
+    }
+
+    fn next_end(&self) -> Option<WaitId> {
+        let until = |&(_, wait): &(WaitId, &Wait)| wait.until.unwrap_or(Nanos::MAX);
+        let (id, wait) = self.line().into_iter().min_by_key(until)?;
+        wait.until.filter(|until| *until <= self.now).map(|_| id)
     }
 
     /// It is answered as a call would be that comes now.

@@ -1010,7 +1010,6 @@ impl Both {
                 "a waker that was replaced was woken {wakes} times, and is kept: {is_kept}"
             );
         }
-        let gives_up = self.model.gives_up(id);
         match (real, self.model.poll(id)) {
             (Poll::Pending, None) => {
                 let wakes = bell.0.swap(0, Ordering::Relaxed);
@@ -1039,11 +1038,7 @@ impl Both {
         }
         self.call(Reads::Never, || drop(wait))?;
         let (wakes, is_heard) = heard(&bell);
-        // One that gives up is told so by this very poll.
-        let is_right = match gives_up {
-            true => may_ring(false, wakes),
-            false => wakes == usize::from(is_kept),
-        };
+        let is_right = wakes == usize::from(is_kept);
         ensure!(is_right && !is_heard, "one that has ended was woken {wakes} times");
         Ok(())
     }
@@ -1055,10 +1050,6 @@ impl Both {
         let home = self.model.home(id);
         self.log(format!("wait {id} of p{home}: its alarm rings"));
         self.call(Reads::Always(home), || alarm.wake())?;
-        if self.model.gives_up(id) {
-            self.meet("the alarm of a wait ends it");
-        }
-        self.model.ring(id);
         if self.model.has_ended(id) {
             return Ok(());
         }
