@@ -178,7 +178,9 @@ impl Ask {
     /// Where time alone cannot meet the ask by then, and no release can, the wait is refused at
     /// once, with the exact instant. Else it ends with [`Timeout`](crate::BudgetError::Timeout),
     /// which carries the refusal of that instant. A grant at the very last instant counts. A grant
-    /// that came before the owner has looked is not lost: the wait returns it.
+    /// that came before the owner has looked is not lost: the wait returns it. An owner that looks
+    /// later than that instant is answered as a plain call would be then: it is granted what has come
+    /// free, or told the refusal of then.
     ///
     /// ```
     /// use std::time::Duration;

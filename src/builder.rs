@@ -469,8 +469,10 @@ impl PoolBuilder<Root> {
     /// Without it an async wait that time may have to end is refused with
     /// [`NoTimer`](BudgetError::NoTimer), as it could sleep for ever. Blocking waits need none. The
     /// timer is called by the poll that has to wait, without the lock; should it panic there, the
-    /// wait keeps its place. What the sleep wakes reads the clock of the pool, takes its lock, and
-    /// wakes the owner of the wait: a timer of your own wakes without a lock that its clock takes.
+    /// wait keeps its place. What the sleep wakes reads the clock of the pool, takes its lock, wakes
+    /// the owner of the wait, and calls the timer for the next sleep. So a timer of your own wakes
+    /// without a lock that it takes itself, or its clock. A sleep does not end early by that clock:
+    /// else those behind an owner that does not poll may be served late.
     ///
     /// A program that moves a [`ManualClock`](crate::ManualClock) and touches the pool by hand says
     /// so with a timer that stays pending: `.timer(|_| Box::pin(std::future::pending()))`. Its

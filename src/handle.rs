@@ -585,9 +585,12 @@ impl Handle {
         self.tell_on(Begun::default(), true, transition)
     }
 
-    /// The alarm of a waiter rings. A timer calls this, to whom no clock may panic.
-    pub(crate) fn ring(&self, place: WaitKey) {
-        self.tell_at(|engine, at, now| engine.ring(at, place, now));
+    /// The alarm of a waiter rings. Returns when it is to ring next. A timer calls this, to whom no
+    /// clock may panic.
+    pub(crate) fn ring(&self, place: WaitKey) -> Option<Instant> {
+        let mut next = None;
+        self.tell_at(|engine, at, now| next = engine.ring(at, place, now));
+        next
     }
 
     #[inline]

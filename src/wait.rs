@@ -1,17 +1,19 @@
 //! Waiting: one future, and a thread that parks to drive it.
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering::SeqCst;
+use std::sync::{Arc, TryLockError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use crate::ask::Ask;
 use crate::engine::{Engine, Grant, Looked, NodeId, Place, Purpose, Terms, WaitKey};
-use crate::handle::Sleep;
+use crate::handle::{Handle, Sleep};
 use crate::pool::BudgetPool;
 use crate::reservation::Reservation;
-use crate::sync::{cooperative, thread};
+use crate::sync::{AtomicBool, StdMutex, StdMutexGuard, cooperative, thread};
 use crate::types::amount::Amount;
 use crate::types::axis::Quantities;
 use crate::types::error::BudgetError;
@@ -100,43 +102,138 @@ struct Queued {
     sleep: Option<Sleeping>,
 }
 
-/// A sleep towards an alarm, by the caller's timer.
+/// The sleep of one that waits, by the caller's timer, and what that sleep wakes.
 ///
-/// What it wakes is the [`Alarm`], and no owner: one that does not poll, because it drives another
-/// arm of its `select!`, would keep all asleep that stand behind it.
+/// It rings in the tree, for all who wait there, and sleeps on towards what comes next: an owner that
+/// does not poll, because it drives another arm of its `select!`, would keep all asleep that stand
+/// behind it. It keeps no pool.
 ///
-/// The mutex is never locked. A sleep need be neither `Sync` nor unwind safe. A wait is both, as it
-/// reaches the sleep by `&mut` alone, which `Mutex::get_mut` says without `unsafe`. The mutex is the
+/// Whoever finds the mutex locked goes on: a sleep may wake while it is polled. The mutex is the
 /// standard library's, because that of parking_lot is not unwind safe.
-struct Sleeping {
-    until: Instant,
-    sleep: Mutex<Sleep>,
-    alarm: Waker,
-}
-
-impl Sleeping {
-    fn new(until: Instant, sleep: Sleep, alarm: Alarm) -> Sleeping {
-        Sleeping { until, sleep: Mutex::new(sleep), alarm: Waker::from(Arc::new(alarm)) }
-    }
-
-    fn poll(&mut self) -> Poll<()> {
-        // A mutex that is never locked is never poisoned.
-        let sleep = self.sleep.get_mut().unwrap_or_else(PoisonError::into_inner);
-        sleep.as_mut().poll(&mut Context::from_waker(&self.alarm))
-    }
-}
-
-/// The work of time in a tree, for one that waits there, and a look of its owner. It keeps no pool.
 struct Alarm {
     pool: WeakPool,
     place: WaitKey,
+    slept: StdMutex<Slept>,
+    /// It rang while the sleep was being polled.
+    has_rung: AtomicBool,
+    /// Its wait has ended.
+    is_off: AtomicBool,
+}
+
+#[derive(Default)]
+struct Slept {
+    sleep: Option<(Instant, Sleep)>,
+    /// How often the alarm was set.
+    set: u64,
+}
+
+impl Slept {
+    fn is_towards(&self, until: Option<Instant>) -> bool {
+        self.sleep.as_ref().map(|(until, _)| *until) == until
+    }
+}
+
+impl Alarm {
+    fn new(pool: &BudgetPool, place: WaitKey) -> Alarm {
+        let (slept, no) = (StdMutex::new(Slept::default()), || AtomicBool::new(false));
+        Alarm { pool: pool.downgrade(), place, slept, has_rung: no(), is_off: no() }
+    }
+
+    /// Sets it to an instant; whether the sleep until then is over. `None` if a sleep is being polled.
+    fn set(self: &Arc<Self>, handle: &Handle, until: Instant) -> Option<bool> {
+        let slept = self.try_lock()?;
+        let is_over = self.sleep(slept, handle, Some(until));
+        self.catch_up(handle);
+        Some(is_over)
+    }
+
+    /// Sets it to its next instant, if it was not set since; whether the sleep until then is over. A
+    /// sleep that woke before its time goes on: the runtime of its timer may be at its end.
+    fn set_next(self: &Arc<Self>, handle: &Handle, next: Option<Instant>, since: u64) -> bool {
+        let is_wanted = !self.is_off.load(SeqCst) && handle.has_timer();
+        let is_due = |slept: &Slept| slept.set == since && !slept.is_towards(next);
+        let Some(slept) = self.try_lock().filter(|slept| is_due(slept)) else { return false };
+        let is_over = self.sleep(slept, handle, next.filter(|_| is_wanted));
+        self.catch_up(handle);
+        is_over
+    }
+
+    fn sleep(
+        self: &Arc<Self>,
+        mut slept: StdMutexGuard<'_, Slept>,
+        handle: &Handle,
+        until: Option<Instant>,
+    ) -> bool {
+        slept.set += 1;
+        if !slept.is_towards(until) {
+            slept.sleep = until.and_then(|until| Some((until, handle.sleep(until)?)));
+        }
+        let Some((_, sleep)) = &mut slept.sleep else { return false };
+        let waker = Waker::from(Arc::clone(self));
+        let is_over = sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        if is_over {
+            slept.sleep = None;
+        }
+        is_over
+    }
+
+    fn try_lock(&self) -> Option<StdMutexGuard<'_, Slept>> {
+        match self.slept.try_lock() {
+            Ok(slept) => Some(slept),
+            Err(TryLockError::Poisoned(slept)) => Some(slept.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Does what came to be done while the sleep was being polled.
+    fn catch_up(self: &Arc<Self>, handle: &Handle) {
+        self.end_if_off();
+        if self.has_rung.swap(false, SeqCst) {
+            self.ring(handle);
+        }
+    }
+
+    /// Drops a sleep that is of no use any more.
+    fn end_if_off(&self) {
+        if self.is_off.load(SeqCst) {
+            let sleep = self.try_lock().and_then(|mut slept| slept.sleep.take());
+            drop(sleep);
+        }
+    }
+
+    /// Rings, and sleeps on. An instant that has come meanwhile rings, too, if it was not due before:
+    /// a timer that is early by the pool's clock is left to the owner.
+    fn ring(self: &Arc<Self>, handle: &Handle) {
+        let mut last = None;
+        loop {
+            let since = self.try_lock().map(|slept| slept.set);
+            let next = handle.ring(self.place);
+            let Some(since) = since else {
+                return self.has_rung.store(true, SeqCst);
+            };
+            if !self.set_next(handle, next, since) || next == last {
+                return;
+            }
+            last = next;
+        }
+    }
 }
 
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
-        if let Some(pool) = self.pool.upgrade() {
-            pool.handle().ring(self.place);
-        }
+        let Some(pool) = self.pool.upgrade() else { return };
+        // Whoever wakes this is none to panic to. The owner polls the sleep, too: it was woken.
+        _ = catch_unwind(AssertUnwindSafe(|| self.ring(pool.handle())));
+    }
+}
+
+/// The owner's hold on its alarm, which it ends.
+struct Sleeping(Arc<Alarm>);
+
+impl Drop for Sleeping {
+    fn drop(&mut self) {
+        self.0.is_off.store(true, SeqCst);
+        self.0.end_if_off();
     }
 }
 
@@ -288,21 +385,14 @@ impl Waiting {
         Poll::Ready(outcome)
     }
 
-    /// Sleeps towards the alarm by the caller's timer, if it has one; whether that sleep is over.
+    /// Sleeps towards the alarm by the caller's timer, if it has one; whether to look again.
     fn has_overslept(&mut self) -> bool {
         let State::Queued(Queued { place, alarm: Some(until), sleep }) = &mut self.state else {
             return false;
         };
-        if sleep.as_ref().is_none_or(|sleep| sleep.until != *until) {
-            let alarm = Alarm { pool: self.pool.downgrade(), place: *place };
-            let slept = self.pool.handle().sleep(*until);
-            *sleep = slept.map(|sleep| Sleeping::new(*until, sleep, alarm));
-        }
-        let over = sleep.as_mut().is_some_and(|sleep| sleep.poll().is_ready());
-        if over {
-            *sleep = None;
-        }
-        over
+        let new = || Sleeping(Arc::new(Alarm::new(&self.pool, *place)));
+        let Sleeping(alarm) = sleep.get_or_insert_with(new);
+        alarm.set(self.pool.handle(), *until).unwrap_or(true)
     }
 
     /// Drives the wait by parking this thread.

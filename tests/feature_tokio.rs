@@ -162,6 +162,31 @@ async fn the_clock_stands_while_time_is_paused() {
     assert_eq!((never.kind(), pool.time_left()), ("deadline_exceeded", Some(Duration::ZERO)));
 }
 
+/// The sleep of the first that waits begins at its poll, as no other may come for long.
+#[tokio::test(start_paused = true)]
+async fn p6_an_owner_whose_budget_is_used_up_keeps_nobody_asleep() {
+    for spent in 120..=128 {
+        let pool = ten().window(Window::fixed(DAY)).build();
+        pool.record(ONE.tokens(10)).unwrap();
+        let (first, behind) = (pool.record_wait(ONE), pool.record_wait(ONE));
+        let start = Instant::now();
+        let owner = tokio::spawn(async move {
+            let mut first = pin!(first);
+            for _ in 0..spent {
+                tokio::task::coop::consume_budget().await;
+            }
+            tokio::select! { biased;
+                _ = &mut first => {}
+                () = std::future::ready(()) => sleep(9 * DAY).await,
+            }
+        });
+        tokio::task::yield_now().await;
+        behind.await.unwrap();
+        assert_eq!(start.elapsed(), DAY, "{spent}");
+        owner.abort();
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_wait_ends_in_the_time_that_it_was_given() {
     let pool = ten().build();

@@ -1,6 +1,7 @@
 //! Time from the tokio runtime that polls.
 
 use tokio::runtime::Handle;
+use tokio::task::unconstrained;
 use tokio::time::{Instant, sleep_until};
 
 use crate::builder::{PoolBuilder, Root};
@@ -48,7 +49,8 @@ impl PoolBuilder<Root> {
     pub fn tokio(self) -> Self {
         self.clock(|| Instant::now().into_std()).timer_where(
             || Handle::try_current().is_ok(),
-            |until| Box::pin(sleep_until(until.into())),
+            // It begins at its first poll, though the budget of the task be used up.
+            |until| Box::pin(unconstrained(sleep_until(until.into()))),
         )
     }
 }

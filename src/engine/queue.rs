@@ -790,14 +790,21 @@ impl Engine {
     }
 
     /// The alarm of a waiter of this pool rings, whether or not its owner comes to look: what time
-    /// brings is brought about for all, and the owner is woken. The alarm of one who has gone may
-    /// ring for another, who looks once more then.
-    pub(crate) fn ring(&mut self, at: NodeId, key: WaitKey, now: Option<Instant>) {
+    /// brings is brought about for all, and the owner is woken. Returns when it is to ring next. The
+    /// alarm of one who has gone may ring for another, who looks once more then.
+    pub(crate) fn ring(
+        &mut self,
+        at: NodeId,
+        key: WaitKey,
+        now: Option<Instant>,
+    ) -> Option<Instant> {
         self.advance(at, &NOTHING, now);
-        if self.queue.get(key).is_waiting() {
-            let waker = self.queue.get_mut(key).waker.take();
-            self.queue.wakers.extend(waker);
+        if !self.queue.get(key).is_waiting() {
+            return None;
         }
+        let waker = self.queue.get_mut(key).waker.take();
+        self.queue.wakers.extend(waker);
+        self.next_timeout(key)
     }
 
     /// One whose time is over is answered as a plain call would be now.

@@ -75,7 +75,7 @@ pub enum BudgetError {
         /// The time that the wait was given.
         waited: Duration,
         /// The refusal that a plain [`reserve`](crate::BudgetPool::reserve) would have got at the
-        /// end of that time.
+        /// end of that time, or at the poll that came later.
         #[source]
         refusal: Box<BudgetError>,
     },

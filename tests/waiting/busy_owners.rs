@@ -116,6 +116,37 @@ async fn p6_an_owner_that_is_late_for_its_end_is_answered_as_a_call_would_be_the
     check_invariants(&pool);
 }
 
+/// The first alarm brings nothing, as the hold that might have expired then was settled in time, or
+/// is one of another pool.
+#[tokio::test(start_paused = true)]
+async fn p6_an_alarm_that_brings_nothing_is_not_the_last() {
+    for is_settled in [true, false] {
+        let root = by_tokio().build();
+        let (pool, sibling) = (root.child().tokens(10).build(), root.child().build());
+        let other = if is_settled { &pool } else { &sibling };
+        let other = other.reserve(Ask::new(tokens(1)).ttl(SOON / 3)).unwrap();
+        std::mem::forget(pool.reserve(Ask::new(tokens(9)).ttl(SOON)).unwrap());
+        let settle = tokio::spawn(async move {
+            sleep(if is_settled { SOON / 6 } else { SOON }).await;
+            drop(other);
+        });
+        let (first, behind) = (pool.reserve_wait(tokens(9)), pool.reserve_wait(tokens(1)));
+        assert_eq!(served_behind(first, behind).await, SOON, "{is_settled}");
+        settle.await.unwrap();
+        check_invariants(&root);
+    }
+}
+
+/// One whose time is over leaves the line, though its owner was woken for nothing before.
+#[tokio::test(start_paused = true)]
+async fn p6_an_end_after_an_alarm_that_brings_nothing_is_kept() {
+    let pool = by_tokio().tokens(10).build();
+    let _held = pool.reserve(tokens(5)).unwrap();
+    std::mem::forget(pool.reserve(Ask::new(tokens(1)).ttl(SOON / 3)).unwrap());
+    let first = pool.reserve_wait(Ask::new(tokens(8)).wait_at_most(SOON));
+    assert_eq!(served_behind(first, pool.reserve_wait(tokens(1))).await, SOON);
+}
+
 /// What has expired meanwhile is free for one that has left the line, too: all of it.
 #[tokio::test(start_paused = true)]
 async fn p7_an_owner_that_is_late_for_its_end_is_granted_as_much_as_a_call_would_be() {

@@ -84,6 +84,35 @@ impl BareClock {
         });
         (pool.build(), move || alarms.lock().unwrap().clone())
     }
+
+    /// The pool, what its sleeps are to wake, and the seconds towards which sleeps are there. No
+    /// sleep ends by itself.
+    fn pool_with_sleeps(
+        &self,
+        builder: PoolBuilder<Root>,
+    ) -> (BudgetPool, impl Fn() -> Vec<Waker> + use<>, impl Fn() -> Vec<u64> + use<>) {
+        struct Sleep(u64, Arc<Mutex<Vec<u64>>>);
+        impl Drop for Sleep {
+            fn drop(&mut self) {
+                self.1.lock().unwrap().retain(|second| *second != self.0);
+            }
+        }
+        let start = self.start;
+        let (alarms, sleeps) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
+        let (log, live) = (Arc::clone(&alarms), Arc::clone(&sleeps));
+        let pool = builder.timer(move |until| {
+            let second = until.duration_since(start).as_secs();
+            live.lock().unwrap().push(second);
+            let (log, sleep) = (Arc::clone(&log), Sleep(second, Arc::clone(&live)));
+            Box::pin(std::future::poll_fn(move |context| {
+                _ = &sleep;
+                log.lock().unwrap().push(context.waker().clone());
+                Poll::Pending
+            }))
+        });
+        let alarms = move || alarms.lock().unwrap().clone();
+        (pool.build(), alarms, move || sleeps.lock().unwrap().clone())
+    }
 }
 
 impl Clock for BareClock {
@@ -1014,7 +1043,7 @@ fn alarm_against_poll() {
 /// told once, and the one behind it is served.
 #[test]
 fn alarm_of_end_against_poll() {
-    explore(["rang", "looked"], || {
+    explore([1], || {
         let clock = BareClock::new();
         let (pool, alarms) = BareClock::pool_with_alarms(clock.pool(10));
         let _held = pool.reserve(tokens(5)).unwrap();
@@ -1031,7 +1060,53 @@ fn alarm_of_end_against_poll() {
         let granted = behind.outcome().unwrap();
         assert_eq!((granted.amount(), waiting(&pool)), (tokens(3), 0));
         assert_eq!(balance(&pool), (0, 8, 0));
-        if first.task.wakes() == 1 { "rang" } else { "looked" }
+        first.task.wakes()
+    });
+}
+
+/// P6: an alarm sleeps on towards what comes next while its owner looks for something earlier: one
+/// sleep is left, and it is towards the earlier.
+#[test]
+fn alarm_that_sleeps_on_against_an_earlier_one() {
+    explore([2], || {
+        let clock = BareClock::new();
+        let (pool, alarms, live) = clock.pool_with_sleeps(clock.pool(10));
+        let _held = pool.reserve(Ask::new(tokens(9)).ttl(3 * SECOND)).unwrap();
+        let settled = pool.reserve(Ask::new(tokens(1)).ttl(SECOND)).unwrap();
+        let mut first = Waiter::queued(&pool, 10);
+        settled.release();
+        let alarm = alarms().remove(0);
+        clock.move_to(1);
+        let look = |pool: &BudgetPool| {
+            pool.pause(SECOND);
+            assert!(first.poll().is_pending());
+        };
+        both(&pool, move |_| alarm.wake(), look);
+
+        let left = live();
+        drop(first);
+        assert_eq!(live(), []);
+        let [left] = left[..] else { panic!("{left:?}") };
+        left
+    });
+}
+
+/// P3: an alarm sleeps on while its owner goes away: no sleep is left.
+#[test]
+fn alarm_that_sleeps_on_against_cancel() {
+    explore([1, 2], || {
+        let clock = BareClock::new();
+        let (pool, alarms, live) = clock.pool_with_sleeps(clock.pool(10));
+        let _held = pool.reserve(Ask::new(tokens(9)).ttl(3 * SECOND)).unwrap();
+        let settled = pool.reserve(Ask::new(tokens(1)).ttl(SECOND)).unwrap();
+        let first = Waiter::queued(&pool, 10);
+        settled.release();
+        let alarm = alarms().remove(0);
+        clock.move_to(1);
+        both(&pool, move |_| drop(first), |_| alarm.wake());
+
+        assert_eq!((live().len(), waiting(&pool)), (0, 0));
+        alarms().len()
     });
 }
 
@@ -1062,7 +1137,7 @@ fn record_against_grant() {
 /// free then goes to the one behind it in either case.
 #[test]
 fn end_of_wait_against_grant() {
-    explore([("granted", 1), ("in vain", 0)], || {
+    explore([("granted", 1), ("in vain", 1)], || {
         let clock = BareClock::new();
         let pool = clock.pool(10).build();
         let hold = pool.reserve(tokens(10)).unwrap();
