@@ -236,22 +236,28 @@ fn without_a_runtime_a_wait_that_needs_time_is_refused() {
 }
 
 #[test]
-fn a_wait_whose_runtime_has_gone_drops_its_waker_without_the_lock() {
-    watchdog::ends("the last waker of a wait", || {
-        let pool = ten().window(Window::fixed(DAY)).build();
-        pool.record(Amount::new().tokens(10)).unwrap();
-        let mut wait = pin!(pool.record_wait(ONE));
-        let waker = comes_back::comes_back(&pool);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-        let inside = runtime.enter();
-        assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
-        drop(inside);
-        // The timer of the runtime lets go of its waker, too.
-        drop((waker, runtime));
-        let polled = wait.poll(&mut Context::from_waker(Waker::noop()));
-        let Poll::Ready(Err(refused)) = polled else { panic!("it waits for a timer") };
-        assert!(matches!(refused, BudgetError::NoTimer { .. }), "{refused}");
-    });
+fn a_wait_outside_of_its_runtime_drops_its_waker_without_the_lock() {
+    for is_gone in [true, false] {
+        watchdog::ends("the last waker of a wait", move || {
+            let pool = ten().window(Window::fixed(DAY)).build();
+            pool.record(Amount::new().tokens(10)).unwrap();
+            let mut wait = pin!(pool.record_wait(ONE));
+            let waker = comes_back::comes_back(&pool);
+            let builder = tokio::runtime::Builder::new_current_thread().enable_time().build();
+            let mut runtime = Some(builder.unwrap());
+            let inside = runtime.as_ref().unwrap().enter();
+            assert!(wait.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+            drop(inside);
+            drop(waker);
+            if is_gone {
+                // The timer of the runtime wakes as it goes.
+                drop(runtime.take());
+            }
+            let polled = wait.poll(&mut Context::from_waker(Waker::noop()));
+            let Poll::Ready(Err(refused)) = polled else { panic!("it waits for a timer") };
+            assert!(matches!(refused, BudgetError::NoTimer { .. }), "{refused}");
+        });
+    }
 }
 
 #[test]
