@@ -152,8 +152,9 @@ impl Alarm {
     fn set_next(self: &Arc<Self>, handle: &Handle, next: Option<Instant>, since: u64) -> bool {
         let is_wanted = !self.is_off.load(SeqCst) && handle.has_timer();
         let is_due = |slept: &Slept| slept.set == since && !slept.is_towards(next);
-        let Some(slept) = self.try_lock().filter(|slept| is_due(slept)) else { return false };
-        let is_over = self.sleep(slept, handle, next.filter(|_| is_wanted));
+        let due = self.try_lock().filter(|slept| is_due(slept));
+        let is_over =
+            due.is_some_and(|slept| self.sleep(slept, handle, next.filter(|_| is_wanted)));
         self.catch_up(handle);
         is_over
     }
@@ -209,7 +210,12 @@ impl Alarm {
             let since = self.try_lock().map(|slept| slept.set);
             let next = handle.ring(self.place);
             let Some(since) = since else {
-                return self.has_rung.store(true, SeqCst);
+                // Whoever holds the mutex sees it, or has let go of it.
+                self.has_rung.store(true, SeqCst);
+                if self.try_lock().is_some() {
+                    self.catch_up(handle);
+                }
+                return;
             };
             if !self.set_next(handle, next, since) || next == last {
                 return;

@@ -728,11 +728,11 @@ impl Engine {
     ) -> WaitKey {
         let node = &mut self.nodes[home];
         let key = self.queue.append(&mut node.line, home, asked, purpose, terms);
-        if let Some(end) = self.queue.get(key).end(key) {
-            self.queue.due.insert(end);
-        }
         if let Some(deadline) = node.deadline {
             self.queue.due.insert((deadline.at, Due::Pool(home)));
+        }
+        if let Some(end) = self.queue.get(key).end(key) {
+            self.queue.due.insert(end);
         }
         let mut way = Way::from(home);
         while let Some((_, node)) = way.up_mut(&mut self.nodes) {
