@@ -211,7 +211,7 @@ impl Alarm {
             let next = handle.ring(self.place);
             let Some(since) = since else {
                 // Whoever holds the mutex sees it, or has let go of it.
-                self.has_rung.store(true, SeqCst);
+                self.has_rung.swap(true, SeqCst);
                 if self.try_lock().is_some() {
                     self.catch_up(handle);
                 }

@@ -5,7 +5,7 @@ use super::*;
 
 use std::future::Future;
 
-use budget_pool::{PoolBuilder, Root, Window};
+use budget_pool::{Clock, PoolBuilder, Root, Window};
 use tokio::time::{Instant, sleep, timeout};
 
 const SOON: Duration = Duration::from_millis(300);
@@ -135,6 +135,36 @@ async fn p6_an_alarm_that_brings_nothing_is_not_the_last() {
         settle.await.unwrap();
         check_invariants(&root);
     }
+}
+
+/// The next instant comes while the alarm is set to it: a sleep that is over at once rings, too.
+#[test]
+fn p6_an_alarm_that_is_late_for_its_next_instant_serves_for_it() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let (clock, alarms) = (ManualClock::new(), Arc::new(Mutex::new(Vec::new())));
+    let (time, log) = (clock.clone(), Arc::clone(&alarms));
+    let pool = BudgetPool::builder().tokens(10).clock(clock.clone()).timer(move |until| {
+        let (time, log) = (time.clone(), Arc::clone(&log));
+        if !log.lock().unwrap().is_empty() {
+            time.advance(SECOND);
+        }
+        Box::pin(std::future::poll_fn(move |context| {
+            log.lock().unwrap().push(context.waker().clone());
+            if time.now() < until { Poll::Pending } else { Poll::Ready(()) }
+        }))
+    });
+    let pool = pool.build();
+    let settled = pool.reserve(Ask::new(tokens(1)).ttl(SECOND)).unwrap();
+    std::mem::forget(pool.reserve(Ask::new(tokens(9)).ttl(2 * SECOND)).unwrap());
+    let first = Waiter::queued(&pool, tokens(5));
+    let mut behind = Waiter::queued(&pool, tokens(5));
+    settled.release();
+    clock.advance(SECOND);
+    let alarm = alarms.lock().unwrap()[0].clone();
+    alarm.wake();
+    assert_eq!(behind.granted().amount(), tokens(5));
+    drop(first);
+    check_invariants(&pool);
 }
 
 /// One whose time is over leaves the line, though its owner was woken for nothing before.

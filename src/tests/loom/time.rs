@@ -86,7 +86,7 @@ impl BareClock {
     }
 
     /// The pool, what its sleeps are to wake, and the seconds towards which sleeps are there. No
-    /// sleep ends by itself.
+    /// sleep wakes by itself.
     fn pool_with_sleeps(
         &self,
         builder: PoolBuilder<Root>,
@@ -97,17 +97,18 @@ impl BareClock {
                 self.1.lock().unwrap().retain(|second| *second != self.0);
             }
         }
-        let start = self.start;
+        let clock = self.clone();
         let (alarms, sleeps) = (Arc::new(Mutex::new(Vec::new())), Arc::new(Mutex::new(Vec::new())));
         let (log, live) = (Arc::clone(&alarms), Arc::clone(&sleeps));
         let pool = builder.timer(move |until| {
-            let second = until.duration_since(start).as_secs();
+            let second = until.duration_since(clock.start).as_secs();
             live.lock().unwrap().push(second);
             let (log, sleep) = (Arc::clone(&log), Sleep(second, Arc::clone(&live)));
+            let clock = clock.clone();
             Box::pin(std::future::poll_fn(move |context| {
-                _ = &sleep;
+                let Sleep(until, _) = &sleep;
                 log.lock().unwrap().push(context.waker().clone());
-                Poll::Pending
+                if u64::from(clock.second()) < *until { Poll::Pending } else { Poll::Ready(()) }
             }))
         });
         let alarms = move || alarms.lock().unwrap().clone();
@@ -1087,6 +1088,28 @@ fn alarm_that_sleeps_on_against_an_earlier_one() {
         drop(first);
         assert_eq!(live(), []);
         let [left] = left[..] else { panic!("{left:?}") };
+        left
+    });
+}
+
+/// P6: an alarm rings while its owner polls the sleep, for the last time in a while: it sleeps on.
+#[test]
+fn alarm_that_rings_while_its_sleep_is_polled() {
+    explore([3], || {
+        let clock = BareClock::new();
+        let (pool, alarms, live) = clock.pool_with_sleeps(clock.pool(10));
+        let _held = pool.reserve(Ask::new(tokens(9)).ttl(3 * SECOND)).unwrap();
+        let settled = pool.reserve(Ask::new(tokens(1)).ttl(SECOND)).unwrap();
+        let mut first = Waiter::queued(&pool, 10);
+        let alarm = alarms().remove(0);
+        let ring = move |_: &BudgetPool| {
+            settled.release();
+            clock.move_to(1);
+            alarm.wake();
+        };
+        both(&pool, ring, |_| assert!(first.poll().is_pending()));
+
+        let [left] = live()[..] else { panic!("{:?}", live()) };
         left
     });
 }
