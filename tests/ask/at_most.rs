@@ -201,6 +201,21 @@ fn p6_one_that_is_late_is_in_nobodys_way_from_the_next_call_that_knows_the_time(
     drop(other);
 }
 
+/// What expires at its very last instant serves it, before that ends it, whoever is called.
+#[test]
+fn p6_what_expires_at_its_last_instant_serves_it_before_those_behind() {
+    let clock = ManualClock::new();
+    let pool = run(&clock).tokens(10).build();
+    std::mem::forget(pool.reserve(Ask::new(tokens(10)).ttl(2 * SECOND)).unwrap());
+    let mut first = Waiter::queued(&pool, for_two_seconds(tokens(8)));
+    let mut behind = Waiter::queued(&pool, tokens(4));
+    clock.advance(2 * SECOND);
+    let late = pool.reserve(Ask::new(tokens(1)).ttl(SECOND));
+    assert!(matches!(late, Err(BudgetError::Queued { .. })));
+    assert_eq!(first.granted().amount(), tokens(8));
+    assert_eq!(behind.granted().amount(), tokens(4), "the first has given its hold back");
+}
+
 /// What it waits for is the last choice; when it gives up, any will do, as for a plain call.
 #[test]
 fn one_that_gives_up_is_granted_what_a_plain_call_would_be() {
