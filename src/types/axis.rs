@@ -642,6 +642,11 @@ mod tests {
     const JOBS: Axis = Axis::custom(3, "jobs");
 
     #[test]
+    fn the_axes_of_the_users_own_are_all_but_the_named() {
+        assert!(AxisSet::OWN.eq(Axis::FIRST_CUSTOM..Axis::COUNTED));
+    }
+
+    #[test]
     fn every_axis_but_the_deadline_is_counted_and_has_its_unit() {
         let labels = Labels::NONE.with(BYTES).with(JOBS);
         let axes: Vec<Axis> = labels.counted().collect();
