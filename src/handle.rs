@@ -187,7 +187,7 @@ fn tell_one(listener: &Listener, event: Event) {
 
 /// The result of the user's code; `None` if it panics. The payload of the panic is forgotten, as
 /// its drop may panic, too.
-fn contained<R>(of_user: impl FnOnce() -> R) -> Option<R> {
+pub(crate) fn contained<R>(of_user: impl FnOnce() -> R) -> Option<R> {
     catch_unwind(AssertUnwindSafe(of_user)).map_err(std::mem::forget).ok()
 }
 

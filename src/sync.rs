@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 mod backend {
     use std::sync::Weak;
     pub(crate) use std::sync::{Arc, atomic::AtomicBool};
-    pub(crate) use std::sync::{Mutex as StdMutex, MutexGuard as StdMutexGuard};
     pub(crate) use std::thread;
 
     pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock, RwLockWriteGuard};
@@ -41,8 +40,7 @@ mod backend {
 mod backend;
 
 pub(crate) use backend::{
-    Arc, AtomicBool, Mutex, MutexGuard, RwLock, StdMutex, StdMutexGuard, hand_over,
-    hand_over_written, take_last, upgrade,
+    Arc, AtomicBool, Mutex, MutexGuard, RwLock, hand_over, hand_over_written, take_last, upgrade,
 };
 
 /// Takes part in the cooperative budget of a tokio task for one poll, where the feature `tokio` is

@@ -1,19 +1,18 @@
 //! Waiting: one future, and a thread that parks to drive it.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::RefUnwindSafe;
 use std::pin::Pin;
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, TryLockError};
+use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Instant;
 
 use crate::ask::Ask;
 use crate::engine::{Engine, Grant, Looked, NodeId, Place, Purpose, Terms, WaitKey};
-use crate::handle::{Handle, Sleep};
+use crate::handle::{Handle, Sleep, contained};
 use crate::pool::BudgetPool;
 use crate::reservation::Reservation;
-use crate::sync::{AtomicBool, StdMutex, StdMutexGuard, cooperative, thread};
+use crate::sync::{Mutex, MutexGuard, cooperative, thread};
 use crate::types::amount::Amount;
 use crate::types::axis::Quantities;
 use crate::types::error::BudgetError;
@@ -107,24 +106,24 @@ struct Queued {
 /// It rings in the tree, for all who wait there, and sleeps on towards what comes next: an owner that
 /// does not poll, because it drives another arm of its `select!`, would keep all asleep that stand
 /// behind it. It keeps no pool.
-///
-/// Whoever finds the mutex locked goes on: a sleep may wake while it is polled. The mutex is the
-/// standard library's, because that of parking_lot is not unwind safe.
 struct Alarm {
     pool: WeakPool,
     place: WaitKey,
-    slept: StdMutex<Slept>,
-    /// It rang while the sleep was being polled.
-    has_rung: AtomicBool,
-    /// Its wait has ended.
-    is_off: AtomicBool,
+    slept: Mutex<Slept>,
 }
 
+/// No code of the caller's runs while this is locked: a sleep is taken out to be polled.
 #[derive(Default)]
 struct Slept {
     sleep: Option<(Instant, Sleep)>,
     /// How often the alarm was set.
     set: u64,
+    /// The sleep is out, and being polled.
+    is_polled: bool,
+    /// It rang, or was to be set, while it was out.
+    has_rung: bool,
+    /// Its wait has ended.
+    is_off: bool,
 }
 
 impl Slept {
@@ -133,103 +132,115 @@ impl Slept {
     }
 }
 
+// A sleep that panics has been taken out.
+impl RefUnwindSafe for Alarm {}
+
 impl Alarm {
     fn new(pool: &BudgetPool, place: WaitKey) -> Alarm {
-        let (slept, no) = (StdMutex::new(Slept::default()), || AtomicBool::new(false));
-        Alarm { pool: pool.downgrade(), place, slept, has_rung: no(), is_off: no() }
+        Alarm { pool: pool.downgrade(), place, slept: Mutex::new(Slept::default()) }
     }
 
-    /// Sets it to an instant; whether the sleep until then is over. `None` if a sleep is being polled.
-    fn set(self: &Arc<Self>, handle: &Handle, until: Instant) -> Option<bool> {
-        let slept = self.try_lock()?;
-        let is_over = self.sleep(slept, handle, Some(until));
-        self.catch_up(handle);
-        Some(is_over)
+    /// Sets it to an instant; whether to look again: the sleep until then is over, or is out for a
+    /// ring, which sets it to that instant unless the sleep panics.
+    fn set(self: &Arc<Self>, handle: &Handle, until: Instant) -> bool {
+        let mut slept = self.slept.lock();
+        if slept.is_polled {
+            slept.has_rung = true;
+            return true;
+        }
+        let polled = self.sleep(slept, handle, Some(until));
+        if polled.has_rung {
+            self.ring(handle);
+        }
+        polled.is_over
     }
 
-    /// Sets it to its next instant, if it was not set since; whether the sleep until then is over. A
-    /// sleep that woke before its time goes on: the runtime of its timer may be at its end.
-    fn set_next(self: &Arc<Self>, handle: &Handle, next: Option<Instant>, since: u64) -> bool {
-        let is_wanted = !self.is_off.load(SeqCst) && handle.has_timer();
-        let is_due = |slept: &Slept| slept.set == since && !slept.is_towards(next);
-        let due = self.try_lock().filter(|slept| is_due(slept));
-        let is_over =
-            due.is_some_and(|slept| self.sleep(slept, handle, next.filter(|_| is_wanted)));
-        self.catch_up(handle);
-        is_over
+    /// Rings, and sleeps on. Where the next instant has come already, it rings for that, too; a timer
+    /// that is early by the pool's clock is left to the owner.
+    fn ring(self: &Arc<Self>, handle: &Handle) {
+        let mut last = None;
+        loop {
+            let since = self.slept.lock().set;
+            let next = handle.ring(self.place);
+            let polled = self.set_next(handle, next, since);
+            if !(polled.is_over || polled.has_rung) || next == last {
+                return;
+            }
+            last = next;
+        }
+    }
+
+    /// Sets it to its next instant, if it was not set since. A sleep that woke before its time is not
+    /// polled here: the runtime of its timer may be at its end.
+    fn set_next(self: &Arc<Self>, handle: &Handle, next: Option<Instant>, since: u64) -> Polled {
+        let mut slept = self.slept.lock();
+        if slept.is_polled {
+            slept.has_rung = true;
+            return Polled::default();
+        }
+        if slept.is_off || slept.set != since || slept.is_towards(next) {
+            return Polled::default();
+        }
+        self.sleep(slept, handle, next.filter(|_| handle.has_timer()))
     }
 
     fn sleep(
         self: &Arc<Self>,
-        mut slept: StdMutexGuard<'_, Slept>,
+        mut slept: MutexGuard<'_, Slept>,
         handle: &Handle,
         until: Option<Instant>,
-    ) -> bool {
+    ) -> Polled {
         slept.set += 1;
-        if !slept.is_towards(until) {
-            slept.sleep = until.and_then(|until| Some((until, handle.sleep(until)?)));
-        }
-        let Some((_, sleep)) = &mut slept.sleep else { return false };
+        (slept.is_polled, slept.has_rung) = (true, false);
+        let kept = slept.sleep.take();
+        drop(slept);
+        let mut out = Out { alarm: self, sleep: None };
+        let kept = kept.filter(|(towards, _)| Some(*towards) == until);
+        let new = || until.and_then(|until| Some((until, handle.sleep(until)?)));
+        let Some((until, mut sleep)) = kept.or_else(new) else { return Polled::default() };
         let waker = Waker::from(Arc::clone(self));
         let is_over = sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
-        if is_over {
-            slept.sleep = None;
+        if !is_over {
+            out.sleep = Some((until, sleep));
         }
-        is_over
+        drop(out);
+        Polled { is_over, has_rung: self.slept.lock().has_rung }
     }
+}
 
-    fn try_lock(&self) -> Option<StdMutexGuard<'_, Slept>> {
-        match self.slept.try_lock() {
-            Ok(slept) => Some(slept),
-            Err(TryLockError::Poisoned(slept)) => Some(slept.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
-    }
+/// What came of polling a sleep.
+#[derive(Default)]
+struct Polled {
+    is_over: bool,
+    /// It rang meanwhile.
+    has_rung: bool,
+}
 
-    /// Does what came to be done while the sleep was being polled.
-    fn catch_up(self: &Arc<Self>, handle: &Handle) {
-        self.end_if_off();
-        if self.has_rung.swap(false, SeqCst) {
-            self.ring(handle);
-        }
-    }
+/// That the sleep of an alarm is out. It comes back if it goes on, and is dropped if the wait has
+/// ended meanwhile, or if the sleep panics.
+struct Out<'a> {
+    alarm: &'a Alarm,
+    sleep: Option<(Instant, Sleep)>,
+}
 
-    /// Drops a sleep that is of no use any more.
-    fn end_if_off(&self) {
-        if self.is_off.load(SeqCst) {
-            let sleep = self.try_lock().and_then(|mut slept| slept.sleep.take());
-            drop(sleep);
-        }
-    }
-
-    /// Rings, and sleeps on. An instant that has come meanwhile rings, too, if it was not due before:
-    /// a timer that is early by the pool's clock is left to the owner.
-    fn ring(self: &Arc<Self>, handle: &Handle) {
-        let mut last = None;
-        loop {
-            let since = self.try_lock().map(|slept| slept.set);
-            let next = handle.ring(self.place);
-            let Some(since) = since else {
-                // Whoever holds the mutex sees it, or has let go of it.
-                self.has_rung.swap(true, SeqCst);
-                if self.try_lock().is_some() {
-                    self.catch_up(handle);
-                }
-                return;
-            };
-            if !self.set_next(handle, next, since) || next == last {
-                return;
-            }
-            last = next;
+impl Drop for Out<'_> {
+    fn drop(&mut self) {
+        let mut slept = self.alarm.slept.lock();
+        slept.is_polled = false;
+        if !slept.is_off {
+            slept.sleep = self.sleep.take();
         }
     }
 }
 
 impl Wake for Alarm {
     fn wake(self: Arc<Self>) {
-        let Some(pool) = self.pool.upgrade() else { return };
         // Whoever wakes this is none to panic to. The owner polls the sleep, too: it was woken.
-        _ = catch_unwind(AssertUnwindSafe(|| self.ring(pool.handle())));
+        contained(move || {
+            if let Some(pool) = self.pool.upgrade() {
+                self.ring(pool.handle());
+            }
+        });
     }
 }
 
@@ -238,8 +249,11 @@ struct Sleeping(Arc<Alarm>);
 
 impl Drop for Sleeping {
     fn drop(&mut self) {
-        self.0.is_off.store(true, SeqCst);
-        self.0.end_if_off();
+        let mut slept = self.0.slept.lock();
+        slept.is_off = true;
+        let sleep = slept.sleep.take();
+        drop(slept);
+        drop(sleep);
     }
 }
 
@@ -398,7 +412,7 @@ impl Waiting {
         };
         let new = || Sleeping(Arc::new(Alarm::new(&self.pool, *place)));
         let Sleeping(alarm) = sleep.get_or_insert_with(new);
-        alarm.set(self.pool.handle(), *until).unwrap_or(true)
+        alarm.set(self.pool.handle(), *until)
     }
 
     /// Drives the wait by parking this thread.

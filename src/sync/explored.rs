@@ -12,7 +12,6 @@ use std::sync::atomic::Ordering::SeqCst;
 pub(crate) use explorer::sync::{
     Arc, MutexGuard, RwLockReadGuard, RwLockWriteGuard, atomic::AtomicBool,
 };
-pub(crate) use explorer::sync::{Mutex as StdMutex, MutexGuard as StdMutexGuard};
 
 /// Their mutex with parking_lot's signature; there is no poison, either.
 #[derive(Debug)]

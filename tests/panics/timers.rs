@@ -122,10 +122,12 @@ fn p6_one_that_panics_later_costs_no_place_and_keeps_nobody_waiting() {
             timer.breaks(fault);
             comes_out(|| first.poll());
             timer.breaks(WELL);
-            assert_eq!((pool.snapshot().waiting, timer.calls()), (2, 3));
+            // The old sleep goes before the new one is made.
+            let calls = if fault == IN_DROP { 2 } else { 3 };
+            assert_eq!((pool.snapshot().waiting, timer.calls()), (2, calls), "{fault}");
+            // A sleep that panicked is not polled again.
             assert!(first.poll().is_pending());
-            // The new sleep is there, if it could be had.
-            assert_eq!(timer.calls(), if fault == IN_CALL { 4 } else { 3 }, "{fault}");
+            assert_eq!(timer.calls(), calls + 1, "{fault}");
             then(&timer, &clock, held, first, second);
             is_balanced(&pool);
         }
@@ -243,4 +245,86 @@ fn p3_one_that_panics_as_the_wait_ends_gives_back_what_was_granted() {
     timer.breaks(WELL);
     assert!(other.poll().is_ready());
     is_balanced(&pool);
+}
+
+/// A sleep that does something when it is polled.
+struct Does<F>(F);
+
+impl<F: Fn(&Waker) -> Poll<()>> Future for Does<F> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        (self.0)(context.waker())
+    }
+}
+
+#[test]
+fn p6_one_that_wakes_and_is_over_at_once_tells_its_owner_to_come_back() {
+    let (clock, made) = (ManualClock::new(), Arc::new(AtomicUsize::new(0)));
+    let count = Arc::clone(&made);
+    let pool = BudgetPool::builder().tokens(100).clock(clock.clone()).timer(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Box::pin(Does(|waker: &Waker| {
+            waker.wake_by_ref();
+            Poll::Ready(())
+        }))
+    });
+    let pool = pool.build();
+    pool.pause(secs(1));
+    let mut first = Waiter::queued(&pool, tokens(60));
+    assert!(first.wakes() > 0);
+    assert!(made.load(Ordering::SeqCst) <= 10, "{made:?}");
+    clock.advance(secs(1));
+    assert!(first.poll().is_ready());
+}
+
+/// The wait, and all handles of its tree, go while its alarm polls the next sleep; whether no sleep
+/// is left. The timer owns `its`.
+fn goes_in_a_ring(then: fn(), its: impl Send + Sync + 'static) -> bool {
+    type Last = Mutex<Option<(Waiter, BudgetPool)>>;
+    let (last, wakers) = (Arc::new(Last::default()), Arc::new(Mutex::new(Vec::new())));
+    let sleeps = Arc::new(());
+    let (of_timer, its) = ((Arc::clone(&last), Arc::clone(&wakers), Arc::clone(&sleeps)), its);
+    let pool = BudgetPool::builder().tokens(100).clock(ManualClock::new()).timer(move |_| {
+        let ((last, wakers, sleep), _) = (of_timer.clone(), &its);
+        let keeps = Mutex::new(None);
+        Box::pin(Does(move |waker: &Waker| {
+            wakers.lock().unwrap().push(waker.clone());
+            *keeps.lock().unwrap() = Some((waker.clone(), Arc::clone(&sleep)));
+            let last = last.lock().unwrap().take();
+            if last.is_some() {
+                drop(last);
+                then();
+            }
+            Poll::Pending
+        }))
+    });
+    let pool = pool.build();
+    pool.pause(secs(1));
+    let waiter = Waiter::queued(&pool, tokens(60));
+    // The next instant is another.
+    pool.pause(secs(2));
+    *last.lock().unwrap() = Some((waiter, pool));
+    let woken = std::mem::take(&mut *wakers.lock().unwrap());
+    woken[0].wake_by_ref();
+    drop(woken);
+    wakers.lock().unwrap().clear();
+    assert!(last.lock().unwrap().is_none());
+    Arc::strong_count(&sleeps) == 1
+}
+
+#[test]
+fn one_whose_wait_goes_as_it_is_polled_is_dropped_though_it_panics() {
+    struct Its;
+
+    impl Drop for Its {
+        fn drop(&mut self) {
+            panics();
+        }
+    }
+
+    for then in [|| (), panics] {
+        assert!(goes_in_a_ring(then, ()));
+        assert!(goes_in_a_ring(then, Its), "nor does the panic reach whoever wakes");
+    }
 }
