@@ -90,7 +90,7 @@ pub(super) struct Queue {
     called: Called,
     /// When time ends waits: at the deadlines of the pools in which somebody waits, and at the ends
     /// of the times that waiters were given.
-    due: BTreeSet<(Instant, Due)>,
+    due: BTreeSet<Due>,
     /// When a window brings enough for a candidate that is the first where it is blocked, or earlier.
     rooms: BTreeSet<(Instant, WaitKey)>,
     /// How many candidates are blocked at a pool with a window.
@@ -103,11 +103,15 @@ pub(super) struct Queue {
     wakers: Wakers,
 }
 
-/// Whose wait ends: of all in a pool, or of one, in the order of arrival.
+/// When whose wait ends: of all in a pool, or of one. All pools come before all waiters, so that
+/// neither is looked for among the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Due {
-    Pool(NodeId),
-    Waiter(Ticket, WaitKey),
+    Pool(Instant, NodeId),
+    /// It is never there: between the two.
+    Between,
+    /// Those of one instant in the order of arrival.
+    Waiter(Instant, Ticket, WaitKey),
 }
 
 /// Wakers that a transition leaves behind.
@@ -195,8 +199,8 @@ impl Waiter {
         self.terms.as_ref().and_then(|agreed| agreed.until)
     }
 
-    fn end(&self, key: WaitKey) -> Option<(Instant, Due)> {
-        self.until().map(|until| (until, Due::Waiter(self.ticket, key)))
+    fn end(&self, key: WaitKey) -> Option<Due> {
+        self.until().map(|until| Due::Waiter(until, self.ticket, key))
     }
 }
 
@@ -567,28 +571,22 @@ impl Queue {
         self.rooms.first().filter(|(at, _)| *at <= now).copied()
     }
 
-    /// Whose waits have ended by an instant.
-    #[inline]
-    fn ended(&self, now: Option<Instant>) -> impl Iterator<Item = Due> {
-        self.due.iter().take_while(move |(at, _)| Some(*at) <= now).map(|(_, due)| *due)
-    }
-
     /// The pools in which somebody waits, and whose deadline has come by an instant.
     #[inline]
     fn late_pools(&self, now: Option<Instant>) -> impl Iterator<Item = NodeId> {
-        self.ended(now).filter_map(|due| match due {
-            Due::Pool(pool) => Some(pool),
-            Due::Waiter(..) => None,
+        self.due.iter().map_while(move |due| match *due {
+            Due::Pool(at, pool) if Some(at) <= now => Some(pool),
+            _ => None,
         })
     }
 
     /// The first whose own time is over, by the clock as it reads: it may have run back.
     #[inline]
     fn next_end(&self, reading: Option<Instant>) -> Option<WaitKey> {
-        self.ended(reading).find_map(|due| match due {
-            Due::Pool(_) => None,
-            Due::Waiter(_, key) => Some(key),
-        })
+        match *self.due.range(Due::Between..).next()? {
+            Due::Waiter(until, _, key) if Some(until) <= reading => Some(key),
+            _ => None,
+        }
     }
 
     /// Visits the pools at which a candidate is parked: from its own up to where it is blocked, as
@@ -729,7 +727,7 @@ impl Engine {
         let node = &mut self.nodes[home];
         let key = self.queue.append(&mut node.line, home, asked, purpose, terms);
         if let Some(deadline) = node.deadline {
-            self.queue.due.insert((deadline.at, Due::Pool(home)));
+            self.queue.due.insert(Due::Pool(deadline.at, home));
         }
         if let Some(end) = self.queue.get(key).end(key) {
             self.queue.due.insert(end);
@@ -1154,7 +1152,7 @@ impl Engine {
         let node = &mut self.nodes[home];
         self.queue.unlink(&mut node.line, key);
         if let (None, Some(deadline)) = (node.line.first(), node.deadline) {
-            self.queue.due.remove(&(deadline.at, Due::Pool(home)));
+            self.queue.due.remove(&Due::Pool(deadline.at, home));
         }
         if let Some(end) = self.queue.get(key).end(key) {
             self.queue.due.remove(&end);
@@ -1564,7 +1562,7 @@ impl Engine {
             }
             assert_eq!(node.line.0.as_ref().and_then(|waiters| waiters.last), before);
             if let (Some(deadline), Some(_)) = (node.deadline, node.line.first()) {
-                due.push((deadline.at, Due::Pool(id)));
+                due.push(Due::Pool(deadline.at, id));
             }
         }
         due.sort();
