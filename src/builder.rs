@@ -467,12 +467,16 @@ impl PoolBuilder<Root> {
     /// The sleep of the async waits of this pool, and of all that will be below it: `timer` gets an
     /// [`Instant`] of the pool's clock and returns a sleep of the caller's runtime until then.
     /// Without it an async wait that time may have to end is refused with
-    /// [`NoTimer`](BudgetError::NoTimer), as it could sleep for ever. Blocking waits need none. The
-    /// timer is called by the poll that has to wait, without the lock; should it panic there, the
-    /// wait keeps its place. What the sleep wakes reads the clock of the pool, takes its lock, wakes
-    /// the owner of the wait, and calls the timer for the next sleep. So a timer of your own wakes
-    /// without a lock that it takes itself, or its clock. A sleep does not end early by that clock:
-    /// else those behind an owner that does not poll may be served late.
+    /// [`NoTimer`](BudgetError::NoTimer), as it could sleep for ever. Blocking waits need none.
+    ///
+    /// The timer is called, and its sleep polled, without a lock: by the poll that has to wait, and by
+    /// what the sleep wakes. This reads the clock of the pool, takes its lock, wakes the owner of the
+    /// wait, and begins the next sleep. So a timer of your own wakes without a lock that it takes
+    /// itself, or its clock. Should the timer or its sleep panic, the wait keeps its place, and its
+    /// next poll takes a new sleep. Whoever wakes does not see such a panic.
+    ///
+    /// A sleep wakes once, when it ends, and does not end early by that clock. One that wakes before
+    /// its end is polled with the wait: those behind an owner that does not poll may be served late.
     ///
     /// A program that moves a [`ManualClock`](crate::ManualClock) and touches the pool by hand says
     /// so with a timer that stays pending: `.timer(|_| Box::pin(std::future::pending()))`. Its
@@ -481,13 +485,15 @@ impl PoolBuilder<Root> {
     /// ends when it is polled, and by no other call.
     ///
     /// With the feature `tokio`, `PoolBuilder::tokio` sets the timer of the runtime, and its clock.
-    /// Without the feature it is one line:
+    /// Without the feature it is one line. The sleep is `unconstrained`, as one of tokio's that is
+    /// first polled when the task has used up its cooperative budget wakes before its end:
     ///
     /// ```
     /// use budget_pool::BudgetPool;
+    /// use tokio::{task::unconstrained, time::sleep_until};
     ///
     /// let pool = BudgetPool::builder()
-    ///     .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+    ///     .timer(|until| Box::pin(unconstrained(sleep_until(until.into()))))
     ///     .build();
     /// ```
     pub fn timer<F>(self, timer: F) -> Self
