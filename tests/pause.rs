@@ -386,3 +386,44 @@ fn p8_a_pause_begins_at_the_present_of_the_pool() {
     *reading.lock().unwrap() += 110 * SECOND;
     pool.record(tokens(1)).unwrap();
 }
+
+/// Nobody touches the pools meanwhile: a sleep ends it.
+#[tokio::test(start_paused = true)]
+async fn p6_what_a_hold_leaves_to_no_hope_during_a_pause_serves_those_behind() {
+    let root = BudgetPool::builder()
+        .clock(|| tokio::time::Instant::now().into_std())
+        .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
+        .build();
+    let (one, other) = (root.child().tokens(6).build(), root.child().tokens(6).build());
+    let both = BudgetPool::joint([&one, &other]).unwrap().build();
+    let spends = Ask::new(tokens(1)).ttl(SECOND).on_drop(OnDrop::Commit);
+    let _held = other.reserve(spends).unwrap();
+    other.pause(9 * SECOND);
+    let start = tokio::time::Instant::now();
+    let (hopeless, behind) = (both.reserve_wait(tokens(6)), one.reserve_wait(tokens(6)));
+    let (refused, granted) = tokio::join!(hopeless, behind);
+    assert_eq!((refused.unwrap_err().kind(), start.elapsed()), ("exceeded", SECOND));
+    assert_eq!(granted.unwrap().amount(), tokens(6));
+}
+
+/// It stays where it was blocked before the pause, as it does without one.
+#[test]
+fn p6_the_end_of_a_pause_moves_nobody_whom_it_did_not_block() {
+    for is_paused in [false, true] {
+        let clock = ManualClock::new();
+        let root = run(&clock).build();
+        let family = root.child().tokens(10).build();
+        let child = family.child().build();
+        let _held = child.reserve(tokens(8)).unwrap();
+        let first = Waiter::queued(&child, tokens(9));
+        let behind = Waiter::queued(&family, tokens(2));
+        if is_paused {
+            root.pause(SECOND);
+        }
+        child.set_caps(budget_pool::Caps::new().tokens(9)).unwrap();
+        clock.advance(SECOND);
+        root.record(tokens(1)).unwrap();
+        assert_eq!((first.wakes(), behind.wakes()), (0, 0), "paused: {is_paused}");
+        check_invariants(&root);
+    }
+}

@@ -54,7 +54,7 @@ impl Engine {
         self.can_gain(at, &moved, now)?;
         let is_new = !goals.axes().difference(self.nodes[at].ledger.capped()).is_empty();
         // Whoever asks for what is capped here from now on takes its turn here.
-        let candidates = if is_new { self.unpark_below(at) } else { Vec::new() };
+        let candidates = if is_new { self.unpark_below(at, |_| true) } else { Vec::new() };
         self.apply(at, moved);
         self.park_all(candidates);
         self.process_waiters();

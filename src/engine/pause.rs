@@ -76,7 +76,8 @@ impl Engine {
             return;
         }
         self.pauses.insert(at, until);
-        self.wall_moved(at);
+        self.reject_outlasted(at);
+        self.try_anew(at, |_| true);
         self.process_waiters();
     }
 
@@ -91,20 +92,18 @@ impl Engine {
     #[cold]
     pub(super) fn end_pause(&mut self, pool: NodeId) {
         if self.pauses.remove(pool) {
-            self.wall_moved(pool);
+            self.try_anew(pool, |blocked| blocked == pool);
         }
     }
 
-    /// A pause began or ended: the candidates that meet the pool on their way are tried anew, each
-    /// from its own pool upward. Waiters that were blocked above a new wall let go of their places
-    /// there, and waiters that were blocked at an old one may have nobody before them.
-    fn wall_moved(&mut self, pool: NodeId) {
-        if !self.queue.has_waiting() {
-            return;
-        }
-        self.reject_outlasted(pool);
-        for (key, _) in self.unpark_below(pool) {
-            self.queue.call(key);
+    /// Tries candidates that meet a pool on their way anew, each from its own pool upward. Where a
+    /// pause begins they are all: those that were blocked above let go of their places there. Where
+    /// one ends they are those that it blocked: no sleep knows when it ends for the others.
+    fn try_anew(&mut self, pool: NodeId, are_blocked: impl Fn(NodeId) -> bool) {
+        if self.queue.has_waiting() {
+            for (key, _) in self.unpark_below(pool, are_blocked) {
+                self.queue.call(key);
+            }
         }
     }
 

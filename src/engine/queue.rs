@@ -1190,13 +1190,18 @@ impl Engine {
         self.queue.expect_room(key, None);
     }
 
-    /// Takes the candidates of a pool and of those below out of all places where they are parked.
-    /// The caller [parks](Engine::park_all) them again, once it has changed who takes turns there.
-    pub(super) fn unpark_below(&mut self, pool: NodeId) -> Vec<(WaitKey, NodeId)> {
+    /// Takes candidates of a pool and of those below out of all places where they are parked. The
+    /// caller [parks](Engine::park_all) them again, once it has changed who takes turns there.
+    pub(super) fn unpark_below(
+        &mut self,
+        pool: NodeId,
+        are_blocked: impl Fn(NodeId) -> bool,
+    ) -> Vec<(WaitKey, NodeId)> {
         let mut candidates = Vec::new();
         for id in self.waiting_below(pool) {
             let head = self.nodes[id].line.first();
-            candidates.extend(head.and_then(|key| Some((key, self.queue.get(key).blocked?))));
+            let blocked = head.and_then(|key| Some((key, self.queue.get(key).blocked?)));
+            candidates.extend(blocked.filter(|(_, blocked)| are_blocked(*blocked)));
         }
         candidates.iter().for_each(|&(key, _)| self.unpark(key));
         candidates
@@ -1432,8 +1437,8 @@ impl Engine {
 impl Engine {
     /// The instant at which time alone may change the outcome of a waiter: its deadline comes, or
     /// it gives up; and for the first of those that are blocked at a pool, the pause of that pool
-    /// ends, enough units have come back there, or a hold expires. The others cannot pass it
-    /// whatever the time.
+    /// ends, enough units have come back there, or a hold expires: during a pause, one whose expiry
+    /// may leave it no hope. The others cannot pass it whatever the time.
     #[inline]
     fn next_timeout(&self, key: WaitKey) -> Option<Instant> {
         let waiter = self.queue.get(key);
@@ -1446,7 +1451,7 @@ impl Engine {
         let waiter = self.queue.get(key);
         let Some(blocked) = self.first_blocked(key) else { return end };
         if let Some(until) = self.pauses.until(blocked) {
-            return earlier(end, Some(until));
+            return earlier(earlier(end, Some(until)), self.next_to_settle(waiter));
         }
         let expires = self.nodes[blocked].expiring > 0;
         let expiry = if expires { self.expiry.next() } else { self.next_to_settle(waiter) };

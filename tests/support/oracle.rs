@@ -966,14 +966,14 @@ impl Model {
         let known = self.pools[&id].paused;
         if until > self.now && known.is_none_or(|known| known < until) {
             self.pool(id).paused = Some(until);
-            self.wall_moved(id);
+            self.pause_began(id);
             self.serve();
         }
     }
 
     pub(super) fn resume(&mut self, id: PoolId) {
         if self.pool(id).paused.take().is_some() {
-            self.wall_moved(id);
+            self.pause_ended(id);
             self.serve();
         }
     }
@@ -1111,7 +1111,7 @@ impl Model {
         self.come_to(at);
         while let Some((_, id)) = self.next_pause().filter(|(until, _)| *until <= at) {
             self.pool(id).paused = None;
-            self.wall_moved(id);
+            self.pause_ended(id);
         }
         while let Some((_, id)) = self.next_room().filter(|(room, _)| *room <= at) {
             self.turn_for(id);

@@ -364,9 +364,9 @@ impl Model {
         self.refuse_all(|model, home, _| model.open(home));
     }
 
-    /// A pause began or ended. Those that cannot outlast it are told; of the others, the first of
-    /// each line below is tried again from its own pool upward.
-    pub(super) fn wall_moved(&mut self, top: PoolId) {
+    /// A pause began. Those that cannot outlast it are told; of the others, the first of each line
+    /// below is tried again from its own pool upward.
+    pub(super) fn pause_began(&mut self, top: PoolId) {
         self.refuse_all(|model, home, asked| match model.outlasts(home) {
             true => model.unpaused(home, asked).and_then(|()| model.fits(home, asked)),
             false => Ok(()),
@@ -374,6 +374,18 @@ impl Model {
         for (id, wait) in self.waits.all.clone() {
             if let (Some(ticket), true) = (wait.ticket(), self.is_below(wait.home, top)) {
                 self.set(id, State::Waiting { ticket, blocked: None });
+            }
+        }
+    }
+
+    /// A pause ended. So is the first of each line that it blocked.
+    pub(super) fn pause_ended(&mut self, top: PoolId) {
+        for (id, wait) in self.waits.all.clone() {
+            match wait.state {
+                State::Waiting { ticket, blocked } if blocked == Some(top) => {
+                    self.set(id, State::Waiting { ticket, blocked: None });
+                }
+                _ => {}
             }
         }
     }
