@@ -475,8 +475,9 @@ impl PoolBuilder<Root> {
     /// itself, or its clock. Should the timer or its sleep panic, the wait keeps its place, and its
     /// next poll takes a new sleep. Whoever wakes does not see such a panic.
     ///
-    /// A sleep wakes once, when it ends, and does not end early by that clock. One that wakes before
-    /// its end is polled with the wait: those behind an owner that does not poll may be served late.
+    /// A sleep does not end before its instant by that clock, and does not wake in its own poll. One
+    /// that does is polled again with the wait: those behind an owner that does not poll may be
+    /// served late.
     ///
     /// A program that moves a [`ManualClock`](crate::ManualClock) and touches the pool by hand says
     /// so with a timer that stays pending: `.timer(|_| Box::pin(std::future::pending()))`. Its
@@ -485,8 +486,8 @@ impl PoolBuilder<Root> {
     /// ends when it is polled, and by no other call.
     ///
     /// With the feature `tokio`, `PoolBuilder::tokio` sets the timer of the runtime, and its clock.
-    /// Without the feature it is one line. The sleep is `unconstrained`, as one of tokio's that is
-    /// first polled when the task has used up its cooperative budget wakes before its end:
+    /// Without the feature it is one line. The sleep is `unconstrained`: else it would wake in its own
+    /// poll where the task has used up its cooperative budget.
     ///
     /// ```
     /// use budget_pool::BudgetPool;

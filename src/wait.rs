@@ -126,12 +126,6 @@ struct Slept {
     is_off: bool,
 }
 
-impl Slept {
-    fn is_towards(&self, until: Option<Instant>) -> bool {
-        self.sleep.as_ref().map(|(until, _)| *until) == until
-    }
-}
-
 // A sleep that panics has been taken out.
 impl RefUnwindSafe for Alarm {}
 
@@ -155,35 +149,36 @@ impl Alarm {
         polled.is_over
     }
 
-    /// Rings, and sleeps on. Where the next instant has come already, it rings for that, too; a timer
-    /// that is early by the pool's clock is left to the owner.
+    /// Rings, and sleeps on. Where the next instant has come already, it rings for that, too. A sleep
+    /// that ends early by the pool's clock, or wakes in its own poll, is left to the owner.
     fn ring(self: &Arc<Self>, handle: &Handle) {
         let mut last = None;
         loop {
             let since = self.slept.lock().set;
             let next = handle.ring(self.place);
             let polled = self.set_next(handle, next, since);
-            if !(polled.is_over || polled.has_rung) || next == last {
+            if !(polled.is_over || polled.has_rung) || last == Some(next) {
                 return;
             }
-            last = next;
+            last = Some(next);
         }
     }
 
-    /// Sets it to its next instant, if it was not set since. A sleep that woke before its time is not
-    /// polled here: the runtime of its timer may be at its end.
+    /// Sets it to its next instant, if it was not set since. That may be the one of its sleep, which
+    /// woke to be polled: each future that wakes is.
     fn set_next(self: &Arc<Self>, handle: &Handle, next: Option<Instant>, since: u64) -> Polled {
         let mut slept = self.slept.lock();
         if slept.is_polled {
             slept.has_rung = true;
             return Polled::default();
         }
-        if slept.is_off || slept.set != since || slept.is_towards(next) {
+        if slept.set != since {
             return Polled::default();
         }
         self.sleep(slept, handle, next.filter(|_| handle.has_timer()))
     }
 
+    /// Polls the sleep until an instant, or a new one.
     fn sleep(
         self: &Arc<Self>,
         mut slept: MutexGuard<'_, Slept>,
@@ -197,12 +192,12 @@ impl Alarm {
         let mut out = Out { alarm: self, sleep: None };
         let kept = kept.filter(|(towards, _)| Some(*towards) == until);
         let new = || until.and_then(|until| Some((until, handle.sleep(until)?)));
-        let Some((until, mut sleep)) = kept.or_else(new) else { return Polled::default() };
-        let waker = Waker::from(Arc::clone(self));
-        let is_over = sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
-        if !is_over {
-            out.sleep = Some((until, sleep));
-        }
+        let mut sleep = kept.or_else(new);
+        let is_over = sleep.as_mut().is_some_and(|(_, sleep)| {
+            let waker = Waker::from(Arc::clone(self));
+            sleep.as_mut().poll(&mut Context::from_waker(&waker)).is_ready()
+        });
+        out.sleep = sleep.filter(|_| !is_over);
         drop(out);
         Polled { is_over, has_rung: self.slept.lock().has_rung }
     }

@@ -37,8 +37,10 @@ impl PoolBuilder<Root> {
     /// wait.
     ///
     /// A wait, or a [`run`](crate::BudgetPool::run), that goes on in another runtime keeps the sleep
-    /// that it began in the first. Time ends it only while the first runtime is driven, and its poll
-    /// panics once that runtime was dropped.
+    /// that it began in the first. Time ends it only while the first runtime is driven. Once that
+    /// runtime was dropped, a wait takes a sleep of the one that polls it, and the poll of a `run`
+    /// panics. A current-thread runtime polls the sleep of such a wait as it is dropped: tokio panics
+    /// there, which is contained, but for what the panic hook prints, and for `panic = "abort"`.
     ///
     /// A thread of `spawn_blocking` is inside of its runtime. While it runs, tokio lets no paused
     /// time pass by itself: a blocking wait there that needs time ends once the test calls

@@ -218,6 +218,23 @@ async fn p6_an_owner_whose_cooperative_budget_is_used_up_keeps_nobody_asleep() {
     }
 }
 
+/// A sleep that wakes on its way is polled, whoever waits for it.
+#[tokio::test(start_paused = true)]
+async fn p6_a_sleep_of_several_steps_serves_those_behind_a_busy_owner() {
+    let step = Duration::from_millis(70);
+    let pool = by_tokio().timer(move |until| {
+        Box::pin(async move {
+            while Instant::now() < until.into() {
+                sleep(step.min(Instant::from(until) - Instant::now())).await;
+            }
+        })
+    });
+    let pool = pool.tokens(10).window(Window::fixed(SOON)).build();
+    pool.record(tokens(10)).unwrap();
+    let (first, behind) = (pool.record_wait(tokens(1)), pool.record_wait(tokens(1)));
+    assert_eq!(served_behind(first, behind).await, SOON);
+}
+
 /// A forgotten wait keeps its place, and a thread stands behind it.
 #[test]
 fn p6_a_forgotten_wait_keeps_no_thread_asleep() {

@@ -1069,10 +1069,21 @@ fn alarm_of_end_against_poll() {
 /// sleep is left, and it is towards the earlier.
 #[test]
 fn alarm_that_sleeps_on_against_an_earlier_one() {
-    explore([2], || {
+    alarm_against_an_earlier_one(&Ask::new(tokens(9)).ttl(3 * SECOND));
+}
+
+/// P6: the same where nothing more is to come.
+#[test]
+fn alarm_that_is_the_last_against_one_more() {
+    alarm_against_an_earlier_one(&Ask::new(tokens(9)));
+}
+
+fn alarm_against_an_earlier_one(held: &Ask) {
+    let held = held.clone();
+    explore([2], move || {
         let clock = BareClock::new();
         let (pool, alarms, live) = clock.pool_with_sleeps(clock.pool(10));
-        let _held = pool.reserve(Ask::new(tokens(9)).ttl(3 * SECOND)).unwrap();
+        let _held = pool.reserve(held.clone()).unwrap();
         let settled = pool.reserve(Ask::new(tokens(1)).ttl(SECOND)).unwrap();
         let mut first = Waiter::queued(&pool, 10);
         settled.release();
