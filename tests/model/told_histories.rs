@@ -630,3 +630,23 @@ fn p6_whoever_comes_to_wait_beside_what_has_expired_may_be_woken_to_look() {
         Op::Commit { hold: 9, total: tokens(0) },
     ]);
 }
+
+/// A pause ends above a pool that blocks a waiter of its child, which has a cap of its own by now: it
+/// stays where it was blocked, and so do those behind it.
+#[test]
+fn p6_the_end_of_a_pause_moves_nobody_whom_it_did_not_block() {
+    let child = |pool, caps| Op::Child { pool, build: Build { caps, ..PLAIN } };
+    model::run(&[
+        child(SELDOM, NOTHING),
+        child(0, NOTHING),
+        child(1, token_cap(10)),
+        child(2, NOTHING),
+        Op::Reserve { pool: 3, amount: tokens(8) },
+        wait(3, 9),
+        wait(2, 2),
+        Op::Pause { pool: 1, time: SOON, until: false },
+        Op::SetCaps { pool: 3, caps: tokens(9) },
+        PASS,
+        Op::Debit { pool: 2, amount: NOTHING },
+    ]);
+}
