@@ -475,9 +475,9 @@ impl PoolBuilder<Root> {
     /// itself, or its clock. Should the timer or its sleep panic, the wait keeps its place, and its
     /// next poll takes a new sleep. Whoever wakes does not see such a panic.
     ///
-    /// A sleep does not end before its instant by that clock, and does not wake in its own poll. One
-    /// that does is polled again with the wait: those behind an owner that does not poll may be
-    /// served late.
+    /// A sleep is not to end before its instant by that clock, nor to wake in its own poll. One that
+    /// does is polled again with the wait: those behind an owner that does not poll may be served
+    /// late.
     ///
     /// A program that moves a [`ManualClock`](crate::ManualClock) and touches the pool by hand says
     /// so with a timer that stays pending: `.timer(|_| Box::pin(std::future::pending()))`. Its
