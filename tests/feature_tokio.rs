@@ -12,8 +12,12 @@ use tokio::time::{Instant, advance, sleep, timeout};
 
 #[path = "support/comes_back.rs"]
 mod comes_back;
+#[path = "support/used_up.rs"]
+mod used_up;
 #[path = "support/watchdog.rs"]
 mod watchdog;
+
+use used_up::polls_used_up;
 
 const ONE: Amount = Amount::new().tokens(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -170,16 +174,7 @@ async fn p6_an_owner_whose_budget_is_used_up_keeps_nobody_asleep() {
         pool.record(ONE.tokens(10)).unwrap();
         let (first, behind) = (pool.record_wait(ONE), pool.record_wait(ONE));
         let start = Instant::now();
-        let owner = tokio::spawn(async move {
-            let mut first = pin!(first);
-            for _ in 0..spent {
-                tokio::task::coop::consume_budget().await;
-            }
-            tokio::select! { biased;
-                _ = &mut first => {}
-                () = std::future::ready(()) => sleep(9 * DAY).await,
-            }
-        });
+        let owner = tokio::spawn(polls_used_up(first, spent, 9 * DAY));
         tokio::task::yield_now().await;
         behind.await.unwrap();
         assert_eq!(start.elapsed(), DAY, "{spent}");

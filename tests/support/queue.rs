@@ -371,18 +371,18 @@ impl Model {
             true => model.unpaused(home, asked).and_then(|()| model.fits(home, asked)),
             false => Ok(()),
         });
-        for (id, wait) in self.waits.all.clone() {
-            if let (Some(ticket), true) = (wait.ticket(), self.is_below(wait.home, top)) {
-                self.set(id, State::Waiting { ticket, blocked: None });
-            }
-        }
+        self.try_anew(|model, home, _| model.is_below(home, top));
     }
 
     /// A pause ended. So is the first of each line that it blocked.
     pub(super) fn pause_ended(&mut self, top: PoolId) {
+        self.try_anew(|_, _, blocked| blocked == Some(top));
+    }
+
+    fn try_anew(&mut self, is_meant: impl Fn(&Model, PoolId, Option<PoolId>) -> bool) {
         for (id, wait) in self.waits.all.clone() {
             match wait.state {
-                State::Waiting { ticket, blocked } if blocked == Some(top) => {
+                State::Waiting { ticket, blocked } if is_meant(self, wait.home, blocked) => {
                     self.set(id, State::Waiting { ticket, blocked: None });
                 }
                 _ => {}

@@ -201,16 +201,7 @@ async fn p6_an_owner_whose_cooperative_budget_is_used_up_keeps_nobody_asleep() {
         pool.record(tokens(10)).unwrap();
         let (first, behind) = (pool.record_wait(tokens(1)), pool.record_wait(tokens(1)));
         let start = Instant::now();
-        let owner = tokio::spawn(async move {
-            let mut first = pin!(first);
-            for _ in 0..spent {
-                tokio::task::coop::consume_budget().await;
-            }
-            tokio::select! { biased;
-                _ = &mut first => {}
-                () = std::future::ready(()) => sleep(BUSY).await,
-            }
-        });
+        let owner = tokio::spawn(polls_used_up(first, spent, BUSY));
         tokio::task::yield_now().await;
         behind.await.unwrap();
         assert_eq!(start.elapsed(), SOON, "{spent}");

@@ -19,6 +19,8 @@ mod invariants;
 mod no_hope;
 mod runtimes;
 mod spends;
+#[path = "../support/used_up.rs"]
+mod used_up;
 #[path = "../support/waiter.rs"]
 mod waiter;
 mod wakers;
@@ -27,6 +29,7 @@ mod watchdog;
 mod without_a_timer;
 
 use invariants::check_invariants;
+use used_up::polls_used_up;
 use waiter::{Waiter, Wakes, by_hand};
 
 fn tokens(n: u64) -> Amount {
