@@ -486,15 +486,13 @@ impl PoolBuilder<Root> {
     /// ends when it is polled, and by no other call.
     ///
     /// With the feature `tokio`, `PoolBuilder::tokio` sets the timer of the runtime, and its clock.
-    /// Without the feature it is one line. The sleep is `unconstrained`: else it would wake in its own
-    /// poll where the task has used up its cooperative budget.
+    /// Without the feature it is one line:
     ///
     /// ```
     /// use budget_pool::BudgetPool;
-    /// use tokio::{task::unconstrained, time::sleep_until};
     ///
     /// let pool = BudgetPool::builder()
-    ///     .timer(|until| Box::pin(unconstrained(sleep_until(until.into()))))
+    ///     .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
     ///     .build();
     /// ```
     pub fn timer<F>(self, timer: F) -> Self

@@ -330,12 +330,11 @@ impl BudgetPool {
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
     /// use std::time::Duration;
     /// use budget_pool::{Amount, BudgetPool, Window};
-    /// use tokio::{task::unconstrained, time::sleep_until};
     ///
     /// let rate = BudgetPool::builder()
     ///     .requests(100)
     ///     .window(Window::token_bucket(Duration::from_secs(1)))
-    ///     .timer(|until| Box::pin(unconstrained(sleep_until(until.into()))))
+    ///     .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
     ///     .build();
     /// for _call in 0..102 {
     ///     rate.record_wait(Amount::new().requests(1)).await?; // the last two wait 10 ms each
@@ -478,11 +477,10 @@ impl BudgetPool {
     /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
     /// use std::time::Duration;
     /// use budget_pool::{BudgetError, BudgetPool};
-    /// use tokio::{task::unconstrained, time::sleep_until};
     ///
     /// let request = BudgetPool::builder()
     ///     .deadline(Duration::from_millis(20))
-    ///     .timer(|until| Box::pin(unconstrained(sleep_until(until.into()))))
+    ///     .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
     ///     .build();
     /// assert_eq!(request.run(async { 42 }).await, Ok(42));
     /// let stuck = request.run(std::future::pending::<()>()).await;

@@ -26,8 +26,6 @@ use std::time::{Duration, Instant};
 
 use budget_pool::{BudgetError, BudgetPool};
 use clap::{Parser, value_parser};
-use tokio::task::unconstrained;
-use tokio::time::sleep_until;
 
 use witness::{Claims, Witness};
 use work::{End, Outcome};
@@ -98,7 +96,7 @@ fn run(options: &Options) -> Result<String, Vec<String>> {
         .deadline(options.deadline)
         // Whoever waits in async code hears of the deadline by this; a thread that waits needs no
         // timer.
-        .timer(|until| Box::pin(unconstrained(sleep_until(until.into()))))
+        .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
         .build();
     let start = Instant::now();
     let closed = stop_on_request(&pool, options.stop_after).map_err(failed)?;

@@ -6,8 +6,7 @@ use super::*;
 use std::future::Future;
 
 use budget_pool::{Clock, PoolBuilder, Root, Window};
-use tokio::task::unconstrained;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 const SOON: Duration = Duration::from_millis(300);
 const BUSY: Duration = Duration::from_secs(60);
@@ -17,7 +16,7 @@ fn by_tokio() -> PoolBuilder<Root> {
     BudgetPool::builder()
         .name("root")
         .clock(|| Instant::now().into_std())
-        .timer(|until| Box::pin(unconstrained(sleep_until(until.into()))))
+        .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
 }
 
 /// An owner who polls its wait once, and is busy then.
@@ -193,7 +192,7 @@ async fn p7_an_owner_that_is_late_for_its_end_is_granted_as_much_as_a_call_would
     }
 }
 
-/// The sleep of the first begins at its poll, as no other may come for long.
+/// The sleep of the first wakes before it has begun, and is polled again, though its owner is busy.
 #[tokio::test(start_paused = true)]
 async fn p6_an_owner_whose_cooperative_budget_is_used_up_keeps_nobody_asleep() {
     for spent in 120..=128 {
@@ -234,7 +233,7 @@ fn p6_a_forgotten_wait_keeps_no_thread_asleep() {
     let pool = BudgetPool::builder()
         .tokens(10)
         .window(Window::fixed(Duration::from_millis(50)))
-        .timer(|until| Box::pin(unconstrained(sleep_until(until.into()))))
+        .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
         .build();
     pool.record(tokens(10)).unwrap();
     let mut wait = Box::pin(pool.record_wait(tokens(1)));

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use budget_pool::{Amount, Axis, BudgetPool, Caps, Quantity};
 use tokio::sync::{Notify, oneshot};
-use tokio::task::unconstrained;
 
 use crate::error::FleetError;
 use crate::journal::{Entry, Journal};
@@ -95,7 +94,7 @@ impl Shared {
             .name(wallet.as_str())
             .caps(nothing)
             .ceiling(ceiling)
-            .timer(|until| Box::pin(unconstrained(tokio::time::sleep_until(until.into()))))
+            .timer(|until| Box::pin(tokio::time::sleep_until(until.into())))
             .build();
         let now = Instant::now();
         let standing = Standing {
